@@ -1,0 +1,76 @@
+"""The records that travel through the pipeline, in the order in which they come to be.
+
+    Question -> Rationale -> Marked -> attention block (L, S, K) -> batch -> Prediction
+
+Every record is immutable. Character spans are half-open `(start, end)` pairs into the text that the record itself holds.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+AnswerKind = Literal["number", "choice", "boolean", "text"]
+Phase = Literal["plain", "gold_shown", "imported"]
+Span = tuple[int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """One problem of a data set.
+
+    `text` is what teacher and student read, answer choices included. `answer` is the canonical gold answer (see
+    `data.answers`): a plain number such as "42" or "3.5", the letter of a choice, "yes" or "no"; None where the data set
+    has no label. `keywords` are the words that the data set itself names as central, `reference` is the rationale that it
+    brings along, without the sentence that states the answer.
+    """
+
+    id: str
+    dataset: str
+    text: str
+    answer: str | None
+    answer_kind: AnswerKind
+    choices: tuple[str, ...] = ()
+    keywords: tuple[str, ...] = ()
+    reference: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rationale:
+    """A chain of thought that reaches the gold answer; `text` ends with the sentence that states it."""
+
+    question: Question
+    text: str
+    answer: str
+    phase: Phase
+
+
+@dataclass(frozen=True, kw_only=True)
+class Marked:
+    """Question and rationale as one text, with the reasoning steps and the critical words found in it.
+
+    `text` is `question`, a line break, `rationale`. Steps are in order, do not overlap, and no step crosses
+    `rationale_start`. Critical spans are in order and do not overlap.
+    """
+
+    question: str
+    rationale: str
+    text: str
+    step_spans: tuple[Span, ...]
+    critical_spans: tuple[Span, ...]
+
+    @property
+    def rationale_start(self) -> int:
+        """Character at which the rationale begins in `text`."""
+        return len(self.text) - len(self.rationale)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What a student answered to one question under one prompt; `parsed` is None where no answer was found."""
+
+    question_id: str
+    dataset: str
+    prompt: Literal["predict", "explain"]
+    output: str
+    parsed: str | None
+    gold: str
+    correct: bool

@@ -1,0 +1,42 @@
+"""Settings that say which questions to read, and the decorator with which every room declares its settings.
+
+A settings class is a frozen dataclass with keyword-only fields; the docstring below a field becomes its description in
+`molsaki config schema`. The configuration (pipeline.config) validates them with pydantic, which this room need not import.
+"""
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal, TypeVar, dataclass_transform
+
+from annotated_types import Ge
+
+T = TypeVar("T")
+DatasetName = Literal["svamp", "gsm8k", "commonsenseqa", "strategyqa", "synthetic", "jsonl", "csv"]
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(field,))
+def settings(cls: type[T]) -> type[T]:
+    """Make `cls` a frozen keyword-only dataclass in which pydantic refuses unknown keys."""
+    cls.__pydantic_config__ = {"extra": "forbid", "use_attribute_docstrings": True}  # type: ignore[attr-defined]
+    return dataclass(frozen=True, kw_only=True)(cls)
+
+
+@settings
+class DataSource:
+    """Where one list of questions comes from: a named data set, from a local file or from the Hugging Face hub."""
+
+    name: DatasetName
+    """Which reader to use."""
+    path: str | None = None
+    """A local file in the data set's published format. Without it the set is loaded from the hub."""
+    split: str = "train"
+    """Split on the hub, or the seed's stream of `synthetic`; with a local file it is only a label."""
+    hub: str | None = None
+    """Another hub id than the usual one."""
+    revision: str | None = None
+    """Commit or tag of the hub data set."""
+    limit: Annotated[int, Ge(1)] | None = None
+    """Take only the first so many questions (after `skip`)."""
+    skip: Annotated[int, Ge(0)] = 0
+    """Leave out the first so many questions."""
+    seed: int = 0
+    """Seed of `synthetic`."""

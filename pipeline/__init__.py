@@ -1,0 +1,1 @@
+"""Command line, configuration, order of work and provenance. No mathematics."""

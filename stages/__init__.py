@@ -1,0 +1,1 @@
+"""The stages of the pipeline, a module each, and their mathematics in files of its own."""

@@ -1,0 +1,66 @@
+"""How a stage says how far it is, and how it learns that it has to stop.
+
+A stage reports through `Progress`, which the command line draws and tests leave silent, and asks `StopSignal` between
+pieces whether SIGTERM, SIGINT or SIGUSR1 has arrived. It then commits what it has and raises `Interrupted`.
+"""
+
+import signal
+from types import FrameType, TracebackType
+from typing import Protocol, Self
+
+from data.errors import Interrupted
+
+
+class Progress(Protocol):
+    """Receives the advance of one stage."""
+
+    def start(self, task: str, total: int) -> None:
+        """Begin a task of `total` units; an earlier task is over."""
+
+    def advance(self, count: int = 1) -> None:
+        """Count units as done."""
+
+    def note(self, message: str) -> None:
+        """Say one line that also belongs into the log."""
+
+
+class SilentProgress:
+    """A `Progress` that shows nothing."""
+
+    def start(self, task: str, total: int) -> None:
+        """Begin a task."""
+
+    def advance(self, count: int = 1) -> None:
+        """Count units as done."""
+
+    def note(self, message: str) -> None:
+        """Take a line."""
+
+
+class StopSignal:
+    """Remembers a signal that asks to stop, while it is entered as a context; restores the old handlers on leaving."""
+
+    SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+
+    def __init__(self) -> None:
+        self.received: signal.Signals | None = None
+        self._before: dict[signal.Signals, signal._HANDLER] = {}
+
+    def __enter__(self) -> Self:
+        for number in self.SIGNALS:
+            self._before[number] = signal.signal(number, self._remember)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _remember(self, number: int, frame: FrameType | None) -> None:
+        self.received = signal.Signals(number)
+
+    def check(self, saved: str) -> None:
+        """Raise `Interrupted` if a signal has arrived; `saved` says what is safe by now."""
+        if self.received is not None:
+            raise Interrupted(f"stopped by {self.received.name} after saving {saved}; run the same command to go on")

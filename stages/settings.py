@@ -1,0 +1,158 @@
+"""The settings of every stage: what the sections of a configuration file mean.
+
+Frozen dataclasses without behaviour, so that reading them costs no heavy import. Defaults of the method are the paper's
+(after arXiv 2604.15701): alpha 0.5, beta 1.0, tau 0.1 for the teacher's layers and 0.5 for the student's.
+"""
+
+from dataclasses import field
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Gt, Le, Lt, MinLen
+
+from data.settings import settings
+
+EngineName = Literal["vllm", "transformers", "file"]
+PromptName = Literal["predict", "explain"]
+StepRule = Literal["periods", "sentences", "lines"]
+CriticalRule = Literal["numbers", "keywords", "regex"]
+Dtype = Literal["float32", "bfloat16", "float16"]
+Device = Literal["auto", "cpu", "cuda"]
+PositiveInt = Annotated[int, Ge(1)]
+
+
+@settings
+class TeacherSettings:
+    """The model that reasons and whose attention is distilled."""
+
+    model: str
+    """Hub id, or a local folder with config, tokenizer and safetensors."""
+    revision: str | None = None
+    """Commit, branch or tag on the hub; it is resolved to a commit before anything is computed."""
+    dtype: Dtype = "bfloat16"
+    """Number format of weights and activations while the attention is computed; part of the fingerprint."""
+    device: Device = "auto"
+    """Where the forward pass runs."""
+
+
+@settings
+class RationaleSettings:
+    """Stage one, first half: the teacher writes rationales."""
+
+    engine: EngineName = "vllm"
+    """`vllm`, `transformers` (same contract, slower, runs everywhere) or `file` (existing rationales)."""
+    path: str | None = None
+    """`engine: file`: JSON Lines with the question's id and its rationale."""
+    shots: Annotated[int, Ge(0)] = 4
+    """Number of worked examples shown before each question."""
+    chat: bool = False
+    """Send the prompt through the model's chat template."""
+    temperature: Annotated[float, Ge(0)] = 0.0
+    """0 is greedy."""
+    top_p: Annotated[float, Gt(0), Le(1)] = 1.0
+    """Nucleus sampling's share of probability."""
+    seed: int = 0
+    """Seed of sampling."""
+    max_tokens: PositiveInt = 256
+    """Longest rationale, in tokens."""
+    second_phase: bool = True
+    """Ask again, with the gold answer shown, what the teacher got wrong."""
+    piece: PositiveInt = 256
+    """Questions per commit: at most this much work is repeated after a crash."""
+    engine_arguments: dict[str, str | int | float | bool] = field(default_factory=dict)
+    """Handed to the engine as they are, e.g. `max_model_len: 4096`."""
+
+
+@settings
+class AttentionSettings:
+    """Stage one, second half: what to pool the teacher's attention over, and how."""
+
+    steps: StepRule = "periods"
+    """Where the text is cut into reasoning steps."""
+    critical: CriticalRule = "numbers"
+    """Which words are critical."""
+    keywords: tuple[str, ...] = ()
+    """`critical: keywords`: words to look for beside those that the question itself names."""
+    pattern: str | None = None
+    """`critical: regex`: the regular expression whose matches are the critical words."""
+    max_length: PositiveInt = 2048
+    """Records with more tokens are dropped and counted."""
+    batch_tokens: PositiveInt = 16384
+    """Tokens (padding included) in one forward pass."""
+    piece: PositiveInt = 512
+    """Records per commit, 2,048 at most."""
+
+
+@settings
+class StudentSettings:
+    """The model that learns."""
+
+    model: str
+    """Hub id or local folder."""
+    revision: str | None = None
+    """Commit, branch or tag on the hub."""
+    initialise: Literal["pretrained", "random"] = "pretrained"
+    """`random` takes the model's configuration and tokenizer only, with fresh weights from each seed."""
+    max_length: PositiveInt = 1024
+    """Training texts with more tokens are left out and counted."""
+
+
+@settings
+class ObjectiveSettings:
+    """What the student is trained for: `molsaki` (Eq. 7) or `dss`, the same without attention."""
+
+    name: Literal["molsaki", "dss"] = "molsaki"
+    """`molsaki` adds the attention loss to `dss`."""
+    alpha: Annotated[float, Ge(0), Le(1)] = 0.5
+    """Share of the prediction loss against the explanation loss."""
+    beta: Annotated[float, Ge(0)] = 1.0
+    """Weight of the attention loss."""
+    tau_teacher: Annotated[float, Gt(0)] = 0.1
+    """Temperature of the teacher's layer weights (Eq. 4)."""
+    tau_student: Annotated[float, Gt(0)] = 0.5
+    """Temperature of the student's layer weights (Eq. 5)."""
+
+
+@settings
+class TrainingSettings:
+    """How the student is trained; one student for every seed."""
+
+    seeds: Annotated[tuple[int, ...], MinLen(1)] = (0,)
+    """One student is trained per seed; weights, order of records and dropout follow from it."""
+    epochs: Annotated[float, Gt(0)] = 5.0
+    """Passes over the training records."""
+    batch_size: PositiveInt = 16
+    """Records in one step on one device."""
+    gradient_accumulation: PositiveInt = 1
+    """Steps whose gradients are added before the weights change."""
+    learning_rate: Annotated[float, Gt(0)] = 5e-5
+    """Peak learning rate of AdamW."""
+    scheduler: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "linear"
+    """Learning-rate schedule."""
+    warmup: Annotated[float, Ge(0), Lt(1)] = 0.05
+    """Share of the steps spent raising the learning rate."""
+    weight_decay: Annotated[float, Ge(0)] = 0.0
+    """AdamW's decoupled weight decay."""
+    max_grad_norm: Annotated[float, Ge(0)] = 1.0
+    """Gradients are clipped to this norm."""
+    dtype: Dtype = "float32"
+    """float32, or bfloat16/float16 by automatic mixed precision."""
+    device: Device = "auto"
+    """Where training runs."""
+    checkpoint_steps: PositiveInt = 500
+    """Optimizer steps between checkpoints."""
+
+
+@settings
+class EvaluationSettings:
+    """How the trained students are measured."""
+
+    engine: Literal["transformers", "vllm"] = "transformers"
+    """What generates the answers."""
+    prompts: Annotated[tuple[PromptName, ...], MinLen(1)] = ("predict", "explain")
+    """`predict` answers at once, `explain` writes the rationale first."""
+    max_new_tokens: PositiveInt = 256
+    """Longest output, in tokens."""
+    batch_size: PositiveInt = 64
+    """Questions generated together by `transformers`."""
+    engine_arguments: dict[str, str | int | float | bool] = field(default_factory=dict)
+    """Handed to vLLM as they are."""

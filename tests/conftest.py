@@ -1,0 +1,17 @@
+"""Fixtures shared by all rooms: where the real benchmark data lies, if it is there."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+BESIDE_REPOSITORY = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def benchmark_data() -> Path:
+    """Folder with the real data sets; tests that read it are skipped where it is absent."""
+    folder = Path(os.environ.get("MOLSAKI_DATA", BESIDE_REPOSITORY))
+    if not folder.is_dir():
+        pytest.skip(f"no benchmark data in {folder.name}: set MOLSAKI_DATA to the folder that holds svamp/, gsm8k/, …")
+    return folder
