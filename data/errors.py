@@ -24,7 +24,7 @@ class DataError(MolsakiError, ValueError):
 
 
 class ModelError(MolsakiError, ValueError):
-    """A model or tokenizer cannot do what is asked of it (no character offsets, attention that bypasses the interface)."""
+    """A model or tokenizer lacks what is asked of it (character offsets, attention through the interface)."""
 
     exit_code = 2
 
@@ -53,7 +53,7 @@ class DamagedCacheError(MolsakiError, OSError):
     exit_code = 65
 
 
-class Interrupted(MolsakiError, InterruptedError):
+class Interrupted(MolsakiError, InterruptedError):  # noqa: N818  (a stop that was asked for is no error)
     """A signal asked to stop and the work so far is saved; the same command goes on from there."""
 
     exit_code = 75

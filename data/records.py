@@ -2,7 +2,8 @@
 
     Question -> Rationale -> Marked -> attention block (L, S, K) -> batch -> Prediction
 
-Every record is immutable. Character spans are half-open `(start, end)` pairs into the text that the record itself holds.
+Every record is immutable. Character spans are half-open `(start, end)` pairs into the text that the record itself
+holds.
 """
 
 from dataclasses import dataclass
@@ -18,9 +19,9 @@ class Question:
     """One problem of a data set.
 
     `text` is what teacher and student read, answer choices included. `answer` is the canonical gold answer (see
-    `data.answers`): a plain number such as "42" or "3.5", the letter of a choice, "yes" or "no"; None where the data set
-    has no label. `keywords` are the words that the data set itself names as central, `reference` is the rationale that it
-    brings along, without the sentence that states the answer.
+    `data.answers`): a plain number such as "42" or "3.5", the letter of a choice, "yes" or "no"; None where the data
+    set has no label. `keywords` are the words that the data set itself names as central, `reference` is the rationale
+    that it brings along, without the sentence that states the answer.
     """
 
     id: str
