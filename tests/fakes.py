@@ -1,0 +1,117 @@
+"""Stand-ins for what tests cannot afford: tiny random models, an offline tokenizer and a scripted generator.
+
+Nothing here is downloaded. The tokenizer is byte-level without merges (one token a byte, with character offsets), so every
+text can be encoded; the models are real `transformers` architectures with random weights from a seed, saved as plain
+checkpoint folders that transformers and vLLM both load.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+from tokenizers import AddedToken, Tokenizer, pre_tokenizers, processors
+from tokenizers import decoders as token_decoders
+from tokenizers import models as token_models
+from transformers import (
+    AutoModelForCausalLM,
+    GPT2Config,
+    LlamaConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    set_seed,
+)
+
+Architecture = Literal["llama", "qwen2", "gpt2"]
+BEGIN, END, PAD = "<s>", "</s>", "<pad>"
+POSITIONS = 1024
+"""Longest text in tokens that the tiny models know positions for."""
+
+
+def tiny_tokenizer(*, adds_begin: bool = False) -> PreTrainedTokenizerFast:
+    """Byte-level tokenizer with 259 tokens; `adds_begin` makes it put its begin token in front, as Llama's does."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    specials = [BEGIN, END, PAD]
+    vocabulary = {token: index for index, token in enumerate([*specials, *letters])}
+    tokenizer = Tokenizer(token_models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in specials])
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = token_decoders.ByteLevel()
+    if adds_begin:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"{BEGIN} $A", special_tokens=[(BEGIN, vocabulary[BEGIN])]
+        )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token=BEGIN,
+        eos_token=END,
+        pad_token=PAD,
+        model_max_length=POSITIONS,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def tiny_model(
+    architecture: Architecture,
+    *,
+    layers: int = 2,
+    hidden: int = 32,
+    heads: int = 4,
+    kv_heads: int = 2,
+    seed: int = 0,
+) -> PreTrainedModel:
+    """A random model in evaluation mode, for the vocabulary of `tiny_tokenizer`.
+
+    Its greedy output is printable ASCII: output rows of all other tokens are zero, so that two engines can be compared
+    as text without differing in how they show bytes that are no UTF-8.
+    """
+    tokenizer = tiny_tokenizer()
+    set_seed(seed)
+    config = _config(architecture, len(tokenizer), layers, hidden, heads, kv_heads)
+    model = AutoModelForCausalLM.from_config(config).float().eval()
+    printable = {tokenizer.convert_tokens_to_ids(letter) for letter in map(chr, range(0x21, 0x7F))}
+    others = [index for index in range(len(tokenizer)) if index not in printable]
+    with torch.no_grad():
+        model.get_output_embeddings().weight[others] = 0
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    return model
+
+
+def tiny_model_folder(
+    path: Path,
+    architecture: Architecture,
+    *,
+    layers: int = 2,
+    hidden: int = 32,
+    heads: int = 4,
+    kv_heads: int = 2,
+    seed: int = 0,
+    adds_begin: bool = False,
+) -> Path:
+    """Save `tiny_model` (safetensors) and `tiny_tokenizer` into `path`, and return it."""
+    model = tiny_model(architecture, layers=layers, hidden=hidden, heads=heads, kv_heads=kv_heads, seed=seed)
+    model.save_pretrained(path)
+    tiny_tokenizer(adds_begin=adds_begin).save_pretrained(path)
+    return path
+
+
+def _config(
+    architecture: Architecture, vocabulary: int, layers: int, hidden: int, heads: int, kv_heads: int
+) -> PretrainedConfig:
+    tokens = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
+    # An initializer range far above the usual 0.02 makes attention uneven and greedy choices clear.
+    common = {"vocab_size": vocabulary, "initializer_range": 0.2, "tie_word_embeddings": False, **tokens}
+    if architecture == "gpt2":
+        return GPT2Config(n_layer=layers, n_embd=hidden, n_head=heads, n_positions=POSITIONS, **common)
+    kind = LlamaConfig if architecture == "llama" else Qwen2Config
+    return kind(
+        num_hidden_layers=layers,
+        hidden_size=hidden,
+        intermediate_size=2 * hidden,
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
+        max_position_embeddings=POSITIONS,
+        **common,
+    )
