@@ -1,0 +1,59 @@
+"""The mixture of layers: how much each layer of teacher and student counts (Eq. 4 and 5 after arXiv 2604.15701).
+
+In: stepwise attention of all layers, or the student's value states. Out: one distribution over layers a record.
+Why: the layers that tell key information apart differ from record to record, and no layer of the student belongs to a
+particular one of the teacher.
+
+Shapes: B batch, L layers, T tokens, S reasoning steps, K critical words, C = key-value heads × head size. Masks are
+True where there is a step, word or token.
+"""
+
+import torch
+from torch import nn
+
+
+def teacher_layer_weights(
+    attention: torch.Tensor, step_mask: torch.Tensor, word_mask: torch.Tensor, tau: float
+) -> torch.Tensor:
+    """Layers in which attention varies most from word to word weigh most; no parameters.
+
+        G(A_l) = Σ_s Σ_{k<K} |A_l[s, k+1] − A_l[s, k]| / (S (K − 1)),   p = softmax(G / τ)        Eq. 4
+
+    `attention` (B, L, S, K), `step_mask` (B, S), `word_mask` (B, K) with the words at the front; returns (B, L) in
+    float32. Pairs of words are neighbours in the order of the text.
+    Departure: for K = 1 (and no step) G is undefined; the layers then weigh the same.
+    """
+    attention = attention.float()
+    pair_mask = (word_mask[:, 1:] & word_mask[:, :-1])[:, None, None, :] & step_mask[:, None, :, None]
+    change = (attention[..., 1:] - attention[..., :-1]).abs().masked_fill(~pair_mask, 0.0)
+    pairs = pair_mask.sum(dim=(2, 3)).clamp(min=1)
+    return torch.softmax(change.sum(dim=(2, 3)) / pairs / tau, dim=-1)
+
+
+def mix_layers(attention: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """`A = Σ_l p_l A_l`: `attention` (B, L, S, K) and `weights` (B, L) give (B, S, K)."""
+    return torch.einsum("blsk,bl->bsk", attention.float(), weights.float())
+
+
+class LayerRouter(nn.Module):
+    """The student's layer weights, learned with it and thrown away afterwards.
+
+        h_l = Σ_i RMSNorm(V_l)[i, :],   H = [h_1 … h_L],   p = softmax((W H + b) / τ)             Eq. 5
+
+    W is (L, L·C), b is (L,). RMSNorm has no gain of its own, for W would absorb it. The text of the paper at hand does
+    not say how W and b begin: here at zero, so that training starts from even weights. The value states are not
+    detached.
+    """
+
+    def __init__(self, layers: int, width: int, tau: float) -> None:
+        super().__init__()
+        self.tau = tau
+        self.score = nn.Linear(layers * width, layers)
+        nn.init.zeros_(self.score.weight)
+        nn.init.zeros_(self.score.bias)
+
+    def forward(self, value_states: torch.Tensor, token_mask: torch.Tensor) -> torch.Tensor:
+        """`value_states` (B, L, T, C) and `token_mask` (B, T) give weights (B, L), float32."""
+        normed = nn.functional.rms_norm(value_states.float(), value_states.shape[-1:])
+        summed = torch.einsum("bltc,bt->blc", normed, token_mask.to(normed))
+        return torch.softmax(self.score(summed.flatten(1)).float() / self.tau, dim=-1)

@@ -1,0 +1,131 @@
+"""From character spans to token sets: the same steps and words in any tokenizer's coordinates.
+
+In: a text with step spans and critical spans in characters, and a tokenizer with character offsets. Out: token ids, the
+step of each token, the tokens of each word. Character spans are the coordinates that teacher and student share; this is
+the only place where they become tokens.
+
+Shapes: T tokens, S reasoning steps, K critical words, B batch.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from data.errors import ModelError
+from data.records import Marked, Span
+
+NO_STEP = -1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Located:
+    """One text in tokens: `ids` (T,), `step_of_token` (T,) with -1 for none, and for each word the tokens it covers."""
+
+    ids: np.ndarray
+    step_of_token: np.ndarray
+    tokens_of_word: tuple[np.ndarray, ...]
+    steps: int
+    starts: np.ndarray
+    """First visible character of each token (T,), -1 where there is none (special tokens, white space)."""
+
+    def step_tokens(self) -> np.ndarray:
+        """Number of tokens in each step (S,)."""
+        return np.bincount(self.step_of_token[self.step_of_token >= 0], minlength=self.steps)
+
+
+def require_offsets(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raise `ModelError` unless the tokenizer tells which characters a token covers."""
+    if not tokenizer.is_fast:
+        name = tokenizer.name_or_path or type(tokenizer).__name__
+        raise ModelError(
+            f"tokenizer {name}: it gives no character offsets, without which steps and words cannot be found in its "
+            "tokens; use a model that comes with a tokenizer.json (a tokenizer of the tokenizers library)"
+        )
+
+
+def locate(tokenizer: PreTrainedTokenizerBase, marked: Marked, *, prefix: str = "", suffix: str = "") -> Located:
+    """Tokenize prefix + text + suffix and find the marked steps and words in it.
+
+    A token belongs to the one step in which its first visible character lies, and to each word that it overlaps.
+    Special tokens, prefix and suffix belong to no step and to no word.
+    """
+    require_offsets(tokenizer)
+    text = prefix + marked.text + suffix
+    encoded = tokenizer(text, return_offsets_mapping=True, return_special_tokens_mask=True)
+    special = np.asarray(encoded["special_tokens_mask"], dtype=bool)
+    spans = np.asarray(encoded["offset_mapping"], dtype=np.int64).reshape(-1, 2)
+    starts = np.array([_first_visible(text, a, b) for a, b in spans.tolist()], dtype=np.int64)
+    starts[special] = -1
+    shift = len(prefix)
+    return Located(
+        ids=np.asarray(encoded["input_ids"], dtype=np.int64),
+        step_of_token=_steps_of(starts, marked.step_spans, shift),
+        tokens_of_word=tuple(_overlapping(spans, special, word, shift) for word in marked.critical_spans),
+        steps=len(marked.step_spans),
+        starts=starts,
+    )
+
+
+def _first_visible(text: str, start: int, end: int) -> int:
+    return next((i for i in range(start, end) if not text[i].isspace()), -1)
+
+
+def _steps_of(starts: np.ndarray, steps: Sequence[Span], shift: int) -> np.ndarray:
+    step_of_token = np.full(len(starts), NO_STEP, dtype=np.int64)
+    for step, (start, end) in enumerate(steps):
+        step_of_token[(starts >= start + shift) & (starts < end + shift)] = step
+    return step_of_token
+
+
+def _overlapping(spans: np.ndarray, special: np.ndarray, word: Span, shift: int) -> np.ndarray:
+    start, end = word[0] + shift, word[1] + shift
+    return np.flatnonzero((spans[:, 0] < end) & (spans[:, 1] > start) & ~special)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pooling:
+    """The sums of Eq. 2 as two indicator tensors: `steps_BST` and `words_BTK`, 1 where the token belongs, else 0."""
+
+    steps_BST: torch.Tensor
+    words_BTK: torch.Tensor
+
+    def to(self, device: torch.device) -> "Pooling":
+        """The same on another device."""
+        return Pooling(steps_BST=self.steps_BST.to(device), words_BTK=self.words_BTK.to(device))
+
+
+def pooling(located: Sequence[Located], length: int) -> Pooling:
+    """Stack the token sets of a batch, right-padded to `length` tokens and to the batch's largest S and K (float32)."""
+    steps = torch.zeros(len(located), max((one.steps for one in located), default=0), length)
+    words = torch.zeros(len(located), length, max((len(one.tokens_of_word) for one in located), default=0))
+    for b, one in enumerate(located):
+        tokens = np.flatnonzero(one.step_of_token >= 0)
+        steps[b, one.step_of_token[tokens], tokens] = 1.0
+        for k, covered in enumerate(one.tokens_of_word):
+            words[b, covered, k] = 1.0
+    return Pooling(steps_BST=steps, words_BTK=words)
+
+
+def padded_ids(located: Sequence[Located], pad: int) -> torch.Tensor:
+    """Token ids (B, T), right-padded: under causal attention no real token ever looks at the padding."""
+    ids = torch.full((len(located), max(len(one.ids) for one in located)), pad, dtype=torch.long)
+    for b, one in enumerate(located):
+        ids[b, : len(one.ids)] = torch.from_numpy(one.ids)
+    return ids
+
+
+def length_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
+    """Group indices so that longest × count stays within `batch_tokens`; a text longer than that goes alone.
+
+    Longest first, so that a batch that does not fit into memory shows at once.
+    """
+    batches: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        if batches and lengths[batches[-1][0]] * (len(batches[-1]) + 1) <= batch_tokens:
+            batches[-1].append(index)
+        else:
+            batches.append([index])
+    return batches
