@@ -1,0 +1,223 @@
+"""Made-up arithmetic word problems with one number too many, and exact rationales for them.
+
+Enters: a count, a seed and the name of a split. Leaves: questions with answers and reference rationales, for the demo
+and the tests. Words come from short closed lists, so that a tiny model with a tokenizer of whole words can learn the
+task, and every problem holds a distractor: a quantity of another object, another person, a price or an age. Facts stand
+in any order, so that a student has to find out which numbers matter.
+
+The same arguments give the same questions on every machine and Python version (only `random.Random.random` is drawn
+from, whose sequence is promised not to change). A longer list begins with the shorter one.
+"""
+
+import hashlib
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Literal, TypeVar
+
+from data.errors import ConfigError
+from data.records import Question
+
+T = TypeVar("T")
+Role = Literal["start", "change", "distractor"]
+
+NAMES = ("Tom", "Ann", "Ben", "Mia", "Sam", "Eva", "Leo", "Zoe")
+THINGS = ("apples", "pens", "books", "cards", "coins", "shells", "stamps", "balls")
+SMALLEST, LARGEST = 2, 10
+# Which residues of a question's hash modulo 10 belong to which split: no text is in two splits, whatever the seeds.
+SPLITS = {"test": (0, 1), "dev": (2,), "train": (3, 4, 5, 6, 7, 8, 9)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fact:
+    """One sentence of a problem; `amount` counts towards the answer, with its sign, unless the role is `distractor`."""
+
+    sentence: str
+    amount: int
+    role: Role
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """Facts in the order in which the question tells them, and what is asked."""
+
+    facts: tuple[Fact, ...]
+    asked: str
+
+    @property
+    def text(self) -> str:
+        """The question as it is read."""
+        return " ".join([*(f"{fact.sentence}." for fact in self.facts), self.asked])
+
+    @property
+    def relevant(self) -> list[Fact]:
+        """The facts that matter: what there is at the start, then the changes as they are told."""
+        matter = [fact for fact in self.facts if fact.role != "distractor"]
+        return sorted(matter, key=lambda fact: fact.role != "start")
+
+    @property
+    def answer(self) -> int:
+        """The number asked for."""
+        return sum(fact.amount for fact in self.relevant)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Cast:
+    """Who and what a problem is about; the last person and the last thing are for distractors."""
+
+    person: str
+    partner: str
+    stranger: str
+    thing: str
+    other_thing: str
+
+
+def synthetic_questions(count: int, *, seed: int, split: str) -> list[Question]:
+    """The first `count` different questions of this seed that belong to `split` (train, dev or test)."""
+    return [_question(problem) for problem in synthetic_problems(count, seed=seed, split=split)]
+
+
+def synthetic_problems(count: int, *, seed: int, split: str) -> list[Problem]:
+    """The same as facts, for whoever needs to know which numbers matter."""
+    if split not in SPLITS:
+        raise ConfigError(f"split of synthetic: expected one of {', '.join(SPLITS)}, found {split!r}")
+    return list(islice(_different(seed, SPLITS[split]), count))
+
+
+def _different(seed: int, residues: tuple[int, ...]) -> Iterator[Problem]:
+    source = random.Random(int(hashlib.sha256(f"synthetic {seed}".encode()).hexdigest(), 16))
+    seen: set[str] = set()
+    while True:
+        problem = _draw(source)
+        if int(_digest(problem.text), 16) % 10 in residues and problem.text not in seen:
+            seen.add(problem.text)
+            yield problem
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _question(problem: Problem) -> Question:
+    return Question(
+        id=f"synthetic-{_digest(problem.text)[:16]}",
+        dataset="synthetic",
+        text=problem.text,
+        answer=str(problem.answer),
+        answer_kind="number",
+        reference=_rationale(problem.relevant),
+    )
+
+
+def _rationale(facts: Sequence[Fact]) -> str:
+    """Retell the facts that matter, from the second one on with the running result: "… so 3 + 4 = 7."."""
+    total = facts[0].amount
+    sentences = [f"{facts[0].sentence}."]
+    for fact in facts[1:]:
+        sign = "+" if fact.amount >= 0 else "-"
+        sentences.append(f"{fact.sentence} so {total} {sign} {abs(fact.amount)} = {total + fact.amount}.")
+        total += fact.amount
+    return " ".join(sentences)
+
+
+def _draw(source: random.Random) -> Problem:
+    """One problem; draws whose result or running result would be negative are thrown away."""
+    make = _pick(source, (_changes, _changes, _comparison, _together))
+    while True:
+        problem = make(source, _cast(source))
+        start, *others = problem.relevant
+        if start.amount + sum(min(fact.amount, 0) for fact in others) >= 0:
+            return problem
+
+
+def _changes(source: random.Random, cast: _Cast) -> Problem:
+    """Someone has something, and one or two things happen to it."""
+    facts = [Fact(sentence=f"{cast.person} starts with {(n := _number(source))} {cast.thing}", amount=n, role="start")]
+    facts += [_change(source, cast) for _ in range(_pick(source, (1, 2)))]
+    sentences = (
+        f"{cast.person} starts with {{}} {cast.other_thing}",
+        f"{cast.person} finds {{}} {cast.other_thing}",
+        f"{cast.stranger} starts with {{}} {cast.thing}",
+    )
+    return _problem(source, cast, facts, sentences, f"How many {cast.thing} does {cast.person} have now?")
+
+
+def _change(source: random.Random, cast: _Cast) -> Fact:
+    number = _number(source)
+    sentence, sign = _pick(
+        source,
+        (
+            (f"{cast.partner} gives {cast.person} {number} {cast.thing}", 1),
+            (f"{cast.person} finds {number} {cast.thing}", 1),
+            (f"{cast.person} gives {cast.partner} {number} {cast.thing}", -1),
+            (f"{cast.person} loses {number} {cast.thing}", -1),
+        ),
+    )
+    return Fact(sentence=sentence, amount=sign * number, role="change")
+
+
+def _comparison(source: random.Random, cast: _Cast) -> Problem:
+    """How many more one person has than another."""
+    facts = _holdings(source, cast, sign=-1)
+    asked = f"How many more {cast.thing} does {cast.person} have than {cast.partner}?"
+    return _problem(source, cast, facts, _other_holdings(cast), asked)
+
+
+def _together(source: random.Random, cast: _Cast) -> Problem:
+    """How many two people have together."""
+    facts = _holdings(source, cast, sign=1)
+    asked = f"How many {cast.thing} do {cast.person} and {cast.partner} have together?"
+    return _problem(source, cast, facts, _other_holdings(cast), asked)
+
+
+def _holdings(source: random.Random, cast: _Cast, *, sign: int) -> list[Fact]:
+    first, second = _number(source), _number(source)
+    return [
+        Fact(sentence=f"{cast.person} has {first} {cast.thing}", amount=first, role="start"),
+        Fact(sentence=f"{cast.partner} has {second} {cast.thing}", amount=sign * second, role="change"),
+    ]
+
+
+def _other_holdings(cast: _Cast) -> tuple[str, ...]:
+    return (
+        f"{cast.person} has {{}} {cast.other_thing}",
+        f"{cast.partner} has {{}} {cast.other_thing}",
+        f"{cast.stranger} has {{}} {cast.thing}",
+    )
+
+
+def _problem(
+    source: random.Random, cast: _Cast, facts: Sequence[Fact], distractors: tuple[str, ...], asked: str
+) -> Problem:
+    """Add a distractor, whose number is none of those that matter, and put all facts in any order."""
+    price_and_age = (f"The {cast.thing} cost {{}} dollars", f"{cast.person} is {{}} years old")
+    used = {abs(fact.amount) for fact in facts}
+    number = _pick(source, [n for n in range(SMALLEST, LARGEST + 1) if n not in used])
+    sentence = _pick(source, (*distractors, *price_and_age)).format(number)
+    distractor = Fact(sentence=sentence, amount=number, role="distractor")
+    return Problem(facts=tuple(_shuffled(source, [*facts, distractor])), asked=asked)
+
+
+def _cast(source: random.Random) -> _Cast:
+    person, partner, stranger = _shuffled(source, NAMES)[:3]
+    thing, other_thing = _shuffled(source, THINGS)[:2]
+    return _Cast(person=person, partner=partner, stranger=stranger, thing=thing, other_thing=other_thing)
+
+
+def _number(source: random.Random) -> int:
+    return _pick(source, range(SMALLEST, LARGEST + 1))
+
+
+def _pick(source: random.Random, options: Sequence[T]) -> T:
+    """One of the options; `Random.choice` may draw differently in another Python version, this does not."""
+    return options[int(source.random() * len(options))]
+
+
+def _shuffled(source: random.Random, items: Sequence[T]) -> list[T]:
+    """The items in a random order (Fisher and Yates)."""
+    order = list(items)
+    for last in range(len(order) - 1, 0, -1):
+        other = int(source.random() * (last + 1))
+        order[last], order[other] = order[other], order[last]
+    return order
