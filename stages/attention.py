@@ -62,14 +62,16 @@ def recording_attention(model: PreTrainedModel, pool: Pooling, *, keep_values: b
     uses what the fused kernels leave out: a wrong number is never returned.
     """
     before = model.config._attn_implementation
-    model.set_attn_implementation(IMPLEMENTATION)
+    if before != IMPLEMENTATION:
+        model.set_attn_implementation(IMPLEMENTATION)
     recording = Recording(pooling=pool, keep_values=keep_values)
     token = _active.set(recording)
     try:
         yield recording
     finally:
         _active.reset(token)
-        model.set_attn_implementation(before)
+        if before != IMPLEMENTATION:
+            model.set_attn_implementation(before)
     _require_all_layers(model, recording)
 
 

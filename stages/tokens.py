@@ -28,8 +28,9 @@ class Located:
     step_of_token: np.ndarray
     tokens_of_word: tuple[np.ndarray, ...]
     steps: int
-    starts: np.ndarray
-    """First visible character of each token (T,), -1 where there is none (special tokens, white space)."""
+    text: str
+    spans: np.ndarray
+    """Characters of `text` that each token covers (T, 2), half-open; empty for special tokens."""
 
     def step_tokens(self) -> np.ndarray:
         """Number of tokens in each step (S,)."""
@@ -46,27 +47,38 @@ def require_offsets(tokenizer: PreTrainedTokenizerBase) -> None:
         )
 
 
-def locate(tokenizer: PreTrainedTokenizerBase, marked: Marked, *, prefix: str = "", suffix: str = "") -> Located:
-    """Tokenize prefix + text + suffix and find the marked steps and words in it.
+def locate(tokenizer: PreTrainedTokenizerBase, marked: Marked, *, prefix: str = "") -> Located:
+    """Tokenize prefix + text and find the marked steps and words in it.
 
     A token belongs to the one step in which its first visible character lies, and to each word that it overlaps.
-    Special tokens, prefix and suffix belong to no step and to no word.
+    Special tokens and the prefix belong to no step and to no word. Text that looks like a special token is text.
     """
-    require_offsets(tokenizer)
-    text = prefix + marked.text + suffix
-    encoded = tokenizer(text, return_offsets_mapping=True, return_special_tokens_mask=True)
-    special = np.asarray(encoded["special_tokens_mask"], dtype=bool)
-    spans = np.asarray(encoded["offset_mapping"], dtype=np.int64).reshape(-1, 2)
+    text = prefix + marked.text
+    ids, spans = encode(tokenizer, text)
     starts = np.array([_first_visible(text, a, b) for a, b in spans.tolist()], dtype=np.int64)
-    starts[special] = -1
     shift = len(prefix)
     return Located(
-        ids=np.asarray(encoded["input_ids"], dtype=np.int64),
+        ids=ids,
         step_of_token=_steps_of(starts, marked.step_spans, shift),
-        tokens_of_word=tuple(_overlapping(spans, special, word, shift) for word in marked.critical_spans),
+        tokens_of_word=tuple(_overlapping(spans, word, shift) for word in marked.critical_spans),
         steps=len(marked.step_spans),
-        starts=starts,
+        text=text,
+        spans=spans,
     )
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[np.ndarray, np.ndarray]:
+    """Token ids (T,) and the characters that each token covers (T, 2), special tokens of the tokenizer's own included.
+
+    Raises `ModelError` for a tokenizer without character offsets.
+    """
+    require_offsets(tokenizer)
+    encoded = tokenizer(
+        text, return_offsets_mapping=True, return_special_tokens_mask=True, split_special_tokens=True, verbose=False
+    )
+    spans = np.asarray(encoded["offset_mapping"], dtype=np.int64).reshape(-1, 2)
+    spans[np.asarray(encoded["special_tokens_mask"], dtype=bool)] = 0
+    return np.asarray(encoded["input_ids"], dtype=np.int64), spans
 
 
 def _first_visible(text: str, start: int, end: int) -> int:
@@ -80,9 +92,9 @@ def _steps_of(starts: np.ndarray, steps: Sequence[Span], shift: int) -> np.ndarr
     return step_of_token
 
 
-def _overlapping(spans: np.ndarray, special: np.ndarray, word: Span, shift: int) -> np.ndarray:
+def _overlapping(spans: np.ndarray, word: Span, shift: int) -> np.ndarray:
     start, end = word[0] + shift, word[1] + shift
-    return np.flatnonzero((spans[:, 0] < end) & (spans[:, 1] > start) & ~special)
+    return np.flatnonzero((spans[:, 0] < end) & (spans[:, 1] > start))
 
 
 @dataclass(frozen=True, kw_only=True)
