@@ -1,0 +1,127 @@
+"""Commit records: what one part holds enters, one JSON file that proves itself leaves, and back.
+
+A commit is the only thing that makes a part visible. It lists every file of the part with size and SHA-256, and carries
+a checksum of itself, so that a record torn by a crash is told from a complete one and a damaged one from both.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from cache.fingerprints import JSON, SCHEMA_VERSION, fingerprint
+from data.errors import DamagedCacheError, MismatchError
+
+PART_NAME = re.compile(r"\d{8,}-[0-9a-f]{12}")
+END = b"}\n"
+VERIFY = "`molsaki cache verify` lists all damage"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileEntry:
+    """Size in bytes and SHA-256 (64 hex digits) of one file of a part."""
+
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Commit:
+    """One commit record.
+
+    `index` is its place in the order of commits. `part` is the folder below `parts/`, None where nothing but dropped
+    records was committed. `counts` has at least `records`; `dropped` gives a reason for each record that was left out;
+    `files` are all files of the part by relative path; `note` is what was recorded beside it: versions, device.
+    """
+
+    index: int
+    part: str | None
+    counts: Mapping[str, int]
+    dropped: Mapping[str, str]
+    files: Mapping[str, FileEntry]
+    note: Mapping[str, JSON]
+
+    @property
+    def bytes(self) -> int:
+        """Size of the part's files together."""
+        return sum(entry.size for entry in self.files.values())
+
+
+def encode_commit(commit: Commit) -> bytes:
+    """Return the file content of a commit; its index is not in it, for that is the file's name."""
+    content: dict[str, JSON] = {
+        "schema": SCHEMA_VERSION,
+        "part": commit.part,
+        "counts": dict(commit.counts),
+        "dropped": dict(commit.dropped),
+        "files": {name: {"size": entry.size, "sha256": entry.sha256} for name, entry in commit.files.items()},
+        "note": dict(commit.note),
+    }
+    content["checksum"] = fingerprint(content)
+    return json.dumps(content, indent=1, sort_keys=True, allow_nan=False).encode("ascii") + b"\n"
+
+
+def is_torn(content: bytes) -> bool:
+    """Say whether a file breaks off before its end, as a crash leaves it where there are no hard links."""
+    return not content.endswith(END)
+
+
+def decode_commit(content: bytes, *, index: int, path: Path) -> Commit:
+    """Return the commit in `content`, read from `path`; raises `DamagedCacheError` where it does not prove itself."""
+    try:
+        found = json.loads(content)
+        checksum = found.pop("checksum")
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise DamagedCacheError(f"{path}: not a commit record ({error}); {VERIFY}") from error
+    if checksum != fingerprint(found):
+        raise DamagedCacheError(f"{path}: the content does not match the checksum inside it; {VERIFY}")
+    if found.get("schema") != SCHEMA_VERSION:
+        raise MismatchError(f"{path}: schema version\n    ours:   {SCHEMA_VERSION}\n    theirs: {found.get('schema')}")
+    return _build(found, index=index, path=path)
+
+
+def _build(found: dict[str, object], *, index: int, path: Path) -> Commit:
+    try:
+        commit = Commit(
+            index=index,
+            part=_part_name(found["part"]),
+            counts={str(name): _integer(count) for name, count in _mapping(found["counts"]).items()},
+            dropped={str(key): str(reason) for key, reason in _mapping(found["dropped"]).items()},
+            files={_relative(name): _entry(_mapping(entry)) for name, entry in _mapping(found["files"]).items()},
+            note=_mapping(found["note"]),
+        )
+        commit.counts["records"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise DamagedCacheError(f"{path}: a commit record with an impossible field ({error}); {VERIFY}") from error
+    return commit
+
+
+def _mapping(value: object) -> dict[str, JSON]:
+    if not isinstance(value, dict):
+        raise TypeError(f"expected an object, found {value!r}")
+    return value
+
+
+def _integer(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise TypeError(f"expected a count, found {value!r}")
+    return value
+
+
+def _part_name(value: object) -> str | None:
+    if value is None or (isinstance(value, str) and PART_NAME.fullmatch(value)):
+        return value
+    raise ValueError(f"no name of a part: {value!r}")
+
+
+def _relative(name: str) -> str:
+    """Refuse a path that would leave the part's folder: a store may come from somebody else."""
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or str(path) != name or "\\" in name or not path.parts:
+        raise ValueError(f"no path inside a part: {name!r}")
+    return name
+
+
+def _entry(found: Mapping[str, JSON]) -> FileEntry:
+    return FileEntry(size=_integer(found["size"]), sha256=str(found["sha256"]))

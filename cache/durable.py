@@ -1,0 +1,87 @@
+"""Writing that survives a crash: bytes enter, a complete and durable file leaves, or none.
+
+`create_exclusively` is the one primitive that all commits rest on: of any number of processes that create the same
+path, exactly one succeeds, and nobody ever sees half of the file where the file system knows hard links.
+"""
+
+import errno
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL, errno.EMLINK}
+"""What file systems answer that have no hard links: FAT, some FUSE and network mounts, object stores."""
+
+NO_FOLDER_SYNC = {errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP}
+"""What file systems answer on which a folder cannot be synced; they offer nothing better."""
+
+
+def sync_file(path: Path) -> None:
+    """Return once the file's content is on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_folder(path: Path) -> None:
+    """Return once the folder's list of names is on disk."""
+    try:
+        sync_file(path)
+    except OSError as error:
+        if error.errno not in NO_FOLDER_SYNC:
+            raise
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, each durable before the next one is made in it."""
+    if path.is_dir():
+        return
+    make_folder(path.parent)
+    path.mkdir(exist_ok=True)
+    sync_folder(path.parent)
+
+
+def create_exclusively(path: Path, content: bytes) -> None:
+    """Create `path` with `content`, durably; raises `FileExistsError` when somebody else was first.
+
+    The file appears complete, by a hard link from a temporary one. Where there are no hard links it is created
+    exclusively and then filled, so that a crash may leave a torn one: its content has to tell (see `cache.commits`).
+    """
+    with temporary_file(path.parent, content) as temporary:
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            # A network file system that repeats a request after a lost answer reports our own link as foreign.
+            if not path.samefile(temporary):
+                raise
+        except OSError as error:
+            if error.errno not in NO_HARD_LINKS:
+                raise
+            _create_and_fill(path, content)
+        sync_folder(path.parent)
+
+
+@contextmanager
+def temporary_file(folder: Path, content: bytes) -> Iterator[Path]:
+    """Give a synced file with `content` under a name that nobody else uses, and remove that name afterwards."""
+    path = folder / f".{secrets.token_hex(8)}.tmp"
+    try:
+        _create_and_fill(path, content)
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _create_and_fill(path: Path, content: bytes) -> None:
+    with path.open("xb") as file:
+        try:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        except OSError:
+            path.unlink(missing_ok=True)  # a full disk: it is ours, nobody can have read it as complete
+            raise

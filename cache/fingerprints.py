@@ -1,0 +1,90 @@
+"""Fingerprints: a description of how something is made enters, a SHA-256 leaves; and what differs between two of them.
+
+Two computations that would give the same records have the same fingerprint and share one space on disk.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+from data.errors import ConfigError
+
+SCHEMA_VERSION = 1
+"""Version of everything that this room writes; it belongs into every spec and stands in every commit."""
+
+JSON: TypeAlias = "Mapping[str, JSON] | Sequence[JSON] | str | int | float | bool | None"
+Spec: TypeAlias = Mapping[str, JSON]
+
+ABSENT = "(absent)"
+READ_SIZE = 1 << 20
+
+
+def canonical(value: JSON) -> bytes:
+    """Return `value` as JSON with sorted keys, no white space and ASCII only: equal values give equal bytes."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode("ascii")
+
+
+def fingerprint(spec: JSON) -> str:
+    """Return the SHA-256 (64 hex digits) of the canonical JSON of `spec`."""
+    return hashlib.sha256(canonical(spec)).hexdigest()
+
+
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 (64 hex digits) of a file's content."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(READ_SIZE):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def hash_folder(path: Path, patterns: Sequence[str]) -> str:
+    """Return the SHA-256 (64 hex digits) over the files in `path` that match any of the glob `patterns`.
+
+    It is the hash of the lines that `sha256sum` prints for these files, sorted by name. Raises `ConfigError` where no
+    file matches, because the hash of nothing would make different folders look alike.
+    """
+    names = sorted({file.relative_to(path).as_posix() for pattern in patterns for file in _files(path, pattern)})
+    if not names:
+        raise ConfigError(f"{path}: no file in this folder matches {', '.join(patterns)}")
+    lines = "".join(f"{hash_file(path / name)}  {name}\n" for name in names)
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def _files(path: Path, pattern: str) -> Iterator[Path]:
+    return (found for found in path.glob(pattern) if found.is_file())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """One field in which two specs disagree; `ours` and `theirs` are JSON, or `(absent)`."""
+
+    field: str
+    ours: str
+    theirs: str
+
+
+def differences(ours: Spec, theirs: Spec) -> list[Difference]:
+    """Return the fields in which two specs disagree, nested fields as `teacher.revision`, sorted by name."""
+    left, right = dict(_leaves(ours)), dict(_leaves(theirs))
+    return [
+        Difference(field=field, ours=left.get(field, ABSENT), theirs=right.get(field, ABSENT))
+        for field in sorted(left.keys() | right.keys())
+        if left.get(field, ABSENT) != right.get(field, ABSENT)
+    ]
+
+
+def _leaves(value: JSON, prefix: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(value, Mapping) and value:
+        for name, inner in value.items():
+            yield from _leaves(inner, f"{prefix}.{name}" if prefix else name)
+    else:
+        yield prefix, json.dumps(value, sort_keys=True, ensure_ascii=False)
+
+
+def describe_differences(found: Sequence[Difference]) -> str:
+    """Return differences as indented lines: the field, then our value and theirs below each other."""
+    return "\n".join(f"  {each.field}\n    ours:   {each.ours}\n    theirs: {each.theirs}" for each in found)

@@ -1,0 +1,303 @@
+"""Spaces: one folder for everything that was computed under one spec. Parts enter, committed parts leave.
+
+    <store>/<kind>/<slug>-<first 16 digits of the fingerprint>/
+        spec.json               what the fingerprint was made of
+        parts/<index>-<random>/ files of one part; anybody's leftovers too, until they are committed
+        commits/<index>.json    one file per committed part
+
+Any number of processes write at the same time without locks: a part has a name of its own, and a commit is created
+exclusively under the next free index. Readers see what is committed, and nothing else.
+"""
+
+import json
+import re
+import secrets
+import stat
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, get_args
+
+from cache.commits import VERIFY, Commit, FileEntry, decode_commit, encode_commit, is_torn
+from cache.durable import create_exclusively, make_folder, sync_file, sync_folder, temporary_file
+from cache.fingerprints import JSON, Spec, canonical, describe_differences, differences, fingerprint, hash_file
+from data.errors import ConfigError, DamagedCacheError, MismatchError
+
+Kind = Literal["rationales", "attention"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+SPEC_FILE = "spec.json"
+COMMIT_NAME = re.compile(r"(\d{8,})\.json")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Space:
+    """An open space; `spec` is what its spec.json says."""
+
+    path: Path
+    kind: Kind
+    slug: str
+    spec: Spec
+
+    @classmethod
+    def open_or_create(cls, store: Path, kind: Kind, slug: str, spec: Spec) -> "Space":
+        """Open the space of this spec below `store`, made anew where there is none.
+
+        Raises `MismatchError` with field, ours and theirs when the folder was made with another spec.
+        """
+        if not SLUG.fullmatch(slug):
+            raise ConfigError(f"a space cannot be called {slug!r}: letters, digits, '.', '_' and '-' only, 100 at most")
+        wanted = cls(path=space_path(store, kind, slug, spec), kind=kind, slug=slug, spec=_as_stored(spec))
+        spec_file = wanted.path / SPEC_FILE
+        if not spec_file.exists():
+            wanted._create()
+        elif is_torn(spec_file.read_bytes()):
+            _replace(spec_file, wanted._encode_spec())
+        return cls.open(wanted.path, expected=wanted.spec)
+
+    @classmethod
+    def open(cls, path: str | Path, *, expected: Spec | None = None) -> "Space":
+        """Open an existing space; with `expected`, raise `MismatchError` where its spec differs."""
+        found = _read_spec_file(Path(path))
+        space, intact = found.space, found.fingerprint == found.space.fingerprint
+        if expected is not None and (fields := differences(_as_stored(expected), space.spec)):
+            edited = "" if intact else "\n  Its fingerprint does not fit it either: it was changed after it was made."
+            raise MismatchError(
+                f"{space.path / SPEC_FILE}: was made with another spec\n{describe_differences(fields)}{edited}"
+            )
+        if not intact:
+            raise DamagedCacheError(
+                f"{space.path / SPEC_FILE}: the spec does not have the fingerprint beside it; {VERIFY}"
+            )
+        return space
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 (64 hex digits) of the spec."""
+        return fingerprint(self.spec)
+
+    def commits(self) -> list[Commit]:
+        """Return all commits in order; what a crash tore off (only without hard links) is no commit."""
+        return list(self._commits())
+
+    def _commits(self) -> Iterator[Commit]:
+        for index, path in self._commit_files():
+            content = path.read_bytes()
+            if not is_torn(content):
+                yield decode_commit(content, index=index, path=path)
+
+    def _commit_files(self) -> list[tuple[int, Path]]:
+        named = ((COMMIT_NAME.fullmatch(path.name), path) for path in _children(self.path / "commits"))
+        return sorted((int(match[1]), path) for match, path in named if match)
+
+    def _next_index(self) -> int:
+        return max((index for index, _ in self._commit_files()), default=-1) + 1
+
+    def new_part(self) -> Path:
+        """Make a folder below parts/ for one part, under a name that nobody else has."""
+        path = self.path / "parts" / f"{self._next_index():08d}-{secrets.token_hex(6)}"
+        path.mkdir()
+        return path
+
+    def part_path(self, commit: Commit) -> Path:
+        """Return the folder of a commit that has a part."""
+        assert commit.part is not None, "a commit of dropped records only has no part"
+        return self.path / "parts" / commit.part
+
+    def commit(
+        self,
+        part: Path | None,
+        *,
+        counts: Mapping[str, int],
+        dropped: Mapping[str, str] | None = None,
+        note: Mapping[str, JSON] | None = None,
+    ) -> Commit:
+        """Make a finished part visible to readers, durably; None where all records were dropped.
+
+        `counts` needs `records`. Nothing may write into the part any more.
+        """
+        assert "records" in counts, f"counts without records: {counts}"
+        files = {} if part is None else _sync_part(part)
+        commit = Commit(
+            index=self._next_index(),
+            part=None if part is None else part.name,
+            counts=dict(counts),
+            dropped=dict(dropped or {}),
+            files=files,
+            note=dict(note or {}),
+        )
+        return self._publish(commit)
+
+    def _publish(self, commit: Commit) -> Commit:
+        """Create the commit record under the first index from `commit.index` on that is free."""
+        content = encode_commit(commit)
+        while True:
+            try:
+                create_exclusively(self.path / "commits" / f"{commit.index:08d}.json", content)
+            except FileExistsError:
+                commit = replace(commit, index=commit.index + 1)
+            else:
+                return commit
+
+    def _create(self) -> None:
+        for folder in ("parts", "commits"):
+            make_folder(self.path / folder)
+        try:
+            create_exclusively(self.path / SPEC_FILE, self._encode_spec())
+        except FileExistsError:
+            return  # somebody else made the same space meanwhile; what he wrote is read and compared next
+
+    def _encode_spec(self) -> bytes:
+        content = {"kind": self.kind, "slug": self.slug, "fingerprint": self.fingerprint, "spec": self.spec}
+        return json.dumps(content, indent=2).encode("ascii") + b"\n"
+
+
+def space_path(store: Path, kind: Kind, slug: str, spec: Spec) -> Path:
+    """Return the folder in which the space of `spec` lies, whether it exists or not."""
+    return Path(store) / kind / f"{slug}-{fingerprint(spec)[:16]}"
+
+
+def check_files(space: Space, commit: Commit) -> None:
+    """Raise `DamagedCacheError` for the first file of a part that is missing or has another size than committed.
+
+    This is cheap and catches what zarr does not notice: a deleted shard would read as fill value.
+    """
+    for name, entry in commit.files.items():
+        path = space.part_path(commit) / name
+        try:
+            found = path.stat()
+        except FileNotFoundError as error:
+            raise DamagedCacheError(f"{path}: missing, {entry.size} bytes were committed; {VERIFY}") from error
+        if not stat.S_ISREG(found.st_mode) or found.st_size != entry.size:
+            raise DamagedCacheError(f"{path}: {found.st_size} bytes, {entry.size} were committed; {VERIFY}")
+
+
+def _as_stored(spec: Spec) -> Spec:
+    """Return the spec as JSON gives it back: tuples become lists."""
+    stored: Spec = json.loads(canonical(spec))
+    return stored
+
+
+def _replace(path: Path, content: bytes) -> None:
+    with temporary_file(path.parent, content) as temporary:
+        temporary.replace(path)
+    sync_folder(path.parent)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _SpecFile:
+    space: Space
+    fingerprint: str
+
+
+def _read_spec_file(path: Path) -> _SpecFile:
+    spec_file = path / SPEC_FILE
+    try:
+        content = json.loads(spec_file.read_bytes())
+        if content["kind"] not in KINDS:
+            raise ValueError(f"kind {content['kind']!r}")
+        space = Space(path=path, kind=content["kind"], slug=content["slug"], spec=dict(content["spec"]))
+        return _SpecFile(space=space, fingerprint=content["fingerprint"])
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ConfigError(f"{path}: not a space of a store, it has no {SPEC_FILE}; see `molsaki cache ls`") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise DamagedCacheError(f"{spec_file}: not a description of a space ({error}); {VERIFY}") from error
+
+
+def _sync_part(part: Path) -> dict[str, FileEntry]:
+    """Bring a part's files and folders to disk and return what they are."""
+    files = {}
+    folders = [part.parent, part]
+    for path in sorted(part.rglob("*")):
+        if path.is_dir():
+            folders.append(path)
+        else:
+            sync_file(path)
+            files[path.relative_to(part).as_posix()] = FileEntry(size=path.stat().st_size, sha256=hash_file(path))
+    for folder in reversed(folders):
+        sync_folder(folder)
+    return files
+
+
+def _children(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpaceSummary:
+    """One line about a space. `records` adds up all parts, so that what two jobs computed at once counts twice."""
+
+    path: Path
+    kind: Kind
+    slug: str
+    fingerprint: str
+    records: int
+    dropped: int
+    parts: int
+    bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpaceDescription:
+    """Everything about a space that can be said without decoding it.
+
+    `drop_reasons` counts records by the reason for which they were left out, most frequent first. `uncommitted_parts`
+    are leftovers of crashes, or parts that somebody is writing now. `notes` are the different ones among the commits.
+    """
+
+    summary: SpaceSummary
+    spec: Spec
+    drop_reasons: Mapping[str, int]
+    uncommitted_parts: tuple[str, ...]
+    notes: tuple[Mapping[str, JSON], ...]
+
+
+def list_spaces(store: Path) -> list[SpaceSummary]:
+    """Return one summary for each space below `store`, by kind and name; none where there is no store yet."""
+    folders = (folder for kind in KINDS for folder in _children(Path(store) / kind))
+    return [_summarise(space, space.commits()) for space in map(Space.open, filter(_is_space, folders))]
+
+
+def describe(space: Space) -> SpaceDescription:
+    """Return what `molsaki cache show` tells about a space."""
+    commits = space.commits()
+    committed = {commit.part for commit in commits}
+    parts = (path.name for path in _children(space.path / "parts"))
+    return SpaceDescription(
+        summary=_summarise(space, commits),
+        spec=space.spec,
+        drop_reasons=dict(Counter(dropped_records(commits).values()).most_common()),
+        uncommitted_parts=tuple(name for name in parts if name not in committed),
+        notes=_distinct_notes(commits),
+    )
+
+
+def dropped_records(commits: Sequence[Commit]) -> dict[str, str]:
+    """Return the reason for each record that was left out; the earliest one of a record stands."""
+    reasons: dict[str, str] = {}
+    for commit in reversed(commits):
+        reasons.update(commit.dropped)
+    return reasons
+
+
+def _summarise(space: Space, commits: Sequence[Commit]) -> SpaceSummary:
+    return SpaceSummary(
+        path=space.path,
+        kind=space.kind,
+        slug=space.slug,
+        fingerprint=space.fingerprint,
+        records=sum(commit.counts["records"] for commit in commits),
+        dropped=len(dropped_records(commits)),
+        parts=sum(commit.part is not None for commit in commits),
+        bytes=sum(commit.bytes for commit in commits),
+    )
+
+
+def _distinct_notes(commits: Sequence[Commit]) -> tuple[Mapping[str, JSON], ...]:
+    notes = {canonical(commit.note): commit.note for commit in commits}
+    return tuple(note for note in notes.values() if note)
+
+
+def _is_space(folder: Path) -> bool:
+    return (folder / SPEC_FILE).is_file()
