@@ -29,7 +29,12 @@ def canonical(value: JSON) -> bytes:
 
 def fingerprint(spec: JSON) -> str:
     """Return the SHA-256 (64 hex digits) of the canonical JSON of `spec`."""
-    return hashlib.sha256(canonical(spec)).hexdigest()
+    return hash_bytes(canonical(spec))
+
+
+def hash_bytes(content: bytes) -> str:
+    """Return the SHA-256 (64 hex digits) of `content`."""
+    return hashlib.sha256(content).hexdigest()
 
 
 def hash_file(path: Path) -> str:
@@ -51,7 +56,7 @@ def hash_folder(path: Path, patterns: Sequence[str]) -> str:
     if not names:
         raise ConfigError(f"{path}: no file in this folder matches {', '.join(patterns)}")
     lines = "".join(f"{hash_file(path / name)}  {name}\n" for name in names)
-    return hashlib.sha256(lines.encode()).hexdigest()
+    return hash_bytes(lines.encode())
 
 
 def _files(path: Path, pattern: str) -> Iterator[Path]:

@@ -12,9 +12,11 @@ exclusively under the next free index. Readers see what is committed, and nothin
 import json
 import re
 import secrets
+import shutil
 import stat
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
@@ -99,6 +101,16 @@ class Space:
         path = self.path / "parts" / f"{self._next_index():08d}-{secrets.token_hex(6)}"
         path.mkdir()
         return path
+
+    @contextmanager
+    def filling_part(self) -> Iterator[Path]:
+        """Give a new part to write into, and remove it when writing fails, so that a full disk gets its space back."""
+        path = self.new_part()
+        try:
+            yield path
+        except BaseException:
+            shutil.rmtree(path, ignore_errors=True)  # the error that is on its way says what is wrong
+            raise
 
     def part_path(self, commit: Commit) -> Path:
         """Return the folder of a commit that has a part."""

@@ -1,0 +1,134 @@
+"""The store of rationales: every attempt of the teacher at a question enters, kept or dropped, and leaves by its key.
+
+A part is one Parquet file with a row for each attempt, so that it can be read with any Parquet reader:
+`pandas.read_parquet(<space>/parts/*/attempts.parquet)`. Attempts that two jobs made at the same time are served once.
+"""
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import get_args
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cache.commits import VERIFY, Commit
+from cache.fingerprints import JSON, hash_bytes
+from cache.spaces import Space, check_files
+from data.errors import DamagedCacheError, DataError
+from data.records import Phase
+
+FILE = "attempts.parquet"
+KEPT = "kept"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """What the teacher wrote to one question in one phase.
+
+    `rationale` and `answer` are what was made of `output`, empty where nothing could be. `outcome` is `kept`, or the
+    reason why the attempt was dropped.
+    """
+
+    key: str
+    question_id: str
+    dataset: str
+    question: str
+    gold: str
+    phase: Phase
+    output: str
+    rationale: str
+    answer: str
+    outcome: str
+
+
+NAMES = tuple(field.name for field in fields(Attempt))
+SCHEMA = pa.schema([pa.field(name, pa.string(), nullable=False) for name in NAMES])
+PHASES: tuple[Phase, ...] = get_args(Phase)
+PREFERENCE: tuple[Phase, ...] = ("plain", "imported", "gold_shown")
+"""Of several kept attempts at a question the one counts that saw least of the answer."""
+
+
+class RationaleStore:
+    """The attempts in one space; every call reads what is committed by then."""
+
+    def __init__(self, space: Space, *, note: Mapping[str, JSON] | None = None) -> None:
+        """Serve `space`; `note` is recorded with every commit (library versions, device)."""
+        assert space.kind == "rationales", f"{space.path} holds no rationales"
+        self.space = space
+        self._note = {"pyarrow": pa.__version__, **(note or {})}
+
+    def append(self, attempts: Sequence[Attempt]) -> Commit:
+        """Commit attempts as one part."""
+        table = _as_table(attempts)
+        with self.space.filling_part() as part:
+            pq.write_table(table, part / FILE, compression="zstd")
+        dropped = [attempt for attempt in attempts if attempt.outcome != KEPT]
+        return self.space.commit(
+            part,
+            counts={"records": len(attempts), "kept": len(attempts) - len(dropped)},
+            dropped={f"{attempt.key}/{attempt.phase}": attempt.outcome for attempt in dropped},
+            note=self._note,
+        )
+
+    def attempts(self) -> dict[tuple[str, Phase], Attempt]:
+        """Return all attempts by key and phase; of duplicates the one that was committed first.
+
+        Raises `DamagedCacheError` when a part is missing or its bytes are not those that were committed.
+        """
+        found: dict[tuple[str, Phase], Attempt] = {}
+        for commit in self.space.commits():
+            for attempt in self._read(commit):
+                found.setdefault((attempt.key, attempt.phase), attempt)
+        return found
+
+    def kept(self) -> dict[str, Attempt]:
+        """Return one kept attempt for each question that has any: the plain one before one with the answer shown."""
+        kept = [attempt for attempt in self.attempts().values() if attempt.outcome == KEPT]
+        kept.sort(key=lambda attempt: PREFERENCE.index(attempt.phase))
+        found: dict[str, Attempt] = {}
+        for attempt in kept:
+            found.setdefault(attempt.key, attempt)
+        return found
+
+    def _read(self, commit: Commit) -> list[Attempt]:
+        if commit.part is None:
+            return []
+        check_files(self.space, commit)
+        path = self.space.part_path(commit) / FILE
+        entry = commit.files.get(FILE)
+        content = path.read_bytes() if entry else b""
+        if entry is None or hash_bytes(content) != entry.sha256:
+            raise DamagedCacheError(f"{path}: the content is not what was committed; {VERIFY}")
+        attempts = _from_table(content, path)
+        if len(attempts) != commit.counts["records"]:
+            raise DamagedCacheError(f"{path}: {len(attempts)} attempts, {commit.counts['records']} committed; {VERIFY}")
+        return attempts
+
+
+def _as_table(attempts: Sequence[Attempt]) -> pa.Table:
+    try:
+        return pa.Table.from_pylist([asdict(attempt) for attempt in attempts], schema=SCHEMA)
+    except UnicodeEncodeError as error:
+        broken = next(attempt for attempt in attempts if not _is_unicode(attempt))
+        raise DataError(f"question {broken.question_id} of {broken.dataset}: a text is no Unicode ({error})") from error
+
+
+def _is_unicode(attempt: Attempt) -> bool:
+    try:
+        "".join(asdict(attempt).values()).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _from_table(content: bytes, path: Path) -> list[Attempt]:
+    try:
+        rows = pq.read_table(io.BytesIO(content), schema=SCHEMA).to_pylist()
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise DamagedCacheError(f"{path}: does not decode ({error}); {VERIFY}") from error
+    for row in rows:
+        if row["phase"] not in PHASES:
+            raise DamagedCacheError(f"{path}: unknown phase {row['phase']!r} of {row['key']}; {VERIFY}")
+    return [Attempt(**row) for row in rows]
