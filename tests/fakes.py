@@ -1,8 +1,8 @@
 """Stand-ins for what tests cannot afford: tiny random models, an offline tokenizer and a scripted generator.
 
-Nothing here is downloaded. The tokenizer is byte-level without merges (one token a byte, with character offsets), so every
-text can be encoded; the models are real `transformers` architectures with random weights from a seed, saved as plain
-checkpoint folders that transformers and vLLM both load.
+Nothing here is downloaded. The tokenizer is byte-level without merges (one token a byte, with character offsets), so
+every text can be encoded; the models are real `transformers` architectures with random weights from a seed, saved as
+plain checkpoint folders that transformers and vLLM both load (vLLM on a CPU wants heads of 32 or more: `hidden=128`).
 """
 
 from pathlib import Path

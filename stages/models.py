@@ -1,0 +1,151 @@
+"""Which model is meant, exactly: a hub id or a local folder goes in, an identity that can be fingerprinted comes out.
+
+A branch on the hub moves and a local folder is overwritten, so neither name says what was computed with. A hub model
+is therefore resolved to its commit and a local folder to the hash of its weights and configuration; the tokenizer is
+hashed by itself. Nothing here loads a model: no torch, and the hub's client only when a hub id is given.
+"""
+
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+from cache.fingerprints import hash_folder
+from data.errors import ConfigError
+
+WEIGHTS = "*.safetensors"
+CONFIGURATION = ("config.json", "generation_config.json", "model.safetensors.index.json")
+TOKENIZER = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.*",
+    "vocab.*",
+    "merges.txt",
+    "spiece.model",
+)
+VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+"""Files of which at least one makes a folder's tokenizer usable."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelIdentity:
+    """What a model is: enough to load it again and to tell it from every other one.
+
+    `path` is the hub id or the absolute folder. `revision` is the resolved commit of a hub model, or the SHA-256 over a
+    folder's configuration and weights. `tokenizer` is the SHA-256 over the tokenizer's files.
+    """
+
+    source: Literal["hub", "folder"]
+    path: str
+    revision: str
+    tokenizer: str
+
+    @property
+    def hub_revision(self) -> str | None:
+        """The `revision` that `from_pretrained` and vLLM take beside `path`; None for a folder."""
+        return self.revision if self.source == "hub" else None
+
+    @property
+    def name(self) -> str:
+        """The last part of the path, for people."""
+        return Path(self.path).name
+
+
+def identify_model(model: str, revision: str | None, *, weights: bool = True) -> ModelIdentity:
+    """Resolve a hub id or local folder; `weights=False` is content with configuration and tokenizer.
+
+    Raises `ConfigError` where there is no such folder, where something is missing in it, and where a hub id can neither
+    be looked up nor found among the models downloaded earlier.
+    """
+    if _is_local(model):
+        return _identify_folder(Path(model).expanduser(), weights=weights)
+    return _identify_hub(model, revision)
+
+
+def _is_local(model: str) -> bool:
+    return model.startswith((".", "/", "~")) or model.count(os.sep) > 1 or Path(model).exists()
+
+
+def _identify_folder(folder: Path, *, weights: bool) -> ModelIdentity:
+    if not folder.is_dir():
+        found = "it is a file" if folder.exists() else "there is none"
+        raise ConfigError(f"model {folder}: expected a folder with config.json, safetensors and tokenizer, but {found}")
+    missing = _missing(folder, weights=weights)
+    if missing:
+        raise ConfigError(f"model {folder}: the folder lacks {' and '.join(missing)}; save_pretrained writes them")
+    return ModelIdentity(
+        source="folder",
+        path=str(folder.resolve()),
+        revision=_hash_weights(folder.resolve(), _state_of(folder)),
+        tokenizer=hash_folder(folder, TOKENIZER),
+    )
+
+
+def _missing(folder: Path, *, weights: bool) -> list[str]:
+    missing = [] if (folder / "config.json").is_file() else ["config.json"]
+    if weights and not any(folder.glob(WEIGHTS)):
+        missing.append(f"weights ({WEIGHTS})")
+    if not any((folder / name).is_file() for name in VOCABULARIES):
+        missing.append("a tokenizer (tokenizer.json or its vocabulary)")
+    return missing
+
+
+def _state_of(folder: Path) -> tuple[tuple[str, int, int], ...]:
+    """Names, sizes and times of the files, by which a folder that was written again is noticed."""
+    files = sorted(path for pattern in (*CONFIGURATION, WEIGHTS) for path in folder.glob(pattern))
+    return tuple((path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files)
+
+
+@lru_cache(maxsize=16)
+def _hash_weights(folder: Path, _state: tuple[tuple[str, int, int], ...]) -> str:
+    """Hash once a process and state of the files: gigabytes of weights take seconds."""
+    return hash_folder(folder, (*CONFIGURATION, WEIGHTS))
+
+
+def _identify_hub(model: str, revision: str | None) -> ModelIdentity:
+    folder = _download_small_files(model, revision)
+    missing = _missing(folder, weights=False)
+    if missing:
+        raise ConfigError(f"model {model}: the hub's repository lacks {' and '.join(missing)}")
+    return ModelIdentity(source="hub", path=model, revision=folder.name, tokenizer=hash_folder(folder, TOKENIZER))
+
+
+def _download_small_files(model: str, revision: str | None) -> Path:
+    """Folder, named by the commit, that holds configuration and tokenizer; only what is new is fetched.
+
+    Without a network it is what `revision` pointed to at the last download.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    try:
+        return Path(snapshot_download(model, revision=revision, allow_patterns=[*CONFIGURATION, *TOKENIZER]))
+    except HFValidationError as error:
+        raise ConfigError(f"model {model!r}: neither a local folder nor a hub id such as owner/name") from error
+    except GatedRepoError as error:
+        raise ConfigError(f"model {model}: the hub wants access to be granted first; see `hf auth login`") from error
+    except RepositoryNotFoundError as error:
+        raise ConfigError(
+            f"model {model}: no such local folder, and no such model on the hub (or no access)"
+        ) from error
+    except RevisionNotFoundError as error:
+        raise ConfigError(f"model {model}: the hub knows no revision {revision!r} of it") from error
+    except LocalEntryNotFoundError as error:
+        raise ConfigError(
+            f"model {model}: no such local folder, the hub cannot be reached, and revision {revision or 'main'!r} was "
+            "not downloaded before; name a local folder, or run once where there is a network"
+        ) from error
+    except OSError as error:
+        raise ConfigError(
+            f"model {model}: the hub answers with an error ({type(error).__name__}); try again"
+        ) from error
