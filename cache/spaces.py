@@ -170,12 +170,14 @@ def space_path(store: Path, kind: Kind, slug: str, spec: Spec) -> Path:
     return Path(store) / kind / f"{slug}-{fingerprint(spec)[:16]}"
 
 
-def check_files(space: Space, commit: Commit) -> None:
+def check_files(space: Space, commit: Commit, *, below: str = "") -> None:
     """Raise `DamagedCacheError` for the first file of a part that is missing or has another size than committed.
 
-    This is cheap and catches what zarr does not notice: a deleted shard would read as fill value.
+    This is cheap and catches what zarr does not notice: a deleted shard would read as fill value. With `below`, only
+    the files in that folder of the part are looked at.
     """
-    for name, entry in commit.files.items():
+    files = {name: entry for name, entry in commit.files.items() if not below or name.startswith(f"{below}/")}
+    for name, entry in files.items():
         path = space.part_path(commit) / name
         try:
             found = path.stat()

@@ -1,0 +1,176 @@
+"""The layout of an attention part: plain numpy arrays enter, a zarr v3 group leaves, and back.
+
+This file alone knows names, types, chunks and codecs; docs/cache-format.md says the same in words, and
+docs/decisions/0001-attention-parts.md why it is so. Before zarr opens an array, its metadata are compared with what the
+commit declares, so that no other format, codec, type or size than ours is ever decoded.
+
+Shape letters: L layers, S steps, K critical words; n records of a part.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import zarr
+from zarr.codecs import BloscCodec, Crc32cCodec
+
+from cache.commits import VERIFY, Commit
+from cache.fingerprints import JSON, SCHEMA_VERSION, hash_bytes
+from cache.spaces import Space, check_files
+from data.errors import DamagedCacheError
+
+Array = npt.NDArray[Any]
+
+MAX_RECORDS = 2048
+CHUNK_ROWS = 4096
+KEY_BYTES = 32
+TEXT_END = b"\xff"
+"""Ends every text: no UTF-8 text contains this byte."""
+
+KNOWN_CODECS = frozenset({"bytes", "blosc", "zstd", "crc32c", "sharding_indexed"})
+METADATA = "zarr.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArrayLayout:
+    """One array: its type, the names of its dimensions, and how many rows a chunk has."""
+
+    dtype: str
+    dimensions: tuple[str, ...]
+    chunk_rows: int = CHUNK_ROWS
+
+    @property
+    def fill_value(self) -> float | int:
+        """What a missing chunk reads as; never a valid value of `attention`."""
+        return float("nan") if self.dtype == "float16" else 0
+
+
+ARRAYS: Mapping[str, ArrayLayout] = {
+    "attention": ArrayLayout(dtype="float16", dimensions=("cell", "layer")),
+    "cell_offset": ArrayLayout(dtype="int64", dimensions=("record_edge",)),
+    "steps": ArrayLayout(dtype="int16", dimensions=("record",)),
+    "words": ArrayLayout(dtype="int16", dimensions=("record",)),
+    "step_tokens": ArrayLayout(dtype="int32", dimensions=("step",)),
+    "step_spans": ArrayLayout(dtype="int32", dimensions=("step", "span_edge")),
+    "word_spans": ArrayLayout(dtype="int32", dimensions=("word", "span_edge")),
+    "key": ArrayLayout(dtype="uint8", dimensions=("record", "key_byte")),
+    "text": ArrayLayout(dtype="uint8", dimensions=("text_byte",), chunk_rows=65536),
+}
+
+
+def dimension_sizes(counts: Mapping[str, int]) -> dict[str, int]:
+    """Return the size of every dimension of a part with the `counts` of its commit."""
+    return {
+        "record": counts["records"],
+        "record_edge": counts["records"] + 1,
+        "cell": counts["cells"],
+        "layer": counts["layers"],
+        "step": counts["steps"],
+        "word": counts["words"],
+        "text_byte": counts["text_bytes"],
+        "span_edge": 2,
+        "key_byte": KEY_BYTES,
+    }
+
+
+def write_arrays(folder: Path, arrays: Mapping[str, Array]) -> None:
+    """Write the arrays of one part into `folder`, each as one shard of compressed, checksummed chunks."""
+    assert arrays.keys() == ARRAYS.keys(), f"arrays of a part: {sorted(arrays)}"
+    group = zarr.create_group(store=folder, zarr_format=3, attributes={"molsaki_schema": SCHEMA_VERSION})
+    for name, layout in ARRAYS.items():
+        _write_array(group, name, layout, arrays[name])
+
+
+def _write_array(group: zarr.Group, name: str, layout: ArrayLayout, content: Array) -> None:
+    rows, *rest = content.shape
+    whole = max(1, math.ceil(rows / layout.chunk_rows)) * layout.chunk_rows
+    array = group.create_array(
+        name,
+        shape=content.shape,
+        dtype=layout.dtype,
+        chunks=(layout.chunk_rows, *rest),
+        shards=(whole, *rest),
+        compressors=[BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle"), Crc32cCodec()],
+        fill_value=layout.fill_value,
+        dimension_names=layout.dimensions,
+        config={"write_empty_chunks": True},  # a chunk of zeros must not look like a chunk that was lost
+    )
+    array[...] = content
+
+
+def check_part(space: Space, commit: Commit) -> None:
+    """Raise `DamagedCacheError` unless all files of a part have their sizes and its metadata are what was committed."""
+    check_files(space, commit)
+    folder = space.part_path(commit)
+    _metadata(folder, METADATA, commit)
+    try:
+        sizes = dimension_sizes(commit.counts)
+    except KeyError as error:
+        raise DamagedCacheError(f"{folder}: commit {commit.index} does not count its {error}; {VERIFY}") from error
+    for name, layout in ARRAYS.items():
+        _check_array(_metadata(folder, f"{name}/{METADATA}", commit), layout, sizes, folder / name / METADATA)
+
+
+def _metadata(folder: Path, name: str, commit: Commit) -> dict[str, JSON]:
+    """Return a metadata file that is what was committed, and zarr format 3."""
+    path = folder / name
+    if name not in commit.files:
+        raise DamagedCacheError(f"{path}: not among the files of commit {commit.index}, not a zarr v3 part; {VERIFY}")
+    content = path.read_bytes()
+    if hash_bytes(content) != commit.files[name].sha256:
+        raise DamagedCacheError(f"{path}: the content is not what was committed; {VERIFY}")
+    try:
+        found: dict[str, JSON] = dict(json.loads(content))
+    except (ValueError, TypeError) as error:
+        raise DamagedCacheError(f"{path}: no zarr metadata ({error}); {VERIFY}") from error
+    if found.get("zarr_format") != 3:
+        raise DamagedCacheError(f"{path}: zarr format {found.get('zarr_format')}, only format 3 is read")
+    return found
+
+
+def _check_array(found: Mapping[str, JSON], layout: ArrayLayout, sizes: Mapping[str, int], path: Path) -> None:
+    if unknown := set(_codec_names(found.get("codecs"))) - KNOWN_CODECS:
+        raise DamagedCacheError(
+            f"{path}: unknown codec {', '.join(sorted(unknown))}; only {', '.join(sorted(KNOWN_CODECS))} are read"
+        )
+    expected: dict[str, JSON] = {
+        "node_type": "array",
+        "data_type": layout.dtype,
+        "shape": [sizes[dimension] for dimension in layout.dimensions],
+        "dimension_names": list(layout.dimensions),
+    }
+    for field, value in expected.items():
+        if found.get(field) != value:
+            raise DamagedCacheError(f"{path}: {field} is {found.get(field)}, expected {value}; {VERIFY}")
+
+
+def _codec_names(codecs: JSON) -> Iterator[str]:
+    """Yield the names of codecs and of those inside of them; what is no list of codecs yields itself."""
+    if not isinstance(codecs, list):
+        yield repr(codecs)
+        return
+    for codec in codecs:
+        named = codec if isinstance(codec, dict) else {"name": codec}
+        yield str(named.get("name"))
+        configuration = named.get("configuration")
+        for field in ("codecs", "index_codecs"):
+            if isinstance(configuration, dict) and field in configuration:
+                yield from _codec_names(configuration[field])
+
+
+def open_array(folder: Path, name: str) -> "zarr.Array[Any]":
+    """Open one array of a part that `check_part` has accepted."""
+    return zarr.open_array(store=folder / name, mode="r", zarr_format=3)
+
+
+def decode(array: "zarr.Array[Any]", path: Path, rows: slice = slice(None)) -> Array:
+    """Return rows of an array; raises `DamagedCacheError` where a checksum or a codec finds them damaged."""
+    try:
+        return np.asarray(array[rows])
+    except (ValueError, RuntimeError, OSError, KeyError, TypeError) as error:
+        raise DamagedCacheError(f"{path}: does not decode ({error}); {VERIFY}") from error

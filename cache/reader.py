@@ -1,0 +1,245 @@
+"""Reading attention: a space enters, a mapping from record key to its (L, S, K) float16 array leaves.
+
+Opening reads the keys of all committed parts and checks sizes and metadata of all their files; attention is decoded
+when it is asked for. A store sees what was committed when it was opened; open it again to see more.
+
+Shape letters: L layers, S steps, K critical words; n records of a part.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from itertools import accumulate
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cache.commits import VERIFY, Commit
+from cache.layout import KEY_BYTES, TEXT_END, Array, check_part, decode, open_array
+from cache.spaces import Space, check_files, dropped_records
+from data.errors import ConfigError, DamagedCacheError, MissingRecordsError
+from data.records import Marked, Span
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import zarr
+
+Attention = npt.NDArray[np.float16]
+
+
+class AttentionPart:
+    """One committed part; everything in it is read when it is first asked for."""
+
+    def __init__(self, space: Space, commit: Commit) -> None:
+        """Check the files of the part; see `check_part`."""
+        check_part(space, commit)
+        self._space = space
+        self._commit = commit
+        self.folder = space.part_path(commit)
+        self.layers = commit.counts["layers"]
+
+    def _read(self, name: str) -> Array:
+        check_files(self._space, self._commit, below=name)
+        return decode(open_array(self.folder, name), self.folder / name)
+
+    @cached_property
+    def keys(self) -> list[str]:
+        """The record keys (64 hex digits) in the order of the part."""
+        digits = self._read("key").tobytes().hex()
+        return [digits[start : start + 2 * KEY_BYTES] for start in range(0, len(digits), 2 * KEY_BYTES)]
+
+    @cached_property
+    def steps(self) -> npt.NDArray[np.int16]:
+        """S of each record."""
+        return self._read("steps")
+
+    @cached_property
+    def words(self) -> npt.NDArray[np.int16]:
+        """K of each record."""
+        return self._read("words")
+
+    @cached_property
+    def step_offset(self) -> npt.NDArray[np.int64]:
+        """(n + 1,): where the steps of each record begin in `step_tokens` and `step_spans`."""
+        return self._offsets(self.steps, "steps")
+
+    @cached_property
+    def word_offset(self) -> npt.NDArray[np.int64]:
+        """(n + 1,): where the words of each record begin in `word_spans`."""
+        return self._offsets(self.words, "words")
+
+    @cached_property
+    def cell_offset(self) -> npt.NDArray[np.int64]:
+        """(n + 1,): where the cells of each record begin in `attention`."""
+        stored: npt.NDArray[np.int64] = self._read("cell_offset")
+        if not np.array_equal(stored, self._offsets(self.steps.astype(np.int64) * self.words, "cells")):
+            raise DamagedCacheError(f"{self.folder / 'cell_offset'}: does not fit steps and words; {VERIFY}")
+        return stored
+
+    def _offsets(self, counts: npt.NDArray[np.integer[Any]], name: str) -> npt.NDArray[np.int64]:
+        offsets = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+        if counts.min(initial=1) < 1 or offsets[-1] != self._commit.counts[name]:
+            raise DamagedCacheError(
+                f"{self.folder}: {offsets[-1]} {name}, {self._commit.counts[name]} were committed; {VERIFY}"
+            )
+        return offsets
+
+    @cached_property
+    def step_tokens(self) -> npt.NDArray[np.int32]:
+        """Number of the teacher's tokens in each step of all records."""
+        return self._read("step_tokens")
+
+    @cached_property
+    def step_spans(self) -> npt.NDArray[np.int32]:
+        """(steps of all records, 2): half-open character spans."""
+        return self._read("step_spans")
+
+    @cached_property
+    def word_spans(self) -> npt.NDArray[np.int32]:
+        """(words of all records, 2): half-open character spans."""
+        return self._read("word_spans")
+
+    @cached_property
+    def texts(self) -> list[tuple[str, str]]:
+        """Question and rationale of each record."""
+        try:
+            *texts, rest = (text.decode() for text in self._read("text").tobytes().split(TEXT_END))
+        except UnicodeDecodeError as error:
+            raise DamagedCacheError(f"{self.folder / 'text'}: not UTF-8 ({error}); {VERIFY}") from error
+        if rest or len(texts) != 2 * len(self.keys):
+            raise DamagedCacheError(
+                f"{self.folder / 'text'}: {len(texts)} texts for {len(self.keys)} records; {VERIFY}"
+            )
+        return list(zip(texts[::2], texts[1::2], strict=True))
+
+    @cached_property
+    def _attention(self) -> "zarr.Array[Any]":
+        return open_array(self.folder, "attention")
+
+    def read(self, rows: Sequence[int]) -> list[Attention]:
+        """Return the (L, S, K) arrays of some records; the cells from the first to the last are decoded once."""
+        check_files(self._space, self._commit, below="attention")
+        first, last = self.cell_offset[min(rows)], self.cell_offset[max(rows) + 1]
+        cells = decode(self._attention, self.folder / "attention", slice(int(first), int(last)))
+        return [self._block(cells, row, int(first)) for row in rows]
+
+    def _block(self, cells: Attention, row: int, first: int) -> Attention:
+        own = cells[self.cell_offset[row] - first : self.cell_offset[row + 1] - first]
+        return np.moveaxis(own.reshape(self.steps[row], self.words[row], self.layers), -1, 0).copy()
+
+
+class AttentionStore(Mapping[str, Attention]):
+    """All committed records of an attention space by key; a record that two jobs computed is served once."""
+
+    def __init__(self, space: Space) -> None:
+        """Check and index what is committed now; raises `DamagedCacheError` where a part is damaged."""
+        if space.kind != "attention":
+            raise ConfigError(f"{space.path}: a space of {space.kind}, not of attention; see `molsaki cache ls`")
+        self.space = space
+        commits = space.commits()
+        self.dropped: dict[str, str] = dropped_records(commits)
+        self.parts = [AttentionPart(space, commit) for commit in commits if commit.part is not None]
+        self._starts = [0, *accumulate(len(part.keys) for part in self.parts)]
+        self._positions = self._index()
+        if len(layers := {part.layers for part in self.parts}) > 1:
+            raise DamagedCacheError(f"{space.path}: parts of {sorted(layers)} layers side by side; {VERIFY}")
+
+    @classmethod
+    def open(cls, path: str | Path) -> "AttentionStore":
+        """Open the space at `path`."""
+        return cls(Space.open(path))
+
+    def _index(self) -> dict[str, int]:
+        positions: dict[str, int] = {}
+        for start, part in zip(self._starts, self.parts, strict=False):
+            for row, key in enumerate(part.keys):
+                positions.setdefault(key, start + row)
+        return positions
+
+    def _find(self, key: str) -> tuple[int, int]:
+        """Return number of the part and row in it."""
+        position = self._positions[key]
+        number = bisect_right(self._starts, position) - 1
+        return number, position - self._starts[number]
+
+    def __getitem__(self, key: str) -> Attention:
+        number, row = self._find(key)
+        return self.parts[number].read([row])[0]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._positions)
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._positions
+
+    @property
+    def layers(self) -> int:
+        """L; raises `MissingRecordsError` for a store without records."""
+        if not self.parts:
+            raise MissingRecordsError(f"{self.space.path}: no attention yet; `molsaki attention CONFIG` computes it")
+        return self.parts[0].layers
+
+    def read(self, keys: Sequence[str]) -> list[Attention]:
+        """Return the (L, S, K) arrays of `keys` in their order, decoding each part once."""
+        if missing := [key for key in keys if key not in self._positions]:
+            raise MissingRecordsError(
+                f"{self.space.path}: {len(missing)} of {len(keys)} records are not stored, the first is {missing[0]}; "
+                "`molsaki attention CONFIG` computes them"
+            )
+        by_part: dict[int, dict[int, list[int]]] = {}
+        for place, (number, row) in enumerate(map(self._find, keys)):
+            by_part.setdefault(number, {}).setdefault(row, []).append(place)
+        found: dict[int, Attention] = {}
+        for number, rows in by_part.items():
+            for places, block in zip(rows.values(), self.parts[number].read(list(rows)), strict=True):
+                found.update(dict.fromkeys(places, block))
+        return [found[place] for place in range(len(keys))]
+
+    def marked(self, key: str) -> Marked:
+        """Return the record itself: its texts and spans."""
+        number, row = self._find(key)
+        part = self.parts[number]
+        question, rationale = part.texts[row]
+        return Marked(
+            question=question,
+            rationale=rationale,
+            text=f"{question}\n{rationale}",
+            step_spans=_spans(part.step_spans, part.step_offset, row),
+            critical_spans=_spans(part.word_spans, part.word_offset, row),
+        )
+
+    def step_tokens(self, key: str) -> npt.NDArray[np.int32]:
+        """Return the number of the teacher's tokens in each of the record's S steps."""
+        number, row = self._find(key)
+        part = self.parts[number]
+        return part.step_tokens[part.step_offset[row] : part.step_offset[row + 1]]
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """Return one row a record: key, question, rationale, steps, words, part."""
+        import pandas as pd
+
+        frames = [
+            pd.DataFrame(part.texts, columns=["question", "rationale"]).assign(
+                key=part.keys, steps=part.steps, words=part.words, part=part.folder.name
+            )
+            for part in self.parts
+        ]
+        columns = ["key", "question", "rationale", "steps", "words", "part"]
+        if not frames:
+            return pd.DataFrame(columns=columns)
+        return pd.concat(frames, ignore_index=True)[columns].drop_duplicates("key", ignore_index=True)
+
+
+def recorded_keys(space: Space) -> set[str]:
+    """Return the keys of all stored records, decoding nothing else."""
+    parts = (AttentionPart(space, commit) for commit in space.commits() if commit.part is not None)
+    return {key for part in parts for key in part.keys}
+
+
+def _spans(spans: npt.NDArray[np.int32], offsets: npt.NDArray[np.int64], row: int) -> tuple[Span, ...]:
+    return tuple((int(start), int(end)) for start, end in spans[offsets[row] : offsets[row + 1]])

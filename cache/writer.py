@@ -1,0 +1,126 @@
+"""Writing attention: blocks of marked records enter, one committed part leaves.
+
+One writer fills one part alone, for two that share a shard lose data silently. What cannot be stored (a value beyond
+float16, a shape that does not fit the record) is refused before any byte is written.
+
+Shape letters: L layers, S steps, K critical words.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numcodecs
+import numpy as np
+import numpy.typing as npt
+import zarr
+
+from cache.commits import Commit
+from cache.fingerprints import JSON
+from cache.keys import record_key
+from cache.layout import KEY_BYTES, MAX_RECORDS, TEXT_END, Array, write_arrays
+from cache.spaces import Space
+from data.records import Marked
+
+COUNT_LIMIT = np.iinfo(np.int16).max
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AttentionBlock:
+    """The stepwise attention of one record (Eq. 2): `attention` (L, S, K), `step_tokens` (S,) tokens per step."""
+
+    key: str
+    marked: Marked
+    attention: npt.NDArray[np.floating[Any]]
+    step_tokens: npt.NDArray[np.integer[Any]]
+
+
+class AttentionWriter:
+    """Appends parts to one attention space; any number of writers may do so at the same time."""
+
+    def __init__(self, space: Space, *, note: Mapping[str, JSON] | None = None) -> None:
+        """Write into `space`; `note` is recorded with every commit (device, batch size, attention kernel)."""
+        assert space.kind == "attention", f"{space.path} holds no attention"
+        self.space = space
+        self._note = {"zarr": zarr.__version__, "numcodecs": numcodecs.__version__, **(note or {})}
+
+    def append(self, blocks: Sequence[AttentionBlock], dropped: Mapping[str, str] | None = None) -> Commit:
+        """Commit blocks as one part, and with them why other records were dropped (key to reason).
+
+        A record given twice is stored once. Raises `ValueError` for a block that does not fit its record or float16.
+        """
+        once = list({block.key: block for block in reversed(blocks)}.values())[::-1]
+        if not once:
+            return self.space.commit(None, counts={"records": 0}, dropped=dropped, note=self._note)
+        arrays = _arrays_of(once)
+        with self.space.filling_part() as part:
+            write_arrays(part, arrays)
+        return self.space.commit(part, counts=_counts(arrays), dropped=dropped, note=self._note)
+
+
+def _arrays_of(blocks: Sequence[AttentionBlock]) -> dict[str, Array]:
+    if len(blocks) > MAX_RECORDS:
+        raise ValueError(f"{len(blocks)} records for one part, {MAX_RECORDS} at most")
+    for block in blocks:
+        _check_block(block, layers=len(blocks[0].attention))
+    cells = [_cells(block) for block in blocks]
+    steps = [len(block.marked.step_spans) for block in blocks]
+    words = [len(block.marked.critical_spans) for block in blocks]
+    return {
+        "attention": np.concatenate(cells),
+        "cell_offset": np.cumsum([0, *map(len, cells)], dtype=np.int64),
+        "steps": np.array(steps, dtype=np.int16),
+        "words": np.array(words, dtype=np.int16),
+        "step_tokens": np.concatenate([block.step_tokens for block in blocks]).astype(np.int32),
+        "step_spans": np.array([span for block in blocks for span in block.marked.step_spans], dtype=np.int32),
+        "word_spans": np.array([span for block in blocks for span in block.marked.critical_spans], dtype=np.int32),
+        "key": np.frombuffer(b"".join(bytes.fromhex(block.key) for block in blocks), np.uint8).reshape(-1, KEY_BYTES),
+        "text": np.frombuffer(b"".join(map(_texts, blocks)), np.uint8),
+    }
+
+
+def _counts(arrays: Mapping[str, Array]) -> dict[str, int]:
+    cells, layers = arrays["attention"].shape
+    return {
+        "records": len(arrays["key"]),
+        "cells": cells,
+        "layers": layers,
+        "steps": len(arrays["step_spans"]),
+        "words": len(arrays["word_spans"]),
+        "text_bytes": len(arrays["text"]),
+    }
+
+
+def _check_block(block: AttentionBlock, layers: int) -> None:
+    marked = block.marked
+    shape = (layers, len(marked.step_spans), len(marked.critical_spans))
+    if block.attention.shape != shape or min(shape) < 1 or max(shape) > COUNT_LIMIT:
+        raise ValueError(
+            f"record {block.key}: attention of shape {block.attention.shape}, expected (L, S, K) = {shape} "
+            f"by the first block of the part and the record's own spans, each from 1 to {COUNT_LIMIT}"
+        )
+    if block.step_tokens.shape != shape[1:2]:
+        raise ValueError(f"record {block.key}: {block.step_tokens.shape} token counts for {shape[1]} steps")
+    if marked.text != f"{marked.question}\n{marked.rationale}":
+        raise ValueError(f"record {block.key}: its text is not question, line break, rationale")
+    if block.key != record_key(marked):
+        raise ValueError(f"record {block.key}: the key of this record is {record_key(marked)}")
+
+
+def _cells(block: AttentionBlock) -> npt.NDArray[np.float16]:
+    """Return the (S·K, L) float16 rows of a block: cell s·K + k, layers last."""
+    with np.errstate(over="ignore"):
+        cells = np.moveaxis(block.attention, 0, -1).reshape(-1, len(block.attention)).astype(np.float16)
+    if not np.isfinite(cells).all():
+        largest = np.abs(block.attention).max()
+        raise ValueError(
+            f"record {block.key}: attention of {largest} cannot be stored, float16 ends at {np.finfo(np.float16).max}"
+        )
+    return cells
+
+
+def _texts(block: AttentionBlock) -> bytes:
+    try:
+        return b"".join(text.encode() + TEXT_END for text in (block.marked.question, block.marked.rationale))
+    except UnicodeEncodeError as error:
+        raise ValueError(f"record {block.key}: a text is no Unicode ({error})") from error
