@@ -18,7 +18,6 @@ import torch
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
-    AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     Trainer,
@@ -32,7 +31,9 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from data.errors import ConfigError, MissingRecordsError
 from stages.distillation import DistillationModel, TrainingCollator, TrainingRecord, training_record
+from stages.engines import load_tokenizer
 from stages.examples import Example
+from stages.models import ModelIdentity, identify_model
 from stages.progress import Progress, StopSignal
 from stages.settings import ObjectiveSettings, StudentSettings, TrainingSettings
 from stages.targets import Target, mixed_targets
@@ -63,9 +64,10 @@ def train_student(
     record's attention is missing, `Interrupted` after saving a checkpoint when a signal asks to stop.
     """
     set_seed(seed)
-    tokenizer = AutoTokenizer.from_pretrained(student.model, revision=student.revision)
+    identity = identify_model(student.model, student.revision, weights=student.initialise == "pretrained")
+    tokenizer = load_tokenizer(identity.path, identity.hub_revision)
     records = _training_records(tokenizer, examples, student, objective, attention, progress)
-    model = DistillationModel(_load_student(student), objective)
+    model = DistillationModel(_load_student(identity, student), objective)
     checkpoints = _checkpoints(out, fingerprint)
     trainer = StudentTrainer(
         model=model,
@@ -118,12 +120,12 @@ def _targets(
     return {example.key: target for example, target in zip(examples, mixed, strict=True)}
 
 
-def _load_student(student: StudentSettings) -> PreTrainedModel:
+def _load_student(identity: ModelIdentity, student: StudentSettings) -> PreTrainedModel:
     """Load or freshly initialise the student in float32: mixed precision casts on the way, not the weights."""
     if student.initialise == "pretrained":
-        model = AutoModelForCausalLM.from_pretrained(student.model, revision=student.revision, dtype=torch.float32)
+        model = AutoModelForCausalLM.from_pretrained(identity.path, revision=identity.hub_revision, dtype=torch.float32)
     else:
-        config = AutoConfig.from_pretrained(student.model, revision=student.revision)
+        config = AutoConfig.from_pretrained(identity.path, revision=identity.hub_revision)
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     return model  # type: ignore[no-any-return]
 

@@ -1,0 +1,74 @@
+"""What can be said from accuracies over seeds: means, spreads, and the paired difference of two methods.
+
+In: a matrix right/wrong of seeds × questions. Out: numbers with their uncertainty. Both methods answer the same questions
+with the same seeds, so differences are taken pair by pair, which removes what seeds and questions have in common.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+RESAMPLES = 10_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accuracy:
+    """Mean over seeds and standard deviation between seeds (0 for a single one), as shares of 1."""
+
+    mean: float
+    deviation: float
+    seeds: int
+    questions: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairedDifference:
+    """Mean of `other − base` with a percentile bootstrap interval, as shares of 1."""
+
+    mean: float
+    low: float
+    high: float
+    level: float
+    seeds: int
+    questions: int
+
+
+def accuracy(correct: np.ndarray) -> Accuracy:
+    """Summarise one method: `correct` (seeds, questions) of 0 and 1; the deviation has n − 1 below."""
+    by_seed = np.asarray(correct, dtype=np.float64).mean(axis=1)
+    deviation = float(by_seed.std(ddof=1)) if len(by_seed) > 1 else 0.0
+    return Accuracy(
+        mean=float(by_seed.mean()), deviation=deviation, seeds=len(by_seed), questions=int(correct.shape[1])
+    )
+
+
+def paired_bootstrap(
+    base: np.ndarray, other: np.ndarray, *, level: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
+) -> PairedDifference:
+    """Interval of the mean difference under resampling of seeds and of questions.
+
+    `base` and `other` (seeds, questions), row and column i of both being the same seed and question. Each resample draws
+    seeds with replacement and, independently, questions with replacement (the two-way bootstrap), since another run
+    would have other seeds and another test set other questions. With one seed only questions are drawn. Raises
+    `ValueError` for shapes that differ or are empty.
+    """
+    if base.shape != other.shape or base.size == 0:
+        raise ValueError(
+            f"paired methods need the same seeds and questions, found shapes {base.shape} and {other.shape}"
+        )
+    difference = np.asarray(other, dtype=np.float64) - np.asarray(base, dtype=np.float64)
+    seeds, questions = difference.shape
+    random = np.random.default_rng(seed)
+    # Drawing n with replacement is drawing how often each stands in the sample.
+    seed_counts = random.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples)
+    question_counts = random.multinomial(questions, np.full(questions, 1 / questions), size=resamples)
+    means = np.einsum("rs,sq,rq->r", seed_counts, difference, question_counts, optimize=True) / difference.size
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return PairedDifference(
+        mean=float(difference.mean()),
+        low=float(low),
+        high=float(high),
+        level=level,
+        seeds=seeds,
+        questions=questions,
+    )
