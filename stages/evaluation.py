@@ -1,8 +1,8 @@
 """Measure a student: every test question under both prompts, exact match on the parsed answer.
 
 In: a checkpoint folder and questions. Out: one `Prediction` a question and prompt, with what the student wrote, so
-that a reader can judge the parser too. `predict` asks for the bare answer, `explain` for a rationale from which the answer is
-parsed; the paper's text at hand does not say which its tables use, so both are reported.
+that a reader can judge the parser too. `predict` asks for the bare answer, `explain` for a rationale from which the
+answer is parsed; the paper's text at hand does not say which its tables use, so both are reported.
 """
 
 from collections.abc import Sequence

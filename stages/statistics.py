@@ -1,7 +1,7 @@
 """What can be said from accuracies over seeds: means, spreads, and the paired difference of two methods.
 
-In: a matrix right/wrong of seeds × questions. Out: numbers with their uncertainty. Both methods answer the same questions
-with the same seeds, so differences are taken pair by pair, which removes what seeds and questions have in common.
+In: a matrix right/wrong of seeds × questions. Out: numbers with their uncertainty. Both methods answer the same
+questions with the same seeds, so differences are taken pair by pair, which removes what seeds and questions have in common.
 """
 
 from dataclasses import dataclass
@@ -53,9 +53,7 @@ def paired_bootstrap(
     `ValueError` for shapes that differ or are empty.
     """
     if base.shape != other.shape or base.size == 0:
-        raise ValueError(
-            f"paired methods need the same seeds and questions, found shapes {base.shape} and {other.shape}"
-        )
+        raise ValueError(f"paired methods need the same seeds and questions, found {base.shape} and {other.shape}")
     difference = np.asarray(other, dtype=np.float64) - np.asarray(base, dtype=np.float64)
     seeds, questions = difference.shape
     random = np.random.default_rng(seed)
