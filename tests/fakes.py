@@ -5,6 +5,7 @@ every text can be encoded; the models are real `transformers` architectures with
 plain checkpoint folders that transformers and vLLM both load (vLLM on a CPU wants heads of 32 or more: `hidden=128`).
 """
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -22,6 +23,9 @@ from transformers import (
     Qwen2Config,
     set_seed,
 )
+
+from data.errors import EngineError
+from stages.engines import Decoding, Engine, Generation
 
 Architecture = Literal["llama", "qwen2", "gpt2"]
 BEGIN, END, PAD = "<s>", "</s>", "<pad>"
@@ -115,3 +119,31 @@ def _config(
         max_position_embeddings=POSITIONS,
         **common,
     )
+
+
+class ScriptedEngine(Engine):
+    """Answers from a function, remembers what it was asked, and fails after `fails_after` prompts."""
+
+    def __init__(self, answer: Callable[[str], str | Generation], *, fails_after: int | None = None) -> None:
+        self._answer = answer
+        self._fails_after = fails_after
+        self.prompts: list[str] = []
+        self.calls: list[int] = []
+        self.closed = False
+
+    def generate(self, prompts: Sequence[str], decoding: Decoding | None = None) -> list[Generation]:
+        """Answer every prompt; a plain text counts as finished by itself."""
+        assert not self.closed, "asked after closing"
+        if self._fails_after is not None and len(self.prompts) + len(prompts) > self._fails_after:
+            raise EngineError(f"scripted failure after {self._fails_after} prompts")
+        self.prompts.extend(prompts)
+        self.calls.append(len(prompts))
+        return [self._generation(prompt) for prompt in prompts]
+
+    def close(self) -> None:
+        """Remember that the engine was closed."""
+        self.closed = True
+
+    def _generation(self, prompt: str) -> Generation:
+        answer = self._answer(prompt)
+        return answer if isinstance(answer, Generation) else Generation(text=answer, finish_reason="stop")

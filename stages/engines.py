@@ -1,0 +1,132 @@
+"""What a generation engine is: prompt strings go in, one `Generation` each comes out, in order.
+
+Two engines keep this contract, `engines_vllm` (fast, GPU or CPU) and `engines_transformers` (runs wherever torch runs),
+and one suite of tests holds both to it; in float32 they give the same greedy text. The rules that make them equal stand
+here: how a prompt becomes tokens, when it is too long, and what seed it is sampled with. Importing costs no torch.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import TYPE_CHECKING, Literal, Protocol, Self, assert_never
+
+from data.errors import ConfigError, ModelError
+from stages.settings import Device, Dtype
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+FinishReason = Literal["stop", "length", "too_long"]
+EngineArguments = Mapping[str, str | int | float | bool]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generation:
+    """What came out for one prompt, without prompt, special tokens and stop string.
+
+    `finish_reason` is `stop` (end token or stop string), `length` (the limit was reached before) or `too_long` (the
+    prompt leaves no room for a single token in the model's window: nothing was generated, `text` is empty).
+    """
+
+    text: str
+    finish_reason: FinishReason
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoding:
+    """How tokens are chosen and when to end: `temperature` 0 is greedy, otherwise nucleus sampling."""
+
+    max_tokens: int
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineSetup:
+    """What an engine needs to start: a model and how to run it.
+
+    `revision` is a hub commit, None for a folder. `adds_special_tokens` is False for prompts that a chat template has
+    rendered, because those hold their special tokens already. `arguments` go to the engine as they are and win over its
+    defaults.
+    """
+
+    model: str
+    revision: str | None
+    decoding: Decoding
+    dtype: Dtype = "bfloat16"
+    device: Device = "auto"
+    adds_special_tokens: bool = True
+    arguments: EngineArguments = field(default_factory=dict)
+
+
+class Engine(Protocol):
+    """Generates text; a context manager that closes itself."""
+
+    def generate(self, prompts: Sequence[str], decoding: Decoding | None = None) -> list[Generation]:
+        """Answer every prompt, in order; `decoding` stands in for that of the set-up in this call.
+
+        Raises `EngineError` when the engine fails; then it is of no more use.
+        """
+
+    def close(self) -> None:
+        """Give memory and processes back; closing twice is allowed."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def open_engine(name: Literal["vllm", "transformers"], setup: EngineSetup) -> Engine:
+    """Start an engine; `ConfigError` for a model or argument that it refuses, `EngineError` if it does not start."""
+    if name == "vllm":
+        from stages.engines_vllm import VllmEngine
+
+        return VllmEngine(setup)
+    if name == "transformers":
+        from stages.engines_transformers import TransformersEngine
+
+        return TransformersEngine(setup)
+    assert_never(name)
+
+
+def load_tokenizer(model: str, revision: str | None) -> "PreTrainedTokenizerBase":
+    """Load a model's tokenizer, never running code that comes with it."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(model, revision=revision, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"model {model}: its tokenizer cannot be loaded ({first_line(error)})") from error
+
+
+def render_chat(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Mapping[str, str]]) -> str:
+    """Put messages through the model's chat template; their text is data to the template, never part of it."""
+    if not tokenizer.chat_template:
+        raise ModelError(f"model {tokenizer.name_or_path}: `chat: true` needs a tokenizer with a chat template")
+    return str(tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True))
+
+
+def encode(
+    tokenizer: "PreTrainedTokenizerBase", prompts: Sequence[str], *, adds_special_tokens: bool
+) -> list[list[int]]:
+    """Turn prompts into token ids, the same way for every engine."""
+    if not prompts:
+        return []
+    return list(tokenizer(list(prompts), add_special_tokens=adds_special_tokens)["input_ids"])
+
+
+def prompt_seed(seed: int, prompt: str) -> int:
+    """Seed of one prompt's sampling: its text depends on no other prompt, so an interrupted run continues alike."""
+    return int.from_bytes(hashlib.sha256(f"{seed}\n{prompt}".encode()).digest()[:4], "big")
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says, with its type where it says nothing."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
