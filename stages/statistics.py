@@ -1,7 +1,8 @@
 """What can be said from accuracies over seeds: means, spreads, and the paired difference of two methods.
 
 In: a matrix right/wrong of seeds × questions. Out: numbers with their uncertainty. Both methods answer the same
-questions with the same seeds, so differences are taken pair by pair, which removes what seeds and questions have in common.
+questions with the same seeds, so differences are taken pair by pair, which removes what seeds and questions have in
+common.
 """
 
 from dataclasses import dataclass
@@ -47,9 +48,9 @@ def paired_bootstrap(
 ) -> PairedDifference:
     """Interval of the mean difference under resampling of seeds and of questions.
 
-    `base` and `other` (seeds, questions), row and column i of both being the same seed and question. Each resample draws
-    seeds with replacement and, independently, questions with replacement (the two-way bootstrap), since another run
-    would have other seeds and another test set other questions. With one seed only questions are drawn. Raises
+    `base` and `other` (seeds, questions), row and column i of both being the same seed and question. Each resample
+    draws seeds with replacement and, independently, questions with replacement (the two-way bootstrap), since another
+    run would have other seeds and another test set other questions. With one seed only questions are drawn. Raises
     `ValueError` for shapes that differ or are empty.
     """
     if base.shape != other.shape or base.size == 0:

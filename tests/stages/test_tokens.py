@@ -1,0 +1,103 @@
+"""Steps and words as token sets, checked by hand on a tokenizer with one token a byte."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data.errors import ModelError
+from data.marking import mark
+from data.records import Marked
+from stages.tokens import length_batches, locate, padded_ids, pooling
+from tests.fakes import tiny_tokenizer
+
+
+def marked(question: str, rationale: str, steps: tuple, words: tuple) -> Marked:
+    return Marked(
+        question=question,
+        rationale=rationale,
+        text=f"{question}\n{rationale}",
+        step_spans=steps,
+        critical_spans=words,
+    )
+
+
+def test_tokens_fall_into_the_steps_and_words_of_their_characters():
+    one = locate(tiny_tokenizer(), marked("a 12", "b 3", ((0, 4), (5, 8)), ((2, 4), (7, 8))))
+    # characters:                  a   ␣  1  2  \n  b   ␣  3
+    assert one.step_of_token.tolist() == [0, -1, 0, 0, -1, 1, -1, 1]
+    assert [tokens.tolist() for tokens in one.tokens_of_word] == [[2, 3], [7]]
+    assert one.step_tokens().tolist() == [3, 2]
+
+
+def test_a_prefix_and_a_begin_token_belong_to_no_step_and_no_word():
+    tokenizer = tiny_tokenizer(adds_begin=True)
+    one = locate(tokenizer, marked("a 1", "b", ((0, 3), (4, 5)), ((2, 3),)), prefix="x: ")
+    assert one.step_of_token.tolist() == [-1, -1, -1, -1, 0, -1, 0, -1, 1]
+    assert one.tokens_of_word[0].tolist() == [6]
+
+
+def test_every_byte_of_a_character_belongs_to_the_word_that_holds_it():
+    one = locate(tiny_tokenizer(), marked("é1", "b", ((0, 2), (3, 4)), ((0, 2),)))
+    assert one.tokens_of_word[0].tolist() == [0, 1, 2]
+    assert one.step_of_token[:3].tolist() == [0, 0, 0]
+
+
+def test_text_that_looks_like_a_special_token_stays_text():
+    tokenizer = tiny_tokenizer()
+    one = locate(tokenizer, marked(f"a {tokenizer.eos_token} 1", "b", ((0, 8), (9, 10)), ((7, 8),)))
+    assert tokenizer.eos_token_id not in one.ids
+    assert tokenizer.decode(one.ids[one.tokens_of_word[0]]) == "1"
+
+
+def test_a_tokenizer_without_offsets_is_refused_by_name():
+    class Slow:
+        is_fast = False
+        name_or_path = "some/model"
+
+    with pytest.raises(ModelError, match=r"some/model.*offsets"):
+        locate(Slow(), marked("a", "b", ((0, 1),), ()))
+
+
+def test_pooling_marks_members_with_one_and_pads_with_zero():
+    tokenizer = tiny_tokenizer()
+    long = locate(tokenizer, marked("a 12", "b 3", ((0, 4), (5, 8)), ((2, 4), (7, 8))))
+    short = locate(tokenizer, marked("1", "b", ((0, 1),), ((0, 1),)))
+    pool = pooling([long, short], 8)
+    assert pool.steps_BST.shape == (2, 2, 8)
+    assert pool.words_BTK.shape == (2, 8, 2)
+    assert pool.steps_BST[0, 0].tolist() == [1, 0, 1, 1, 0, 0, 0, 0]
+    assert pool.words_BTK[0, :, 0].tolist() == [0, 0, 1, 1, 0, 0, 0, 0]
+    assert pool.steps_BST[1].sum() == 1
+    assert pool.words_BTK[1, :, 1].sum() == 0
+    assert padded_ids([long, short], 2)[1].tolist()[3:] == [2] * 5
+
+
+@given(
+    question=st.text(alphabet="ab 12.é\n", min_size=1, max_size=30).filter(str.strip),
+    rationale=st.text(alphabet="ab 3,4.?", min_size=1, max_size=30).filter(str.strip),
+)
+def test_each_visible_token_has_one_step_and_words_spell_their_spans(question: str, rationale: str):
+    record = mark(question, rationale)
+    tokenizer = tiny_tokenizer()
+    one = locate(tokenizer, record)
+    visible = [not record.text[a:b].isspace() for a, b in one.spans.tolist()]
+    assert (one.step_of_token[visible] >= 0).all()
+    for (start, end), tokens in zip(record.critical_spans, one.tokens_of_word, strict=True):
+        assert tokenizer.decode(one.ids[tokens]) == record.text[start:end]
+
+
+@given(st.lists(st.integers(1, 50), max_size=40), st.integers(1, 120))
+def test_batches_hold_each_index_once_and_keep_the_budget(lengths: list[int], budget: int):
+    batches = length_batches(lengths, budget)
+    assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
+    for batch in batches:
+        assert len(batch) == 1 or max(lengths[i] for i in batch) * len(batch) <= budget
+
+
+def test_longest_records_come_first():
+    assert length_batches([3, 9, 4], 8) == [[1], [2, 0]]
+
+
+def test_ids_are_integers_of_numpy():
+    assert locate(tiny_tokenizer(), marked("a", "b", ((0, 1),), ())).ids.dtype == np.int64
