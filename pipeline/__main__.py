@@ -1,0 +1,5 @@
+"""`python -m pipeline` is `molsaki`: stages are started this way, whatever is on the PATH."""
+
+from pipeline.cli import main
+
+main()

@@ -1,0 +1,366 @@
+"""The command `molsaki`.
+
+In: arguments. Out: tables or JSON on stdout, progress and errors on stderr, an exit code. Commands only read their
+options and hand over; everything heavy is imported inside them, so that `molsaki --help` answers at once.
+"""
+
+import functools
+import logging
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import click
+
+from pipeline.exits import ErrorsToExitCodes, Invocation
+
+if TYPE_CHECKING:
+    from pipeline.plans import Stage, StageName, StagePlan
+    from pipeline.work import Run
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+FOLDER = click.Path(file_okay=False, path_type=Path)
+FILE = click.Path(path_type=Path)
+OVERVIEW = """\
+\b
+To begin:
+  molsaki demo                  the whole pipeline on made-up problems
+  molsaki config init my.yaml   a commented configuration to start from
+  molsaki run my.yaml           do it; finished work is found and skipped
+
+Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 65 damaged data, 75 stopped after saving.
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What the options shared by the commands of a run say."""
+
+    config: Path
+    overrides: tuple[str, ...]
+    runs: Path
+    dry_run: bool
+    as_json: bool
+    quiet: bool
+
+    def load(self) -> "Run":
+        """Read the configuration and say which run it is."""
+        from pipeline.config import load_config
+        from pipeline.work import Run
+
+        config = load_config(self.config, self.overrides)
+        return Run(config=config, folder=self.runs / config.name)
+
+    def say(self, line: str) -> None:
+        """Tell the person at the terminal, and the log."""
+        logging.getLogger(__name__).info(line)
+        if not self.quiet:
+            click.echo(line, err=True)
+
+
+def examples(*lines: str) -> str:
+    """The end of a command's help: command lines to copy, which click leaves as they are."""
+    return "\n".join(("\b", "Example:" if len(lines) == 1 else "Examples:", *(f"  {line}" for line in lines)))
+
+
+def run_options(command: Command) -> Command:
+    """Add CONFIG and the options that all commands of a run share; they arrive as one `request`."""
+
+    @functools.wraps(command)
+    def with_request(**options: Any) -> Any:  # click's own types
+        shared = {name: options.pop(name) for name in Request.__annotations__}
+        return command(request=Request(**shared), **options)
+
+    for option in (
+        click.option("--quiet", is_flag=True, help="No progress; errors only."),
+        click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables."),
+        click.option("--dry-run", is_flag=True, help="Say what would be done and do nothing."),
+        click.option("--runs", type=FOLDER, default=Path("runs"), show_default=True, help="Folder of all runs."),
+        click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override one value; repeatable."),
+        click.argument("config", type=FILE),
+    ):
+        with_request = option(with_request)
+    return with_request  # type: ignore[return-value]
+
+
+seed_option = click.option(
+    "--seed", "seeds", type=int, multiple=True, help="Only this seed of training.seeds; repeatable."
+)
+supervised_option = click.option("--supervised", is_flag=True, hidden=True)
+
+
+@click.group(cls=ErrorsToExitCodes, epilog=OVERVIEW, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="molsaki")
+@click.option("--debug", is_flag=True, envvar="MOLSAKI_DEBUG", help="Show tracebacks.")
+@click.pass_context
+def molsaki(ctx: click.Context, debug: bool) -> None:
+    """Distil a teacher's chain of thought, and where it looked step by step, into a small student."""
+    ctx.obj = Invocation(debug=debug)
+
+
+@molsaki.command(
+    epilog=examples("molsaki demo", "molsaki demo --seeds 10        enough seeds for an interval that excludes zero")
+)
+@click.option("--out", type=FOLDER, default=Path("demo"), show_default=True, help="Folder for everything it makes.")
+@click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Students per objective.")
+def demo(out: Path, seeds: int) -> None:
+    """Run the whole pipeline on made-up word problems; needs no network and no GPU."""
+    from pipeline.demo import run_demo
+
+    run_demo(out=out, seeds=seeds)
+
+
+@molsaki.command(
+    epilog=examples(
+        "molsaki run examples/svamp.yaml",
+        "molsaki run examples/svamp.yaml --set student.model=gpt2-large --set name=svamp-gpt2",
+    )
+)
+@run_options
+@click.option("--only", type=click.Choice(["rationales", "attention", "train", "evaluate"]), help="This stage only.")
+def run(request: Request, only: "StageName | None") -> None:
+    """Do everything that CONFIG asks for, stage after stage, each in a process of its own.
+
+    Finished work is found and skipped, so the same command goes on after an interruption.
+    """
+    from pipeline.inputs import Inputs
+    from pipeline.work import plan_stages, run_stages, stages_of
+
+    work = request.load()
+    names = (only,) if only else stages_of(work.config)
+    inputs = Inputs(work.config)
+    inputs.check(names)
+    if request.dry_run:
+        _print_plans(work, plan_stages(work, names, inputs), request)
+        return
+    with _log_of(work):
+        plans = run_stages(work, names, inputs, say=request.say, quiet=request.quiet)
+    _print_results(work, plans, request)
+
+
+@molsaki.command(epilog=examples("molsaki status examples/svamp.yaml", "molsaki status examples/svamp.yaml --json"))
+@run_options
+def status(request: Request) -> None:
+    """Say what is done, what is missing, and what it would take."""
+    from pipeline.inputs import Inputs
+    from pipeline.work import plan_stages, stages_of
+
+    work = request.load()
+    names, inputs = stages_of(work.config), Inputs(work.config)
+    inputs.check(names)
+    _print_plans(work, plan_stages(work, names, inputs), request)
+
+
+@molsaki.command(
+    epilog=examples(
+        "molsaki rationales examples/svamp.yaml",
+        "molsaki rationales examples/svamp.yaml --set rationales.engine=transformers",
+    )
+)
+@run_options
+@supervised_option
+def rationales(request: Request, supervised: bool) -> None:
+    """Let the teacher explain the training questions."""
+    _stage(request, "rationales", supervised=supervised)
+
+
+@molsaki.command(
+    epilog=examples(
+        "molsaki attention examples/svamp.yaml",
+        "molsaki attention examples/svamp.yaml --set attention.batch_tokens=65536",
+    )
+)
+@run_options
+@supervised_option
+def attention(request: Request, supervised: bool) -> None:
+    """Record where the teacher looks, step by step, over questions and rationales."""
+    _stage(request, "attention", supervised=supervised)
+
+
+@molsaki.command(
+    epilog=examples(
+        "molsaki train examples/svamp.yaml",
+        "molsaki train examples/svamp.yaml --seed 2      one of training.seeds, for jobs side by side",
+    )
+)
+@run_options
+@seed_option
+@supervised_option
+def train(request: Request, seeds: tuple[int, ...], supervised: bool) -> None:
+    """Train the students from the stored rationales and attention; the teacher is not loaded."""
+    _stage(request, "train", seeds=seeds, supervised=supervised)
+
+
+@molsaki.command(
+    epilog=examples("molsaki evaluate examples/svamp.yaml", "molsaki evaluate examples/svamp.yaml --split dev --json")
+)
+@run_options
+@seed_option
+@click.option("--split", type=click.Choice(["test", "dev"]), default="test", show_default=True, help="Which questions.")
+@supervised_option
+def evaluate(request: Request, seeds: tuple[int, ...], split: Literal["test", "dev"], supervised: bool) -> None:
+    """Let the students answer and count what is right."""
+    _stage(request, "evaluate", seeds=seeds, split=split, supervised=supervised)
+
+
+@molsaki.command(
+    epilog=examples(
+        "molsaki compare svamp-dss svamp-molsaki", "molsaki compare runs/svamp-dss /scratch/runs/svamp-molsaki --json"
+    )
+)
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True)
+@click.option("--runs", "root", type=FOLDER, default=Path("runs"), show_default=True, help="Folder of all runs.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def compare(runs: tuple[str, ...], root: Path, as_json: bool) -> None:
+    """Show accuracies of runs side by side, and their paired differences to the first RUN."""
+    from pipeline.accuracies import compare as compare_runs
+    from pipeline.accuracies import evaluation_folders
+    from pipeline.tables import print_scores
+
+    print_scores(compare_runs(evaluation_folders(runs, root)), as_json=as_json)
+
+
+@molsaki.group()
+def config() -> None:
+    """Show, describe or start a configuration file."""
+
+
+@config.command("show", epilog=examples("molsaki config show examples/svamp.yaml --set training.epochs=3"))
+@click.argument("path", metavar="CONFIG", type=FILE)
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override one value; repeatable.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of YAML.")
+def config_show(path: Path, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Print CONFIG with every default filled in."""
+    from pipeline.config import load_config, resolved_yaml
+
+    resolved = load_config(path, overrides)
+    click.echo(resolved.model_dump_json(indent=1) if as_json else resolved_yaml(resolved).rstrip())
+
+
+@config.command("schema", epilog=examples("molsaki config schema > molsaki.schema.json"))
+def config_schema() -> None:
+    """Print the JSON schema of a configuration file, for editors."""
+    from pipeline.config import schema_json
+
+    click.echo(schema_json())
+
+
+@config.command("init", epilog=examples("molsaki config init my.yaml"))
+@click.argument("path", type=FILE, default=Path("molsaki.yaml"))
+def config_init(path: Path) -> None:
+    """Write a commented configuration to start from; a file that exists stays as it is."""
+    from pipeline.starter import write_starter
+
+    write_starter(path)
+    click.echo(f"{path} written; look it over, then: molsaki run {path} --dry-run", err=True)
+
+
+@molsaki.group()
+def cache() -> None:
+    """Look into the stores of rationales and attention."""
+
+
+store_option = click.option("--store", type=FOLDER, help="Folder of the stores.  [default: the user's cache directory]")
+
+
+@cache.command("ls", epilog=examples("molsaki cache ls", "molsaki cache ls --store /scratch/molsaki --json"))
+@store_option
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def cache_ls(store: Path | None, as_json: bool) -> None:
+    """List the spaces of a store."""
+    from cache.spaces import list_spaces
+    from pipeline.config import default_store
+    from pipeline.tables import print_spaces
+
+    print_spaces(list_spaces(store or default_store()), as_json=as_json)
+
+
+@cache.command("show", epilog=examples("molsaki cache show attention/Qwen2.5-7B-Instruct"))
+@click.argument("space")
+@store_option
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def cache_show(space: str, store: Path | None, as_json: bool) -> None:
+    """Say what SPACE holds and what it was made with; SPACE is a folder or the beginning of a name in the store."""
+    from cache.spaces import describe
+    from pipeline.config import default_store
+    from pipeline.spaces import find_space
+    from pipeline.tables import print_space
+
+    print_space(describe(find_space(space, store or default_store())), as_json=as_json)
+
+
+def main() -> None:
+    """Entry point of the command `molsaki`."""
+    molsaki(prog_name="molsaki")
+
+
+def _stage(
+    request: Request,
+    name: "StageName",
+    *,
+    seeds: tuple[int, ...] = (),
+    split: Literal["test", "dev"] = "test",
+    supervised: bool,
+) -> None:
+    """Do one stage in this process, or say what it would do."""
+    from pipeline.inputs import Inputs
+    from pipeline.progress import open_progress
+    from pipeline.supervise import stop_with_parent
+    from pipeline.work import execute_stage, open_stages
+    from stages.progress import StopSignal
+
+    with StopSignal() as stop:
+        if supervised:
+            stop_with_parent()
+        work = request.load()
+        inputs = Inputs(work.config)
+
+        def open_stage() -> "Stage":
+            return open_stages(work, inputs, seeds=seeds, split=split)[name]
+
+        inputs.check((name,))
+        if request.dry_run:
+            _print_plans(work, [open_stage().plan()], request)
+            return
+        with _log_of(work), open_progress(quiet=request.quiet) as progress:
+            plan = execute_stage(work, open_stage, progress=progress, stop=stop)
+    if not supervised:
+        _print_results(work, [plan], request, split=split)
+
+
+@contextmanager
+def _log_of(work: "Run") -> Iterator[None]:
+    """Write to the run's log, also if an error ends the command later."""
+    from pipeline.logs import log_file
+
+    click.get_current_context().ensure_object(Invocation).log = work.log
+    with log_file(work.log):
+        logging.getLogger(__name__).info("command: %s", shlex.join(sys.argv))
+        yield
+
+
+def _print_plans(work: "Run", plans: "list[StagePlan]", request: Request) -> None:
+    from pipeline.provenance import read_provenance
+    from pipeline.tables import print_plans
+
+    print_plans(plans, read_provenance(work.folder), as_json=request.as_json)
+
+
+def _print_results(
+    work: "Run", plans: "list[StagePlan]", request: Request, *, split: Literal["test", "dev"] = "test"
+) -> None:
+    """Print what a command achieved: the accuracies where it evaluated, and for machines the plans as well."""
+    from pipeline.accuracies import scores_of
+    from pipeline.student_stages import results_folder
+    from pipeline.tables import print_json, print_scores
+
+    evaluated = any(plan.name == "evaluate" and plan.done for plan in plans)
+    scores = scores_of(work.config.name, results_folder(work.folder, split)) if evaluated else []
+    if request.as_json:
+        print_json({"run": work.folder, "stages": plans, "scores": scores})
+    elif scores:
+        print_scores(scores, as_json=False)

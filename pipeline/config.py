@@ -1,0 +1,268 @@
+"""What a run is asked to do: one YAML file, checked before anything is computed.
+
+In: a path and `--set` overrides. Out: a frozen `Config`, built on the settings that the stages declare; pydantic
+checks types and bounds, `_conflicts` what only several values together can tell. Every problem found becomes one
+line of one `ConfigError`: where it was written, which key, what was expected, what was found, and the nearest valid
+key.
+"""
+
+import difflib
+import json
+import math
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from functools import cache
+from pathlib import Path
+from typing import Annotated, cast
+
+from annotated_types import MinLen
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from data.errors import ConfigError
+from data.settings import DataSource
+from pipeline.document import Document, Key, Tree, dotted, read_document, to_yaml
+from stages.settings import (
+    AttentionSettings,
+    EvaluationSettings,
+    ObjectiveSettings,
+    RationaleSettings,
+    StudentSettings,
+    TeacherSettings,
+    TrainingSettings,
+)
+
+LARGEST_PIECE = 2048  # records in one part of a store
+RUN_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+SECRET = re.compile(r"(^|_)token$|password|secret|api_?key|credential", re.IGNORECASE)
+PATHS: tuple[Key, ...] = (("store",), ("teacher", "model"), ("student", "model"), ("rationales", "path"))
+EXPECTED = {
+    "string_type": "text; put it in quotes",
+    "dataclass_type": "a mapping of keys to values",
+    "model_type": "a mapping of keys to values",
+    "tuple_type": "a list",
+    "too_short": "at least one entry",
+}
+
+
+def default_store() -> Path:
+    """The folder for both stores in the user's cache directory."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "molsaki"
+
+
+class DataSettings(BaseModel):
+    """Which questions are learned from and which are measured on."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    train: Annotated[tuple[DataSource, ...], MinLen(1)]
+    """Questions that the teacher explains and the students learn from."""
+    dev: tuple[DataSource, ...] = ()
+    """Questions to choose settings by: `molsaki evaluate --split dev` measures on them."""
+    test: tuple[DataSource, ...] = ()
+    """Questions that the finished students are measured on."""
+
+
+class Config(BaseModel):
+    """One run: its data, teacher, student, and how each stage works."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    name: Annotated[str, Field(pattern=RUN_NAME)]
+    """Name of the run and of its folder: letters, digits, dot, dash and underscore."""
+    store: Path = Field(default_factory=default_store)
+    """Folder of the shared stores of rationales and attention."""
+    data: DataSettings
+    """Which questions are learned from and which are measured on."""
+    teacher: TeacherSettings
+    """The model that reasons and whose attention is distilled."""
+    rationales: RationaleSettings = RationaleSettings()
+    """Stage one, first half: the teacher writes rationales."""
+    attention: AttentionSettings = AttentionSettings()
+    """Stage one, second half: what to pool the teacher's attention over, and how."""
+    student: StudentSettings
+    """The model that learns."""
+    objective: ObjectiveSettings = ObjectiveSettings()
+    """What the student is trained for."""
+    training: TrainingSettings = TrainingSettings()
+    """How the student is trained; one student for every seed."""
+    evaluation: EvaluationSettings = EvaluationSettings()
+    """How the trained students are measured."""
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """Read, override and check a configuration file; `ConfigError` with one line a problem."""
+    document = read_document(path, overrides)
+    _drop_empty_sections(document.tree)
+    _expand_home(document.tree)
+    try:
+        config = Config.model_validate(document.tree)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_complaints(error, document))) from error
+    conflicts = [f"{document.place(key)}: {dotted(key)}: {problem}" for key, problem in _conflicts(config)]
+    if conflicts:
+        raise ConfigError("\n".join(conflicts))
+    return config
+
+
+def resolved_yaml(config: Config) -> str:
+    """Every value of `config`, defaults included, as a file that loads back to an equal `Config`."""
+    return to_yaml(cast(Tree, config.model_dump(mode="json")))
+
+
+def schema_json() -> str:
+    """JSON schema of the configuration file, with descriptions, for editors."""
+    return json.dumps(_schema(), indent=2, ensure_ascii=False)
+
+
+def _drop_empty_sections(tree: dict[str, Tree]) -> None:
+    """A section whose keys are all commented out reads as null; it means the defaults."""
+    for section in [name for name, value in tree.items() if value is None and name in Config.model_fields]:
+        del tree[section]
+
+
+def _expand_home(tree: dict[str, Tree]) -> None:
+    """Replace a leading ~ where a value is a path; relative paths stay relative to the current directory."""
+    for key in PATHS:
+        _expand_entry(tree.get(str(key[0])) if len(key) == 2 else tree, str(key[-1]))
+    data = tree.get("data")
+    for sources in data.values() if isinstance(data, dict) else ():
+        for source in sources if isinstance(sources, list) else ():
+            _expand_entry(source, "path")
+
+
+def _expand_entry(section: Tree, name: str) -> None:
+    if isinstance(section, dict) and isinstance(section.get(name), str):
+        section[name] = os.path.expanduser(str(section[name]))  # noqa: PTH111  Path would rewrite hub ids such as a//b
+
+
+def _conflicts(config: Config) -> Iterator[tuple[Key, str]]:
+    """What is wrong although every value by itself is allowed."""
+    attention, rationales = config.attention, config.rationales
+    if attention.critical == "regex" and attention.pattern is None:
+        yield ("attention", "pattern"), "missing; `critical: regex` needs the regular expression that finds the words"
+    if attention.pattern is not None and (problem := _regex_problem(attention.pattern)):
+        yield ("attention", "pattern"), f"expected a regular expression, found {attention.pattern!r}: {problem}"
+    if attention.piece > LARGEST_PIECE:
+        yield ("attention", "piece"), f"expected at most {LARGEST_PIECE:,}, found {attention.piece:,}"
+    if rationales.engine == "file" and rationales.path is None:
+        yield ("rationales", "path"), "missing; `engine: file` needs the file that holds the rationales"
+    if len(set(config.training.seeds)) < len(config.training.seeds):
+        yield ("training", "seeds"), f"expected different seeds, found {list(config.training.seeds)}"
+    for section, settings in (("rationales", rationales), ("evaluation", config.evaluation)):
+        for name in filter(SECRET.search, settings.engine_arguments):
+            yield (
+                (section, "engine_arguments", name),
+                "a secret, and this file is saved with the run; set it in the environment (HF_TOKEN)",
+            )
+    for key, value in _floats(config):
+        if not math.isfinite(value):
+            yield key, f"expected a finite number, found {value}"
+
+
+def _regex_problem(pattern: str) -> str | None:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        return str(error)
+    return None
+
+
+def _floats(config: Config) -> Iterator[tuple[Key, float]]:
+    for section in Config.model_fields:
+        values = getattr(config, section)
+        for field in fields(values) if is_dataclass(values) else ():
+            if isinstance(value := getattr(values, field.name), float):
+                yield (section, field.name), value
+
+
+def _complaints(error: ValidationError, document: Document) -> list[str]:
+    """One line for each key that pydantic refused; the branches of a union speak about one key and share a line."""
+    lines: dict[tuple[str, str], list[str]] = {}
+    problems = error.errors(include_url=False)
+    for problem in problems:
+        key, kind = problem["loc"], problem["type"]
+        if kind in {"missing", "missing_argument", "missing_keyword_only_argument"}:
+            lines[document.place(key), dotted(key)] = [f"missing{_description(key)}"]
+            continue
+        if kind == "too_short" and any(key == other["loc"][: len(key)] != other["loc"] for other in problems):
+            continue  # pydantic counts the valid entries only, and the invalid ones have lines of their own
+        key = document.existing(key)
+        start = lines.setdefault((document.place(key), dotted(key)), [])
+        if kind in {"extra_forbidden", "unexpected_keyword_argument"}:
+            start.append(f"no such key{_nearest_key(key)}")
+        else:
+            expected = EXPECTED.get(kind) or problem["msg"].removeprefix("Input should be ").partition(", unable")[0]
+            start.append(f"expected {expected}, found {_shown(problem['input'])}{_nearest_value(problem)}")
+    return [f"{place}: {key}: {_joined(parts)}" for (place, key), parts in lines.items()]
+
+
+def _joined(parts: list[str]) -> str:
+    """`expected x, found z` and `expected y, found z` as `expected x or y, found z`."""
+    if len(parts) == 1:
+        return parts[0]
+    expected = [part.removeprefix("expected ").rpartition(", found ")[0] for part in parts]
+    return f"expected {' or '.join(dict.fromkeys(expected))}, found {parts[0].rpartition(', found ')[2]}"
+
+
+def _shown(value: object) -> str:
+    text = {True: "true", False: "false", None: "nothing"}.get(value) if isinstance(value, bool | None) else repr(value)
+    return text if text is not None and len(text) <= 60 else f"{repr(value)[:57]}…"
+
+
+def _nearest_value(problem: Mapping[str, object]) -> str:
+    expected = str(cast(Mapping[str, object], problem.get("ctx", {})).get("expected", ""))
+    near = difflib.get_close_matches(str(problem["input"]), re.findall(r"'([^']+)'", expected), n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _nearest_key(key: Key) -> str:
+    """The sibling spelled most like the last part of `key`, else a key of that name elsewhere, else all siblings."""
+    siblings, name = _valid_keys(key[:-1]), str(key[-1])
+    near = [(*key[:-1], match) for match in difflib.get_close_matches(name, siblings, n=1)]
+    near += [(section, name) for section in Config.model_fields if name in _valid_keys((section,))]
+    if near:
+        return f"; did you mean {dotted(near[0])}?"
+    return f"; valid keys are {', '.join(siblings)}" if siblings else ""
+
+
+@cache
+def _schema() -> dict[str, Tree]:
+    return cast(dict[str, Tree], Config.model_json_schema())
+
+
+def _schema_at(key: Key) -> dict[str, Tree]:
+    """The part of the JSON schema that describes `key`; empty where there is none."""
+    schema = _schema()
+    for part in key:
+        below = schema.get("items") if isinstance(part, int) else _properties(schema).get(part)
+        schema = _dereferenced(below) if isinstance(below, dict) else {}
+    return schema
+
+
+def _dereferenced(schema: dict[str, Tree]) -> dict[str, Tree]:
+    """`schema` with the definition that it refers to, which its own entries take precedence over."""
+    if not isinstance(reference := schema.get("$ref"), str):
+        return schema
+    definitions = cast(dict[str, dict[str, Tree]], _schema()["$defs"])
+    return {**definitions[reference.rpartition("/")[2]], **schema}
+
+
+def schema_of(key: Key) -> dict[str, dict[str, Tree]]:
+    """The JSON schemas of the keys below `key`, by name, in the order in which they are declared."""
+    return {name: _schema_at((*key, name)) for name in _properties(_schema_at(key))}
+
+
+def _properties(schema: Mapping[str, Tree]) -> dict[str, Tree]:
+    properties = schema.get("properties")
+    return properties if isinstance(properties, dict) else {}
+
+
+def _valid_keys(key: Key) -> list[str]:
+    return list(schema_of(key))
+
+
+def _description(key: Key) -> str:
+    description = _schema_at(key).get("description")
+    return f" ({str(description).rstrip('.')})" if description else ""

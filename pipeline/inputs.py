@@ -1,0 +1,87 @@
+"""What a configuration names, read and identified once: questions and models.
+
+In: a `Config`. Out: the questions of each split and the identities of teacher and student, each on first use, so
+that a command pays for what it needs only. `check` touches everything that the stages ahead will need, because a
+test file with a typo in its name should not be found out after a night of training.
+"""
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Literal
+
+from data.errors import ConfigError
+from data.records import Question
+from pipeline.config import Config
+from pipeline.plans import StageName
+from stages.models import ModelIdentity, identify_model
+
+Split = Literal["train", "dev", "test"]
+
+
+class Inputs:
+    """The inputs of one run."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self._questions: dict[Split, tuple[Question, ...]] = {}
+
+    def questions(self, split: Split) -> tuple[Question, ...]:
+        """All questions of a split, source after source; raises `ConfigError` or `DataError` as the readers do."""
+        if split not in self._questions:
+            self._questions[split] = self._read(split)
+        return self._questions[split]
+
+    def _read(self, split: Split) -> tuple[Question, ...]:
+        """Source after source; within a data set ids differ, for predictions are told apart by them."""
+        from data.readers import read_questions
+
+        found: dict[tuple[str, str], Question] = {}
+        for number, source in enumerate(getattr(self.config.data, split)):
+            for question in read_questions(source):
+                if (question.dataset, question.id) in found:
+                    raise ConfigError(
+                        f"data.{split}.{number}: {question.dataset} {question.id} stands in an earlier source too"
+                    )
+                found[question.dataset, question.id] = question
+        return tuple(found.values())
+
+    def labelled(self, split: Split) -> tuple[Question, ...]:
+        """The questions of a split that can be scored."""
+        return tuple(question for question in self.questions(split) if question.answer is not None)
+
+    @cached_property
+    def teacher(self) -> ModelIdentity:
+        """Which teacher it is, exactly."""
+        return _identify("teacher.model", self.config.teacher.model, self.config.teacher.revision, weights=True)
+
+    @cached_property
+    def student(self) -> ModelIdentity:
+        """Which student it is, exactly; one that starts from fresh weights needs none in its folder."""
+        settings = self.config.student
+        pretrained = settings.initialise == "pretrained"
+        return _identify("student.model", settings.model, settings.revision, weights=pretrained)
+
+    def check(self, stages: Sequence[StageName]) -> None:
+        """Raise the first `ConfigError` or `DataError` that `stages` would meet in their inputs."""
+        self.questions("train")
+        _ = self.teacher
+        if {"train", "evaluate"} & set(stages):
+            _ = self.student
+        if "evaluate" in stages and self.questions("test") and not self.labelled("test"):
+            raise ConfigError(f"data.test: none of {len(self.questions('test')):,} questions has a gold answer")
+
+    def overlap(self) -> int:
+        """How many test questions are training questions too."""
+        known = {_words(question) for question in self.questions("train")}
+        return sum(_words(question) in known for question in self.questions("test"))
+
+
+def _identify(key: str, model: str, revision: str | None, *, weights: bool) -> ModelIdentity:
+    try:
+        return identify_model(model, revision, weights=weights)
+    except ConfigError as error:
+        raise ConfigError(f"{key}: {error}") from error
+
+
+def _words(question: Question) -> str:
+    return " ".join(question.text.split())

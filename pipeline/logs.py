@@ -1,0 +1,70 @@
+"""The log file of a run: one JSON object a line, appended by every process that works on it.
+
+In: standard `logging` records, warnings and tracebacks. Out: `runs/<name>/log.jsonl`. The terminal gets one line for
+an error; what a maintainer needs to understand it lies here.
+"""
+
+import json
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pipeline.config import default_store
+
+ROOMS = frozenset({"pipeline", "stages", "cache", "data"})
+log = logging.getLogger(__name__)
+
+
+class JsonLines(logging.Formatter):
+    """One record as one line of JSON, with the traceback where there is one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Render `record`; a line break inside it stays inside its JSON string."""
+        entry = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            "process": record.process,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            entry["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(entry, ensure_ascii=False)
+
+
+@contextmanager
+def log_file(path: Path) -> Iterator[None]:
+    """Append what our rooms say, and the warnings of libraries, to `path` while the context lasts."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(path, encoding="utf-8", delay=True)
+    handler.setFormatter(JsonLines())
+    handler.addFilter(_ours_or_warning)
+    root, level = logging.getLogger(), logging.getLogger().level
+    root.addHandler(handler)
+    root.setLevel(min(level, logging.INFO))
+    logging.captureWarnings(True)
+    try:
+        yield
+    finally:
+        logging.captureWarnings(False)
+        root.setLevel(level)
+        root.removeHandler(handler)
+        handler.close()
+
+
+def record_exception(path: Path, error: BaseException) -> None:
+    """Append `error` with its traceback to the log at `path`."""
+    with log_file(path):
+        log.error("%s: %s", type(error).__name__, error, exc_info=error)
+
+
+def log_without_run() -> Path:
+    """Where a failure is written down before the run's folder is known."""
+    return default_store() / f"log-{os.getuid() if hasattr(os, 'getuid') else 'user'}.jsonl"
+
+
+def _ours_or_warning(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.WARNING or record.name.partition(".")[0] in ROOMS

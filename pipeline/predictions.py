@@ -1,0 +1,99 @@
+"""What students answered, kept in the run's folder: one Parquet file for each seed.
+
+In: predictions and the fingerprint of how they came about. Out: `evaluation/seed-<n>.parquet`, a row for each
+question and prompt, readable with any Parquet reader. The fingerprint stands in the file itself, so that the two
+cannot part.
+"""
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from data.errors import DamagedCacheError
+from data.records import Prediction
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FINGERPRINT = b"molsaki.fingerprint"
+SEED_FILE = re.compile(r"seed-(\d+)\.parquet")
+COLUMNS = ("seed", "dataset", "question_id", "prompt", "output", "parsed", "gold", "correct")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeedFile:
+    """The predictions of one seed's student on disk."""
+
+    seed: int
+    path: Path
+
+
+def predictions_path(folder: Path, seed: int) -> Path:
+    """Where the predictions of a seed lie in the evaluation folder `folder`."""
+    return folder / f"seed-{seed}.parquet"
+
+
+def seed_files(folder: Path) -> list[SeedFile]:
+    """The predictions in an evaluation folder, by seed."""
+    matches = ((SEED_FILE.fullmatch(path.name), path) for path in folder.glob("seed-*.parquet"))
+    return sorted((SeedFile(seed=int(match[1]), path=path) for match, path in matches if match), key=lambda f: f.seed)
+
+
+def write_predictions(path: Path, seed: int, predictions: Sequence[Prediction], fingerprint: str) -> None:
+    """Write one seed's predictions; the file appears complete or not at all."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.Table.from_pylist(list(_rows(seed, predictions)), schema=_schema(fingerprint))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    pq.write_table(table, partial, compression="zstd")
+    partial.replace(path)
+
+
+def stored_fingerprint(path: Path) -> str | None:
+    """The fingerprint in the predictions at `path`; None where there are none."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        metadata: dict[bytes, bytes] = pq.read_schema(path).metadata or {}
+    except FileNotFoundError:
+        return None
+    except pa.ArrowException as error:
+        raise DamagedCacheError(_damaged(path, error)) from error
+    return metadata.get(FINGERPRINT, b"").decode()
+
+
+def read_predictions(files: Sequence[SeedFile]) -> "pd.DataFrame":
+    """The predictions of several seeds in one frame with the columns `COLUMNS`."""
+    import pandas as pd
+    import pyarrow as pa
+
+    frames = []
+    for file in files:
+        try:
+            frames.append(pd.read_parquet(file.path, columns=list(COLUMNS)))
+        except (pa.ArrowException, KeyError) as error:
+            raise DamagedCacheError(_damaged(file.path, error)) from error
+    return pd.concat(frames, ignore_index=True)
+
+
+def _schema(fingerprint: str) -> "pa.Schema":  # type: ignore[name-defined]  # noqa: F821
+    import pyarrow as pa
+
+    types = {"seed": pa.int64(), "correct": pa.bool_()}
+    fields = [pa.field(name, types.get(name, pa.string())) for name in COLUMNS]
+    return pa.schema(fields, metadata={FINGERPRINT: fingerprint.encode()})
+
+
+def _rows(seed: int, predictions: Sequence[Prediction]) -> Iterator[dict[str, str | int | bool | None]]:
+    for prediction in predictions:
+        yield {name: seed if name == "seed" else getattr(prediction, name) for name in COLUMNS}
+
+
+def _damaged(path: Path, error: Exception) -> str:
+    return f"{path}: does not decode ({error}); delete it, and `molsaki evaluate CONFIG` makes it again"

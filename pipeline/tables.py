@@ -1,0 +1,145 @@
+"""What commands print: tables for people, JSON for machines, both from the same records.
+
+In: plans, accuracies, spaces. Out: text on stdout. Where stdout is no terminal a table takes the width it needs, so
+that a log file is not cut to 80 columns.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cache.spaces import SpaceDescription, SpaceSummary
+from pipeline.accuracies import Score
+from pipeline.plans import StagePlan, reasons
+from pipeline.progress import duration
+from pipeline.provenance import Provenance
+from stages.statistics import PairedDifference
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+WIDE = 160
+
+
+def print_json(value: object) -> None:
+    """Print records as JSON."""
+    click.echo(json.dumps(value, default=_plain, indent=1, ensure_ascii=False))
+
+
+def print_plans(plans: Sequence[StagePlan], past: Provenance, *, as_json: bool) -> None:
+    """Print what each stage has done and has to do, and what that would take by the run's own past."""
+    costs = [_cost(plan, past) for plan in plans]
+    if as_json:
+        entries = zip(plans, costs, strict=True)
+        print_json([{**asdict(plan), "finished": plan.finished, "seconds_left": cost} for plan, cost in entries])
+        return
+    table = _table("stage", "there", "to do", "unit", "dropped", "would take", "")
+    for plan, cost in zip(plans, costs, strict=True):
+        to_do = f"{plan.to_do:,}" + (" or more" if plan.waits_for else "")
+        takes = "" if plan.finished else "unknown" if cost is None else duration(cost)
+        detail = "; ".join(part for part in (f"after {plan.waits_for}" if plan.waits_for else "", plan.detail) if part)
+        table.add_row(plan.name, f"{plan.done:,}", to_do, plan.unit, reasons(plan.dropped) or "none", takes, detail)
+    _print(table)
+
+
+def print_spaces(spaces: Sequence[SpaceSummary], *, as_json: bool) -> None:
+    """Print one line for each space of a store."""
+    if as_json:
+        print_json(spaces)
+        return
+    table = _table("space", "records", "dropped", "parts", "size")
+    for space in spaces:
+        name = f"{space.kind}/{space.path.name}"
+        table.add_row(name, f"{space.records:,}", f"{space.dropped:,}", f"{space.parts:,}", size(space.bytes))
+    _print(table)
+
+
+def print_space(space: SpaceDescription, *, as_json: bool) -> None:
+    """Print what one space holds and what it was made with."""
+    if as_json:
+        print_json(space)
+        return
+    summary = space.summary
+    table = _table("", "")
+    rows: Iterable[tuple[str, object]] = (
+        ("path", summary.path),
+        ("fingerprint", summary.fingerprint),
+        ("records", f"{summary.records:,} in {summary.parts:,} parts, {size(summary.bytes)}"),
+        ("dropped", reasons(space.drop_reasons) or "none"),
+        ("uncommitted parts", ", ".join(space.uncommitted_parts) or "none"),
+        *((f"made with {field}", value) for field, value in space.spec.items()),
+        *((f"recorded {field}", value) for note in space.notes for field, value in note.items()),
+    )
+    for name, value in rows:
+        table.add_row(name, str(value))
+    _print(table)
+
+
+def print_scores(scores: Sequence[Score], *, as_json: bool) -> None:
+    """Print accuracies in percent, and the paired differences to the first run where there are any."""
+    if as_json:
+        print_json(scores)
+        return
+    compared = any(score.difference for score in scores)
+    headings = ("run", "data set", "prompt", "accuracy", "seeds", "questions")
+    table = _table(*headings, *(["difference to the first", "95% interval"] if compared else []))
+    for score in scores:
+        own = score.accuracy
+        spread = f" ± {100 * own.deviation:.1f}" if own.seeds > 1 else ""
+        row = [score.run, score.dataset, score.prompt, f"{100 * own.mean:.1f}{spread}", f"{own.seeds}"]
+        table.add_row(*row, f"{own.questions:,}", *(_difference(score.difference) if compared else ()))
+    _print(table)
+
+
+def _difference(difference: PairedDifference | None) -> tuple[str, str]:
+    if difference is None:
+        return "", ""
+    return f"{100 * difference.mean:+.1f}", f"{100 * difference.low:+.1f} to {100 * difference.high:+.1f}"
+
+
+def size(count: int) -> str:
+    """Bytes for people."""
+    amount = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if amount < 1000:
+            return f"{amount:.3g} {unit}"
+        amount /= 1000
+    return f"{amount:.3g} TB"
+
+
+def _cost(plan: StagePlan, past: Provenance) -> float | None:
+    each = past.seconds_per_unit(plan.name)
+    return None if each is None else each * plan.to_do
+
+
+def _table(*columns: str) -> "Table":
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD, show_header=any(columns), pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _print(table: "Table") -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False, markup=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, markup=False, width=WIDE)
+    with console.capture() as capture:
+        console.print(table)
+    click.echo("\n".join(line.rstrip() for line in capture.get().splitlines()).strip("\n"))
+
+
+def _plain(value: object) -> Any:  # whatever json asks for next
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} has no form in JSON")

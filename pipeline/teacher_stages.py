@@ -1,0 +1,211 @@
+"""Stage one as the command line runs it: rationales, then attention, both into stores that experiments share.
+
+In: the inputs of a run. Out: records in `<store>/rationales/…` and `<store>/attention/…`. Planning compares what the
+stores hold with what the run needs; nothing is created and no model is loaded until `execute`.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cache.fingerprints import Spec, fingerprint
+from cache.spaces import Space, dropped_records, space_path
+from data.errors import MissingRecordsError
+from data.records import Rationale
+from pipeline.inputs import Inputs
+from pipeline.plans import StageName, StagePlan, reasons
+from pipeline.selection import Selection, select_examples
+from stages.progress import Progress, StopSignal
+from stages.specs import attention_slug, attention_spec, rationale_slug, rationale_spec
+
+if TYPE_CHECKING:
+    from cache.rationales import RationaleStore
+    from cache.reader import AttentionStore
+
+
+class RationaleStage:
+    """Lets the teacher explain the training questions."""
+
+    name: StageName = "rationales"
+
+    def __init__(self, inputs: Inputs) -> None:
+        self._inputs = inputs
+        self._settings = inputs.config.rationales
+
+    @cached_property
+    def spec(self) -> Spec:
+        """What the rationales depend on."""
+        return rationale_spec(self._inputs.teacher, self._inputs.config.teacher, self._settings)
+
+    @property
+    def slug(self) -> str:
+        """Readable part of the space's name."""
+        return rationale_slug(self._inputs.teacher, self._settings)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of the spec."""
+        return fingerprint(self.spec)
+
+    @property
+    def path(self) -> Path:
+        """The space that the rationales lie in."""
+        return space_path(self._inputs.config.store, "rationales", self.slug, self.spec)
+
+    @cached_property
+    def rationales(self) -> tuple[Rationale, ...]:
+        """The kept rationales of the run's questions, as far as they are there."""
+        if not self.path.exists():
+            return ()
+        from stages.rationales import kept_rationales
+
+        return tuple(kept_rationales(self._inputs.questions("train"), self._open(), self._settings))
+
+    def plan(self) -> StagePlan:
+        """Count the questions that were asked and what became of them."""
+        return self._plan
+
+    @cached_property
+    def _plan(self) -> StagePlan:
+        raise NotImplementedError
+
+    def execute(self, progress: Progress, stop: StopSignal) -> None:
+        """Ask what has not been asked."""
+        from cache.rationales import RationaleStore
+        from stages.rationales import write_rationales
+
+        config = self._inputs.config
+        space = Space.open_or_create(config.store, "rationales", self.slug, self.spec)
+        write_rationales(
+            self._inputs.questions("train"),
+            RationaleStore(space),
+            config.teacher,
+            self._settings,
+            identity=self._inputs.teacher,
+            progress=progress,
+            stop=stop,
+        )
+
+    def fingerprints(self) -> Mapping[str, str]:
+        """Name of the space."""
+        return {"rationales": self.fingerprint}
+
+    def _open(self) -> "RationaleStore":
+        from cache.rationales import RationaleStore
+
+        return RationaleStore(Space.open(self.path, expected=self.spec))
+
+
+class AttentionStage:
+    """Records where the teacher looks while it reads questions and rationales."""
+
+    name: StageName = "attention"
+
+    def __init__(self, inputs: Inputs, rationales: RationaleStage) -> None:
+        self._inputs = inputs
+        self._settings = inputs.config.attention
+        self._rationales = rationales
+
+    @cached_property
+    def spec(self) -> Spec:
+        """What the attention depends on."""
+        return attention_spec(self._inputs.teacher, self._inputs.config.teacher, self._settings)
+
+    @property
+    def slug(self) -> str:
+        """Readable part of the space's name."""
+        return attention_slug(self._inputs.teacher, self._settings)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of the spec."""
+        return fingerprint(self.spec)
+
+    @property
+    def path(self) -> Path:
+        """The space that the attention lies in."""
+        return space_path(self._inputs.config.store, "attention", self.slug, self.spec)
+
+    @cached_property
+    def selection(self) -> Selection:
+        """The records of the run: kept rationales, marked, without those that have no critical word."""
+        return select_examples(self._rationales.rationales, self._settings)
+
+    def plan(self) -> StagePlan:
+        """Count the records whose attention is stored, as far as rationales are there."""
+        return self._plan
+
+    @cached_property
+    def _plan(self) -> StagePlan:
+        keys = {example.key for example in self.selection.examples}
+        unusable = {key: reason for key, reason in self._dropped.items() if key in keys}
+        stored = keys & self._recorded
+        dropped = Counter(self.selection.dropped) + Counter(unusable.values())
+        return StagePlan(
+            name=self.name,
+            unit="records",
+            done=len(stored | unusable.keys()),
+            to_do=len(keys - stored - unusable.keys()),
+            dropped=dict(dropped),
+            waits_for=None if self._rationales.plan().finished else self._rationales.name,
+        )
+
+    def execute(self, progress: Progress, stop: StopSignal) -> None:
+        """Run the teacher over the records whose attention is missing."""
+        if not self.selection.examples:
+            raise MissingRecordsError(no_rationales(self._rationales.plan()))
+        if self.plan().waits_for:
+            progress.note(f"{self._rationales.plan().line()}; going on with those that are there")
+        from cache.writer import AttentionWriter
+        from stages.extraction import write_attention
+
+        config = self._inputs.config
+        space = Space.open_or_create(config.store, "attention", self.slug, self.spec)
+        write_attention(
+            [example.marked for example in self.selection.examples],
+            AttentionWriter(space),
+            self._recorded | self._dropped.keys(),
+            config.teacher,
+            self._settings,
+            identity=self._inputs.teacher,
+            progress=progress,
+            stop=stop,
+        )
+
+    def fingerprints(self) -> Mapping[str, str]:
+        """Name of the space."""
+        return {"attention": self.fingerprint}
+
+    def open(self) -> "AttentionStore":
+        """Open the stored attention for training."""
+        from cache.reader import AttentionStore
+
+        return AttentionStore.open(self.path)
+
+    @cached_property
+    def _recorded(self) -> set[str]:
+        """Keys of all stored records, the run's or not."""
+        if not self.path.exists():
+            return set()
+        from cache.reader import recorded_keys
+
+        return recorded_keys(Space.open(self.path, expected=self.spec))
+
+    @cached_property
+    def _dropped(self) -> dict[str, str]:
+        """Reasons of all records that the teacher could not read, the run's or not."""
+        if not self.path.exists():
+            return {}
+        return dropped_records(Space.open(self.path, expected=self.spec).commits())
+
+
+def no_rationales(plan: StagePlan) -> str:
+    """Why nothing can be learned: no question has a rationale."""
+    if not plan.finished:
+        return f"no rationales are there yet ({plan.line()}); make them with: molsaki rationales CONFIG"
+    return (
+        f"no rationale was kept of {plan.done:,} questions ({reasons(plan.dropped)}); "
+        "try more rationales.shots, rationales.chat or another teacher.model"
+    )

@@ -1,0 +1,156 @@
+"""The order of work: which stages a run has, what each still has to do, and doing it.
+
+In: a configuration and the run's folder. Out: the stages' results, each stage in a process of its own, finished work
+found and skipped. `execute_stage` is what such a process does; `run_stages` is what starts them. This process itself
+loads no model and neither torch nor vllm, so that a finished run is recognised in seconds.
+"""
+
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from data.errors import EngineError, Interrupted
+from pipeline import provenance
+from pipeline.config import Config, resolved_yaml
+from pipeline.exits import StageProcessError
+from pipeline.inputs import Inputs, Split
+from pipeline.plans import Stage, StageName, StagePlan
+from pipeline.student_stages import EvaluateStage, TrainStage
+from pipeline.supervise import ForwardingStop, stage_command
+from pipeline.teacher_stages import AttentionStage, RationaleStage
+from stages.progress import Progress, StopSignal
+
+log = logging.getLogger(__name__)
+Say = Callable[[str], None]
+CONFIGURATION = "config.yaml"
+OUR_EXIT_CODES = frozenset({1, 2, 65, 75})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One run: what it is asked to do and the folder that its own results go to."""
+
+    config: Config
+    folder: Path
+
+    @property
+    def log(self) -> Path:
+        """The run's log file."""
+        return self.folder / "log.jsonl"
+
+    @property
+    def config_file(self) -> Path:
+        """The resolved configuration, saved with the run."""
+        return self.folder / CONFIGURATION
+
+    def save_config(self) -> None:
+        """Write the resolved configuration; the file is replaced at once."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        partial = self.config_file.with_name(f"{CONFIGURATION}.{os.getpid()}.partial")
+        partial.write_text(resolved_yaml(self.config), encoding="utf-8")
+        partial.replace(self.config_file)
+
+
+def stages_of(config: Config) -> tuple[StageName, ...]:
+    """The stages that a run of `config` has, in order; an objective without attention needs none recorded."""
+    attention: tuple[StageName, ...] = ("attention",) if config.objective.name == "molsaki" else ()
+    evaluate: tuple[StageName, ...] = ("evaluate",) if config.data.test else ()
+    return ("rationales", *attention, "train", *evaluate)
+
+
+def open_stages(
+    run: Run, inputs: Inputs, *, seeds: Sequence[int] = (), split: Split = "test"
+) -> Mapping[StageName, Stage]:
+    """Look at a run as it is now; the stages remember what they saw, so look again after something was done."""
+    rationales = RationaleStage(inputs)
+    attention = AttentionStage(inputs, rationales)
+    train = TrainStage(inputs, run.folder, rationales, attention, seeds)
+    evaluate = EvaluateStage(inputs, run.folder, train, split)
+    return {"rationales": rationales, "attention": attention, "train": train, "evaluate": evaluate}
+
+
+def plan_stages(run: Run, names: Sequence[StageName], inputs: Inputs) -> list[StagePlan]:
+    """What `names` have done and have to do, without doing any of it."""
+    stages = open_stages(run, inputs)
+    return [stages[name].plan() for name in names]
+
+
+def run_stages(
+    run: Run, names: Sequence[StageName], inputs: Inputs, *, say: Say, quiet: bool = False
+) -> list[StagePlan]:
+    """Do what is missing, stage after stage, and return the plans as they are in the end.
+
+    `say` receives a line for each stage. Raises `StageProcessError` with the exit code of a stage that failed (it has
+    said why), `Interrupted` when asked to stop between two stages.
+    """
+    run.save_config()
+    if "evaluate" in names and (shared := inputs.overlap()):
+        say(f"warning: {shared:,} of {len(inputs.questions('test')):,} test questions are training questions too")
+    with ForwardingStop() as stop:
+        for name in names:
+            plan = open_stages(run, inputs)[name].plan()
+            say(plan.line())
+            if not plan.finished:
+                _run_process(run, name, stop, quiet=quiet)
+            stop.check("all that was committed")
+    return plan_stages(run, names, inputs)
+
+
+def execute_stage(run: Run, stage: Callable[[], Stage], *, progress: Progress, stop: StopSignal) -> StagePlan:
+    """Do what one stage is missing, here in this process, and return its plan afterwards.
+
+    `stage` opens the stage; it is called again afterwards, to count what was done.
+    """
+    opened = stage()
+    before = opened.plan()
+    if before.finished:
+        progress.note(before.line())
+        return before
+    run.save_config()
+    started, clock = provenance.now(), time.monotonic()
+    try:
+        opened.execute(progress, stop)
+    except Interrupted:
+        _record(run, opened, "stopped", started, clock, units=before.to_do - stage().plan().to_do)
+        raise
+    except Exception:
+        _record(run, opened, "failed", started, clock, units=0)
+        raise
+    after = stage().plan()
+    _record(run, opened, "done", started, clock, units=before.to_do - after.to_do)
+    progress.note(after.line())
+    return after
+
+
+def _run_process(run: Run, name: StageName, stop: ForwardingStop, *, quiet: bool) -> None:
+    arguments = [str(run.config_file), "--runs", str(run.folder.parent), *(["--quiet"] if quiet else [])]
+    code = stop.run(stage_command(name, arguments))
+    if code == 0:
+        return
+    if code in OUR_EXIT_CODES:
+        raise StageProcessError(code)
+    cause = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    hint = "; the machine may have run out of memory" if code == -signal.SIGKILL else ""
+    raise EngineError(f"the process of the stage {name} was ended by {cause}{hint}; run the same command to go on")
+
+
+def _record(run: Run, stage: Stage, outcome: str, started: str, clock: float, units: int) -> None:
+    seconds = time.monotonic() - clock
+    record = provenance.StageRecord(
+        stage=stage.name,
+        started=started,
+        ended=provenance.now(),
+        seconds=round(seconds, 3),
+        units=max(units, 0),
+        outcome=outcome,
+        command=tuple(sys.argv),
+        fingerprints=dict(stage.fingerprints()),
+        environment=provenance.environment(),
+    )
+    provenance.add_stage(run.folder, record)
+    log.info("%s %s: %d units in %.1f s", stage.name, outcome, record.units, seconds)
