@@ -95,6 +95,11 @@ def mark(
     )
 
 
+def number_spans(text: str) -> list[Span]:
+    """Where the numbers of a text lie, each with its sign; currency, units and the percent sign stay outside."""
+    return [(_signed(text, found.start()), found.end()) for found in _NUMBER.finditer(text)]
+
+
 def _rule(critical: CriticalRule | str) -> CriticalRule:
     if critical == "numbers":
         return Numbers()
@@ -125,7 +130,7 @@ def _steps(part: str, rule: StepRule) -> Iterator[Span]:
 def _critical(part: str, rule: CriticalRule) -> list[Span]:
     match rule:
         case Numbers():
-            return [(_signed(part, found.start()), found.end()) for found in _NUMBER.finditer(part)]
+            return number_spans(part)
         case Keywords(words=words):
             return _longest_first(chain.from_iterable(_keyword_spans(part, word) for word in words))
         case Regex(pattern=pattern):

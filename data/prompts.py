@@ -1,0 +1,187 @@
+"""The texts that teacher and student are given, and the form in which a rationale is kept.
+
+Enters: a question (and what a teacher wrote about it). Leaves: prompts for rationales, prompts and targets of the
+student's two tasks, and finished rationales that end in exactly one sentence with the answer. `prompts_version` names
+all of it, so that rationales made from other prompts are never taken for these.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+
+from data.answers import Statement, canonical_answer, choice_text, letters_of, plain_text, statements
+from data.errors import ConfigError, DataError
+from data.exemplars import EXEMPLARS
+from data.records import Question
+
+STOP_STRINGS: tuple[str, ...] = ("\n\n", "\nQ:")
+
+_INSTRUCTION = (
+    "Solve the problem step by step in a few short sentences. "
+    'End with one sentence of the form "The answer is …." that gives the answer and nothing else.'
+)
+_HINT = re.compile(r"\(The correct answer is [^\n]*?\.\)[ \t]*\n?")
+# Words that lead up to a statement of the answer and say nothing without it.
+_LEAD = re.compile(
+    r"(?:(?:(?<=\W)|^)(?:so|thus|therefore|hence|then|and|finally|in conclusion|(?:that|this|which) means|we get|"
+    r"that|the|my|our|final|correct|right)[,:]?\s+)+$",
+    re.IGNORECASE,
+)
+_OPENING_MARKS = re.compile(r"(?:\\[(\[]|[($*])+\s*$")
+_CLOSING_MARKS = re.compile(r"(?:\\[)\]]|[)$*.]|\s)+")
+
+
+def rationale_prompt(question: Question, *, shots: int, gold_shown: bool = False) -> str:
+    """The prompt after which a model without chat template writes its rationale.
+
+    Without shots it is the question and a line break, the very text that the student learns to continue. With
+    `gold_shown` every question, worked examples included, carries the line with its correct answer.
+    """
+    if shots == 0:
+        return (f"{hint(question)}\n" if gold_shown else "") + f"{question.text}\n"
+    blocks = [f"Q: {_asked(worked, gold_shown)}\nA: {_worked(worked)}" for worked in _exemplars(question, shots)]
+    return "\n\n".join([*blocks, f"Q: {_asked(question, gold_shown)}\nA:"])
+
+
+def rationale_messages(question: Question, *, shots: int, gold_shown: bool = False) -> list[dict[str, str]]:
+    """The same as a conversation, for models with a chat template: worked examples are earlier turns."""
+    messages = [{"role": "system", "content": _INSTRUCTION}]
+    for worked in _exemplars(question, shots):
+        messages.append({"role": "user", "content": _asked(worked, gold_shown)})
+        messages.append({"role": "assistant", "content": _worked(worked)})
+    return [*messages, {"role": "user", "content": _asked(question, gold_shown)}]
+
+
+def hint(question: Question) -> str:
+    """The line that shows a teacher the gold answer: "(The correct answer is 42.)"."""
+    return f"(The correct answer is {predict_target(question).removesuffix('.')}.)"
+
+
+def prompts_version() -> str:
+    """Hash over everything that this module can render, which covers templates and worked examples alike."""
+    texts: list[object] = [STOP_STRINGS, predict_prompt("…"), explain_prompt("…")]
+    for worked in (exemplars[0] for exemplars in EXEMPLARS.values()):
+        for gold_shown in (False, True):
+            every = len(EXEMPLARS[worked.answer_kind])
+            texts += [rationale_prompt(worked, shots=shots, gold_shown=gold_shown) for shots in (0, every)]
+            texts.append(rationale_messages(worked, shots=every, gold_shown=gold_shown))
+    return hashlib.sha256(json.dumps(texts, ensure_ascii=False).encode()).hexdigest()
+
+
+def predict_prompt(text: str) -> str:
+    """What precedes the student's bare answer."""
+    return f"predict: {text}\n"
+
+
+def explain_prompt(text: str) -> str:
+    """What precedes the student's rationale."""
+    return f"explain: {text}\n"
+
+
+def predict_target(question: Question) -> str:
+    """What the student learns to answer at once: "42", "(B) populated areas", "yes"."""
+    if question.answer is None:
+        raise DataError(
+            f"{question.dataset}: question {question.id!r} has no gold answer, so nothing can be learned from it"
+        )
+    return _written(question, question.answer)
+
+
+def answer_sentence(question: Question, answer: str) -> str:
+    """The sentence in which every rationale ends: "The answer is 42.", "The answer is (B) populated areas."."""
+    return f"The answer is {_written(question, answer).removesuffix('.')}."
+
+
+def finish_rationale(output: str, question: Question, answer: str) -> str:
+    """Clean what a model wrote and end it in exactly one `answer_sentence`.
+
+    Taken out are further questions that the model asked itself, a copied line with the gold answer, and every clause
+    that only states an answer ("So the final answer is 42.", "#### 42", "Answer: (B)"); a clause with a reason in it
+    stays. An output that is nothing but an answer leaves the sentence alone.
+    """
+    sentence = answer_sentence(question, answer)
+    text = _HINT.sub("", plain_text(output)).strip().removeprefix("A:")
+    for letter in letters_of(question.choices):
+        text = text.replace(answer_sentence(question, letter), "The answer is.")
+    while (bare := _bare_statement(text, question)) is not None:
+        text = _without(text, bare)
+    text = re.sub(r"[ \t]*\n\s*", "\n", text).strip()
+    if not text or canonical_answer(text, question.answer_kind, question.choices) == answer:
+        return sentence
+    return f"{_closed(text)} {sentence}"
+
+
+def _written(question: Question, answer: str) -> str:
+    return choice_text(question, answer) if question.answer_kind == "choice" else answer
+
+
+def _asked(question: Question, gold_shown: bool) -> str:
+    return f"{question.text}\n{hint(question)}" if gold_shown else question.text
+
+
+def _worked(exemplar: Question) -> str:
+    return f"{exemplar.reference} {answer_sentence(exemplar, exemplar.answer or '')}"
+
+
+def _exemplars(question: Question, shots: int) -> Sequence[Question]:
+    available = EXEMPLARS[question.answer_kind]
+    if shots > len(available):
+        raise ConfigError(
+            f"rationales.shots: there are {len(available)} worked examples for {question.answer_kind} questions "
+            f"such as those of {question.dataset}, found {shots}"
+        )
+    return available[:shots]
+
+
+def _bare_statement(text: str, question: Question) -> tuple[int, int] | None:
+    """Where the last clause lies that states an answer and nothing else, its leading words included."""
+    for statement in reversed(list(statements(text))):
+        if not _is_bare(statement.text, question):
+            continue
+        start = _clause_start(text, statement)
+        before = text[:start].rstrip()
+        at_border = not before or before[-1] in '.!?:)"”' or "\n" in text[len(before) : start]
+        if at_border or question.answer_kind == "number":
+            ending = _CLOSING_MARKS.match(text, statement.end)
+            return start, ending.end() if ending else statement.end
+    return None
+
+
+def _clause_start(text: str, statement: Statement) -> int:
+    """Where the words begin that only lead up to the statement."""
+    start = len(_OPENING_MARKS.sub("", text[: statement.start]))
+    lead = _LEAD.search(text[:start])
+    start = lead.start() if lead else start
+    return len(_OPENING_MARKS.sub("", text[:start]))
+
+
+def _is_bare(stated: str, question: Question) -> bool:
+    """Whether the words of a statement are an answer without anything else but a unit."""
+    if not re.search(r"\w", stated):
+        return True
+    match question.answer_kind:
+        case "number":
+            return re.fullmatch(r"[\W\d]*\d[\W\d]*(?:[^\W\d]+[^\w]*){0,3}", stated) is not None
+        case "choice":
+            without_letter = re.sub(r"^\W*[A-Za-z]\)?(?:\W+|$)", "", stated)
+            return not without_letter or any(
+                canonical_answer(words, "choice", question.choices) for words in (stated, without_letter)
+            )
+        case "boolean":
+            return re.fullmatch(r"\W*(?:yes|no|true|false)\W*", stated, re.IGNORECASE) is not None
+        case _:
+            return canonical_answer(stated, "text") == question.answer
+
+
+def _without(text: str, span: tuple[int, int]) -> str:
+    """The text without a clause; the sentences around it stay apart."""
+    before, after = text[: span[0]], text[span[1] :]
+    border = "\n" if "\n" in before[len(before.rstrip()) :] + text[span[0] : span[1]] else " "
+    return (_closed(before.rstrip()) + border + after.lstrip()) if before.strip(" ,;\n") else after.lstrip()
+
+
+def _closed(text: str) -> str:
+    """The text with a full stop if its last sentence has no ending, so that the next one is a step of its own."""
+    whole = text.rstrip(",; ")
+    return whole if re.search(r"(?:[.!?][)\]\"'”’]+|[^\w)\]%$€£\"'”’])$", whole) else f"{whole}."
