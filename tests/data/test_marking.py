@@ -1,0 +1,254 @@
+"""Steps and critical words against examples worked out by hand, then properties that hold for any text."""
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data.errors import ConfigError
+from data.marking import CriticalRule, Keywords, Numbers, Regex, StepRule, mark
+from data.records import Marked
+
+TEXTS = st.text(alphabet=st.sampled_from(list("ab .?!\n\t\r\"')-+$%/,=x1230½—")), max_size=60)
+RULES: list[StepRule] = ["periods", "sentences", "lines"]
+
+
+def steps(question: str, rationale: str = "", rule: StepRule = "periods") -> list[str]:
+    marked = mark(question, rationale, steps=rule)
+    return [marked.text[start:end] for start, end in marked.step_spans]
+
+
+def words(text: str, critical: CriticalRule = Numbers(), question: str = "") -> list[str]:  # noqa: B008
+    marked = mark(question, text, critical=critical)
+    return [marked.text[start:end] for start, end in marked.critical_spans]
+
+
+def test_text_is_question_line_break_rationale() -> None:
+    marked = mark("How many?", "Three.")
+    assert marked.text == "How many?\nThree."
+    assert marked.text[marked.rationale_start :] == "Three."
+
+
+def test_periods_cut_question_and_rationale() -> None:
+    found = steps("Tom has 3 apples. How many are left?", "He ate 1. 3 - 1 = 2. The answer is 2.")
+    assert found == ["Tom has 3 apples.", "How many are left?", "He ate 1.", "3 - 1 = 2.", "The answer is 2."]
+
+
+def test_spans_of_a_small_text_are_these_numbers() -> None:
+    marked = mark("I have 3.", "So 3.")
+    assert marked.step_spans == ((0, 9), (10, 15))
+    assert marked.critical_spans == ((7, 8), (13, 14))
+
+
+@pytest.mark.parametrize("number", ["3.5", "1,000.50", "$.75", "-0.5"])
+def test_a_point_inside_a_number_is_no_cut(number: str) -> None:
+    assert steps(f"It costs {number} now. Really.") == [f"It costs {number} now.", "Really."]
+
+
+def test_a_period_after_a_number_is_a_cut() -> None:
+    assert steps("3 + 4 = 7.Then he left.") == ["3 + 4 = 7.", "Then he left."]
+
+
+def test_a_period_between_word_and_digit_is_a_cut() -> None:
+    assert steps("He left.5 remain.") == ["He left.", "5 remain."]
+
+
+def test_several_dots_are_one_cut() -> None:
+    assert steps("Well... yes. And.. so") == ["Well...", "yes.", "And..", "so"]
+
+
+def test_closing_marks_stay_with_their_sentence() -> None:
+    assert steps('She said "no." He left (at 5.) Bye') == ['She said "no."', "He left (at 5.)", "Bye"]
+
+
+def test_an_unpunctuated_question_does_not_run_into_the_rationale() -> None:
+    assert steps("How many", "Two of them") == ["How many", "Two of them"]
+
+
+def test_question_marks_cut_sentences_but_not_periods() -> None:
+    text = "Who? Me!? Yes at 3.5."
+    assert steps(text, rule="sentences") == ["Who?", "Me!?", "Yes at 3.5."]
+    assert steps(text) == [text]
+
+
+def test_line_ends_cut_sentences_and_lines() -> None:
+    text = "One\nTwo. Three\r\n\n Four"
+    assert steps(text, rule="sentences") == ["One", "Two.", "Three", "Four"]
+    assert steps(text, rule="lines") == ["One", "Two. Three", "Four"]
+    assert steps(text, rule="periods") == ["One\nTwo.", "Three\r\n\n Four"]
+
+
+def test_empty_parts_have_no_steps() -> None:
+    assert steps("", "") == []
+    assert steps(" \n", "Yes.") == ["Yes."]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("42 and 7.", ["42", "7"]),
+        ("1,000 and 1,234,567.89 and 3.5", ["1,000", "1,234,567.89", "3.5"]),
+        ("1,2,3 and 10,20", ["1", "2", "3", "10", "20"]),
+        ("3/4 of it, 1/2.", ["3/4", "1/2"]),
+        ("1/2/2020", ["1", "2", "2020"]),
+        ("45% of $5 and € 6.20", ["45", "5", "6.20"]),
+        ("US$5, 5kg, 3rd, 5-year", ["5", "5", "3", "5"]),
+        ("H2O, B12 and COVID19", []),
+        ("2x3 = 6, 2 x 3 = 6, 2*3=6", ["2", "3", "6"] * 3),
+        (".5 of 0.5", [".5", "0.5"]),
+        ("½ and 1½", ["½", "1", "½"]),
+        ("version 1.2.3", ["1.2", "3"]),
+        ("at 3:30", ["3", "30"]),
+        ("no digits, only seven", []),
+    ],
+)
+def test_numbers_are_found_whole(text: str, expected: list[str]) -> None:
+    assert words(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("-3 degrees", ["-3"]),
+        ("it is -3", ["-3"]),
+        ("x = -4, (-2), $-5, 4*-3", ["-4", "-2", "-5", "4", "-3"]),
+        ("−7 and +2", ["−7", "+2"]),
+        ("8-3 = 5", ["8", "3", "5"]),
+        ("8 - 3 = 5", ["8", "3", "5"]),
+        ("8 -3 and 8  -3", ["8", "3", "8", "3"]),
+        ("8 - -3", ["8", "-3"]),
+        ("pages 10-20 and 10–20", ["10", "20", "10", "20"]),
+        ("mid-90s, (2) -3, 5% -3, --3", ["90", "2", "3", "5", "3", "3"]),
+        ("7\n-3", ["7", "-3"]),
+    ],
+)
+def test_a_minus_is_a_sign_only_where_nothing_stands_to_subtract_from(text: str, expected: list[str]) -> None:
+    assert words(text) == expected
+
+
+def test_numbers_of_question_and_rationale_are_both_critical() -> None:
+    assert words("3 + 4 = 7.", question="Tom has 3. Ann has 4.") == ["3", "4", "3", "4", "7"]
+
+
+def test_critical_by_name_is_numbers() -> None:
+    assert mark("a 1", "b 2", critical="numbers") == mark("a 1", "b 2", critical=Numbers())
+
+
+def test_keywords_are_whole_words_in_any_case() -> None:
+    assert words("The Bank, a riverbank, banks; BANK", Keywords(("bank",))) == ["Bank", "banks", "BANK"]
+
+
+@pytest.mark.parametrize(
+    ("keyword", "text"),
+    [("library", "libraries"), ("box", "boxes"), ("populated areas", "populated area"), ("new york", "New\n York")],
+)
+def test_keywords_take_a_simple_plural_and_any_space(keyword: str, text: str) -> None:
+    assert words(f"some {text} here", Keywords((keyword,))) == [text]
+
+
+def test_a_keyword_that_ends_in_ss_keeps_it() -> None:
+    assert words("glas and glass", Keywords(("glass",))) == ["glass"]
+
+
+def test_the_longest_keyword_wins() -> None:
+    keywords = Keywords(("store", "big department", "department store", "departments"))
+    assert words("a big department store and a store", keywords) == ["department store", "store"]
+
+
+def test_keywords_with_marks_are_taken_literally() -> None:
+    assert words("the u.s. is u+s", Keywords(("u.s",))) == ["u.s"]
+
+
+def test_empty_keywords_find_nothing() -> None:
+    assert words("some words", Keywords(("", " "))) == []
+
+
+def test_keywords_do_not_reach_over_the_border() -> None:
+    assert words("york", Keywords(("new york",)), question="new") == []
+
+
+def test_regex_matches_are_critical_and_empty_ones_are_not() -> None:
+    assert words("aab b", Regex(r"a*")) == ["aa"]
+    assert words("cat, dog", Regex(r"\w+")) == ["cat", "dog"]
+
+
+def test_a_broken_regex_is_a_configuration_error() -> None:
+    with pytest.raises(ConfigError, match=r"attention\.pattern.*\(open"):
+        Regex("(open")
+
+
+def test_unknown_rules_are_configuration_errors() -> None:
+    with pytest.raises(ConfigError, match="'words'"):
+        mark("q", "r", steps="words")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="'keywords'"):
+        mark("q", "r", critical="keywords")  # type: ignore[arg-type]
+
+
+@given(TEXTS, TEXTS, st.sampled_from(RULES))
+def test_steps_are_ordered_disjoint_trimmed_and_stay_on_their_side(
+    question: str, rationale: str, rule: StepRule
+) -> None:
+    marked = mark(question, rationale, steps=rule)
+    assert_ordered(marked.step_spans, marked)
+    for start, end in marked.step_spans:
+        assert marked.text[start:end] == marked.text[start:end].strip()
+
+
+@given(TEXTS, TEXTS, st.sampled_from(RULES))
+def test_every_visible_character_lies_in_exactly_one_step(question: str, rationale: str, rule: StepRule) -> None:
+    marked = mark(question, rationale, steps=rule)
+    covered = [sum(start <= place < end for start, end in marked.step_spans) for place in range(len(marked.text))]
+    assert all(count == 1 for count, character in zip(covered, marked.text, strict=True) if not character.isspace())
+    assert max(covered, default=0) <= 1
+
+
+@given(TEXTS, TEXTS, st.sampled_from([Numbers(), Keywords(("a", "ab a", "b")), Regex("[ab.]*")]))
+def test_critical_words_are_ordered_disjoint_and_stay_on_their_side(
+    question: str, rationale: str, critical: CriticalRule
+) -> None:
+    marked = mark(question, rationale, critical=critical)
+    assert_ordered(marked.critical_spans, marked)
+
+
+@given(TEXTS)
+def test_every_digit_that_follows_no_letter_is_in_a_number(text: str) -> None:
+    found = {place for start, end in mark("", text).critical_spans for place in range(start - 1, end - 1)}
+    for digits in re.finditer(r"(?<![\w½])[0-9]+", text):
+        assert set(range(*digits.span())) <= found
+
+
+@given(TEXTS)
+def test_periods_cut_as_a_slow_scan_does(text: str) -> None:
+    assert steps(text, "", "periods") == scanned_steps(text)
+
+
+def scanned_steps(text: str) -> list[str]:
+    """The rule `periods` once more, character by character."""
+    pieces, piece, place = [], "", 0
+    while place < len(text):
+        piece += text[place]
+        place += 1
+        if piece[-1] == "." and not is_point(text, place - 1):
+            while place < len(text) and text[place] == "." and not is_point(text, place):
+                piece += text[place]
+                place += 1
+            while place < len(text) and text[place] in "\"'”’)]":
+                piece += text[place]
+                place += 1
+            pieces.append(piece)
+            piece = ""
+    return [piece.strip() for piece in [*pieces, piece] if piece.strip()]
+
+
+def is_point(text: str, place: int) -> bool:
+    before, after = text[place - 1 : place] if place else "", text[place + 1 : place + 2]
+    return after in tuple("0123456789") and not before.isalpha() and before not in tuple(")]\"'”’")
+
+
+def assert_ordered(spans: tuple[tuple[int, int], ...], marked: Marked) -> None:
+    last = 0
+    for start, end in spans:
+        assert last <= start < end <= len(marked.text)
+        assert end <= len(marked.question) or start >= marked.rationale_start
+        last = end
