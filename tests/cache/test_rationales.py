@@ -137,7 +137,7 @@ text = st.text(st.characters(exclude_categories=["Cs"]))
 
 
 @given(st.lists(st.tuples(text, text, st.sampled_from(PREFERENCE)), min_size=1, max_size=5))
-@hypothesis_settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis_settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_text_comes_back_as_it_was(tmp_path_factory, rows):
     space = Space.open_or_create(tmp_path_factory.mktemp("store"), "rationales", "teacher", {"schema": 1})
     attempts = [

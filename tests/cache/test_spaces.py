@@ -86,6 +86,39 @@ def test_a_part_without_commit_is_not_served(space):
     assert len(describe(space).uncommitted_parts) == 1
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="no /proc to tell which file is synced")
+def test_everything_is_on_disk_before_the_commit_appears_and_the_commit_before_it_returns(tmp_path, monkeypatch):
+    space = make_space(tmp_path)
+    part = space.new_part()
+    (part / "inner").mkdir()
+    (part / "inner" / "text").write_text("abc")
+    happened = []
+    fsync, link = os.fsync, os.link
+
+    def logged_fsync(descriptor):
+        happened.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+        fsync(descriptor)
+
+    def logged_link(source, target):
+        happened.append("link")
+        link(source, target)
+
+    monkeypatch.setattr(os, "fsync", logged_fsync)
+    monkeypatch.setattr(os, "link", logged_link)
+    space.commit(part, counts={"records": 1})
+    temporary = happened[4]
+    assert happened == [
+        part / "inner" / "text",
+        part / "inner",
+        part,
+        part.parent,
+        temporary,
+        "link",
+        space.path / "commits",
+    ]
+    assert temporary.suffix == ".tmp"
+
+
 def test_no_temporary_file_stays(space):
     commit_text(space, "abc")
     assert sorted(path.name for path in space.path.iterdir()) == ["commits", "parts", "spec.json"]
