@@ -20,6 +20,7 @@ from cache.fingerprints import JSON
 from cache.keys import record_key
 from cache.layout import KEY_BYTES, MAX_RECORDS, TEXT_END, Array, write_arrays
 from cache.spaces import Space
+from data.errors import DataError, ModelError
 from data.records import Marked
 
 COUNT_LIMIT = np.iinfo(np.int16).max
@@ -47,7 +48,8 @@ class AttentionWriter:
     def append(self, blocks: Sequence[AttentionBlock], dropped: Mapping[str, str] | None = None) -> Commit:
         """Commit blocks as one part, and with them why other records were dropped (key to reason).
 
-        A record given twice is stored once. Raises `ValueError` for a block that does not fit its record or float16.
+        A record given twice is stored once. Raises `ValueError` for a block that does not fit its record, `ModelError` for
+        values that are not finite in float16.
         """
         once = list({block.key: block for block in reversed(blocks)}.values())[::-1]
         if not once:
@@ -113,8 +115,9 @@ def _cells(block: AttentionBlock) -> npt.NDArray[np.float16]:
         cells = np.moveaxis(block.attention, 0, -1).reshape(-1, len(block.attention)).astype(np.float16)
     if not np.isfinite(cells).all():
         largest = np.abs(block.attention).max()
-        raise ValueError(
-            f"record {block.key}: attention of {largest} cannot be stored, float16 ends at {np.finfo(np.float16).max}"
+        raise ModelError(
+            f"record {block.key}: attention of {largest} cannot be stored, float16 ends at {np.finfo(np.float16).max}; "
+            "a teacher that gives such values may need `teacher.dtype: float32`"
         )
     return cells
 
@@ -123,4 +126,4 @@ def _texts(block: AttentionBlock) -> bytes:
     try:
         return b"".join(text.encode() + TEXT_END for text in (block.marked.question, block.marked.rationale))
     except UnicodeEncodeError as error:
-        raise ValueError(f"record {block.key}: a text is no Unicode ({error})") from error
+        raise DataError(f"record {block.key}: a text is no Unicode ({error})") from error
