@@ -1,0 +1,146 @@
+"""One training step: labels, batches and the total loss against its parts computed apart."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from data.marking import mark
+from data.records import Question, Rationale
+from stages.attention import stepwise_attention
+from stages.distillation import IGNORED, DistillationModel, TrainingCollator, training_record, value_width
+from stages.examples import Example
+from stages.losses import attention_loss
+from stages.mixture import mix_layers
+from stages.settings import ObjectiveSettings
+from stages.targets import Target, mixed_targets
+from tests.fakes import tiny_model_folder, tiny_tokenizer
+
+TEXTS = [
+    ("Tom has 3 apples. Ann gives him 4. How many?", "3 + 4 = 7. The answer is 7.", "7"),
+    ("Is 12 more than 10? By how many?", "12 - 10 = 2. The answer is 2.", "2"),
+]
+
+
+def example(text: str, rationale: str, answer: str) -> Example:
+    question = Question(id=text, dataset="test", text=text, answer=answer, answer_kind="number")
+    return Example(
+        rationale=Rationale(question=question, text=rationale, answer=answer, phase="plain"),
+        marked=mark(text, rationale),
+        key=text,
+    )
+
+
+EXAMPLES = [example(*texts) for texts in TEXTS]
+
+
+@pytest.fixture
+def student(tmp_path: Path):
+    return AutoModelForCausalLM.from_pretrained(tiny_model_folder(tmp_path, "llama"))
+
+
+def written(tokenizer, text) -> str:
+    return tokenizer.decode(text.labels[text.labels != IGNORED])
+
+
+def test_each_task_is_learned_on_its_own_part_of_the_text():
+    tokenizer = tiny_tokenizer(adds_begin=True)
+    record = training_record(tokenizer, EXAMPLES[0], None)
+    assert written(tokenizer, record.predict) == "7" + tokenizer.eos_token
+    assert written(tokenizer, record.explain) == TEXTS[0][1] + tokenizer.eos_token
+    asked = tokenizer.decode(record.predict.ids[record.predict.labels == IGNORED])
+    assert asked == f"{tokenizer.bos_token}predict: {TEXTS[0][0]}\n"
+    assert record.length == len(record.explain.ids)
+
+
+def test_what_is_asked_in_training_is_what_generation_starts_from():
+    tokenizer = tiny_tokenizer(adds_begin=True)
+    record = training_record(tokenizer, EXAMPLES[0], None)
+    prompt = tokenizer(f"explain: {TEXTS[0][0]}\n")["input_ids"]
+    assert record.explain.ids[: len(prompt)].tolist() == prompt
+    assert (record.explain.labels[: len(prompt)] == IGNORED).all()
+
+
+def test_batches_are_padded_where_nothing_looks():
+    tokenizer = tiny_tokenizer()
+    records = [
+        training_record(tokenizer, one, Target(attention=np.ones((2, 3), np.float32), layer_weights=np.ones(1)))
+        for one in EXAMPLES
+    ]
+    batch = TrainingCollator(pad=tokenizer.pad_token_id)(records)
+    short = len(records[1].explain.ids)
+    assert batch["explain_ids"][1, short:].eq(tokenizer.pad_token_id).all()
+    assert batch["explain_labels"][1, short:].eq(IGNORED).all()
+    assert batch["token_mask"].sum(dim=1).tolist() == [len(one.located.ids) for one in records]
+    assert batch["step_mask"].sum(dim=1).tolist() == [len(one.marked.step_spans) for one in EXAMPLES]
+    assert batch["word_mask"].sum(dim=1).tolist() == [len(one.marked.critical_spans) for one in EXAMPLES]
+
+
+def full_batch(student, examples) -> dict[str, torch.Tensor]:
+    tokenizer = tiny_tokenizer()
+    blocks = stepwise_attention(student, tokenizer, [one.marked for one in examples])
+    targets = mixed_targets([block * 0.5 for block in blocks], tau=0.1)
+    records = [training_record(tokenizer, one, target) for one, target in zip(examples, targets, strict=True)]
+    return TrainingCollator(pad=tokenizer.pad_token_id)(records)
+
+
+def test_total_loss_is_the_weighted_sum_of_its_parts(student):
+    batch = full_batch(student, EXAMPLES)
+    model = DistillationModel(student, ObjectiveSettings(alpha=0.3, beta=2.0))
+    out = model(**batch)
+    torch.testing.assert_close(out["loss"], 0.3 * out["L_pre"] + 0.7 * out["L_exp"] + 2.0 * out["L_att"])
+    plain = student(input_ids=batch["explain_ids"], labels=batch["explain_labels"]).loss
+    torch.testing.assert_close(out["L_exp"], plain)
+
+
+def test_attention_loss_of_a_step_equals_one_computed_from_eager_attention(student):
+    batch = full_batch(student, EXAMPLES)
+    out = DistillationModel(student, ObjectiveSettings())(**batch)
+    student.set_attn_implementation("eager")
+    matrices = torch.stack(student(input_ids=batch["explain_ids"], output_attentions=True).attentions, dim=1).mean(
+        dim=2
+    )
+    pooled = batch["steps_BST"][:, None] @ matrices @ batch["words_BTK"][:, None]
+    even = mix_layers(pooled, torch.full((2, 2), 0.5))  # the router starts with even weights
+    expected = attention_loss(batch["target_BSK"], even, batch["step_mask"], batch["word_mask"])
+    torch.testing.assert_close(out["L_att"], expected, atol=1e-6, rtol=1e-4)
+    assert out["L_att"] > 0
+
+
+def test_dss_is_molsaki_without_its_attention_loss(student):
+    batch = full_batch(student, EXAMPLES)
+    dss = DistillationModel(student, ObjectiveSettings(name="dss"))
+    plain = {name: batch[name] for name in ("predict_ids", "predict_labels", "explain_ids", "explain_labels")}
+    one = dss(**plain)
+    other = DistillationModel(student, ObjectiveSettings(beta=0.0))(**batch)
+    assert dss.router is None
+    torch.testing.assert_close(one["loss"], other["loss"])
+
+
+def test_the_attention_loss_reaches_student_and_router(student):
+    model = DistillationModel(student, ObjectiveSettings())
+    batch = full_batch(student, EXAMPLES)
+    for _ in range(2):
+        model.zero_grad()
+        model(**batch)["L_att"].backward()
+    assert model.router is not None
+    assert model.router.score.weight.grad.abs().sum() > 0
+    gradient = student.model.layers[0].self_attn.q_proj.weight.grad
+    assert gradient.abs().sum() > 0
+
+
+@pytest.mark.parametrize(("architecture", "width"), [("llama", 16), ("gpt2", 32)])
+def test_width_of_value_states_follows_the_key_value_heads(architecture: str, width: int, tmp_path: Path):
+    folder = tiny_model_folder(tmp_path, architecture, hidden=32, heads=4, kv_heads=2)
+    assert value_width(AutoModelForCausalLM.from_pretrained(folder).config) == width
+
+
+def test_targets_are_the_teachers_layers_mixed_by_their_weights():
+    block = np.zeros((2, 1, 2), np.float16)
+    block[0, 0] = [0, 1]
+    (target,) = mixed_targets([block], tau=1.0)
+    weight = np.exp(1) / (np.exp(1) + 1)
+    np.testing.assert_allclose(target.layer_weights, [weight, 1 - weight], rtol=1e-6)
+    np.testing.assert_allclose(target.attention, [[0, weight]], rtol=1e-6)
