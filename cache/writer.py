@@ -48,8 +48,8 @@ class AttentionWriter:
     def append(self, blocks: Sequence[AttentionBlock], dropped: Mapping[str, str] | None = None) -> Commit:
         """Commit blocks as one part, and with them why other records were dropped (key to reason).
 
-        A record given twice is stored once. Raises `ValueError` for a block that does not fit its record, `ModelError` for
-        values that are not finite in float16.
+        A record given twice is stored once. Raises `ValueError` for a block that does not fit its record, and
+        `ModelError` for values that are not finite in float16.
         """
         once = list({block.key: block for block in reversed(blocks)}.values())[::-1]
         if not once:
