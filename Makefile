@@ -1,0 +1,51 @@
+# Everything that people and CI run. `make setup` creates .venv; every other target makes sure of it first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+KIND := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
+INSTALLED := $(VENV)/.installed-$(KIND)
+ROOMS := cache data pipeline stages
+TESTS ?= tests
+SEEDS ?= 3
+
+.PHONY: help setup demo test lint types check bench lock clean
+
+help:  ## Say what there is
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+
+setup: $(INSTALLED)  ## Create .venv with the pinned packages for this machine
+
+$(INSTALLED): requirements/$(KIND).txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo "error: Python 3.11 or newer is needed, $(PYTHON) is older: make PYTHON=python3.12 …"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet torch==2.13.0
+	$(BIN)/python -m pip install --quiet --no-deps -r requirements/$(KIND).txt
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	@touch $@
+
+demo: setup  ## Run the whole pipeline on made-up word problems (SEEDS=10 for a narrow interval)
+	$(BIN)/molsaki demo --out demo --seeds $(SEEDS)
+
+test: setup  ## Run all tests (TESTS=tests/data for some)
+	$(BIN)/python -m pytest $(TESTS)
+
+lint: setup  ## Check style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup  ## Check types
+	$(BIN)/mypy
+
+check: lint types test  ## Everything that CI checks
+
+lock:  ## Write requirements/*.txt anew (needs uv)
+	uv pip compile --universal --python-version 3.11 --no-annotate --no-header --no-emit-index-url --no-emit-find-links \
+	    --override requirements/cpu-overrides.txt requirements/direct.in requirements/cpu.in \
+	    | grep -vE '^(torch|torchvision|torchaudio|torchcodec|triton|nvidia-[a-z0-9-]+|cuda-[a-z]+)==' \
+	    > requirements/cpu.txt
+	uv pip compile --universal --python-version 3.11 --no-annotate --no-header --no-emit-index-url --no-emit-find-links \
+	    requirements/direct.in requirements/gpu.in > requirements/gpu.txt
+
+clean:  ## Remove .venv and caches of tools
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
