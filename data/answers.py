@@ -56,6 +56,8 @@ class Statement:
     """Where its sentence or line ends."""
     text: str
     """The answer as it is written there."""
+    line: str
+    """The same up to the end of the line, for answers that hold a period."""
 
 
 def parse_answer(output: str, question: Question) -> str | None:
@@ -66,7 +68,7 @@ def parse_answer(output: str, question: Question) -> str | None:
     names; for yes and no the last sentence that begins or ends with one of them; for text the last line.
     """
     text = plain_text(output)
-    stated = [_read(statement.text, question) for statement in statements(text)]
+    stated = [_read(statement, question) for statement in statements(text)]
     answers = [answer for answer in stated if answer is not None]
     if answers:
         return answers[-1]
@@ -142,7 +144,8 @@ def statements(text: str) -> Iterator[Statement]:
         ending = _SENTENCE_END.search(text, answer_start)
         end = box.end() if box else ending.end() if ending else len(text)
         body = box.group(1) if box else text[answer_start:end]
-        yield Statement(start=start, answer_start=answer_start, end=end, text=body.strip())
+        line = text[answer_start:].partition("\n")[0]
+        yield Statement(start=start, answer_start=answer_start, end=end, text=body.strip(), line=line.strip())
 
 
 def number_value(text: str) -> Fraction | None:
@@ -168,17 +171,17 @@ def number_text(value: Fraction) -> str:
     return ("-" if value < 0 else "") + whole + ("." + part if part else "")
 
 
-def _read(stated: str, question: Question) -> str | None:
+def _read(statement: Statement, question: Question) -> str | None:
     """The answer in the words that state it."""
     match question.answer_kind:
         case "number":
-            return _read_number(stated)
+            return _read_number(statement.text)
         case "choice":
-            return _read_choice(stated, question)
+            return canonical_choice(statement.line, question) or _read_choice(statement.text, question)
         case "boolean":
-            return _read_yes_no(stated)
+            return _read_yes_no(statement.text)
         case _:
-            return canonical_answer(stated, "text")
+            return canonical_answer(statement.text, "text")
 
 
 def _unstated(text: str, question: Question) -> str | None:

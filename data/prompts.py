@@ -104,10 +104,10 @@ def finish_rationale(output: str, question: Question, answer: str) -> str:
     text = _HINT.sub("", plain_text(output)).strip().removeprefix("A:")
     for letter in letters_of(question.choices):
         text = text.replace(answer_sentence(question, letter), "The answer is.")
-    while (bare := _bare_statement(text, question)) is not None:
+    while (bare := _bare_statement(text, question) or _literally(sentence, text)) is not None:
         text = _without(text, bare)
     text = re.sub(r"[ \t]*\n\s*", "\n", text).strip()
-    if not text or canonical_answer(text, question.answer_kind, question.choices) == answer:
+    if not re.search(r"\w", text) or canonical_answer(text, question.answer_kind, question.choices) == answer:
         return sentence
     return f"{_closed(text)} {sentence}"
 
@@ -148,6 +148,12 @@ def _bare_statement(text: str, question: Question) -> tuple[int, int] | None:
     return None
 
 
+def _literally(sentence: str, text: str) -> tuple[int, int] | None:
+    """Where the sentence lies word for word in the midst of another one; "42." is not found in "42.5"."""
+    found = re.search(re.escape(sentence) + r"(?!\d)", text)
+    return found.span() if found else None
+
+
 def _clause_start(text: str, statement: Statement) -> int:
     """Where the words begin that only lead up to the statement."""
     start = len(_OPENING_MARKS.sub("", text[: statement.start]))
@@ -183,5 +189,5 @@ def _without(text: str, span: tuple[int, int]) -> str:
 
 def _closed(text: str) -> str:
     """The text with a full stop if its last sentence has no ending, so that the next one is a step of its own."""
-    whole = text.rstrip(",; ")
+    whole = text.rstrip(",;([*\\ \n")
     return whole if re.search(r"(?:[.!?][)\]\"'”’]+|[^\w)\]%$€£\"'”’])$", whole) else f"{whole}."

@@ -1,0 +1,180 @@
+"""Prompts, targets and finished rationales, to the letter."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data import exemplars, prompts
+from data.answers import parse_answer, with_choices
+from data.errors import ConfigError, DataError
+from data.exemplars import EXEMPLARS
+from data.prompts import (
+    answer_sentence,
+    explain_prompt,
+    finish_rationale,
+    hint,
+    predict_prompt,
+    predict_target,
+    prompts_version,
+    rationale_messages,
+    rationale_prompt,
+)
+from data.records import Question
+
+NUMBER = Question(id="1", dataset="test", text="T has 40 and 2. How many?", answer="42", answer_kind="number")
+BOOLEAN = Question(id="2", dataset="test", text="Is it?", answer="yes", answer_kind="boolean")
+TEXT = Question(id="4", dataset="test", text="Where?", answer="Washington D.C", answer_kind="text")
+PLACES = ("race track", "populated areas", "st. louis", "u.s.")
+CHOICE = Question(
+    id="3",
+    dataset="test",
+    text=with_choices("Where?", PLACES),
+    answer="B",
+    answer_kind="choice",
+    choices=PLACES,
+)
+KINDS = [NUMBER, CHOICE, BOOLEAN, TEXT]
+
+
+def test_without_shots_the_prompt_is_the_question_and_a_line_break() -> None:
+    assert rationale_prompt(NUMBER, shots=0) == "T has 40 and 2. How many?\n"
+    assert (
+        rationale_prompt(NUMBER, shots=0, gold_shown=True) == "(The correct answer is 42.)\nT has 40 and 2. How many?\n"
+    )
+
+
+@pytest.mark.parametrize("question", KINDS)
+@pytest.mark.parametrize("gold_shown", [False, True])
+def test_shots_come_as_blocks_before_the_open_question(question: Question, gold_shown: bool) -> None:
+    *blocks, last = rationale_prompt(question, shots=4, gold_shown=gold_shown).split("\n\n")
+    assert len(blocks) == 4
+    assert last == f"Q: {question.text}\n{hint(question) + chr(10) if gold_shown else ''}A:"
+    for block, exemplar in zip(blocks, EXEMPLARS[question.answer_kind], strict=False):
+        assert block.startswith(f"Q: {exemplar.text}\n")
+        assert block.endswith(answer_sentence(exemplar, exemplar.answer or ""))
+        assert (hint(exemplar) in block) is gold_shown
+
+
+def test_messages_alternate_and_end_with_the_question() -> None:
+    messages = rationale_messages(CHOICE, shots=2)
+    assert [message["role"] for message in messages] == ["system", "user", "assistant", "user", "assistant", "user"]
+    assert messages[-1]["content"] == CHOICE.text
+    assert rationale_messages(CHOICE, shots=0, gold_shown=True)[-1]["content"] == f"{CHOICE.text}\n{hint(CHOICE)}"
+
+
+def test_more_shots_than_exemplars_is_a_configuration_error() -> None:
+    with pytest.raises(ConfigError, match=r"rationales\.shots: there are 8 .* found 9"):
+        rationale_prompt(NUMBER, shots=9)
+
+
+@pytest.mark.parametrize("kind", list(EXEMPLARS))
+def test_there_are_four_exemplars_of_each_kind_and_their_answers_are_read_back(kind: str) -> None:
+    worked = EXEMPLARS[kind]  # type: ignore[index]
+    assert len(worked) >= 4
+    for exemplar in worked:
+        finished = finish_rationale(exemplar.reference or "", exemplar, exemplar.answer or "")
+        assert finished == f"{exemplar.reference} {answer_sentence(exemplar, exemplar.answer or '')}"
+        assert parse_answer(finished, exemplar) == exemplar.answer
+        assert parse_answer(predict_target(exemplar), exemplar) == exemplar.answer
+
+
+def test_the_version_changes_with_a_template_and_with_an_exemplar(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = prompts_version()
+    assert len(before) == 64 and before == prompts_version()
+    monkeypatch.setattr(prompts, "_INSTRUCTION", "Think.")
+    with_other_instruction = prompts_version()
+    first, *others = EXEMPLARS["number"]
+    monkeypatch.setitem(exemplars.EXEMPLARS, "number", (*others, replace(first, reference="Think.")))
+    assert len({before, with_other_instruction, prompts_version()}) == 3
+
+
+def test_student_prompts_carry_their_task() -> None:
+    assert predict_prompt("How many?") == "predict: How many?\n"
+    assert explain_prompt("How many?") == "explain: How many?\n"
+
+
+def test_targets_sentences_and_hints_to_the_letter() -> None:
+    assert [predict_target(question) for question in KINDS] == ["42", "(B) populated areas", "yes", "Washington D.C"]
+    assert [answer_sentence(question, question.answer or "") for question in KINDS] == [
+        "The answer is 42.",
+        "The answer is (B) populated areas.",
+        "The answer is yes.",
+        "The answer is Washington D.C.",
+    ]
+    assert hint(CHOICE) == "(The correct answer is (B) populated areas.)"
+    assert answer_sentence(CHOICE, "D") == "The answer is (D) u.s."
+
+
+def test_a_question_without_label_has_no_target() -> None:
+    with pytest.raises(DataError, match="'1' has no gold answer"):
+        predict_target(replace(NUMBER, answer=None))
+
+
+@pytest.mark.parametrize(
+    ("output", "reasoning"),
+    [
+        ("40 + 2 = 42. The answer is 42.", "40 + 2 = 42."),
+        ("A: 40 + 2 = 42. So the final answer is **42**.", "40 + 2 = 42."),
+        ("40 + 2 = 42\n#### 42", "40 + 2 = 42."),
+        ("40 + 2 = 42, so the answer is 42.", "40 + 2 = 42."),
+        ("It is 40 and 2.\n\nTherefore:\n\n\\[\\boxed{42}\\]\n", "It is 40 and 2."),
+        ("It grows. Thus, the answer is: $\\boxed{42}$.", "It grows."),
+        ("It is 40 and 2 (the answer is 42).", "It is 40 and 2."),
+        ("It grows. Answer: 42 apples\nThat was it", "It grows.\nThat was it."),
+        ("The answer is 41. It grows. The answer is 42.", "It grows."),
+        ("It costs 42$, ", "It costs 42$."),
+        ('She said "42."', 'She said "42."'),
+        ("(The correct answer is 42.)\nIt grows.", "It grows."),
+        ("It grows. The answer is 42.\n\nQ: Next? The answer is 3.", "It grows."),
+        ("First.\n\n\nSecond.", "First.\nSecond."),
+        ("The answer is the sum of both. It is 42.", "The answer is the sum of both. It is 42."),
+        ("The answer is 42 because 40 + 2 = 42.", "The answer is 42 because 40 + 2 = 42."),
+    ],
+)
+def test_a_finished_rationale_ends_in_one_answer_sentence(output: str, reasoning: str) -> None:
+    assert finish_rationale(output, NUMBER, "42") == f"{reasoning} The answer is 42."
+
+
+@pytest.mark.parametrize("output", ["", "42", "The answer is 42.", "#### 42", "\\boxed{42}", "So the answer is 42"])
+def test_a_bare_answer_leaves_the_sentence_alone(output: str) -> None:
+    assert finish_rationale(output, NUMBER, "42") == "The answer is 42."
+
+
+@pytest.mark.parametrize(
+    ("output", "reasoning"),
+    [
+        ("Sam went out. The answer is B", "Sam went out."),
+        ("Sam went out. So the answer is populated areas.", "Sam went out."),
+        ("Sam went out. Answer: (B) populated areas", "Sam went out."),
+        ("Sam went out. The answer is (C) st. louis.", "Sam went out."),
+        ("The closest answer is populated areas.", "The closest answer is populated areas."),
+    ],
+)
+def test_sentences_that_name_a_choice_are_replaced(output: str, reasoning: str) -> None:
+    assert finish_rationale(output, CHOICE, "B") == f"{reasoning} The answer is (B) populated areas."
+
+
+def test_yes_and_text_sentences_are_replaced() -> None:
+    assert finish_rationale("He was old. So the answer is True.", BOOLEAN, "yes") == "He was old. The answer is yes."
+    assert (
+        finish_rationale("It is there. The answer is Washington D.C.", TEXT, "Washington D.C")
+        == "It is there. The answer is Washington D.C."
+    )
+
+
+PIECES = st.sampled_from(
+    ["The answer is 42.", "So the answer is (B).", "#### 42", "It is 3.5", ". ", ", ", "\n", "\\boxed{42}", " so ", "$",
+     "The answer is", "yes", "(", ")", "A:", " populated areas", "The answer is yes.", "(The correct answer is 42.)"]
+)  # fmt: skip
+
+
+@given(st.lists(PIECES, max_size=8).map("".join), st.sampled_from(KINDS[:3]))
+def test_finishing_twice_changes_nothing_and_the_answer_is_read_back(output: str, question: Question) -> None:
+    sentence = answer_sentence(question, question.answer or "")
+    finished = finish_rationale(output, question, question.answer or "")
+    assert finished.endswith(sentence)
+    assert finished.count(sentence) == 1
+    assert parse_answer(finished, question) == question.answer
+    assert finish_rationale(finished, question, question.answer or "") == finished
