@@ -75,6 +75,8 @@ def read_document(path: Path, overrides: Sequence[str] = ()) -> Document:
         key, value = _parse_override(override)
         _replace(tree, key, value, override)
         places[key] = f"--set {override}"
+        for length in range(1, len(key)):
+            places.setdefault(key[:length], places[key])  # sections that are there because of it
     return Document(path=path, tree=tree, places=places)
 
 
@@ -182,7 +184,7 @@ def _section(section: Tree, key: Key, override: str) -> Tree:
     part, around = key[-1], dotted(key[:-1])
     if isinstance(section, list):
         if not _holds(section, part):
-            raise ConfigError(f"--set {override}: {around} has {len(section)} entries, counted from 0")
+            raise ConfigError(f"--set {override}: {around} has {len(section)} entries; they count from 0")
         return _child(section, part)
     if not isinstance(section, dict):
         raise ConfigError(f"--set {override}: {around} is {section!r}, which has no key {part!r}")

@@ -1,0 +1,245 @@
+"""What a configuration file may say, and how each mistake in it is reported."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data.errors import ConfigError
+from pipeline.config import Config, load_config, resolved_yaml, schema_json
+from pipeline.document import read_document, to_yaml
+from pipeline.starter import starter_text, write_starter
+
+MINIMAL = """\
+name: small
+data:
+  train:
+    - {name: svamp, path: questions.jsonl}
+teacher:
+  model: big
+student:
+  model: little
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "run.yaml"
+    path.write_text(MINIMAL)
+    return path
+
+
+def complaint(path: Path, *overrides: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, overrides)
+    return str(caught.value).replace(str(path), "run.yaml")
+
+
+def test_defaults_are_the_methods(file: Path) -> None:
+    config = load_config(file)
+    assert (config.objective.alpha, config.objective.beta) == (0.5, 1.0)
+    assert (config.objective.tau_teacher, config.objective.tau_student) == (0.1, 0.5)
+    assert config.training.seeds == (0,)
+
+
+def test_store_lies_in_the_users_cache_directory_unless_named(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
+    assert load_config(file).store == Path("/somewhere/molsaki")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", "/home/ada")
+    assert load_config(file).store == Path("/home/ada/.cache/molsaki")
+    assert load_config(file, ["store=here"]).store == Path("here")
+
+
+def test_unknown_key_is_named_with_file_line_and_nearest_key(file: Path) -> None:
+    file.write_text(MINIMAL + "training:\n  epoch: 3\n")
+    assert complaint(file) == "run.yaml:10: training.epoch: no such key; did you mean training.epochs?"
+
+
+def test_key_in_the_wrong_place_is_shown_its_section(file: Path) -> None:
+    file.write_text(MINIMAL + "learning_rate: 1e-4\n")
+    assert "did you mean training.learning_rate?" in complaint(file)
+
+
+def test_key_like_no_other_gets_all_valid_keys(file: Path) -> None:
+    assert complaint(file, "data.qqq=1").endswith("no such key; valid keys are train, dev, test")
+
+
+def test_every_problem_has_a_line_of_its_own(file: Path) -> None:
+    file.write_text(MINIMAL.replace("model: big", "modl: big") + "training: {epochs: many, warmup: 1}\nmore: {}\n")
+    lines = complaint(file).splitlines()
+    assert len(lines) == 5
+    assert "run.yaml:9: training.epochs: expected a valid number, found 'many'" in lines
+    assert "run.yaml:9: training.warmup: expected less than 1, found 1" in lines
+
+
+def test_missing_key_is_described(file: Path) -> None:
+    file.write_text(MINIMAL.replace("  model: big\n", "  dtype: float32\n"))
+    expected = "teacher.model: missing (Hub id, or a local folder with config, tokenizer and safetensors)"
+    assert complaint(file) == f"run.yaml:5: {expected}"
+
+
+def test_wrong_choice_suggests_the_nearest(file: Path) -> None:
+    assert complaint(file, "rationales.engine=transformer").endswith("found 'transformer'; did you mean transformers?")
+
+
+def test_number_in_place_of_text_asks_for_quotes(file: Path) -> None:
+    assert complaint(file, "name=7") == "--set name=7: name: expected text; put it in quotes, found 7"
+
+
+def test_list_without_entries_is_one_complaint(file: Path) -> None:
+    assert complaint(file, "training.seeds=[]").endswith("training.seeds: expected at least one entry, found []")
+    assert complaint(file, "data.train.0.limt=1").count("\n") == 0
+
+
+def test_union_is_one_complaint(file: Path) -> None:
+    line = complaint(file, "rationales.engine_arguments.max_model_len=[1]")
+    assert line.count("\n") == 0 and "max_model_len: expected" in line and line.endswith("found [1]")
+
+
+@pytest.mark.parametrize("name", ["../up", "a/b", "", ".hidden", "-dash", "a b", "x" * 101])
+def test_name_must_be_a_safe_folder_name(file: Path, name: str) -> None:
+    file.write_text(MINIMAL.replace("name: small", f"name: {json.dumps(name)}"))
+    assert "name: " in complaint(file)
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("attention.critical=regex", "attention.pattern: missing"),
+        ("attention.pattern='('", "expected a regular expression"),
+        ("attention.piece=2049", "expected at most 2,048, found 2,049"),
+        ("rationales.engine=file", "rationales.path: missing"),
+        ("training.seeds=[1, 2, 1]", "expected different seeds"),
+        ("training.epochs=.inf", "expected a finite number"),
+        ("rationales.engine_arguments.hf_token=abc", "a secret"),
+    ],
+)
+def test_values_that_do_not_go_together_are_refused(file: Path, override: str, expected: str) -> None:
+    assert expected in complaint(file, override)
+
+
+def test_override_parses_yaml_and_indexes_lists(file: Path) -> None:
+    overrides = ["training.seeds=[3, 4]", "training.learning_rate=1e-4", "data.train.0.limit=5", "data.train[0].skip=2"]
+    config = load_config(file, overrides)
+    assert config.training.seeds == (3, 4)
+    assert config.training.learning_rate == 1e-4
+    assert (config.data.train[0].limit, config.data.train[0].skip) == (5, 2)
+
+
+def test_later_override_wins(file: Path) -> None:
+    assert load_config(file, ["training.epochs=1", "training.epochs=2"]).training.epochs == 2
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("training.epochs", "expected key=value"),
+        ("=3", "expected key=value"),
+        ("data.train.1.limit=3", "data.train has 1 entries"),
+        ("name.first=x", "name is 'small'"),
+        ("training.epochs=[", "not valid YAML"),
+        ("trainig.epochs=3", "trainig: no such key; did you mean training?"),
+    ],
+)
+def test_override_that_cannot_be_applied_is_named(file: Path, override: str, expected: str) -> None:
+    line = complaint(file, override)
+    assert line.startswith(f"--set {override}: ") and expected in line and "\n" not in line
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("name: [1\n", "run.yaml:2: not valid YAML"),
+        ("name: a\nname: b\n", "run.yaml:2: name: the key is there twice"),
+        ("- a\n", "expected a mapping"),
+        ("&a [*a]\n", "expected a mapping"),
+        ("name: &a [*a]\n", "an alias that contains itself"),
+        ("? [a]\n: b\n", "a key must be a word"),
+    ],
+)
+def test_file_that_is_no_mapping_is_refused_with_its_line(file: Path, text: str, expected: str) -> None:
+    file.write_text(text)
+    assert expected in complaint(file)
+
+
+def test_missing_file_and_folder_are_named(tmp_path: Path) -> None:
+    assert "no such configuration file" in complaint(tmp_path / "none.yaml")
+    assert "cannot be read" in complaint(tmp_path)
+
+
+def test_empty_section_means_defaults(file: Path) -> None:
+    file.write_text(MINIMAL + "training:\n  # epochs: 3\n")
+    assert load_config(file).training.epochs == 5
+
+
+def test_home_is_expanded_and_nothing_else(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ada")
+    config = load_config(file, ["teacher.model=~/models/a", "data.train.0.path=~/q.jsonl", "student.model=$HOME/b"])
+    assert config.teacher.model == "/home/ada/models/a"
+    assert config.data.train[0].path == "/home/ada/q.jsonl"
+    assert config.student.model == "$HOME/b"
+
+
+def test_resolved_file_loads_back_to_the_equal_configuration(file: Path, tmp_path: Path) -> None:
+    overrides = ["rationales.engine_arguments={a: '1e-4', b: 1e-4, c: 'yes', d: true, e: '2025-01-31'}"]
+    config = load_config(file, [*overrides, "attention.keywords=['null', ' x ', '12']", "training.seeds=[2, 3]"])
+    saved = tmp_path / "saved.yaml"
+    saved.write_text(resolved_yaml(config))
+    assert load_config(saved) == config
+
+
+@given(st.dictionaries(st.text(min_size=1), st.text() | st.integers() | st.floats(allow_nan=False) | st.booleans()))
+@settings(max_examples=60, deadline=None)
+def test_scalars_survive_writing_and_reading(
+    tmp_path_factory: pytest.TempPathFactory, values: dict[str, object]
+) -> None:
+    printable = {key: value for key, value in values.items() if (key + str(value)).isprintable() and key != "<<"}
+    path = tmp_path_factory.mktemp("yaml") / "a.yaml"
+    path.write_text(to_yaml({"values": printable}), encoding="utf-8")  # type: ignore[dict-item]
+    assert read_document(path).tree == {"values": printable}
+
+
+def test_starter_file_loads_and_is_all_defaults(tmp_path: Path) -> None:
+    path = tmp_path / "starter.yaml"
+    write_starter(path)
+    started = load_config(path)
+    defaults = Config.model_validate(
+        {"name": "a", **{k: started.model_dump()[k] for k in ("data", "teacher", "student")}}
+    )
+    for section in ("rationales", "attention", "objective", "training", "evaluation"):
+        assert getattr(started, section) == getattr(defaults, section)
+
+
+def test_starter_file_is_the_same_with_all_comments_removed(tmp_path: Path) -> None:
+    path = tmp_path / "starter.yaml"
+    uncommented = starter_text().replace("# store: ~", "# store_: ~")
+    path.write_text(uncommented)
+    commented = load_config(path)
+    lines = [line.replace("# ", "", 1) if _is_default(line) else line for line in starter_text().splitlines()]
+    path.write_text("\n".join(lines))
+    assert load_config(path, [f"store={commented.store}"]) == commented
+
+
+def _is_default(line: str) -> bool:
+    comment, found, rest = line.partition("# ")
+    key = rest.partition(":")[0]
+    return bool(found) and not comment.strip() and key.isidentifier() and key.islower() and not comment == "    "
+
+
+def test_starter_file_is_never_overwritten(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("mine")
+    with pytest.raises(ConfigError, match="is there already"):
+        write_starter(path)
+    assert path.read_text() == "mine"
+
+
+def test_schema_describes_every_key() -> None:
+    schema = json.loads(schema_json())
+    sections = [schema, *schema["$defs"].values()]
+    for section in sections:
+        for key, value in section["properties"].items():
+            assert "description" in value or "$ref" in value, key

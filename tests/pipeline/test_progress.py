@@ -1,0 +1,45 @@
+"""What the person at the terminal, or the reader of a job's output file, sees of a stage's advance."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.logs import log_file
+from pipeline.progress import LineProgress, QuietProgress, duration, open_progress
+
+
+def test_plain_lines_come_at_most_every_so_often(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = LineProgress(seconds_between=3600)
+    progress.start("attention", 100)
+    for _ in range(100):
+        progress.advance()
+    assert capsys.readouterr().err == ""
+
+
+def test_plain_line_says_how_far_and_how_long(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = LineProgress(seconds_between=0)
+    progress.start("attention", 2000)
+    progress.advance(1000)
+    line = capsys.readouterr().err
+    assert line.startswith("attention: 1,000 of 2,000 (50%), ") and line.endswith(" left\n")
+
+
+def test_stderr_that_is_no_terminal_gets_plain_lines() -> None:
+    with open_progress(quiet=False) as progress:
+        assert isinstance(progress, LineProgress)
+
+
+def test_quiet_shows_nothing_but_logs_notes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with log_file(tmp_path / "log.jsonl"), open_progress(quiet=True) as progress:
+        assert isinstance(progress, QuietProgress)
+        progress.start("attention", 1)
+        progress.advance()
+        progress.note("3 dropped")
+    captured = capsys.readouterr()
+    assert captured.err + captured.out == ""
+    assert "3 dropped" in (tmp_path / "log.jsonl").read_text()
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(12.4, "12 s"), (600, "10 min"), (5 * 3600 + 240, "5 h 04 min")])
+def test_durations_are_rounded_for_people(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
