@@ -99,7 +99,7 @@ def canonical_answer(raw: object, kind: AnswerKind, choices: Sequence[str] = ())
         named = [letter for letter, choice in zip(letters, choices, strict=True) if _same_words(choice, text)]
         bare = text.strip("().: ").upper()
         return bare if bare in letters else next(iter(named), None)
-    return " ".join(text.split()).rstrip(".!") or None
+    return " ".join(text.split()).rstrip(".! ") or None
 
 
 def _written_number(raw: str) -> Fraction | None:

@@ -22,6 +22,7 @@ _INSTRUCTION = (
     'End with one sentence of the form "The answer is …." that gives the answer and nothing else.'
 )
 _HINT = re.compile(r"\(The correct answer is [^\n]*?\.\)[ \t]*\n?")
+_ANSWER_LABEL = re.compile(r"\A(?:\s*A:)+")
 # Words that lead up to a statement of the answer and say nothing without it.
 _LEAD = re.compile(
     r"(?:(?:(?<=\W)|^)(?:so|thus|therefore|hence|then|and|finally|in conclusion|(?:that|this|which) means|we get|"
@@ -101,12 +102,12 @@ def finish_rationale(output: str, question: Question, answer: str) -> str:
     stays. An output that is nothing but an answer leaves the sentence alone.
     """
     sentence = answer_sentence(question, answer)
-    text = _HINT.sub("", plain_text(output)).strip().removeprefix("A:")
+    text = _HINT.sub("", plain_text(output))
     for letter in letters_of(question.choices):
         text = text.replace(answer_sentence(question, letter), "The answer is.")
     while (bare := _bare_statement(text, question) or _literally(sentence, text)) is not None:
         text = _without(text, bare)
-    text = re.sub(r"[ \t]*\n\s*", "\n", text).strip()
+    text = re.sub(r"[ \t]*\n\s*", "\n", _ANSWER_LABEL.sub("", text)).strip()
     if not re.search(r"\w", text) or canonical_answer(text, question.answer_kind, question.choices) == answer:
         return sentence
     return f"{_closed(text)} {sentence}"
@@ -142,7 +143,7 @@ def _bare_statement(text: str, question: Question) -> tuple[int, int] | None:
         start = _clause_start(text, statement)
         before = text[:start].rstrip()
         at_border = not before or before[-1] in '.!?:)"”' or "\n" in text[len(before) : start]
-        if at_border or question.answer_kind == "number":
+        if at_border or question.answer_kind == "number" or not re.search(r"\w", statement.text):
             ending = _CLOSING_MARKS.match(text, statement.end)
             return start, ending.end() if ending else statement.end
     return None

@@ -245,7 +245,7 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
                 raise DataError(f"{path}:{reader.line_num}: expected {len(reader.fieldnames or ())} columns")
             yield reader.line_num, dict(fields)
     except csv.Error as error:
-        raise DataError(f"{path}:{reader.line_num}: no CSV: {error}") from error
+        raise DataError(f"{path}:{reader.reader.line_num}: no CSV: {error}") from error
 
 
 def _text(path: Path) -> str:
@@ -278,7 +278,7 @@ def _load(hub_id: str, configuration: str | None, source: DataSource) -> Iterabl
         )
     # The library reports an unreachable hub, an unknown id, revision, configuration or split by any of these.
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = " ".join(f"{error} {error.__cause__ or ''}".split()) or type(error).__name__
         raise ConfigError(
             f"data {source.name}: {hub_id} ({source.split}) could not be loaded from the hub: {reason[:300]}; "
             f"give the file with path: if there is no network"

@@ -243,7 +243,8 @@ def scanned_steps(text: str) -> list[str]:
 
 def is_point(text: str, place: int) -> bool:
     before, after = text[place - 1 : place] if place else "", text[place + 1 : place + 2]
-    return after in tuple("0123456789") and not before.isalpha() and before not in tuple(")]\"'”’")
+    letter = before.isalnum() and not before.isdecimal()
+    return after in tuple("0123456789") and not letter and before not in tuple(")]\"'”’")
 
 
 def assert_ordered(spans: tuple[tuple[int, int], ...], marked: Marked) -> None:
