@@ -103,7 +103,8 @@ def _pooled_attention(
         )
         if recording.keep_values:
             recording.values_BTC[layer] = value.transpose(1, 2).flatten(2)
-    return sdpa_attention_forward(module, query, key, value, attention_mask, **arguments)
+    output_BTHD, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **arguments)
+    return output_BTHD, None
 
 
 def _attention_to_words(

@@ -84,7 +84,7 @@ def _load_teacher(identity: ModelIdentity, teacher: TeacherSettings) -> PreTrain
         raise ConfigError(
             f"teacher.model {identity.path}: transformers cannot load it ({first_line(error)})"
         ) from error
-    return model.to(torch_device(teacher.device)).eval()  # type: ignore[no-any-return]
+    return model.to(torch_device(teacher.device)).eval()
 
 
 def _positions(model: PreTrainedModel) -> int:

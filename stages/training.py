@@ -72,7 +72,7 @@ def train_student(
     trainer = StudentTrainer(
         model=model,
         args=_arguments(training, seed, checkpoints, stop_device=training.device),
-        train_dataset=records,  # type: ignore[arg-type]  # any sequence will do
+        train_dataset=records,
         data_collator=TrainingCollator(pad=_pad_token(tokenizer)),
         callbacks=[_ProgressAndStop(progress, stop, f"training seed {seed}")],
     )
@@ -127,7 +127,7 @@ def _load_student(identity: ModelIdentity, student: StudentSettings) -> PreTrain
     else:
         config = AutoConfig.from_pretrained(identity.path, revision=identity.hub_revision)
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    return model  # type: ignore[no-any-return]
+    return model
 
 
 def _checkpoints(out: Path, fingerprint: str) -> Path:
@@ -178,7 +178,7 @@ class StudentTrainer(Trainer):
         super().__init__(**arguments)
         self._parts: dict[str, list[torch.Tensor]] = {}
 
-    def compute_loss(  # type: ignore[override]
+    def compute_loss(
         self,
         model: torch.nn.Module,
         inputs: dict[str, torch.Tensor],
