@@ -310,6 +310,7 @@ def _stage(
     from pipeline.inputs import Inputs
     from pipeline.progress import open_progress
     from pipeline.supervise import stop_with_parent
+    from pipeline.terminal import quieten_libraries, stdout_to_stderr
     from pipeline.work import execute_stage, open_stages
     from stages.progress import StopSignal
 
@@ -326,7 +327,8 @@ def _stage(
         if request.dry_run:
             _print_plans(work, [open_stage().plan()], request)
             return
-        with _log_of(work), open_progress(quiet=request.quiet) as progress:
+        quieten_libraries(quiet=request.quiet)
+        with _log_of(work), stdout_to_stderr(), open_progress(quiet=request.quiet) as progress:
             plan = execute_stage(work, open_stage, progress=progress, stop=stop)
     if not supervised:
         _print_results(work, [plan], request, split=split)

@@ -14,6 +14,7 @@ from data.records import Question
 from pipeline.config import Config
 from pipeline.plans import StageName
 from stages.models import ModelIdentity, identify_model
+from stages.specs import rationale_file
 
 Split = Literal["train", "dev", "test"]
 
@@ -65,6 +66,8 @@ class Inputs:
         """Raise the first `ConfigError` or `DataError` that `stages` would meet in their inputs."""
         self.questions("train")
         _ = self.teacher
+        if self.config.rationales.engine == "file":
+            rationale_file(self.config.rationales)
         if {"train", "evaluate"} & set(stages):
             _ = self.student
         if "evaluate" in stages and self.questions("test") and not self.labelled("test"):

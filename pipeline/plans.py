@@ -4,7 +4,7 @@ Every stage of the pipeline has the shape of `Stage`: `plan` is cheap and loads 
 the plan.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, get_args
 
@@ -35,10 +35,16 @@ class StagePlan:
         return self.to_do == 0 and self.waits_for is None
 
     def line(self) -> str:
-        """Render the plan in one line, such as `rationales: 1,000 of 1,000 questions there, nothing to do`."""
+        """Say what is there and what is to do, such as `rationales: 50 of 50 questions there, nothing to do`."""
         more = " or more" if self.waits_for else ""
-        left = "nothing to do" if self.finished else f"{self.to_do:,}{more} to do"
-        parts = [f"{self.name}: {self.done:,} of {self.done + self.to_do:,} {self.unit} there, {left}"]
+        return self._line("nothing to do" if self.finished else f"{self.to_do:,}{more} to do")
+
+    def result(self) -> str:
+        """Say what is there after the stage has run."""
+        return self._line("done" if self.finished else f"{self.to_do:,} still to do")
+
+    def _line(self, state: str) -> str:
+        parts = [f"{self.name}: {self.done:,} of {self.done + self.to_do:,} {self.unit} there, {state}"]
         if self.dropped:
             parts.append(f"{sum(self.dropped.values()):,} dropped ({reasons(self.dropped)})")
         return "; ".join((*parts, self.detail) if self.detail else parts)
@@ -64,8 +70,3 @@ class Stage(Protocol):
 def reasons(dropped: Mapping[str, int]) -> str:
     """`wrong answer 3, too long 1`, most frequent first."""
     return ", ".join(f"{reason} {count:,}" for reason, count in sorted(dropped.items(), key=lambda item: -item[1]))
-
-
-def finished(plans: Sequence[StagePlan]) -> bool:
-    """Whether no stage has anything to do."""
-    return all(plan.finished for plan in plans)

@@ -34,8 +34,7 @@ def print_plans(plans: Sequence[StagePlan], past: Provenance, *, as_json: bool) 
     """Print what each stage has done and has to do, and what that would take by the run's own past."""
     costs = [_cost(plan, past) for plan in plans]
     if as_json:
-        entries = zip(plans, costs, strict=True)
-        print_json([{**asdict(plan), "finished": plan.finished, "seconds_left": cost} for plan, cost in entries])
+        print_json([{**asdict(plan), "seconds_left": cost} for plan, cost in zip(plans, costs, strict=True)])
         return
     table = _table("stage", "there", "to do", "unit", "dropped", "would take", "")
     for plan, cost in zip(plans, costs, strict=True):

@@ -61,7 +61,7 @@ class RationaleStage:
             return ()
         from stages.rationales import kept_rationales
 
-        return tuple(kept_rationales(self._inputs.questions("train"), self._open(), self._settings))
+        return tuple(kept_rationales(self._inputs.questions("train"), self._store(), self._settings))
 
     def plan(self) -> StagePlan:
         """Count the questions that were asked and what became of them."""
@@ -69,7 +69,19 @@ class RationaleStage:
 
     @cached_property
     def _plan(self) -> StagePlan:
-        raise NotImplementedError
+        from stages.rationales import plan_rationales
+
+        attempts = self._store().attempts() if self.path.exists() else {}
+        plan = plan_rationales(self._inputs.questions("train"), attempts, self._settings)
+        again = len(plan.pending.get("gold_shown", ()))
+        return StagePlan(
+            name=self.name,
+            unit="questions",
+            done=plan.kept + sum(plan.dropped.values()),
+            to_do=plan.to_do,
+            dropped=dict(plan.dropped),
+            detail=f"{again:,} of them again, with the gold answer shown" if again else "",
+        )
 
     def execute(self, progress: Progress, stop: StopSignal) -> None:
         """Ask what has not been asked."""
@@ -92,7 +104,7 @@ class RationaleStage:
         """Name of the space."""
         return {"rationales": self.fingerprint}
 
-    def _open(self) -> "RationaleStore":
+    def _store(self) -> "RationaleStore":
         from cache.rationales import RationaleStore
 
         return RationaleStore(Space.open(self.path, expected=self.spec))

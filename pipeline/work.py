@@ -123,7 +123,7 @@ def execute_stage(run: Run, stage: Callable[[], Stage], *, progress: Progress, s
         raise
     after = stage().plan()
     _record(run, opened, "done", started, clock, units=before.to_do - after.to_do)
-    progress.note(after.line())
+    progress.note(after.result())
     return after
 
 

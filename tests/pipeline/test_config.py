@@ -226,7 +226,7 @@ def test_starter_file_is_the_same_with_all_comments_removed(tmp_path: Path) -> N
 def _is_default(line: str) -> bool:
     comment, found, rest = line.partition("# ")
     key = rest.partition(":")[0]
-    return bool(found) and not comment.strip() and key.isidentifier() and key.islower() and not comment == "    "
+    return bool(found) and not comment.strip() and key.isidentifier() and key.islower() and comment != "    "
 
 
 def test_starter_file_is_never_overwritten(tmp_path: Path) -> None:
