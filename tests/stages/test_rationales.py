@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from hypothesis import given
@@ -14,13 +15,14 @@ from hypothesis import strategies as st
 import stages.rationales
 from cache.rationales import Attempt, RationaleStore
 from cache.spaces import Space
+from data.answers import parse_answer
 from data.errors import ConfigError, EngineError, Interrupted
 from data.prompts import answer_sentence, hint, rationale_prompt
 from data.readers import read_questions
 from data.records import Question
 from data.settings import DataSource
 from data.synthetic import synthetic_questions
-from stages.engines import Engine, Generation
+from stages.engines import Decoding, Engine, Generation
 from stages.models import ModelIdentity, identify_model
 from stages.progress import SilentProgress, StopSignal
 from stages.rationales import RationaleSummary, judge, kept_rationales, plan_rationales, write_rationales
@@ -260,10 +262,10 @@ def test_a_signal_lets_the_current_piece_be_committed(
     store = new_store(tmp_path)
 
     class Signalled(ScriptedEngine):
-        def generate(self, *arguments: Sequence[str]) -> list[Generation]:
+        def generate(self, prompts: Sequence[str], decoding: Decoding | None = None) -> list[Generation]:
             if len(self.calls) == pieces - 1:
                 signal.raise_signal(signal.SIGTERM)
-            return super().generate(*arguments)
+            return super().generate(prompts, decoding)
 
     engine = Signalled(half_right)
     with StopSignal() as stop, pytest.raises(Interrupted, match="SIGTERM after saving"):
@@ -278,11 +280,11 @@ def test_an_engine_that_a_signal_took_along_counts_as_stopped_and_not_as_failed(
     """A batch system signals every process of a job, vLLM's own among them."""
 
     class Taken(ScriptedEngine):
-        def generate(self, *arguments: Sequence[str]) -> list[Generation]:
+        def generate(self, prompts: Sequence[str], decoding: Decoding | None = None) -> list[Generation]:
             if self.calls:
                 signal.raise_signal(signal.SIGTERM)
                 raise EngineError("gone")
-            return super().generate(*arguments)
+            return super().generate(prompts, decoding)
 
     store = new_store(tmp_path)
     with StopSignal() as stop, pytest.raises(Interrupted):
@@ -381,6 +383,39 @@ def test_all_svamp_questions_go_through_prompt_engine_and_parser(tmp_path: Path,
     kept = kept_rationales(questions, store, settings)
     assert Counter(each.phase for each in kept) == {"plain": 750, "gold_shown": 200}
     assert all(each.text.endswith(answer_sentence(each.question, each.answer)) for each in kept)
+
+
+PALM = {
+    # 733 of 1,000 are right, as its publishers count; for 41 PaLM gave no expression, hence no answer.
+    "svamp": (
+        ("svamp/chilled_train.jsonl", "svamp/chilled_test.jsonl"),
+        {"kept": 733, "wrong answer": 226, "no rationale in the file": 41},
+    ),
+    # Its publishers compare the texts of the choices letter by letter and count 8,177 right. We read 119 more as right:
+    # 112 differ in capitals alone ("Tennessee"), 7 end in a comma or "and" ("trunk,"). None goes the other way.
+    # No answer is found where PaLM names what is no choice ("bookshop") or hangs between two ("refrigerator or").
+    "commonsenseqa": (
+        ("commonsenseqa/train_rand_split.jsonl", "commonsenseqa/dev_rand_split.jsonl"),
+        {"kept": 8296, "wrong answer": 2350, "no answer found": 313, "no rationale in the file": 3},
+    ),
+}
+
+
+@pytest.mark.parametrize(("name", "file"), [("svamp", "svamp_palm_joined"), ("commonsenseqa", "cqa_palm_joined")])
+def test_published_rationales_are_imported_and_counted(
+    tmp_path: Path, benchmark_data: Path, name: Literal["svamp", "commonsenseqa"], file: str
+) -> None:
+    files, expected = PALM[name]
+    sources = [DataSource(name=name, path=str(benchmark_data / path)) for path in files]
+    questions = [question for source in sources for question in read_questions(source)]
+    path = benchmark_data / "palm_rationales" / f"{file}.jsonl"
+    settings = RationaleSettings(engine="file", path=str(path), piece=4096)
+    store = new_store(tmp_path, settings)
+    summary = write(questions, store, None, settings)
+    assert {"kept": summary.kept, **summary.dropped} == expected
+    kept = kept_rationales(questions, store, settings)
+    assert len(kept) == summary.kept
+    assert all(parse_answer(each.text, each.question) == each.question.answer for each in kept)
 
 
 @pytest.mark.vllm

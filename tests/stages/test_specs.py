@@ -1,0 +1,143 @@
+"""What separates stores and what lets experiments share one; which rule marks a question."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cache.fingerprints import Spec, fingerprint
+from data.errors import ConfigError
+from data.marking import Keywords, Numbers, Regex
+from data.records import Question
+from stages.models import ModelIdentity
+from stages.settings import AttentionSettings, RationaleSettings, TeacherSettings
+from stages.specs import (
+    attention_slug,
+    attention_spec,
+    marking_rule,
+    rationale_slug,
+    rationale_spec,
+)
+
+HUB = ModelIdentity(source="hub", path="Qwen/Qwen2.5-7B-Instruct", revision="0" * 40, tokenizer="1" * 64)
+FOLDER = ModelIdentity(source="folder", path="/models/tiny teacher", revision="2" * 64, tokenizer="1" * 64)
+TEACHER = TeacherSettings(model="Qwen/Qwen2.5-7B-Instruct")
+RATIONALES, ATTENTION = RationaleSettings(), AttentionSettings()
+QUESTION = Question(
+    id="1", dataset="made-up", text="?", answer="A", answer_kind="choice", choices=("a",), keywords=("bank", "river")
+)
+
+
+def rationales(**changes: object) -> Spec:
+    return rationale_spec(HUB, TEACHER, replace(RATIONALES, **changes))  # type: ignore[arg-type]
+
+
+def attention(**changes: object) -> Spec:
+    return attention_spec(HUB, TEACHER, replace(ATTENTION, **changes))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"engine": "transformers"},
+        {"shots": 2},
+        {"chat": True},
+        {"temperature": 0.7},
+        {"max_tokens": 100},
+        {"engine_arguments": {"max_model_len": 1024}},
+    ],
+)
+def test_what_changes_rationales_separates_their_stores(changes: dict[str, object]) -> None:
+    assert fingerprint(rationales(**changes)) != fingerprint(rationales())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"piece": 7},
+        {"second_phase": False},
+        {"seed": 5},  # greedy decoding draws nothing
+        {"top_p": 0.5},
+        {"engine_arguments": {"gpu_memory_utilization": 0.5, "enforce_eager": True, "tensor_parallel_size": 2}},
+    ],
+)
+def test_what_does_not_change_rationales_leaves_them_in_one_store(changes: dict[str, object]) -> None:
+    assert fingerprint(rationales(**changes)) == fingerprint(rationales())
+
+
+@pytest.mark.parametrize("changes", [{"seed": 5}, {"top_p": 0.5}])
+def test_seed_and_nucleus_count_when_sampling(changes: dict[str, object]) -> None:
+    assert rationales(temperature=1.0, **changes) != rationales(temperature=1.0)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"steps": "lines"}, {"critical": "keywords"}, {"critical": "regex", "pattern": "a+"}, {"max_length": 100}],
+)
+def test_what_changes_attention_separates_its_stores(changes: dict[str, object]) -> None:
+    assert fingerprint(attention(**changes)) != fingerprint(attention())
+
+
+@pytest.mark.parametrize("changes", [{"piece": 7}, {"batch_tokens": 100}, {"keywords": ("unused",)}, {"pattern": "a"}])
+def test_what_does_not_change_attention_leaves_it_in_one_store(changes: dict[str, object]) -> None:
+    assert fingerprint(attention(**changes)) == fingerprint(attention())
+
+
+def test_weights_tokenizer_and_number_format_separate_stores_and_the_device_does_not() -> None:
+    base = attention()
+    assert attention_spec(replace(HUB, revision="3" * 40), TEACHER, ATTENTION) != base
+    assert attention_spec(replace(HUB, tokenizer="3" * 64), TEACHER, ATTENTION) != base
+    assert attention_spec(HUB, replace(TEACHER, dtype="float32"), ATTENTION) != base
+    assert attention_spec(HUB, replace(TEACHER, device="cpu"), ATTENTION) == base
+
+
+def test_a_folder_counts_by_its_content_wherever_it_lies() -> None:
+    moved = replace(FOLDER, path="/elsewhere/model")
+    assert attention_spec(FOLDER, TEACHER, ATTENTION) == attention_spec(moved, TEACHER, ATTENTION)
+    assert attention_spec(FOLDER, TEACHER, ATTENTION)["model"] == "sha256:" + "2" * 64
+
+
+def test_specs_are_json_that_people_can_read() -> None:
+    assert json.loads(json.dumps(rationales())) == rationales()
+    assert attention()["model"] == "Qwen/Qwen2.5-7B-Instruct@" + "0" * 40
+    assert {"heads": "mean", "steps": "periods", "critical": {"rule": "numbers"}, "rounding": None}.items() <= (
+        attention().items()
+    )
+
+
+def test_imported_rationales_depend_on_the_file_and_not_on_the_teacher(tmp_path: Path) -> None:
+    file = tmp_path / "palm.jsonl"
+    file.write_text("{}\n")
+    settings = RationaleSettings(engine="file", path=str(file))
+    before = rationale_spec(HUB, TEACHER, settings)
+    assert rationale_spec(FOLDER, TEACHER, replace(settings, shots=1)) == before
+    file.write_text("{}\n{}\n")
+    assert rationale_spec(HUB, TEACHER, settings) != before
+    assert rationale_slug(HUB, settings) == "palm"
+
+
+@pytest.mark.parametrize("path", [None, "/no/such/file.jsonl"])
+def test_an_import_without_its_file_is_a_configuration_error(path: str | None) -> None:
+    with pytest.raises(ConfigError, match=r"rationales\.path"):
+        rationale_spec(HUB, TEACHER, RationaleSettings(engine="file", path=path))
+
+
+def test_slugs_are_names_for_people_without_blanks() -> None:
+    assert rationale_slug(HUB, RATIONALES) == "Qwen2.5-7B-Instruct-4-shot"
+    assert attention_slug(FOLDER, ATTENTION) == "tiny-teacher-numbers"
+
+
+def test_the_rule_for_critical_words_follows_the_settings() -> None:
+    assert marking_rule(ATTENTION, QUESTION) == Numbers()
+    assert marking_rule(replace(ATTENTION, critical="regex", pattern="[a-z]+"), QUESTION) == Regex("[a-z]+")
+
+
+def test_keywords_of_settings_and_question_are_joined_without_repetition() -> None:
+    settings = replace(ATTENTION, critical="keywords", keywords=("money", "bank"))
+    assert marking_rule(settings, QUESTION) == Keywords(("money", "bank", "river"))
+
+
+def test_a_regex_rule_without_pattern_is_a_configuration_error() -> None:
+    with pytest.raises(ConfigError, match=r"attention\.pattern"):
+        marking_rule(replace(ATTENTION, critical="regex"), QUESTION)
