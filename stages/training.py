@@ -20,6 +20,7 @@ from transformers import (
     AutoModelForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    PrinterCallback,
     Trainer,
     TrainerCallback,
     TrainerControl,
@@ -76,6 +77,7 @@ def train_student(
         data_collator=TrainingCollator(pad=_pad_token(tokenizer)),
         callbacks=[_ProgressAndStop(progress, stop, f"training seed {seed}")],
     )
+    trainer.remove_callback(PrinterCallback)  # its dictionaries on stdout; the log keeps all of them
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(checkpoints)))
     stop.check(f"checkpoint {trainer.state.global_step} in {checkpoints}")
     _save_student(model.student, tokenizer, out)
