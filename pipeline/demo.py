@@ -1,0 +1,219 @@
+"""`molsaki demo`: the whole pipeline on made-up word problems, on any machine, without network.
+
+In: a folder and a number of seeds. Out, in that folder: a tiny teacher trained on the spot, its rationales and its
+attention in a store, students with and without the attention loss, and a table that compares them. Everything after the
+teacher is done by the same commands as for a real model; finished work is found and skipped.
+"""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from pipeline.exits import StageProcessError
+from pipeline.progress import duration, open_progress
+
+if TYPE_CHECKING:
+    from pipeline.supervise import ForwardingStop
+    from stages.from_scratch import ModelShape, Recipe
+    from stages.progress import Progress, StopSignal
+
+Objective = Literal["dss", "molsaki"]
+OBJECTIVES: tuple[Objective, ...] = ("dss", "molsaki")
+TEACHER_QUESTIONS, TRAINING_QUESTIONS, TEST_QUESTIONS = 30_000, 1_000, 300
+# A stream of questions of its own for each purpose; train, dev and test share no question, whatever the seeds.
+TEACHER_SEED, TRAINING_SEED, TEST_SEED = 1, 5, 6
+MADE = "made.json"
+CONFIGURATION = """\
+# Written by `molsaki demo`. To try something else, copy it or override a value:
+#   molsaki run {file} --runs {runs} --set name=other --set objective.beta=3
+name: {objective}
+store: {store}
+data:
+  train:
+    - {{name: synthetic, split: train, seed: {training_seed}, limit: {training_questions}}}
+  dev:
+    - {{name: synthetic, split: dev, seed: {test_seed}, limit: {test_questions}}}
+  test:
+    - {{name: synthetic, split: test, seed: {test_seed}, limit: {test_questions}}}
+teacher:
+  model: {teacher}
+  dtype: float32
+rationales:
+  engine: {engine}
+  shots: 0                # the teacher was trained on the task itself
+  max_tokens: 96
+  second_phase: false     # it never saw a question with its answer shown
+  piece: 250
+  engine_arguments: {{max_model_len: 256}}
+attention:
+  steps: periods
+  critical: numbers
+student:
+  model: {student}
+  initialise: random      # from nothing, with other weights for each seed
+objective:
+  name: {objective}
+training:
+  seeds: {seeds}
+  epochs: 10
+  batch_size: 16
+  learning_rate: 2e-3
+evaluation:
+  max_new_tokens: 64
+  batch_size: 150
+"""
+
+
+def run_demo(*, out: Path, seeds: int) -> None:
+    """Train the teacher, run both stages, compare the two objectives, and say what to do next."""
+    from pipeline.supervise import ForwardingStop
+
+    started = time.monotonic()
+    with ForwardingStop() as stop:
+        _say("1/4  A teacher of half a million weights learns to reason about made-up word problems.")
+        _make_models(out, stop)
+        files = {objective: _write_configuration(out, objective, range(seeds)) for objective in OBJECTIVES}
+        _say("2/4  It explains 1,000 training problems. vLLM takes a good half minute to start.")
+        _run_stage("rationales", files["molsaki"], out, stop)
+        _say("3/4  One more pass over question and rationale records where it looks, step by step.")
+        _run_stage("attention", files["molsaki"], out, stop)
+        _say(f"4/4  {seeds} students learn from its text alone (dss), {seeds} also from where it looked (molsaki).")
+        _train_and_evaluate(files, out, seeds, stop)
+    _conclude(out, files, time.monotonic() - started)
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
+
+
+def _make_models(out: Path, stop: "StopSignal") -> None:
+    """Train the teacher and write the student's folder, unless an earlier demo with the same recipe has done so."""
+    from stages.from_scratch import ModelShape, Recipe
+
+    shape = ModelShape(layers=3, width=128, heads=4, feed_forward=256)
+    recipe = Recipe(steps=700, batch_size=64, learning_rate=5e-3)
+    wanted = {"shape": asdict(shape), "recipe": asdict(recipe), "seed": TEACHER_SEED, "questions": TEACHER_QUESTIONS}
+    mark = out / "teacher" / MADE
+    made = json.loads(mark.read_text(encoding="utf-8")) if mark.exists() else {}
+    if made.get("made_with") != wanted:
+        with open_progress(quiet=False) as progress:
+            made = {"made_with": wanted, "accuracy": _train_teacher(out, shape, recipe, progress, stop)}
+        mark.write_text(json.dumps(made, indent=1), encoding="utf-8")
+    _say(f"     The teacher solves {made['accuracy']:.1%} of {TEST_QUESTIONS} test problems.")
+
+
+def _train_teacher(out: Path, shape: "ModelShape", recipe: "Recipe", progress: "Progress", stop: "StopSignal") -> float:
+    from data.synthetic import synthetic_questions
+    from stages.from_scratch import ModelShape, share_solved, train_from_scratch, word_tokenizer, write_untrained
+
+    questions = synthetic_questions(TEACHER_QUESTIONS, seed=TEACHER_SEED, split="train")
+    tokenizer = word_tokenizer(questions)
+    write_untrained(out / "student", tokenizer, ModelShape(layers=2, width=64, heads=4, feed_forward=256))
+    train_from_scratch(
+        questions, out / "teacher", tokenizer=tokenizer, shape=shape, recipe=recipe, progress=progress, stop=stop
+    )
+    return share_solved(out / "teacher", synthetic_questions(TEST_QUESTIONS, seed=TEST_SEED, split="test"))
+
+
+def _write_configuration(out: Path, objective: Objective, seeds: Sequence[int]) -> Path:
+    file = out / f"{objective}.yaml"
+    values = {
+        "file": file,
+        "runs": out / "runs",
+        "objective": objective,
+        "store": json.dumps(str(out / "store")),  # quoted, whatever stands in the path
+        "teacher": json.dumps(str(out / "teacher")),
+        "student": json.dumps(str(out / "student")),
+        "engine": "vllm" if importlib.util.find_spec("vllm") else "transformers",
+        "seeds": list(seeds),
+        "training_seed": TRAINING_SEED,
+        "training_questions": TRAINING_QUESTIONS,
+        "test_seed": TEST_SEED,
+        "test_questions": TEST_QUESTIONS,
+    }
+    file.write_text(CONFIGURATION.format(**values), encoding="utf-8")
+    return file
+
+
+def _run_stage(stage: str, file: Path, out: Path, stop: "ForwardingStop") -> None:
+    from pipeline.supervise import stage_command
+
+    code = stop.run(stage_command(stage, [str(file), "--runs", str(out / "runs")]))
+    if code:
+        raise StageProcessError(code)
+
+
+def _train_and_evaluate(files: dict[Objective, Path], out: Path, seeds: int, stop: "StopSignal") -> None:
+    """Run both objectives side by side: models this small use half of the cores each better than all in turn."""
+    threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // len(files)))}
+    runs = [
+        subprocess.Popen(  # noqa: S603  our own command
+            [sys.executable, "-P", "-m", "pipeline", "run", str(file), "--runs", str(out / "runs"), "--quiet"],
+            env={**os.environ, **threads},
+            stdout=subprocess.DEVNULL,
+            process_group=0,
+        )
+        for file in files.values()
+    ]
+    try:
+        _wait(runs, out, seeds, stop)
+    finally:
+        for run in runs:
+            run.terminate()
+            run.wait()
+    stop.check("everything that was committed")
+    for run in runs:
+        if run.returncode:
+            raise StageProcessError(run.returncode)
+
+
+def _wait(runs: Sequence[subprocess.Popen[bytes]], out: Path, seeds: int, stop: "StopSignal") -> None:
+    """Show how many students are there until all runs have ended, one has failed, or a signal asks to stop."""
+    patterns = ("runs/*/student/seed-*/training.json", "runs/*/evaluation/seed-*.parquet")
+    with open_progress(quiet=False) as progress:
+        progress.start("students trained and evaluated", 2 * len(OBJECTIVES) * seeds)
+        seen = 0
+        while stop.received is None and all(run.poll() in (None, 0) for run in runs):
+            found = sum(len(list(out.glob(pattern))) for pattern in patterns)
+            progress.advance(found - seen)
+            seen = found
+            if all(run.poll() == 0 for run in runs):
+                return
+            time.sleep(0.5)
+
+
+def _conclude(out: Path, files: dict[Objective, Path], seconds: float) -> None:
+    """Print the table, where everything lies, and what to try next."""
+    from pipeline.accuracies import compare, evaluation_folders
+    from pipeline.tables import print_scores
+
+    runs = out / "runs"
+    click.echo()
+    print_scores(compare(evaluation_folders(OBJECTIVES, runs)), as_json=False)
+    click.echo(
+        f"""
+Accuracies in percent on {TEST_QUESTIONS} test problems, mean ± standard deviation over the seeds. `predict` answers at
+once, `explain` writes the rationale first. The interval comes from resampling seeds and questions; with few seeds it
+is wide. {duration(seconds)} in all.
+
+What lies where
+  {out}/teacher, {out}/student   the models that were made up
+  {out}/store     rationales (Parquet) and attention (zarr), shared by all runs: molsaki cache ls --store {out}/store
+  {runs}/molsaki  configuration, log, students, predictions
+
+What to try next
+  molsaki demo --out {out} --seeds 10                          a narrower interval; finished students stay
+  molsaki run {files["molsaki"]} --runs {runs} --set name=beta-3 --set objective.beta=3
+                                                             another weight: only the students are trained anew
+  molsaki compare dss molsaki beta-3 --runs {runs}
+  molsaki config init my.yaml                                your own teacher, student and data"""
+    )
