@@ -50,7 +50,7 @@ class VllmEngine(Engine):
         self._setup = setup
         before = set(multiprocessing.active_children())
         self._llm = _start(setup)
-        self._processes = [each for each in multiprocessing.active_children() if each not in before]
+        self.processes = [each for each in multiprocessing.active_children() if each not in before]
         self._tokenizer = self._llm.get_tokenizer()
         self._window = int(self._llm.llm_engine.model_config.max_model_len)
 
@@ -77,7 +77,7 @@ class VllmEngine(Engine):
 
         try:
             prompts = [{"prompt_token_ids": ids} for ids in encoded]
-            outputs = _watched(lambda: self._llm.generate(prompts, list(sampling), use_tqdm=False), self._processes)
+            outputs = _watched(lambda: self._llm.generate(prompts, list(sampling), use_tqdm=False), self.processes)
         except (EngineDeadError, EngineGenerateError, RuntimeError) as error:
             raise EngineError(
                 f"vLLM failed with {len(encoded)} prompts in work ({first_line(error)}); what was committed before is "

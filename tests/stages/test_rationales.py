@@ -19,10 +19,10 @@ from data.answers import parse_answer
 from data.errors import ConfigError, EngineError, Interrupted
 from data.prompts import answer_sentence, hint, rationale_prompt
 from data.readers import read_questions
-from data.records import Question
+from data.records import Phase, Question
 from data.settings import DataSource
 from data.synthetic import synthetic_questions
-from stages.engines import Decoding, Engine, Generation
+from stages.engines import Decoding, Engine, EngineSetup, Generation
 from stages.models import ModelIdentity, identify_model
 from stages.progress import SilentProgress, StopSignal
 from stages.rationales import RationaleSummary, judge, kept_rationales, plan_rationales, write_rationales
@@ -200,7 +200,12 @@ def test_an_engine_is_started_once_with_the_settings_and_closed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine, started = ScriptedEngine(right), []
-    monkeypatch.setattr(stages.rationales, "open_engine", lambda name, setup: started.append((name, setup)) or engine)
+
+    def start(name: str, setup: EngineSetup) -> Engine:
+        started.append((name, setup))
+        return engine
+
+    monkeypatch.setattr(stages.rationales, "open_engine", start)
     settings = replace(SETTINGS, max_tokens=17, engine_arguments={"max_model_len": 99}, temperature=0.5, seed=3)
     write([problem(str(number)) for number in range(9)], new_store(tmp_path, settings), None, settings)
     [(name, setup)] = started
@@ -229,7 +234,7 @@ NUMBERED = [problem(f"n{number}") for number in range(14)]
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Attempt]:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, Phase], Attempt]:
     store = new_store(tmp_path_factory.mktemp("undisturbed"))
     write(NUMBERED, store, ScriptedEngine(half_right))
     return dict(store.attempts())
@@ -237,7 +242,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str
 
 @pytest.mark.parametrize("survives", range(0, 21, 2))
 def test_a_run_that_failed_anywhere_continues_to_the_same_store(
-    tmp_path: Path, survives: int, undisturbed: dict[tuple[str, str], Attempt]
+    tmp_path: Path, survives: int, undisturbed: dict[tuple[str, Phase], Attempt]
 ) -> None:
     """14 questions and 7 second attempts in pieces of 4: 4 + 4 + 4 + 2, then 4 + 3."""
     store, failing, second = (
@@ -257,7 +262,7 @@ def test_a_run_that_failed_anywhere_continues_to_the_same_store(
 
 @pytest.mark.parametrize("pieces", [1, 4, 5, 6])
 def test_a_signal_lets_the_current_piece_be_committed(
-    tmp_path: Path, pieces: int, undisturbed: dict[tuple[str, str], Attempt]
+    tmp_path: Path, pieces: int, undisturbed: dict[tuple[str, Phase], Attempt]
 ) -> None:
     store = new_store(tmp_path)
 
