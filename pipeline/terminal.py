@@ -1,6 +1,6 @@
 """Keeping the terminal for what we say: libraries print bars, hints and logs wherever they like.
 
-In: nothing. Out: for the time of a stage, stdout is stderr, so that tables and JSON are all that reaches stdout; bars of
+In: nothing. Out: while a stage works stdout is stderr, so that tables and JSON are all that reaches stdout; bars of
 libraries are off where no person watches.
 """
 
