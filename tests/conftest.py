@@ -5,6 +5,10 @@ from pathlib import Path
 
 import pytest
 
+# Models in tests are so small that a second thread waits more than it helps, most of all on a busy machine. Before
+# torch is imported, and for the processes that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 BESIDE_REPOSITORY = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
