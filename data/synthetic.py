@@ -135,11 +135,8 @@ def _changes(source: random.Random, cast: _Cast) -> Problem:
     """Someone has something, and one or two things happen to it."""
     facts = [Fact(sentence=f"{cast.person} starts with {(n := _number(source))} {cast.thing}", amount=n, role="start")]
     facts += [_change(source, cast) for _ in range(_pick(source, (1, 2)))]
-    sentences = (
-        f"{cast.stranger} starts with {{}} {cast.other_thing}",
-        f"{cast.stranger} finds {{}} {cast.other_thing}",
-    )
-    return _problem(source, cast, facts, sentences, f"How many {cast.thing} does {cast.person} have now?")
+    asked = f"How many {cast.thing} does {cast.person} have now?"
+    return _problem(source, cast, facts, f"{cast.stranger} starts with {{}} {cast.other_thing}", asked)
 
 
 def _change(source: random.Random, cast: _Cast) -> Fact:
@@ -160,14 +157,14 @@ def _comparison(source: random.Random, cast: _Cast) -> Problem:
     """How many more one person has than another."""
     facts = _holdings(source, cast, sign=-1)
     asked = f"How many more {cast.thing} does {cast.person} have than {cast.partner}?"
-    return _problem(source, cast, facts, (f"{cast.stranger} has {{}} {cast.other_thing}",), asked)
+    return _problem(source, cast, facts, f"{cast.stranger} has {{}} {cast.other_thing}", asked)
 
 
 def _together(source: random.Random, cast: _Cast) -> Problem:
     """How many two people have together."""
     facts = _holdings(source, cast, sign=1)
     asked = f"How many {cast.thing} do {cast.person} and {cast.partner} have together?"
-    return _problem(source, cast, facts, (f"{cast.stranger} has {{}} {cast.other_thing}",), asked)
+    return _problem(source, cast, facts, f"{cast.stranger} has {{}} {cast.other_thing}", asked)
 
 
 def _holdings(source: random.Random, cast: _Cast, *, sign: int) -> list[Fact]:
@@ -178,16 +175,13 @@ def _holdings(source: random.Random, cast: _Cast, *, sign: int) -> list[Fact]:
     ]
 
 
-def _problem(
-    source: random.Random, cast: _Cast, facts: Sequence[Fact], distractors: tuple[str, ...], asked: str
-) -> Problem:
+def _problem(source: random.Random, cast: _Cast, facts: Sequence[Fact], distractor: str, asked: str) -> Problem:
     """Add a distractor, whose number is none of those that matter, and put all facts in any order."""
-    price_and_age = (f"The {cast.thing} cost {{}} dollars", f"{cast.person} is {{}} years old")
+    sentences = (distractor, f"The {cast.thing} cost {{}} dollars", f"{cast.person} is {{}} years old")
     used = {abs(fact.amount) for fact in facts}
     number = _pick(source, [n for n in range(SMALLEST, LARGEST + 1) if n not in used])
-    sentence = _pick(source, (*distractors, *price_and_age)).format(number)
-    distractor = Fact(sentence=sentence, amount=number, role="distractor")
-    return Problem(facts=tuple(_shuffled(source, [*facts, distractor])), asked=asked)
+    useless = Fact(sentence=_pick(source, sentences).format(number), amount=number, role="distractor")
+    return Problem(facts=tuple(_shuffled(source, [*facts, useless])), asked=asked)
 
 
 def _cast(source: random.Random) -> _Cast:

@@ -102,7 +102,7 @@ def load_tokenizer(model: str, revision: str | None) -> "PreTrainedTokenizerBase
 
     try:
         return AutoTokenizer.from_pretrained(model, revision=revision, trust_remote_code=False)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # tokenizers raises nothing more special than that for a broken file
         raise ConfigError(f"model {model}: its tokenizer cannot be loaded ({first_line(error)})") from error
 
 

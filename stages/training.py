@@ -144,7 +144,7 @@ def _checkpoints(out: Path, fingerprint: str) -> Path:
 
 
 def _arguments(training: TrainingSettings, seed: int, folder: Path, stop_device: str) -> TrainingArguments:
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(folder),
         seed=seed,
         num_train_epochs=training.epochs,
@@ -166,6 +166,9 @@ def _arguments(training: TrainingSettings, seed: int, folder: Path, stop_device:
         remove_unused_columns=False,
         dataloader_pin_memory=torch.cuda.is_available(),
     )
+    # With several GPUs in sight the Trainer would split batches over threads (DataParallel), which see no recording.
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments
 
 
 def _pad_token(tokenizer: PreTrainedTokenizerBase) -> int:

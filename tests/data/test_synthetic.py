@@ -85,7 +85,8 @@ def test_the_same_seed_gives_the_same_questions_everywhere() -> None:
     first = synthetic_questions(2, seed=0, split="train")
     assert [question.text for question in first] == [
         "Sam is 2 years old. Sam gives Ann 6 pens. Sam starts with 6 pens. How many pens does Sam have now?",
-        "Sam is 7 years old. Sam finds 6 pens. Sam starts with 5 pens. Sam loses 4 pens. How many pens does Sam have now?",
+        "Sam is 7 years old. Sam finds 6 pens. Sam starts with 5 pens. Sam loses 4 pens. "
+        "How many pens does Sam have now?",
     ]
     assert first[0].reference == "Sam starts with 6 pens. Sam gives Ann 6 pens so 6 - 6 = 0."
     assert synthetic_questions(2, seed=0, split="train") == first
