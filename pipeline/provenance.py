@@ -18,6 +18,8 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from cache.fingerprints import JSON
+
 log = logging.getLogger(__name__)
 FILE = "provenance.json"
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -100,6 +102,12 @@ def environment() -> Environment:
         libraries=_versions(),
         commit=_commit(),
     )
+
+
+def commit_note() -> dict[str, JSON]:
+    """What every commit of a store records beside its files; none of it is part of a fingerprint."""
+    here = environment()
+    return {"host": here.host, "device": here.device, "python": here.python, **here.libraries}
 
 
 def now() -> str:

@@ -16,6 +16,7 @@ from data.errors import MissingRecordsError
 from data.records import Rationale
 from pipeline.inputs import Inputs
 from pipeline.plans import StageName, StagePlan, reasons
+from pipeline.provenance import commit_note
 from pipeline.selection import Selection, select_examples
 from stages.progress import Progress, StopSignal
 from stages.specs import attention_slug, attention_spec, rationale_slug, rationale_spec
@@ -92,7 +93,7 @@ class RationaleStage:
         space = Space.open_or_create(config.store, "rationales", self.slug, self.spec)
         write_rationales(
             self._inputs.questions("train"),
-            RationaleStore(space),
+            RationaleStore(space, note={"engine": self._settings.engine, **commit_note()}),
             config.teacher,
             self._settings,
             identity=self._inputs.teacher,
@@ -177,7 +178,7 @@ class AttentionStage:
         space = Space.open_or_create(config.store, "attention", self.slug, self.spec)
         write_attention(
             [example.marked for example in self.selection.examples],
-            AttentionWriter(space),
+            AttentionWriter(space, note=commit_note()),
             self._recorded | self._dropped.keys(),
             config.teacher,
             self._settings,

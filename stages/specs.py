@@ -47,11 +47,14 @@ NEUTRAL_ARGUMENTS = frozenset(
 
 
 def rationale_spec(identity: ModelIdentity, teacher: TeacherSettings, settings: RationaleSettings) -> Spec:
-    """What rationales depend on: the file for `engine: file`, else teacher, prompts and sampling."""
+    """What rationales depend on: the file for `engine: file`, else teacher, prompts and sampling.
+
+    Which engine runs the teacher is not part of it, so that one engine continues what another began.
+    """
     common: dict[str, JSON] = {
         "schema": SCHEMA_VERSION,
         "rules": RATIONALE_RULES,
-        "engine": settings.engine,
+        "source": "file" if settings.engine == "file" else "teacher",
         "prompts": prompts_version(),
     }
     if settings.engine == "file":

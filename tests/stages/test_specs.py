@@ -40,7 +40,6 @@ def attention(**changes: object) -> Spec:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"engine": "transformers"},
         {"shots": 2},
         {"chat": True},
         {"temperature": 0.7},
@@ -55,6 +54,7 @@ def test_what_changes_rationales_separates_their_stores(changes: dict[str, objec
 @pytest.mark.parametrize(
     "changes",
     [
+        {"engine": "transformers"},
         {"piece": 7},
         {"second_phase": False},
         {"seed": 5},  # greedy decoding draws nothing
