@@ -20,6 +20,7 @@ import click
 
 from pipeline.exits import StageProcessError
 from pipeline.progress import duration, open_progress
+from pipeline.terminal import quieten_libraries
 
 if TYPE_CHECKING:
     from pipeline.supervise import ForwardingStop
@@ -77,6 +78,7 @@ def run_demo(*, out: Path, seeds: int) -> None:
     """Train the teacher, run both stages, compare the two objectives, and say what to do next."""
     from pipeline.supervise import ForwardingStop
 
+    quieten_libraries(quiet=True)
     started = time.monotonic()
     with ForwardingStop() as stop:
         _say("1/4  A teacher of half a million weights learns to reason about made-up word problems.")

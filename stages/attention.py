@@ -125,7 +125,8 @@ def _attention_to_words(
         values = columns[:, None].expand(-1, key.shape[1], -1, -1)
         received_BTHK, _ = sdpa_attention_forward(module, query, key, values, attention_mask, **arguments)
         mean_BTK = received_BTHK[..., : words.shape[-1]].float().mean(dim=2)
-        pooled.append(pool.steps_BST @ mean_BTK)
+        with torch.autocast(key.device.type, enabled=False):  # sums over many tokens want float32
+            pooled.append(pool.steps_BST @ mean_BTK)
     return torch.cat(pooled, dim=-1)
 
 

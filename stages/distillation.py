@@ -153,13 +153,11 @@ class DistillationModel(nn.Module):
         pool = Pooling(steps_BST=attention["steps_BST"], words_BTK=attention["words_BTK"])
         with recording_attention(self.student, pool, keep_values=True) as recording:
             l_exp = self._cross_entropy(explain_ids, explain_labels)
-        weights = self.router(recording.values(), attention["token_mask"])
-        l_att = attention_loss(
-            attention["target_BSK"],
-            mix_layers(recording.stacked(), weights),
-            attention["step_mask"],
-            attention["word_mask"],
-        )
+        # Mixed precision is for the student; weights and loss are small and stay in float32.
+        with torch.autocast(explain_ids.device.type, enabled=False):
+            weights = self.router(recording.values(), attention["token_mask"])
+            mixed = mix_layers(recording.stacked(), weights)
+            l_att = attention_loss(attention["target_BSK"], mixed, attention["step_mask"], attention["word_mask"])
         loss = self._two_tasks(l_pre, l_exp) + self.objective.beta * l_att
         parts = {"L_pre": l_pre, "L_exp": l_exp, "L_att": l_att, "layer_weights": weights.mean(dim=0)}
         return {"loss": loss, **parts}

@@ -109,6 +109,16 @@ def test_attention_loss_of_a_step_equals_one_computed_from_eager_attention(stude
     assert out["L_att"] > 0
 
 
+def test_mixed_precision_leaves_the_attention_loss_close_to_that_of_float32(student):
+    batch = full_batch(student, EXAMPLES)
+    model = DistillationModel(student, ObjectiveSettings())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = model(**batch)
+    assert mixed["L_att"].dtype == torch.float32
+    torch.testing.assert_close(mixed["L_att"], model(**batch)["L_att"], rtol=5e-2, atol=1e-5)
+    mixed["loss"].backward()
+
+
 def test_dss_is_molsaki_without_its_attention_loss(student):
     batch = full_batch(student, EXAMPLES)
     dss = DistillationModel(student, ObjectiveSettings(name="dss"))
