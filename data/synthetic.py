@@ -2,8 +2,8 @@
 
 Enters: a count, a seed and the name of a split. Leaves: questions with answers and reference rationales, for the demo
 and the tests. Words come from short closed lists, so that a tiny model with a tokenizer of whole words can learn the
-task, and every problem holds a distractor: another person's quantity of another object, a price or an age. Facts stand
-in any order, so that a student has to find out which numbers matter.
+task, and every problem holds a distractor: a price, an age, a distance or a temperature. Facts stand in any order, so
+that a student has to find out which numbers matter.
 
 The same arguments give the same questions on every machine and Python version (only `random.Random.random` is drawn
 from, whose sequence is promised not to change). A longer list begins with the shorter one.
@@ -24,6 +24,18 @@ Role = Literal["start", "change", "distractor"]
 
 NAMES = ("Tom", "Ann", "Ben", "Mia", "Sam", "Eva")
 THINGS = ("apples", "pens", "books", "cards", "coins", "shells")
+EVENTS = (
+    ("{partner} gives {person} {number} {thing}", 1),
+    ("{person} finds {number} {thing}", 1),
+    ("{person} gives {partner} {number} {thing}", -1),
+    ("{person} loses {number} {thing}", -1),
+)
+DISTRACTORS = (
+    "The {thing} cost {number} dollars",
+    "{person} is {number} years old",
+    "{person} walks {number} miles",
+    "It is {number} degrees outside",
+)
 SMALLEST, LARGEST = 2, 10
 # Which residues of a question's hash modulo 10 belong to which split: no text is in two splits, whatever the seeds.
 SPLITS = {"test": (0, 1), "dev": (2,), "train": (3, 4, 5, 6, 7, 8, 9)}
@@ -64,13 +76,11 @@ class Problem:
 
 @dataclass(frozen=True, kw_only=True)
 class _Cast:
-    """Who and what a problem is about; the last person and the last thing are for distractors."""
+    """Who and what a problem is about."""
 
     person: str
     partner: str
-    stranger: str
     thing: str
-    other_thing: str
 
 
 def synthetic_questions(count: int, *, seed: int, split: str) -> list[Question]:
@@ -132,39 +142,29 @@ def _draw(source: random.Random) -> Problem:
 
 
 def _changes(source: random.Random, cast: _Cast) -> Problem:
-    """Someone has something, and one or two things happen to it."""
-    facts = [Fact(sentence=f"{cast.person} starts with {(n := _number(source))} {cast.thing}", amount=n, role="start")]
-    facts += [_change(source, cast) for _ in range(_pick(source, (1, 2)))]
-    asked = f"How many {cast.thing} does {cast.person} have now?"
-    return _problem(source, cast, facts, f"{cast.stranger} starts with {{}} {cast.other_thing}", asked)
+    """Someone has something, and one or two different things happen to it."""
+    start = Fact(sentence=f"{cast.person} starts with {(n := _number(source))} {cast.thing}", amount=n, role="start")
+    events = _shuffled(source, EVENTS)[: _pick(source, (1, 2))]
+    facts = [start, *(_change(source, cast, *event) for event in events)]
+    return _problem(source, cast, facts, f"How many {cast.thing} does {cast.person} have now?")
 
 
-def _change(source: random.Random, cast: _Cast) -> Fact:
+def _change(source: random.Random, cast: _Cast, event: str, sign: int) -> Fact:
     number = _number(source)
-    sentence, sign = _pick(
-        source,
-        (
-            (f"{cast.partner} gives {cast.person} {number} {cast.thing}", 1),
-            (f"{cast.person} finds {number} {cast.thing}", 1),
-            (f"{cast.person} gives {cast.partner} {number} {cast.thing}", -1),
-            (f"{cast.person} loses {number} {cast.thing}", -1),
-        ),
-    )
+    sentence = event.format(person=cast.person, partner=cast.partner, number=number, thing=cast.thing)
     return Fact(sentence=sentence, amount=sign * number, role="change")
 
 
 def _comparison(source: random.Random, cast: _Cast) -> Problem:
     """How many more one person has than another."""
-    facts = _holdings(source, cast, sign=-1)
     asked = f"How many more {cast.thing} does {cast.person} have than {cast.partner}?"
-    return _problem(source, cast, facts, f"{cast.stranger} has {{}} {cast.other_thing}", asked)
+    return _problem(source, cast, _holdings(source, cast, sign=-1), asked)
 
 
 def _together(source: random.Random, cast: _Cast) -> Problem:
     """How many two people have together."""
-    facts = _holdings(source, cast, sign=1)
     asked = f"How many {cast.thing} do {cast.person} and {cast.partner} have together?"
-    return _problem(source, cast, facts, f"{cast.stranger} has {{}} {cast.other_thing}", asked)
+    return _problem(source, cast, _holdings(source, cast, sign=1), asked)
 
 
 def _holdings(source: random.Random, cast: _Cast, *, sign: int) -> list[Fact]:
@@ -175,19 +175,18 @@ def _holdings(source: random.Random, cast: _Cast, *, sign: int) -> list[Fact]:
     ]
 
 
-def _problem(source: random.Random, cast: _Cast, facts: Sequence[Fact], distractor: str, asked: str) -> Problem:
+def _problem(source: random.Random, cast: _Cast, facts: Sequence[Fact], asked: str) -> Problem:
     """Add a distractor, whose number is none of those that matter, and put all facts in any order."""
-    sentences = (distractor, f"The {cast.thing} cost {{}} dollars", f"{cast.person} is {{}} years old")
     used = {abs(fact.amount) for fact in facts}
     number = _pick(source, [n for n in range(SMALLEST, LARGEST + 1) if n not in used])
-    useless = Fact(sentence=_pick(source, sentences).format(number), amount=number, role="distractor")
+    sentence = _pick(source, DISTRACTORS).format(person=cast.person, number=number, thing=cast.thing)
+    useless = Fact(sentence=sentence, amount=number, role="distractor")
     return Problem(facts=tuple(_shuffled(source, [*facts, useless])), asked=asked)
 
 
 def _cast(source: random.Random) -> _Cast:
-    person, partner, stranger = _shuffled(source, NAMES)[:3]
-    thing, other_thing = _shuffled(source, THINGS)[:2]
-    return _Cast(person=person, partner=partner, stranger=stranger, thing=thing, other_thing=other_thing)
+    person, partner = _shuffled(source, NAMES)[:2]
+    return _Cast(person=person, partner=partner, thing=_pick(source, THINGS))
 
 
 def _number(source: random.Random) -> int:

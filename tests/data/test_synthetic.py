@@ -84,12 +84,13 @@ def test_texts_are_short_and_use_few_words() -> None:
 def test_the_same_seed_gives_the_same_questions_everywhere() -> None:
     first = synthetic_questions(2, seed=0, split="train")
     assert [question.text for question in first] == [
-        "Sam is 2 years old. Sam gives Ann 6 pens. Sam starts with 6 pens. How many pens does Sam have now?",
-        "Sam is 7 years old. Sam finds 6 pens. Sam starts with 5 pens. Sam loses 4 pens. "
-        "How many pens does Sam have now?",
+        "The cards cost 6 dollars. Sam starts with 10 cards. Tom gives Sam 4 cards. Sam finds 4 cards. "
+        "How many cards does Sam have now?",
+        "Eva has 2 books. The books cost 7 dollars. Tom has 3 books. How many more books does Tom have than Eva?",
     ]
-    assert first[0].reference == "Sam starts with 6 pens. Sam gives Ann 6 pens so 6 - 6 = 0."
-    assert synthetic_questions(2, seed=0, split="train") == first
+    assert first[0].reference == (
+        "Sam starts with 10 cards. Tom gives Sam 4 cards so 10 + 4 = 14. Sam finds 4 cards so 14 + 4 = 18."
+    )
 
 
 def test_a_longer_list_begins_with_the_shorter() -> None:
