@@ -27,7 +27,7 @@ THINGS = ("apples", "pens", "books", "cards", "coins", "shells")
 EVENTS = (
     ("{partner} gives {person} {number} {thing}", 1),
     ("{person} finds {number} {thing}", 1),
-    ("{person} gives {partner} {number} {thing}", -1),
+    ("{person} sells {number} {thing}", -1),
     ("{person} loses {number} {thing}", -1),
 )
 DISTRACTORS = (

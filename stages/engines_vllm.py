@@ -33,6 +33,10 @@ ENVIRONMENT = {
     "VLLM_LOGGING_LEVEL": "ERROR",
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "VLLM_NO_USAGE_STATS": "1",
+    # What torch and Python say in its processes about deprecations, missing Triton and memory binding is no news.
+    "PYTHONWARNINGS": "ignore::FutureWarning",
+    "TORCH_CPP_LOG_LEVEL": "ERROR",
+    "TORCH_LOGS": "-all",
 }
 """Defaults: quiet, 1 GiB for keys and values on a CPU, and nothing is sent anywhere."""
 MISSING = (

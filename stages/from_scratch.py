@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch.nn.utils.rnn import pad_sequence
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, get_cosine_schedule_with_warmup
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from data.answers import parse_answer, same_answer
 from data.prompts import answer_sentence, explain_prompt, predict_prompt, rationale_prompt
@@ -42,11 +42,18 @@ class ModelShape:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How long and how fast a model learns."""
+    """How long and how fast a model learns.
 
-    steps: int
+    The learning rate stays at its peak until the loss has come down to `good_loss`, or `most_steps` is near, and then
+    falls to zero over `cooling_steps`. When a small model finds out how to copy the right number differs from seed to
+    seed and from machine to machine by hundreds of steps; a fixed length would be too long or too short.
+    """
+
     batch_size: int
     learning_rate: float
+    good_loss: float
+    most_steps: int
+    cooling_steps: int
     warmup_steps: int = 30
     seed: int = 0
 
@@ -94,20 +101,23 @@ def train_from_scratch(
     torch.manual_seed(recipe.seed)
     model = LlamaForCausalLM(_configuration(tokenizer, shape))
     optimizers = _optimizers(model, recipe)
-    schedules = [get_cosine_schedule_with_warmup(one, recipe.warmup_steps, recipe.steps) for one in optimizers]
+    pace = _Pace(recipe)
     texts = [_text(tokenizer, question) for question in questions]
     order = random.Random(recipe.seed)
-    progress.start("training the teacher", recipe.steps)
-    for _ in range(recipe.steps):
+    progress.start("training the teacher, at most", recipe.most_steps)
+    while not pace.finished:
         ids, labels = _batch(order.sample(texts, recipe.batch_size), tokenizer.pad_token_id)
         model.zero_grad()
-        model(input_ids=ids, labels=labels).loss.backward()
+        loss = model(input_ids=ids, labels=labels).loss
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimizer, schedule in zip(optimizers, schedules, strict=True):
+        for optimizer in optimizers:
+            optimizer.param_groups[0]["lr"] = recipe.learning_rate * pace.share
             optimizer.step()
-            schedule.step()
+        pace.step(loss.item())
         progress.advance()
         stop.check("nothing of the unfinished teacher")
+    progress.note(f"teacher trained in {pace.steps:,} steps, loss {pace.loss:.4f}")
     tokenizer.save_pretrained(out)
     model.save_pretrained(out)
 
@@ -147,6 +157,39 @@ def _optimizers(model: LlamaForCausalLM, recipe: Recipe) -> list[torch.optim.Opt
         torch.optim.Muon(matrices, lr=recipe.learning_rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
         torch.optim.AdamW(others, lr=recipe.learning_rate, weight_decay=0.0, betas=(0.9, 0.98)),
     ]
+
+
+class _Pace:
+    """Where training stands, and what share of the peak learning rate that means."""
+
+    MEMORY = 0.98
+    """Weight of the past in the running mean of the loss: about the last fifty steps."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._recipe = recipe
+        self._cooling_from: int | None = None
+        self.steps = 0
+        self.loss = float("inf")
+
+    @property
+    def finished(self) -> bool:
+        """Whether the learning rate has come down to zero."""
+        return self._cooling_from is not None and self.steps >= self._cooling_from + self._recipe.cooling_steps
+
+    @property
+    def share(self) -> float:
+        """Share of the peak learning rate for the coming step."""
+        if self._cooling_from is None:
+            return min(1.0, (self.steps + 1) / self._recipe.warmup_steps)
+        return 1 - (self.steps - self._cooling_from) / self._recipe.cooling_steps
+
+    def step(self, loss: float) -> None:
+        """Count a step, and begin to cool down where the loss is good or time is short."""
+        self.steps += 1
+        self.loss = loss if self.steps == 1 else self.MEMORY * self.loss + (1 - self.MEMORY) * loss
+        late = self.steps >= self._recipe.most_steps - self._recipe.cooling_steps
+        if self._cooling_from is None and (late or self.loss <= self._recipe.good_loss):
+            self._cooling_from = self.steps
 
 
 def _prompt(question: Question) -> str:

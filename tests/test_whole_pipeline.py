@@ -54,7 +54,9 @@ def folder(questions: list[Question], tmp_path_factory: pytest.TempPathFactory) 
     folder = tmp_path_factory.mktemp("svamp")
     tokenizer = word_tokenizer(questions * 10)
     shape = ModelShape(layers=2, width=64, heads=4, feed_forward=128)
-    recipe = Recipe(steps=120, batch_size=MORE_QUESTIONS, learning_rate=1e-2, warmup_steps=10)
+    recipe = Recipe(
+        batch_size=MORE_QUESTIONS, learning_rate=1e-2, good_loss=0.02, most_steps=300, cooling_steps=30, warmup_steps=10
+    )
     with StopSignal() as stop:
         train_from_scratch(
             questions, folder / "teacher", tokenizer=tokenizer, shape=shape, recipe=recipe,

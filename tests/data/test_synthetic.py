@@ -20,12 +20,12 @@ def solve(text: str) -> int:
     more, thing, person, friend, rival = asked.groups()
     total = 0
     for name, verb, to, number in re.findall(
-        rf"(\w+) (starts with|has|finds|loses|gives) (\w+ )?(\d+) {thing}\.", text
+        rf"(\w+) (starts with|has|finds|loses|sells|gives) (\w+ )?(\d+) {thing}\.", text
     ):
         gained = name in (person, friend) and verb in ("starts with", "has", "finds")
         if gained or (verb == "gives" and to.strip() == person):
             total += int(number)
-        elif (name == person and verb in ("loses", "gives")) or (more and name == rival and verb == "has"):
+        elif (name == person and verb in ("loses", "sells")) or (more and name == rival and verb == "has"):
             total -= int(number)
     return total
 
