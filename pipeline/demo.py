@@ -94,7 +94,7 @@ def run_demo(*, out: Path, seeds: int) -> None:
         _run_stage("attention", files["molsaki"], out, stop)
         _say(f"4/4  {seeds} students learn from its text alone (dss), {seeds} also from where it looked (molsaki).")
         _train_and_evaluate(files, out, seeds, stop)
-    _conclude(out, files, time.monotonic() - started)
+    _conclude(out, files, seeds, time.monotonic() - started)
 
 
 def _say(line: str) -> None:
@@ -190,14 +190,15 @@ def _wait(runs: Sequence[subprocess.Popen[bytes]], out: Path, seeds: int, stop: 
         seen = 0
         while stop.received is None and all(run.poll() in (None, 0) for run in runs):
             found = sum(len(list(out.glob(pattern))) for pattern in patterns)
-            progress.advance(found - seen)
-            seen = found
+            if found > seen:
+                progress.advance(found - seen)
+                seen = found
             if all(run.poll() == 0 for run in runs):
                 return
             time.sleep(0.5)
 
 
-def _conclude(out: Path, files: dict[Objective, Path], seconds: float) -> None:
+def _conclude(out: Path, files: dict[Objective, Path], seeds: int, seconds: float) -> None:
     """Print the table, where everything lies, and what to try next."""
     from pipeline.accuracies import compare, evaluation_folders
     from pipeline.tables import print_scores
@@ -217,9 +218,9 @@ What lies where
   {runs}/molsaki  configuration, log, students, predictions
 
 What to try next
-  molsaki demo --out {out} --seeds 10                          a narrower interval; finished students stay
+  molsaki demo --out {out} --seeds {max(10, 2 * seeds)}      a narrower interval; finished students stay
   molsaki run {files["molsaki"]} --runs {runs} --set name=beta-3 --set objective.beta=3
-                                                             another weight: only the students are trained anew
+      another weight of the attention loss: only the students are trained anew
   molsaki compare dss molsaki beta-3 --runs {runs}
-  molsaki config init my.yaml                                your own teacher, student and data"""
+  molsaki config init my.yaml      your own teacher, student and data"""
     )
