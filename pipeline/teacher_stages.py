@@ -8,14 +8,14 @@ from collections import Counter
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from cache.fingerprints import Spec, fingerprint
 from cache.spaces import Space, dropped_records, space_path
 from data.errors import MissingRecordsError
 from data.records import Rationale
 from pipeline.inputs import Inputs
-from pipeline.plans import StageName, StagePlan, reasons
+from pipeline.plans import StagePlan, reasons
 from pipeline.provenance import commit_note
 from pipeline.selection import Selection, select_examples
 from stages.progress import Progress, StopSignal
@@ -26,10 +26,47 @@ if TYPE_CHECKING:
     from cache.reader import AttentionStore
 
 
-class RationaleStage:
+class StageWithSpace:
+    """What both stages share: results go to one space of a store, which follows from the configuration."""
+
+    name: Literal["rationales", "attention"]
+    _inputs: Inputs
+
+    @property
+    def spec(self) -> Spec:
+        """What the results depend on."""
+        raise NotImplementedError
+
+    @property
+    def slug(self) -> str:
+        """Readable part of the space's name."""
+        raise NotImplementedError
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of the spec."""
+        return fingerprint(self.spec)
+
+    @property
+    def path(self) -> Path:
+        """The space that the results lie in."""
+        return space_path(self._inputs.config.store, self.name, self.slug, self.spec)
+
+    def fingerprints(self) -> Mapping[str, str]:
+        """Name of the space."""
+        return {self.name: self.fingerprint}
+
+    def _open(self) -> Space:
+        return Space.open(self.path, expected=self.spec)
+
+    def _open_or_create(self) -> Space:
+        return Space.open_or_create(self._inputs.config.store, self.name, self.slug, self.spec)
+
+
+class RationaleStage(StageWithSpace):
     """Lets the teacher explain the training questions."""
 
-    name: StageName = "rationales"
+    name = "rationales"
 
     def __init__(self, inputs: Inputs) -> None:
         self._inputs = inputs
@@ -44,16 +81,6 @@ class RationaleStage:
     def slug(self) -> str:
         """Readable part of the space's name."""
         return rationale_slug(self._inputs.teacher, self._settings)
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """Hash of the spec."""
-        return fingerprint(self.spec)
-
-    @property
-    def path(self) -> Path:
-        """The space that the rationales lie in."""
-        return space_path(self._inputs.config.store, "rationales", self.slug, self.spec)
 
     @cached_property
     def rationales(self) -> tuple[Rationale, ...]:
@@ -90,7 +117,7 @@ class RationaleStage:
         from stages.rationales import write_rationales
 
         config = self._inputs.config
-        space = Space.open_or_create(config.store, "rationales", self.slug, self.spec)
+        space = self._open_or_create()
         write_rationales(
             self._inputs.questions("train"),
             RationaleStore(space, note={"engine": self._settings.engine, **commit_note()}),
@@ -101,20 +128,16 @@ class RationaleStage:
             stop=stop,
         )
 
-    def fingerprints(self) -> Mapping[str, str]:
-        """Name of the space."""
-        return {"rationales": self.fingerprint}
-
     def _store(self) -> "RationaleStore":
         from cache.rationales import RationaleStore
 
-        return RationaleStore(Space.open(self.path, expected=self.spec))
+        return RationaleStore(self._open())
 
 
-class AttentionStage:
+class AttentionStage(StageWithSpace):
     """Records where the teacher looks while it reads questions and rationales."""
 
-    name: StageName = "attention"
+    name = "attention"
 
     def __init__(self, inputs: Inputs, rationales: RationaleStage) -> None:
         self._inputs = inputs
@@ -130,16 +153,6 @@ class AttentionStage:
     def slug(self) -> str:
         """Readable part of the space's name."""
         return attention_slug(self._inputs.teacher, self._settings)
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """Hash of the spec."""
-        return fingerprint(self.spec)
-
-    @property
-    def path(self) -> Path:
-        """The space that the attention lies in."""
-        return space_path(self._inputs.config.store, "attention", self.slug, self.spec)
 
     @cached_property
     def selection(self) -> Selection:
@@ -175,7 +188,7 @@ class AttentionStage:
         from stages.extraction import write_attention
 
         config = self._inputs.config
-        space = Space.open_or_create(config.store, "attention", self.slug, self.spec)
+        space = self._open_or_create()
         write_attention(
             [example.marked for example in self.selection.examples],
             AttentionWriter(space, note=commit_note()),
@@ -186,10 +199,6 @@ class AttentionStage:
             progress=progress,
             stop=stop,
         )
-
-    def fingerprints(self) -> Mapping[str, str]:
-        """Name of the space."""
-        return {"attention": self.fingerprint}
 
     def open(self) -> "AttentionStore":
         """Open the stored attention for training."""
@@ -204,14 +213,14 @@ class AttentionStage:
             return set()
         from cache.reader import recorded_keys
 
-        return recorded_keys(Space.open(self.path, expected=self.spec))
+        return recorded_keys(self._open())
 
     @cached_property
     def _dropped(self) -> dict[str, str]:
         """Reasons of all records that the teacher could not read, the run's or not."""
         if not self.path.exists():
             return {}
-        return dropped_records(Space.open(self.path, expected=self.spec).commits())
+        return dropped_records(self._open().commits())
 
 
 def no_rationales(plan: StagePlan) -> str:
