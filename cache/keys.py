@@ -3,15 +3,25 @@
 Since a key says nothing about position or file, stores grow, are shared and are merged by content alone.
 """
 
-from dataclasses import asdict
-
 from cache.fingerprints import fingerprint
 from data.records import Marked, Question
 
 
 def question_key(question: Question, prompt: str) -> str:
-    """Return the key (64 hex digits) of a question as it is put with `prompt`, over every field of the question."""
-    return fingerprint({"key": "question", "question": asdict(question), "prompt": prompt})
+    """Return the key (64 hex digits) of a question as it is put with `prompt`: its text, its choices, its gold answer.
+
+    Its id and the name of its data set are no content: the same question in a file of another name is the same.
+    """
+    return fingerprint(
+        {
+            "key": "question",
+            "text": question.text,
+            "choices": question.choices,
+            "answer": question.answer,
+            "answer_kind": question.answer_kind,
+            "prompt": prompt,
+        }
+    )
 
 
 def record_key(marked: Marked) -> str:

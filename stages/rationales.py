@@ -176,7 +176,7 @@ def _shown_outcome(question: Question, output: str) -> str:
 def _key(question: Question, settings: RationaleSettings) -> str:
     """Key over the question and its plain prompt; a chat template's share is in the tokenizer's hash already."""
     if settings.engine == "file":
-        return question_key(question, "")
+        return question_key(question, question.id)  # by which the file knows it
     if settings.chat:
         return question_key(question, json.dumps(rationale_messages(question, shots=settings.shots)))
     return question_key(question, rationale_prompt(question, shots=settings.shots))
