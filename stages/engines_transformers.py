@@ -15,8 +15,8 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
 from data.errors import ConfigError, EngineError
+from stages.device import torch_device
 from stages.engines import Decoding, Engine, EngineSetup, Generation, encode, first_line, load_tokenizer, prompt_seed
-from stages.settings import Device
 
 BATCH_SIZE = 32
 TINY = 1e-30
@@ -173,15 +173,7 @@ def _load_model(setup: EngineSetup, arguments: dict[str, str | int | float | boo
         )
     except (OSError, ValueError, TypeError) as error:
         raise ConfigError(f"model {setup.model}: transformers cannot load it: {first_line(error)}") from error
-    return model.to(_device(setup.device)).eval()
-
-
-def _device(device: Device) -> str:
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device: `cuda` was asked for, but torch finds no CUDA device; use `auto` or `cpu`")
-    return device
+    return model.to(torch_device(setup.device)).eval()
 
 
 def _end_tokens(model: Any, tokenizer: Any) -> set[int]:

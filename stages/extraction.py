@@ -16,10 +16,11 @@ from cache.writer import AttentionBlock, AttentionWriter
 from data.errors import ConfigError
 from data.records import Marked
 from stages.attention import stepwise_attention
+from stages.device import torch_device
 from stages.engines import first_line, load_tokenizer
 from stages.models import ModelIdentity
 from stages.progress import Progress, StopSignal
-from stages.settings import AttentionSettings, Device, TeacherSettings
+from stages.settings import AttentionSettings, TeacherSettings
 from stages.tokens import Located, locate
 
 TOO_LONG = "longer than max_length"
@@ -75,7 +76,7 @@ def _blocks(
 
 
 def _load_teacher(identity: ModelIdentity, teacher: TeacherSettings) -> PreTrainedModel:
-    """Load the body of the teacher, without language-model head, on its device."""
+    """Load the teacher onto its device."""
     try:
         model = AutoModelForCausalLM.from_pretrained(
             identity.path, revision=identity.hub_revision, dtype=getattr(torch, teacher.dtype)
@@ -90,10 +91,3 @@ def _load_teacher(identity: ModelIdentity, teacher: TeacherSettings) -> PreTrain
 def _positions(model: PreTrainedModel) -> int:
     """Most tokens that the model knows positions for."""
     return int(getattr(model.config.get_text_config(), "max_position_embeddings", None) or sys.maxsize)
-
-
-def torch_device(device: Device) -> torch.device:
-    """The device that a setting names; `auto` is the GPU where there is one."""
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device: `cuda` was asked for, but torch finds no CUDA device; use `auto` or `cpu`")
-    return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")

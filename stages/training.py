@@ -31,6 +31,7 @@ from transformers import (
 from transformers.trainer_utils import get_last_checkpoint
 
 from data.errors import ConfigError, MissingRecordsError
+from stages.device import torch_device
 from stages.distillation import DistillationModel, TrainingCollator, TrainingRecord, training_record
 from stages.engines import load_tokenizer
 from stages.examples import Example
@@ -72,7 +73,7 @@ def train_student(
     checkpoints = _checkpoints(out, fingerprint)
     trainer = StudentTrainer(
         model=model,
-        args=_arguments(training, seed, checkpoints, stop_device=training.device),
+        args=_arguments(training, seed, checkpoints),
         train_dataset=records,
         data_collator=TrainingCollator(pad=_pad_token(tokenizer)),
         callbacks=[_ProgressAndStop(progress, stop, f"training seed {seed}")],
@@ -143,7 +144,7 @@ def _checkpoints(out: Path, fingerprint: str) -> Path:
     return folder
 
 
-def _arguments(training: TrainingSettings, seed: int, folder: Path, stop_device: str) -> TrainingArguments:
+def _arguments(training: TrainingSettings, seed: int, folder: Path) -> TrainingArguments:
     arguments = TrainingArguments(
         output_dir=str(folder),
         seed=seed,
@@ -157,7 +158,7 @@ def _arguments(training: TrainingSettings, seed: int, folder: Path, stop_device:
         max_grad_norm=training.max_grad_norm,
         bf16=training.dtype == "bfloat16",
         fp16=training.dtype == "float16",
-        use_cpu=stop_device == "cpu",
+        use_cpu=torch_device(training.device).type == "cpu",
         logging_steps=LOGGED_STEPS,
         save_steps=training.checkpoint_steps,
         save_total_limit=1,
