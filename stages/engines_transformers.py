@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, GenerationConfig, LogitsProcessorList, StoppingCriteriaList
+from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
-from data.errors import ConfigError, EngineError
-from stages.device import torch_device
-from stages.engines import Decoding, Engine, EngineSetup, Generation, encode, first_line, load_tokenizer, prompt_seed
+from data.errors import EngineError
+from stages.engines import Decoding, Engine, EngineSetup, Generation, encode, load_tokenizer, prompt_seed
+from stages.loading import load_causal_lm, torch_device
 
 BATCH_SIZE = 32
 TINY = 1e-30
@@ -33,7 +33,9 @@ class TransformersEngine(Engine):
         window = int(arguments.pop("max_model_len", sys.maxsize))
         self._setup = setup
         self._tokenizer = load_tokenizer(setup.model, setup.revision)
-        self._model = _load_model(setup, arguments)
+        self._model = (
+            load_causal_lm(setup.model, setup.revision, setup.dtype, arguments).to(torch_device(setup.device)).eval()
+        )
         positions = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
         self._window = min(window, positions or sys.maxsize)
         self._ends = _end_tokens(self._model, self._tokenizer)
@@ -163,17 +165,6 @@ def _pad_left(prompts: Sequence[list[int]], pad: int, device: torch.device) -> t
     ids = [[pad] * (longest - len(prompt)) + prompt for prompt in prompts]
     mask = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
     return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
-
-
-def _load_model(setup: EngineSetup, arguments: dict[str, str | int | float | bool]) -> Any:
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            setup.model,
-            **{"revision": setup.revision, "dtype": setup.dtype, "trust_remote_code": False, **arguments},
-        )
-    except (OSError, ValueError, TypeError) as error:
-        raise ConfigError(f"model {setup.model}: transformers cannot load it: {first_line(error)}") from error
-    return model.to(torch_device(setup.device)).eval()
 
 
 def _end_tokens(model: Any, tokenizer: Any) -> set[int]:

@@ -8,16 +8,14 @@ import sys
 from collections.abc import Container, Sequence
 from itertools import islice
 
-import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from cache.keys import record_key
 from cache.writer import AttentionBlock, AttentionWriter
-from data.errors import ConfigError
 from data.records import Marked
 from stages.attention import stepwise_attention
-from stages.device import torch_device
-from stages.engines import first_line, load_tokenizer
+from stages.engines import load_tokenizer
+from stages.loading import load_causal_lm, torch_device
 from stages.models import ModelIdentity
 from stages.progress import Progress, StopSignal
 from stages.settings import AttentionSettings, TeacherSettings
@@ -77,14 +75,7 @@ def _blocks(
 
 def _load_teacher(identity: ModelIdentity, teacher: TeacherSettings) -> PreTrainedModel:
     """Load the teacher onto its device."""
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            identity.path, revision=identity.hub_revision, dtype=getattr(torch, teacher.dtype)
-        )
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"teacher.model {identity.path}: transformers cannot load it ({first_line(error)})"
-        ) from error
+    model = load_causal_lm(identity.path, identity.hub_revision, teacher.dtype)
     return model.to(torch_device(teacher.device)).eval()
 
 

@@ -31,10 +31,10 @@ from transformers import (
 from transformers.trainer_utils import get_last_checkpoint
 
 from data.errors import ConfigError, MissingRecordsError
-from stages.device import torch_device
 from stages.distillation import DistillationModel, TrainingCollator, TrainingRecord, training_record
 from stages.engines import load_tokenizer
 from stages.examples import Example
+from stages.loading import load_causal_lm, torch_device
 from stages.models import ModelIdentity, identify_model
 from stages.progress import Progress, StopSignal
 from stages.settings import ObjectiveSettings, StudentSettings, TrainingSettings
@@ -126,7 +126,7 @@ def _targets(
 def _load_student(identity: ModelIdentity, student: StudentSettings) -> PreTrainedModel:
     """Load or freshly initialise the student in float32: mixed precision casts on the way, not the weights."""
     if student.initialise == "pretrained":
-        model = AutoModelForCausalLM.from_pretrained(identity.path, revision=identity.hub_revision, dtype=torch.float32)
+        model = load_causal_lm(identity.path, identity.hub_revision, "float32")
     else:
         config = AutoConfig.from_pretrained(identity.path, revision=identity.hub_revision)
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
