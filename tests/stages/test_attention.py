@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     Gemma2Config,
@@ -67,6 +68,53 @@ def test_equals_eager_attention_with_a_window_shorter_than_the_text():
     model.set_attn_implementation("eager")
     for record, got in zip(RECORDS, fused, strict=True):
         np.testing.assert_allclose(got, eager_reference(model, tiny_tokenizer(), record), atol=1e-5)
+
+
+SMALL = {
+    "vocab_size": 300, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "max_position_embeddings": 256, "pad_token_id": 0,
+}  # fmt: skip
+GROUPED = {**SMALL, "num_key_value_heads": 2}
+
+
+def random_model(model_type: str, **sizes: object) -> PreTrainedModel:
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **sizes)).eval()
+
+
+@pytest.mark.parametrize(
+    ("model_type", "sizes"),
+    [
+        ("qwen3", {**GROUPED, "head_dim": 8}),
+        ("mixtral", {**GROUPED, "num_local_experts": 4}),
+        ("phi3", GROUPED),
+        ("gemma3_text", {**GROUPED, "head_dim": 8, "sliding_window": 16}),
+        ("olmo2", GROUPED),
+        ("opt", {**SMALL, "ffn_dim": 64, "word_embed_proj_dim": 32}),
+        ("gpt_neox", SMALL),
+    ],
+)
+def test_other_architectures_equal_eager_attention_too(model_type: str, sizes: dict[str, object]):
+    model = random_model(model_type, **sizes)
+    fused = stepwise_attention(model, tiny_tokenizer(), RECORDS)
+    model.set_attn_implementation("eager")
+    for record, got in zip(RECORDS, fused, strict=True):
+        np.testing.assert_allclose(got, eager_reference(model, tiny_tokenizer(), record), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "sizes"),
+    [
+        ("gpt_oss", {**GROUPED, "head_dim": 8, "num_local_experts": 4}),
+        ("bloom", {"vocab_size": 300, "hidden_size": 32, "n_layer": 2, "n_head": 4}),
+        ("falcon", {"vocab_size": 300, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}),
+        ("gptj", {"vocab_size": 300, "n_embd": 32, "n_layer": 2, "n_head": 4, "rotary_dim": 8}),
+        ("mpt", {"vocab_size": 300, "d_model": 32, "n_layers": 2, "n_heads": 4}),
+    ],
+)
+def test_architectures_whose_attention_would_come_out_wrong_are_refused(model_type: str, sizes: dict[str, object]):
+    with pytest.raises(ModelError):
+        stepwise_attention(random_model(model_type, **sizes), tiny_tokenizer(), RECORDS[:1])
 
 
 def test_does_not_depend_on_the_batch(tmp_path: Path):
