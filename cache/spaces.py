@@ -54,7 +54,8 @@ class Space:
         spec_file = wanted.path / SPEC_FILE
         if not spec_file.exists():
             wanted._create()
-        elif is_torn(spec_file.read_bytes()):
+        # Where there are no hard links it may be somebody else's, who is writing it now: then both write the same.
+        if is_torn(spec_file.read_bytes()):
             _replace(spec_file, wanted._encode_spec())
         return cls.open(wanted.path, expected=wanted.spec)
 
@@ -170,6 +171,12 @@ def space_path(store: Path, kind: Kind, slug: str, spec: Spec) -> Path:
     return Path(store) / kind / f"{slug}-{fingerprint(spec)[:16]}"
 
 
+def is_space(folder: Path) -> bool:
+    """Say whether a space lies in `folder`; not yet one is where somebody has made folders and not all of spec.json."""
+    spec_file = folder / SPEC_FILE
+    return spec_file.is_file() and not is_torn(spec_file.read_bytes())
+
+
 def check_files(space: Space, commit: Commit, *, below: str = "") -> None:
     """Raise `DamagedCacheError` for the first file of a part that is missing or has another size than committed.
 
@@ -270,7 +277,7 @@ class SpaceDescription:
 def list_spaces(store: Path) -> list[SpaceSummary]:
     """Return one summary for each space below `store`, by kind and name; none where there is no store yet."""
     folders = (folder for kind in KINDS for folder in _children(Path(store) / kind))
-    return [_summarise(space, space.commits()) for space in map(Space.open, filter(_is_space, folders))]
+    return [_summarise(space, space.commits()) for space in map(Space.open, filter(is_space, folders))]
 
 
 def describe(space: Space) -> SpaceDescription:
@@ -311,7 +318,3 @@ def _summarise(space: Space, commits: Sequence[Commit]) -> SpaceSummary:
 def _distinct_notes(commits: Sequence[Commit]) -> tuple[Mapping[str, JSON], ...]:
     notes = {canonical(commit.note): commit.note for commit in commits}
     return tuple(note for note in notes.values() if note)
-
-
-def _is_space(folder: Path) -> bool:
-    return (folder / SPEC_FILE).is_file()

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+import cache.spaces
 from cache.commits import Commit, FileEntry
 from cache.fingerprints import fingerprint
-from cache.spaces import Space, check_files, describe, list_spaces
+from cache.spaces import Space, check_files, describe, is_space, list_spaces
 from data.errors import ConfigError, DamagedCacheError, MismatchError
 
 SPEC = {"schema": 1, "teacher": {"source": "hub/model", "revision": "abc"}, "steps": "periods"}
@@ -168,6 +169,35 @@ def test_a_torn_spec_is_written_again(tmp_path, monkeypatch):
     spec_file.write_bytes(content[:20])
     assert make_space(tmp_path) == space
     assert spec_file.read_bytes() == content
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
+def test_a_spec_that_somebody_else_is_just_writing_is_no_damage(tmp_path, monkeypatch, share):
+    """Without hard links the file is there before it is full; here it is so at the worst moment."""
+    refuse_links(monkeypatch)
+    content = (make_space(tmp_path / "other").path / "spec.json").read_bytes()
+    create = cache.spaces.create_exclusively
+
+    def create_a_moment_too_late(path, _):
+        path.write_bytes(content[: int(len(content) * share)])
+        create(path, content)
+
+    monkeypatch.setattr(cache.spaces, "create_exclusively", create_a_moment_too_late)
+    space = make_space(tmp_path)
+    assert (space.path / "spec.json").read_bytes() == content
+
+
+def test_a_space_is_there_once_its_spec_is_whole(tmp_path):
+    space = make_space(tmp_path)
+    spec_file = space.path / "spec.json"
+    content = spec_file.read_bytes()
+    assert is_space(space.path)
+    spec_file.write_bytes(content[:-1])
+    assert not is_space(space.path)
+    assert list_spaces(tmp_path) == []
+    spec_file.unlink()
+    assert not is_space(space.path)
+    assert not is_space(tmp_path / "nowhere")
 
 
 def test_every_flipped_bit_of_a_commit_is_detected_or_harmless(tmp_path):
