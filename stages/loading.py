@@ -4,12 +4,14 @@ In: a folder or hub id, and settings. Out: a causal language model of transforme
 that comes with a model is not run unless the engine's arguments say so.
 """
 
+import os
 from collections.abc import Mapping
 
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from data.errors import ConfigError
+from data.sharding import local_rank
 from stages.engines import EngineArguments, first_line
 from stages.settings import Device, Dtype
 
@@ -31,10 +33,22 @@ def load_causal_lm(
 
 
 def torch_device(device: Device) -> torch.device:
-    """The device that a setting names; `auto` is the GPU where there is one.
+    """The device that a setting names; `auto` is the GPU where there is one, with `LOCAL_RANK` that of this process.
 
-    Raises `ConfigError` where a GPU is asked for and torch finds none.
+    The GPU that `LOCAL_RANK` picks also becomes torch's current one, lest whatever names no GPU meets on the first one
+    of all processes. Raises `ConfigError` where a GPU is asked for and torch finds none, or not as many.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device: `cuda` was asked for, but torch finds no CUDA device; use `auto` or `cpu`")
-    return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+    if device == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    rank = local_rank(os.environ)
+    if rank is None:
+        return torch.device("cuda")
+    if rank >= (visible := torch.cuda.device_count()):
+        raise ConfigError(
+            f"LOCAL_RANK={rank} in the environment picks a GPU counted from 0, but torch sees {visible}: start no more "
+            "processes than GPUs on a machine, or unset LOCAL_RANK where each process sees its own GPU only"
+        )
+    torch.cuda.set_device(rank)
+    return torch.device("cuda", rank)
