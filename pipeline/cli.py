@@ -19,6 +19,7 @@ import click
 from pipeline.exits import ErrorsToExitCodes, Invocation
 
 if TYPE_CHECKING:
+    from data.sharding import Shard
     from pipeline.plans import Stage, StageName, StagePlan
     from pipeline.work import Run
 
@@ -47,13 +48,13 @@ class Request:
     as_json: bool
     quiet: bool
 
-    def load(self) -> "Run":
-        """Read the configuration and say which run it is."""
+    def load(self, shard: "Shard | None" = None) -> "Run":
+        """Read the configuration and say which run it is, or which shard of it."""
         from pipeline.config import load_config
         from pipeline.work import Run
 
         config = load_config(self.config, self.overrides)
-        return Run(config=config, folder=self.runs / config.name)
+        return Run(config=config, folder=self.runs / config.name, shard=shard)
 
     def say(self, line: str) -> None:
         """Tell the person at the terminal, and the log."""
@@ -85,6 +86,17 @@ def run_options(command: Command) -> Command:
     ):
         with_request = option(with_request)
     return with_request  # type: ignore[return-value]
+
+
+def read_shard(ctx: click.Context, param: click.Parameter, value: str | None) -> "Shard | None":
+    """Read `2/8` as the second of eight shards."""
+    from data.errors import ConfigError
+    from data.sharding import Shard
+
+    try:
+        return None if value is None else Shard.parse(value)
+    except ConfigError as error:
+        raise click.BadParameter(str(error), ctx, param) from error
 
 
 seed_option = click.option(
@@ -128,8 +140,9 @@ def run(request: Request, only: "StageName | None") -> None:
     Finished work is found and skipped, so the same command goes on after an interruption.
     """
     from pipeline.inputs import Inputs
-    from pipeline.work import plan_stages, run_stages, stages_of
+    from pipeline.work import plan_stages, run_stages, shard_of, stages_of
 
+    shard_of("run")
     work = request.load()
     names = (only,) if only else stages_of(work.config)
     inputs = Inputs(work.config)
@@ -172,13 +185,24 @@ def rationales(request: Request, supervised: bool) -> None:
     epilog=examples(
         "molsaki attention examples/svamp.yaml",
         "molsaki attention examples/svamp.yaml --set attention.batch_tokens=65536",
+        "molsaki attention examples/svamp.yaml --shard 2/8      the second of eight jobs, in any order or at once",
     )
 )
 @run_options
+@click.option(
+    "--shard",
+    callback=read_shard,
+    metavar="I/N",
+    help="Only share I of N of the records, counted from 1; each record belongs to exactly one of them.  "
+    "[default: RANK and WORLD_SIZE where torchrun sets them, else everything]",
+)
 @supervised_option
-def attention(request: Request, supervised: bool) -> None:
-    """Record where the teacher looks, step by step, over questions and rationales."""
-    _stage(request, "attention", supervised=supervised)
+def attention(request: Request, shard: "Shard | None", supervised: bool) -> None:
+    """Record where the teacher looks, step by step, over questions and rationales.
+
+    Any number of processes may do so at once, on any number of machines, each with a share of the records.
+    """
+    _stage(request, "attention", shard=shard, supervised=supervised)
 
 
 @molsaki.command(
@@ -304,20 +328,21 @@ def _stage(
     *,
     seeds: tuple[int, ...] = (),
     split: Literal["test", "dev"] = "test",
+    shard: "Shard | None" = None,
     supervised: bool,
 ) -> None:
-    """Do one stage in this process, or say what it would do."""
+    """Do one stage, or a shard of it, in this process, or say what it would do."""
     from pipeline.inputs import Inputs
     from pipeline.progress import open_progress
     from pipeline.supervise import stop_with_parent
     from pipeline.terminal import quieten_libraries, stdout_to_stderr
-    from pipeline.work import execute_stage, open_stages
+    from pipeline.work import execute_stage, open_stages, shard_of
     from stages.progress import StopSignal
 
     with StopSignal() as stop:
         if supervised:
             stop_with_parent()
-        work = request.load()
+        work = request.load(shard_of(name, shard))
         inputs = Inputs(work.config)
 
         def open_stage() -> "Stage":

@@ -2,6 +2,9 @@
 
 In: standard `logging` records, warnings and tracebacks. Out: `runs/<name>/log.jsonl`. The terminal gets one line for
 an error; what a maintainer needs to understand it lies here.
+
+A line is one write to a file that is open for appending, so processes of one machine do not mix theirs. Network file
+systems do not append atomically between machines: a shard therefore writes to a file of its own (`log-2-of-8.jsonl`).
 """
 
 import json

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, get_args
 
+from data.sharding import Shard
 from stages.progress import Progress, StopSignal
 
 StageName = Literal["rationales", "attention", "train", "evaluate"]
@@ -18,7 +19,8 @@ STAGES: tuple[StageName, ...] = get_args(StageName)
 class StagePlan:
     """Counts of one stage in its `unit`; `dropped` counts, by reason, what is left out on purpose.
 
-    `waits_for` names an earlier stage that has to run before `to_do` is the whole truth.
+    `waits_for` names an earlier stage that has to run before `to_do` is the whole truth. With `shard` the counts are
+    those of one shard.
     """
 
     name: StageName
@@ -28,11 +30,17 @@ class StagePlan:
     dropped: Mapping[str, int] = field(default_factory=dict)
     detail: str = ""
     waits_for: StageName | None = None
+    shard: Shard | None = None
 
     @property
     def finished(self) -> bool:
         """Whether there is nothing to do, now or after an earlier stage."""
         return self.to_do == 0 and self.waits_for is None
+
+    @property
+    def title(self) -> str:
+        """The stage, and which shard of it: `attention, shard 2/8`."""
+        return self.name if self.shard is None else f"{self.name}, shard {self.shard}"
 
     def line(self) -> str:
         """Say what is there and what is to do, such as `rationales: 50 of 50 questions there, nothing to do`."""
@@ -44,7 +52,7 @@ class StagePlan:
         return self._line("done" if self.finished else f"{self.to_do:,} still to do")
 
     def _line(self, state: str) -> str:
-        parts = [f"{self.name}: {self.done:,} of {self.done + self.to_do:,} {self.unit} there, {state}"]
+        parts = [f"{self.title}: {self.done:,} of {self.done + self.to_do:,} {self.unit} there, {state}"]
         if self.dropped:
             parts.append(f"{sum(self.dropped.values()):,} dropped ({reasons(self.dropped)})")
         return "; ".join((*parts, self.detail) if self.detail else parts)

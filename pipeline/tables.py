@@ -41,7 +41,7 @@ def print_plans(plans: Sequence[StagePlan], past: Provenance, *, as_json: bool) 
         to_do = f"{plan.to_do:,}" + (" or more" if plan.waits_for else "")
         takes = "" if plan.finished else "unknown" if cost is None else duration(cost)
         detail = "; ".join(part for part in (f"after {plan.waits_for}" if plan.waits_for else "", plan.detail) if part)
-        table.add_row(plan.name, f"{plan.done:,}", to_do, plan.unit, reasons(plan.dropped) or "none", takes, detail)
+        table.add_row(plan.title, f"{plan.done:,}", to_do, plan.unit, reasons(plan.dropped) or "none", takes, detail)
     _print(table)
 
 

@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from cache.fingerprints import Spec, fingerprint
-from cache.spaces import Space, dropped_records, space_path
+from cache.spaces import Space, dropped_records, is_space, space_path
 from data.errors import MissingRecordsError
 from data.records import Rationale
+from data.sharding import Shard
 from pipeline.inputs import Inputs
 from pipeline.plans import StagePlan, reasons
 from pipeline.provenance import commit_note
 from pipeline.selection import Selection, select_examples
+from stages.examples import Example
 from stages.progress import Progress, StopSignal
 from stages.specs import attention_slug, attention_spec, rationale_slug, rationale_spec
 
@@ -52,6 +54,11 @@ class StageWithSpace:
         """The space that the results lie in."""
         return space_path(self._inputs.config.store, self.name, self.slug, self.spec)
 
+    @property
+    def begun(self) -> bool:
+        """Whether the space is there; a job beside this one may just be making it."""
+        return is_space(self.path)
+
     def fingerprints(self) -> Mapping[str, str]:
         """Name of the space."""
         return {self.name: self.fingerprint}
@@ -85,7 +92,7 @@ class RationaleStage(StageWithSpace):
     @cached_property
     def rationales(self) -> tuple[Rationale, ...]:
         """The kept rationales of the run's questions, as far as they are there."""
-        if not self.path.exists():
+        if not self.begun:
             return ()
         from stages.rationales import kept_rationales
 
@@ -99,7 +106,7 @@ class RationaleStage(StageWithSpace):
     def _plan(self) -> StagePlan:
         from stages.rationales import plan_rationales
 
-        attempts = self._store().attempts() if self.path.exists() else {}
+        attempts = self._store().attempts() if self.begun else {}
         plan = plan_rationales(self._inputs.questions("train"), attempts, self._settings)
         again = len(plan.pending.get("gold_shown", ()))
         return StagePlan(
@@ -135,14 +142,15 @@ class RationaleStage(StageWithSpace):
 
 
 class AttentionStage(StageWithSpace):
-    """Records where the teacher looks while it reads questions and rationales."""
+    """Records where the teacher looks while it reads questions and rationales; with `shard` its records only."""
 
     name = "attention"
 
-    def __init__(self, inputs: Inputs, rationales: RationaleStage) -> None:
+    def __init__(self, inputs: Inputs, rationales: RationaleStage, shard: Shard | None = None) -> None:
         self._inputs = inputs
         self._settings = inputs.config.attention
         self._rationales = rationales
+        self._shard = shard
 
     @cached_property
     def spec(self) -> Spec:
@@ -159,16 +167,25 @@ class AttentionStage(StageWithSpace):
         """The records of the run: kept rationales, marked, without those that have no critical word."""
         return select_examples(self._rationales.rationales, self._settings)
 
+    @cached_property
+    def _share(self) -> tuple[Example, ...]:
+        """Those of the run's records that are this process's own: all of them, or a shard."""
+        examples, shard = self.selection.examples, self._shard
+        return examples if shard is None else tuple(example for example in examples if shard.owns(example.key))
+
     def plan(self) -> StagePlan:
-        """Count the records whose attention is stored, as far as rationales are there."""
+        """Count the records whose attention is stored, as far as rationales are there.
+
+        What was left out before it had a record belongs to no shard and is counted for the whole only.
+        """
         return self._plan
 
     @cached_property
     def _plan(self) -> StagePlan:
-        keys = {example.key for example in self.selection.examples}
+        keys = {example.key for example in self._share}
         unusable = {key: reason for key, reason in self._dropped.items() if key in keys}
         stored = keys & self._recorded
-        dropped = Counter(self.selection.dropped) + Counter(unusable.values())
+        dropped = Counter({} if self._shard else self.selection.dropped) + Counter(unusable.values())
         return StagePlan(
             name=self.name,
             unit="records",
@@ -176,6 +193,7 @@ class AttentionStage(StageWithSpace):
             to_do=len(keys - stored - unusable.keys()),
             dropped=dict(dropped),
             waits_for=None if self._rationales.plan().finished else self._rationales.name,
+            shard=self._shard,
         )
 
     def execute(self, progress: Progress, stop: StopSignal) -> None:
@@ -190,7 +208,7 @@ class AttentionStage(StageWithSpace):
         config = self._inputs.config
         space = self._open_or_create()
         write_attention(
-            [example.marked for example in self.selection.examples],
+            [example.marked for example in self._share],
             AttentionWriter(space, note=commit_note()),
             self._recorded | self._dropped.keys(),
             config.teacher,
@@ -209,7 +227,7 @@ class AttentionStage(StageWithSpace):
     @cached_property
     def _recorded(self) -> set[str]:
         """Keys of all stored records, the run's or not."""
-        if not self.path.exists():
+        if not self.begun:
             return set()
         from cache.reader import recorded_keys
 
@@ -218,7 +236,7 @@ class AttentionStage(StageWithSpace):
     @cached_property
     def _dropped(self) -> dict[str, str]:
         """Reasons of all records that the teacher could not read, the run's or not."""
-        if not self.path.exists():
+        if not self.begun:
             return {}
         return dropped_records(self._open().commits())
 

@@ -5,6 +5,7 @@ found and skipped. `execute_stage` is what such a process does; `run_stages` is 
 loads no model and neither torch nor vllm, so that a finished run is recognised in seconds.
 """
 
+import functools
 import logging
 import os
 import signal
@@ -14,7 +15,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.errors import EngineError, Interrupted
+from cache.durable import temporary_file
+from data.errors import ConfigError, EngineError, Interrupted
+from data.sharding import Shard, chosen_shard
 from pipeline import provenance
 from pipeline.config import Config, resolved_yaml
 from pipeline.exits import StageProcessError
@@ -28,20 +31,24 @@ from stages.progress import Progress, StopSignal
 log = logging.getLogger(__name__)
 Say = Callable[[str], None]
 CONFIGURATION = "config.yaml"
+SHARDED: frozenset[StageName] = frozenset({"attention"})
+"""Stages that several processes may share out among them."""
 OUR_EXIT_CODES = frozenset({1, 2, 65, 75})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One run: what it is asked to do and the folder that its own results go to."""
+    """One run: what it is asked to do, the folder that its own results go to, and the shard that this process does."""
 
     config: Config
     folder: Path
+    shard: Shard | None = None
 
     @property
     def log(self) -> Path:
-        """The run's log file."""
-        return self.folder / "log.jsonl"
+        """The run's log file; each shard has its own, for appends from several machines to one file can get lost."""
+        which = "" if self.shard is None else f"-{self.shard.index}-of-{self.shard.count}"
+        return self.folder / f"log{which}.jsonl"
 
     @property
     def config_file(self) -> Path:
@@ -49,11 +56,24 @@ class Run:
         return self.folder / CONFIGURATION
 
     def save_config(self) -> None:
-        """Write the resolved configuration; the file is replaced at once."""
+        """Write the resolved configuration; the file is replaced at once, by however many processes do so."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        partial = self.config_file.with_name(f"{CONFIGURATION}.{os.getpid()}.partial")
-        partial.write_text(resolved_yaml(self.config), encoding="utf-8")
-        partial.replace(self.config_file)
+        with temporary_file(self.folder, resolved_yaml(self.config).encode()) as temporary:
+            temporary.replace(self.config_file)
+
+
+def shard_of(command: str, option: Shard | None = None) -> Shard | None:
+    """The shard of `command` that this process does, by its `--shard` or torchrun's variables; None for everything.
+
+    Raises `ConfigError` where the two differ, and where torchrun has started several processes of what has to be one.
+    """
+    shard = chosen_shard(option, os.environ)
+    if shard is not None and command not in SHARDED:
+        raise ConfigError(
+            f"WORLD_SIZE={shard.count} in the environment, but `molsaki {command}` has to be one process; only "
+            "`molsaki attention CONFIG` can be shared out: let torchrun start that, and then run this by itself"
+        )
+    return shard
 
 
 def stages_of(config: Config) -> tuple[StageName, ...]:
@@ -68,8 +88,9 @@ def open_stages(
 ) -> Mapping[StageName, Stage]:
     """Look at a run as it is now; the stages remember what they saw, so look again after something was done."""
     rationales = RationaleStage(inputs)
-    attention = AttentionStage(inputs, rationales)
-    train = TrainStage(inputs, run.folder, rationales, attention, seeds)
+    whole = AttentionStage(inputs, rationales)
+    attention = whole if run.shard is None else AttentionStage(inputs, rationales, run.shard)
+    train = TrainStage(inputs, run.folder, rationales, whole, seeds)
     evaluate = EvaluateStage(inputs, run.folder, train, split)
     return {"rationales": rationales, "attention": attention, "train": train, "evaluate": evaluate}
 
@@ -112,17 +133,17 @@ def execute_stage(run: Run, stage: Callable[[], Stage], *, progress: Progress, s
         progress.note(before.line())
         return before
     run.save_config()
-    started, clock = provenance.now(), time.monotonic()
+    record = functools.partial(_record, run, opened, started=provenance.now(), clock=time.monotonic())
     try:
         opened.execute(progress, stop)
     except Interrupted:
-        _record(run, opened, "stopped", started, clock, units=before.to_do - stage().plan().to_do)
+        record("stopped", units=before.to_do - stage().plan().to_do)
         raise
     except Exception:
-        _record(run, opened, "failed", started, clock, units=0)
+        record("failed", units=0)
         raise
     after = stage().plan()
-    _record(run, opened, "done", started, clock, units=before.to_do - after.to_do)
+    record("done", units=before.to_do - after.to_do)
     progress.note(after.result())
     return after
 
@@ -139,10 +160,11 @@ def _run_process(run: Run, name: StageName, stop: ForwardingStop, *, quiet: bool
     raise EngineError(f"the process of the stage {name} was ended by {cause}{hint}; run the same command to go on")
 
 
-def _record(run: Run, stage: Stage, outcome: str, started: str, clock: float, units: int) -> None:
+def _record(run: Run, stage: Stage, outcome: str, *, units: int, started: str, clock: float) -> None:
     seconds = time.monotonic() - clock
     record = provenance.StageRecord(
         stage=stage.name,
+        shard=None if run.shard is None else str(run.shard),
         started=started,
         ended=provenance.now(),
         seconds=round(seconds, 3),
