@@ -8,8 +8,12 @@ from click.testing import Result
 
 from cache.reader import AttentionStore
 from data.sharding import Shard
+from pipeline.config import load_config
+from pipeline.inputs import Inputs
 from pipeline.plans import StagePlan
 from pipeline.provenance import read_provenance
+from pipeline.work import Run, open_stages
+from stages.progress import SilentProgress, StopSignal
 from tests.pipeline.conftest import Experiment
 
 RUN = Path("runs/small")
@@ -143,6 +147,21 @@ def test_training_names_how_many_records_of_a_missing_shard_are_missing(explaine
     )
     attention(explained, "--shard", "2/3")
     assert explained("train", "run.yaml").exit_code == 0 and explained.scripted.trained == [0, 1]
+
+
+def test_two_jobs_that_compute_the_same_records_at_once_end_well(explained: Experiment) -> None:
+    """Both have looked before either has written, so that every record is computed and committed twice."""
+    run = Run(config=load_config(Path("run.yaml")), folder=RUN)
+    jobs = [open_stages(run, Inputs(run.config))["attention"] for _ in range(2)]
+    assert [job.plan().to_do for job in jobs] == [10, 10]
+    with StopSignal() as stop:
+        for job in jobs:
+            job.execute(SilentProgress(), stop)
+    assert len(explained.scripted.attention) == 20
+    assert len(stored()) == len(stored().to_pandas()) == 10
+    assert len(stored().parts) == 2
+    assert "10 of 10 records there, nothing to do" in attention(explained).stderr
+    assert explained("train", "run.yaml").exit_code == 0 and explained.scripted.examples == 10
 
 
 def test_a_shard_without_records_has_nothing_to_do(explained: Experiment) -> None:
