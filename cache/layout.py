@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
+from zarr.storage import LocalStore
 
 from cache.commits import VERIFY, Commit
 from cache.fingerprints import JSON, SCHEMA_VERSION, hash_bytes
@@ -78,10 +79,19 @@ def dimension_sizes(counts: Mapping[str, int]) -> dict[str, int]:
     }
 
 
+class PartStore(LocalStore):
+    """The folder of a part that one writer fills; needs no hard links, with which zarr keeps out a second writer."""
+
+    async def set_if_not_exists(self, key: str, value: Any) -> None:  # zarr's own buffer
+        """Write what is not there; nobody comes in between, for the folder's name is ours alone."""
+        if not await self.exists(key):
+            await self.set(key, value)
+
+
 def write_arrays(folder: Path, arrays: Mapping[str, Array]) -> None:
     """Write the arrays of one part into `folder`, each as one shard of compressed, checksummed chunks."""
     assert arrays.keys() == ARRAYS.keys(), f"arrays of a part: {sorted(arrays)}"
-    group = zarr.create_group(store=folder, zarr_format=3, attributes={"molsaki_schema": SCHEMA_VERSION})
+    group = zarr.create_group(store=PartStore(folder), zarr_format=3, attributes={"molsaki_schema": SCHEMA_VERSION})
     for name, layout in ARRAYS.items():
         _write_array(group, name, layout, arrays[name])
 

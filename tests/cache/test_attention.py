@@ -1,4 +1,6 @@
+import errno
 import json
+import os
 import pickle
 import shutil
 from dataclasses import replace
@@ -78,6 +80,29 @@ def test_chunks_shards_codecs_and_fill_value_are_those_of_the_format(space):
     assert (to_bytes["name"], blosc["name"], crc32c["name"]) == ("bytes", "blosc", "crc32c")
     settings = blosc["configuration"]
     assert (settings["cname"], settings["clevel"], settings["shuffle"]) == ("zstd", 3, "bitshuffle")
+
+
+def test_a_part_is_written_where_there_are_no_hard_links(tmp_path, monkeypatch):
+    written = only_part_files(write_space(tmp_path / "links"))
+    monkeypatch.setattr(os, "link", no_hard_links)
+    space = write_space(tmp_path / "no links")
+    assert only_part_files(space) == written
+    assert_holds(AttentionStore(space), [make_block(1), make_block(2)])
+
+
+def no_hard_links(source, target):
+    raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+
+def write_space(store: Path) -> Space:
+    space = make_space(store)
+    write(space, 1, 2)
+    return space
+
+
+def only_part_files(space: Space) -> dict[str, bytes]:
+    part = only_part(space)
+    return {path.relative_to(part).as_posix(): path.read_bytes() for path in part.rglob("*") if path.is_file()}
 
 
 def test_a_part_is_one_shard_per_array_however_many_chunks_it_has(space):
