@@ -1,12 +1,15 @@
 """What a run does, what it finds and skips, and what it asks the teacher for."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from pipeline.config import load_config
 from pipeline.provenance import read_provenance
+from pipeline.work import Run
 from tests.pipeline.conftest import Experiment
 
 RUN = Path("runs/small")
@@ -224,6 +227,16 @@ def test_saved_configuration_alone_repeats_the_run(experiment: Experiment) -> No
     experiment.run("--set", "training.epochs=2")
     result = experiment("run", str(RUN / "config.yaml"))
     assert result.exit_code == 0 and experiment.scripted.trained == [0, 1]
+
+
+def test_configuration_saved_by_several_at_once_is_whole(experiment: Experiment) -> None:
+    """Threads share a process id, as processes of two machines may."""
+    run = Run(config=load_config(Path("run.yaml")), folder=RUN)
+    with ThreadPoolExecutor(8) as pool:
+        for saving in [pool.submit(run.save_config) for _ in range(64)]:
+            saving.result()
+    assert [path.name for path in RUN.iterdir()] == ["config.yaml"]
+    assert load_config(RUN / "config.yaml") == run.config
 
 
 def test_run_for_machines_prints_json_only(experiment: Experiment) -> None:
