@@ -40,24 +40,32 @@ class AttentionWriter:
     """Appends parts to one attention space; any number of writers may do so at the same time."""
 
     def __init__(self, space: Space, *, note: Mapping[str, JSON] | None = None) -> None:
-        """Write into `space`; `note` is recorded with every commit (device, batch size, attention kernel)."""
+        """Write into `space`; `note` is recorded with every commit (versions, device, host)."""
         assert space.kind == "attention", f"{space.path} holds no attention"
         self.space = space
         self._note = {"zarr": zarr.__version__, "numcodecs": numcodecs.__version__, **(note or {})}
 
-    def append(self, blocks: Sequence[AttentionBlock], dropped: Mapping[str, str] | None = None) -> Commit:
+    def append(
+        self,
+        blocks: Sequence[AttentionBlock],
+        dropped: Mapping[str, str] | None = None,
+        *,
+        note: Mapping[str, JSON] | None = None,
+    ) -> Commit:
         """Commit blocks as one part, and with them why other records were dropped (key to reason).
 
+        `note` is recorded with this commit beside the writer's own.
         A record given twice is stored once. Raises `ValueError` for a block that does not fit its record, and
         `ModelError` for values that are not finite in float16.
         """
+        noted = {**self._note, **(note or {})}
         once = list({block.key: block for block in reversed(blocks)}.values())[::-1]
         if not once:
-            return self.space.commit(None, counts={"records": 0}, dropped=dropped, note=self._note)
+            return self.space.commit(None, counts={"records": 0}, dropped=dropped, note=noted)
         arrays = _arrays_of(once)
         with self.space.filling_part() as part:
             write_arrays(part, arrays)
-        return self.space.commit(part, counts=_counts(arrays), dropped=dropped, note=self._note)
+        return self.space.commit(part, counts=_counts(arrays), dropped=dropped, note=noted)
 
 
 def _arrays_of(blocks: Sequence[AttentionBlock]) -> dict[str, Array]:

@@ -2,26 +2,40 @@
 
 In: marked records, the teacher, and the store's writer. Out: committed parts; nothing is returned, the store is the
 result. Records that cannot be used are committed as dropped with their reason, so that no later run tries them again.
+
+Before the first batch one record is compared with transformers' own eager attention: should a model, a kernel or a
+release compute something that we do not know of, nothing is written.
 """
 
+import logging
 import sys
-from collections.abc import Container, Sequence
-from itertools import islice
+from collections.abc import Container, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import groupby, islice
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
+from cache.commits import Commit
+from cache.fingerprints import JSON
 from cache.keys import record_key
 from cache.writer import AttentionBlock, AttentionWriter
+from data.errors import ModelError
 from data.records import Marked
-from stages.attention import stepwise_attention
+from stages.attention import attention_of, difference_to_eager
+from stages.batches import TokenBudget
 from stages.engines import load_tokenizer
-from stages.loading import load_causal_lm, torch_device
+from stages.kernels import BLOCKS, Way
+from stages.loading import load_teacher
 from stages.models import ModelIdentity
 from stages.progress import Progress, StopSignal
-from stages.settings import AttentionSettings, TeacherSettings
+from stages.settings import AttentionSettings, Dtype, TeacherSettings
 from stages.tokens import Located, locate
 
+log = logging.getLogger(__name__)
 TOO_LONG = "longer than max_length"
+TOLERANCE: Mapping[Dtype, float] = {"float32": 1e-3, "float16": 0.05, "bfloat16": 0.1}
+"""How far a layer may be from eager attention, relative to its norm: rounding stays below, another formula does not."""
 
 
 def write_attention(
@@ -47,36 +61,89 @@ def write_attention(
     progress.start("attention", len(to_do))
     tokenizer = load_tokenizer(identity.path, identity.hub_revision)
     located = {key: locate(tokenizer, marked) for key, marked in to_do.items()}
-    model = _load_teacher(identity, teacher)
+    model = load_teacher(identity.path, identity.hub_revision, teacher)
     longest = min(settings.max_length, _positions(model))
     # Neighbours in length share pieces, so that batches are full without padding.
-    keys = iter(sorted(to_do, key=lambda key: (-len(located[key].ids), key)))
-    while piece := list(islice(keys, settings.piece)):
-        dropped = {key: TOO_LONG for key in piece if len(located[key].ids) > longest}
-        kept = {key: to_do[key] for key in piece if key not in dropped}
-        writer.append(_blocks(model, tokenizer, kept, located, settings.batch_tokens), dropped)
-        progress.advance(len(piece))
-        stop.check("the attention computed so far")
+    ordered = sorted(to_do, key=lambda key: (-len(located[key].ids), key))
+    ways: Mapping[int, Way] = {}
+    if len(located[ordered[-1]].ids) <= longest:
+        ways = _require_like_eager(model, located[ordered[-1]], teacher.dtype, progress)
+    budget = TokenBudget(settings.batch_tokens)
+    keys = iter(ordered)
+    with _writing(writer, progress) as write:
+        while piece := list(islice(keys, settings.piece)):
+            dropped = {key: TOO_LONG for key in piece if len(located[key].ids) > longest}
+            kept = [key for key in piece if key not in dropped]
+            arrays = attention_of(model, [located[key] for key in kept], budget)
+            blocks = [
+                AttentionBlock(key=key, marked=to_do[key], attention=array, step_tokens=located[key].step_tokens())
+                for key, array in zip(kept, arrays, strict=True)
+            ]
+            write(blocks, dropped, note={"kernel": _layers(ways), "batch_tokens": budget.tokens})
+            stop.check("the attention computed so far")
 
 
-def _blocks(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    records: dict[str, Marked],
-    located: dict[str, Located],
-    batch_tokens: int,
-) -> list[AttentionBlock]:
-    arrays = stepwise_attention(model, tokenizer, list(records.values()), batch_tokens=batch_tokens)
-    return [
-        AttentionBlock(key=key, marked=marked, attention=array, step_tokens=located[key].step_tokens())
-        for (key, marked), array in zip(records.items(), arrays, strict=True)
-    ]
+class _Write:
+    """Commits pieces in a thread of its own, one at a time, while the next one is computed."""
+
+    def __init__(self, writer: AttentionWriter, progress: Progress, thread: ThreadPoolExecutor) -> None:
+        self._writer = writer
+        self._progress = progress
+        self._thread = thread
+        self._pending: tuple[Future[Commit], int] | None = None
+
+    def __call__(
+        self, blocks: Sequence[AttentionBlock], dropped: Mapping[str, str], *, note: Mapping[str, JSON]
+    ) -> None:
+        """Commit a piece; waits for the one before, whose error it raises."""
+        self.wait()
+        future = self._thread.submit(self._writer.append, blocks, dropped, note=note)
+        self._pending = future, len(blocks) + len(dropped)
+
+    def wait(self) -> None:
+        """Wait until all pieces are committed."""
+        if self._pending is not None:
+            future, records = self._pending
+            self._pending = None
+            future.result()
+            self._progress.advance(records)
 
 
-def _load_teacher(identity: ModelIdentity, teacher: TeacherSettings) -> PreTrainedModel:
-    """Load the teacher onto its device."""
-    model = load_causal_lm(identity.path, identity.hub_revision, teacher.dtype)
-    return model.to(torch_device(teacher.device)).eval()
+@contextmanager
+def _writing(writer: AttentionWriter, progress: Progress) -> Iterator[_Write]:
+    """Whatever happens inside, what was handed over is committed on leaving."""
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="write") as thread:
+        write = _Write(writer, progress, thread)
+        try:
+            yield write
+        finally:
+            write.wait()
+
+
+def _require_like_eager(
+    model: PreTrainedModel, located: Located, dtype: Dtype, progress: Progress
+) -> Mapping[int, Way]:
+    """Raise `ModelError` where a record's attention is not that of `output_attentions=True`; return the layers' ways."""
+    difference, ways = difference_to_eager(model, located)
+    if difference is not None and difference > TOLERANCE[dtype]:
+        raise ModelError(
+            f"model type {model.config.model_type}: its attention differs from transformers' own eager attention by "
+            f"{difference:.1%} on a text of {len(located.ids)} tokens, more than {dtype} explains; nothing was written"
+        )
+    compared = "no eager attention to compare with" if difference is None else f"{difference:.1e} from eager attention"
+    log.info("attention: %s; %s on %d tokens", _layers(ways), compared, len(located.ids))
+    if BLOCKS in ways.values():
+        progress.note(f"attention: {_layers(ways)}: no fused kernel does what some layers ask for")
+    return ways
+
+
+def _layers(ways: Mapping[int, Way]) -> str:
+    """`layers 0-3 by log-sum-exp, layer 4 block by block`."""
+    runs = [[layer for layer, _ in run] for _, run in groupby(sorted(ways.items()), key=lambda item: item[1])]
+    return ", ".join(
+        f"layer {run[0]}: {ways[run[0]]}" if len(run) == 1 else f"layers {run[0]}-{run[-1]}: {ways[run[0]]}"
+        for run in runs
+    )
 
 
 def _positions(model: PreTrainedModel) -> int:

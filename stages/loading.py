@@ -9,15 +9,16 @@ from collections.abc import Mapping
 
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.quantizers import AutoQuantizationConfig
 
 from data.errors import ConfigError
 from data.sharding import local_rank
-from stages.engines import EngineArguments, first_line
-from stages.settings import Device, Dtype
+from stages.engines import first_line
+from stages.settings import Device, Dtype, TeacherSettings
 
 
 def load_causal_lm(
-    path: str, revision: str | None, dtype: Dtype, arguments: EngineArguments | None = None
+    path: str, revision: str | None, dtype: Dtype, arguments: Mapping[str, object] | None = None
 ) -> PreTrainedModel:
     """Load a model from a folder or the hub; `ConfigError` with one line where transformers cannot."""
     defaults: Mapping[str, object] = {
@@ -28,8 +29,32 @@ def load_causal_lm(
     }
     try:
         return AutoModelForCausalLM.from_pretrained(path, **{**defaults, **(arguments or {})})
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, ImportError) as error:
         raise ConfigError(f"model {path}: transformers cannot load it: {first_line(error)}") from error
+
+
+def load_teacher(path: str, revision: str | None, teacher: TeacherSettings) -> PreTrainedModel:
+    """Load the teacher's body, without its language-model head, onto the devices that the settings name.
+
+    Raises `ConfigError` where they contradict each other or transformers cannot load it.
+    """
+    if teacher.device_map is not None and teacher.device != "auto":
+        raise ConfigError(
+            f"teacher.device_map: it chooses the devices itself; leave out teacher.device: {teacher.device}"
+        )
+    arguments: dict[str, object] = {"device_map": teacher.device_map or torch_device(teacher.device)}
+    if teacher.quantization:
+        arguments["quantization_config"] = _quantization(teacher.quantization)
+    model = load_causal_lm(path, revision, teacher.dtype, arguments)
+    body: PreTrainedModel = model.base_model
+    return body.eval()
+
+
+def _quantization(given: Mapping[str, str | int | float | bool]) -> object:
+    try:
+        return AutoQuantizationConfig.from_dict(dict(given))
+    except (ValueError, TypeError, KeyError, ImportError) as error:
+        raise ConfigError(f"teacher.quantization: {first_line(error)}") from error
 
 
 def torch_device(device: Device) -> torch.device:

@@ -32,6 +32,11 @@ class TeacherSettings:
     """Number format of weights and activations while the attention is computed; part of the fingerprint."""
     device: Device = "auto"
     """Where the forward pass runs."""
+    device_map: Literal["auto", "balanced", "balanced_low_0", "sequential"] | None = None
+    """Spread a teacher too large for one device over all there are, as accelerate does, instead of `device`."""
+    quantization: dict[str, str | int | float | bool] = field(default_factory=dict)
+    """transformers' `quantization_config` for the attention's pass, e.g. `{quant_method: bitsandbytes,
+    load_in_8bit: true}`; part of the fingerprint. A checkpoint that is quantised already needs none."""
 
 
 @settings

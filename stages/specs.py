@@ -73,11 +73,13 @@ def rationale_spec(identity: ModelIdentity, teacher: TeacherSettings, settings: 
 
 def attention_spec(identity: ModelIdentity, teacher: TeacherSettings, settings: AttentionSettings) -> Spec:
     """What stepwise attention depends on: teacher, number format, pooling, and the rules that mark a text."""
+    quantization: dict[str, JSON] = {"quantization": dict(teacher.quantization)} if teacher.quantization else {}
     return {
         "schema": SCHEMA_VERSION,
         "rules": ATTENTION_RULES,
         **_model_fields(identity),
         "dtype": teacher.dtype,
+        **quantization,
         "heads": "mean",
         "steps": settings.steps,
         "critical": _critical(settings),

@@ -103,10 +103,24 @@ class Pooling:
 
     steps_BST: torch.Tensor
     words_BTK: torch.Tensor
+    columns_BC: torch.Tensor | None = None
+    """Tokens that words consist of, where they are known already: counting them on a GPU would wait for it."""
 
     def to(self, device: torch.device) -> "Pooling":
         """The same on another device."""
-        return Pooling(steps_BST=self.steps_BST.to(device), words_BTK=self.words_BTK.to(device))
+        return Pooling(
+            steps_BST=self.steps_BST.to(device, non_blocking=True),
+            words_BTK=self.words_BTK.to(device, non_blocking=True),
+            columns_BC=None if self.columns_BC is None else self.columns_BC.to(device, non_blocking=True),
+        )
+
+    def columns(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The tokens that words consist of, (B, C) int64, and which word each belongs to, (B, C, K) float32.
+
+        C is the batch's largest number of such tokens; texts with fewer are filled up with tokens of no word.
+        """
+        tokens_BC = self.columns_BC if self.columns_BC is not None else _word_tokens(self.words_BTK)
+        return tokens_BC, torch.take_along_dim(self.words_BTK, tokens_BC[:, :, None], dim=1)
 
 
 def pooling(located: Sequence[Located], length: int) -> Pooling:
@@ -118,7 +132,14 @@ def pooling(located: Sequence[Located], length: int) -> Pooling:
         steps[b, one.step_of_token[tokens], tokens] = 1.0
         for k, covered in enumerate(one.tokens_of_word):
             words[b, covered, k] = 1.0
-    return Pooling(steps_BST=steps, words_BTK=words)
+    return Pooling(steps_BST=steps, words_BTK=words, columns_BC=_word_tokens(words))
+
+
+def _word_tokens(words_BTK: torch.Tensor) -> torch.Tensor:
+    """Tokens of any word first, in order, as far as the text with the most of them needs (B, C)."""
+    covered_BT = words_BTK.any(dim=2)
+    most = int(covered_BT.sum(dim=1).max()) if covered_BT.numel() else 0
+    return torch.argsort(~covered_BT, dim=1, stable=True)[:, :most]
 
 
 def padded_ids(located: Sequence[Located], pad: int) -> torch.Tensor:
@@ -127,17 +148,3 @@ def padded_ids(located: Sequence[Located], pad: int) -> torch.Tensor:
     for b, one in enumerate(located):
         ids[b, : len(one.ids)] = torch.from_numpy(one.ids)
     return ids
-
-
-def length_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
-    """Group indices so that longest × count stays within `batch_tokens`; a text longer than that goes alone.
-
-    Longest first, so that a batch that does not fit into memory shows at once.
-    """
-    batches: list[list[int]] = []
-    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        if batches and lengths[batches[-1][0]] * (len(batches[-1]) + 1) <= batch_tokens:
-            batches[-1].append(index)
-        else:
-            batches.append([index])
-    return batches

@@ -1,14 +1,25 @@
 """The teacher's pass over marked texts, with a real model and a real store."""
 
+import errno
 import json
+import logging
 import os
 import shutil
 import signal
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
-from transformers import AutoModelForCausalLM, CTRLConfig, CTRLLMHeadModel, CTRLTokenizer
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    CTRLConfig,
+    CTRLLMHeadModel,
+    CTRLTokenizer,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+)
 
 from cache import open_attention
 from cache.keys import record_key
@@ -16,13 +27,15 @@ from cache.spaces import Space
 from cache.writer import AttentionWriter
 from data.errors import ConfigError, Interrupted, ModelError
 from data.marking import mark
+from stages import attention, extraction, kernels
 from stages.attention import stepwise_attention
 from stages.extraction import TOO_LONG, write_attention
+from stages.loading import load_teacher
 from stages.models import identify_model
 from stages.progress import SilentProgress, StopSignal
 from stages.settings import AttentionSettings, TeacherSettings
 from stages.specs import attention_slug, attention_spec
-from tests.fakes import tiny_model_folder, tiny_tokenizer
+from tests.fakes import tiny_model, tiny_model_folder, tiny_tokenizer
 
 RECORDS = [
     mark(f"Tom has {n} pens and {n + 1} cards.", f"{n} + {n + 1} = {2 * n + 1}." * (1 + n % 3)) for n in range(9)
@@ -112,9 +125,173 @@ def test_a_signal_ends_after_committing_the_piece(teacher: Path, tmp_path: Path)
     with pytest.raises(Interrupted):
         extract(teacher, tmp_path, progress=Term())
     (space,) = (tmp_path / "attention").iterdir()
-    assert len(open_attention(space)) == 4
+    assert len(open_attention(space)) == 8  # the piece that was counted, and the one computed meanwhile
     extract(teacher, tmp_path)
     assert len(open_attention(space)) == len(RECORDS)
+
+
+def test_a_piece_is_written_while_the_next_is_computed(teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    computing = threading.Event()
+    appended: list[tuple[bool, bool]] = []
+    compute, append = extraction.attention_of, AttentionWriter.append
+
+    def tell_compute(*arguments):
+        computing.set()
+        return compute(*arguments)
+
+    def wait_for_compute(*arguments, **note):
+        last = len(appended) == 2
+        appended.append((threading.current_thread() is threading.main_thread(), last or computing.wait(timeout=60)))
+        computing.clear()
+        return append(*arguments, **note)
+
+    monkeypatch.setattr(extraction, "attention_of", tell_compute)
+    monkeypatch.setattr(AttentionWriter, "append", wait_for_compute)
+    assert len(open_attention(extract(teacher, tmp_path))) == len(RECORDS)
+    assert appended == [(False, True)] * 3
+
+
+@pytest.mark.parametrize("failing", [0, 1, 2])
+def test_an_error_while_writing_ends_the_stage_and_leaves_what_was_committed(
+    failing: int, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    append, calls = AttentionWriter.append, iter(range(9))
+
+    def full_disk(*arguments, **note):
+        if next(calls) == failing:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return append(*arguments, **note)
+
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="No space"):
+        patched.setattr(AttentionWriter, "append", full_disk)
+        extract(teacher, tmp_path)
+    (space,) = (tmp_path / "attention").iterdir()
+    assert len(open_attention(space)) >= 4 * failing
+    assert len(open_attention(extract(teacher, tmp_path))) == len(RECORDS)
+
+
+def test_out_of_memory_loses_nothing(
+    teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    forward = attention.forward
+
+    def small_memory(model, located):
+        if len(located) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+        return forward(model, located)
+
+    expected = open_attention(extract(teacher, tmp_path / "enough"))
+    monkeypatch.setattr(attention, "forward", small_memory)
+    space = extract(teacher, tmp_path / "little")
+    stored = open_attention(space)
+    assert list(stored) == list(expected)
+    for key, block in expected.items():
+        np.testing.assert_allclose(stored[key], block, atol=2e-3, rtol=2e-3)
+    assert 1 <= sum("out of memory" in message for message in caplog.messages) <= 2
+    commits = Space.open(space).commits()
+    assert all(commit.note["batch_tokens"] < 16384 for commit in commits)
+
+
+def test_a_model_that_is_not_like_its_eager_self_writes_nothing(
+    teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    real = kernels.attention_from_log_sum_exp
+    monkeypatch.setattr(kernels, "attention_from_log_sum_exp", lambda *call: 1.01 * real(*call))
+    with pytest.raises(ModelError, match=r"eager attention by 1\.0%"):
+        extract(teacher, tmp_path)
+    (space,) = (tmp_path / "attention").iterdir()
+    assert not Space.open(space).commits()
+
+
+def test_says_which_layers_went_block_by_block(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    config = Gemma2Config(
+        vocab_size=300, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=8,
+    )  # fmt: skip
+    Gemma2ForCausalLM(config).save_pretrained(tmp_path / "gemma")
+    tiny_tokenizer().save_pretrained(tmp_path / "gemma")
+    notes: list[str] = []
+
+    class Listening(SilentProgress):
+        def note(self, message: str) -> None:
+            notes.append(message)
+
+    with caplog.at_level(logging.INFO):
+        space = extract(tmp_path / "gemma", tmp_path, progress=Listening())
+    assert any("layers 0-1: block by block" in note for note in notes)
+    assert any("layers 0-1: block by block" in message for message in caplog.messages)
+    assert {commit.note["kernel"] for commit in Space.open(space).commits()} == {"layers 0-1: block by block"}
+
+
+def test_a_teacher_spread_by_accelerate_gives_the_same(teacher: Path, tmp_path: Path):
+    expected = open_attention(extract(teacher, tmp_path / "one"))
+    spread = TeacherSettings(model=str(teacher), dtype="float32", device_map="auto")
+    stored = open_attention(extract(teacher, tmp_path / "spread", model=spread))
+    for key, block in expected.items():
+        np.testing.assert_array_equal(stored[key], block)
+
+
+def test_layers_that_wait_on_a_disk_give_the_same(teacher: Path, tmp_path: Path):
+    places = {"model.embed_tokens": "cpu", "model.norm": "cpu", "model.rotary_emb": "cpu", "lm_head": "cpu"}
+    places |= {"model.layers.0": "disk", "model.layers.1": "cpu"}
+    model = AutoModelForCausalLM.from_pretrained(teacher, device_map=places, offload_folder=tmp_path / "offload")
+    assert model.model.layers[0].self_attn.q_proj.weight.device.type == "meta"
+    whole = stepwise_attention(AutoModelForCausalLM.from_pretrained(teacher), tiny_tokenizer(), RECORDS)
+    for ours, expected in zip(stepwise_attention(model, tiny_tokenizer(), RECORDS), whole, strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=1e-6)
+
+
+def test_the_language_model_head_is_not_kept(teacher: Path):
+    body = load_teacher(str(teacher), None, TeacherSettings(model=str(teacher), dtype="float32", device="cpu"))
+    assert not any("lm_head" in name for name, _ in body.named_parameters())
+    assert not body.training
+
+
+def test_a_device_and_a_device_map_contradict_each_other(teacher: Path, tmp_path: Path):
+    both = TeacherSettings(model=str(teacher), device="cpu", device_map="auto")
+    with pytest.raises(ConfigError, match=r"teacher\.device_map"):
+        extract(teacher, tmp_path, model=both)
+
+
+@pytest.mark.parametrize("given", [{"quant_method": "no-such-method"}, {"load_in_3bit": True}])
+def test_a_quantization_that_is_not_known_is_one_clear_error(given: dict, teacher: Path, tmp_path: Path):
+    with pytest.raises(ConfigError, match=r"teacher\.quantization"):
+        extract(teacher, tmp_path, model=TeacherSettings(model=str(teacher), device="cpu", quantization=given))
+
+
+def test_a_quantised_checkpoint_is_read_as_transformers_reads_it(tmp_path: Path):
+    folder = quantised_folder(tmp_path / "int8")
+    settings = TeacherSettings(
+        model=str(folder), dtype="float32", device="cpu",
+        quantization={"quant_method": "compressed-tensors", "dequantize": True},
+    )  # fmt: skip
+    stored = open_attention(extract(folder, tmp_path, model=settings))
+    exact = open_attention(extract(tiny_model_folder(tmp_path / "exact", "llama", hidden=64), tmp_path))
+    differences = [np.abs(stored[key].astype(float) - exact[key]).max() for key in exact]
+    assert 1e-4 < max(differences) < 0.1  # rounded to eight bits, and not more
+
+
+def quantised_folder(path: Path) -> Path:
+    """A tiny Llama with weights of eight bits in the format of compressed-tensors."""
+    quantization = pytest.importorskip("compressed_tensors.quantization", reason="compressed-tensors comes with vLLM")
+    compressors = pytest.importorskip("compressed_tensors.compressors")
+    weights = quantization.QuantizationArgs(num_bits=8, type="int", symmetric=True, strategy="channel")
+    config = quantization.QuantizationConfig(
+        config_groups={"group_0": quantization.QuantizationScheme(targets=["Linear"], weights=weights)},
+        ignore=["lm_head"], format="pack-quantized", quant_method="compressed-tensors",
+        quantization_status=quantization.QuantizationStatus.FROZEN,
+    )  # fmt: skip
+    model = tiny_model("llama", hidden=64)
+    quantization.apply_quantization_config(model, config)
+    for module in model.modules():
+        if hasattr(module, "weight_scale"):
+            module.weight_scale.data = module.weight.abs().amax(1, keepdim=True) / 127
+    compressor = compressors.ModelCompressor(quantization_config=config)
+    compressor.compress_model(model)
+    model.save_pretrained(path)
+    compressor.update_config(path)
+    tiny_tokenizer().save_pretrained(path)
+    return path
 
 
 def test_bfloat16_comes_close_to_float32(teacher: Path, tmp_path: Path):

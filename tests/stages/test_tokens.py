@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from data.errors import ModelError
 from data.marking import mark
 from data.records import Marked
-from stages.tokens import length_batches, locate, padded_ids, pooling
+from stages.tokens import locate, padded_ids, pooling
 from tests.fakes import tiny_tokenizer
 
 
@@ -85,18 +85,6 @@ def test_each_visible_token_has_one_step_and_words_spell_their_spans(question: s
     assert (one.step_of_token[visible] >= 0).all()
     for (start, end), tokens in zip(record.critical_spans, one.tokens_of_word, strict=True):
         assert tokenizer.decode(one.ids[tokens]) == record.text[start:end]
-
-
-@given(st.lists(st.integers(1, 50), max_size=40), st.integers(1, 120))
-def test_batches_hold_each_index_once_and_keep_the_budget(lengths: list[int], budget: int):
-    batches = length_batches(lengths, budget)
-    assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
-    for batch in batches:
-        assert len(batch) == 1 or max(lengths[i] for i in batch) * len(batch) <= budget
-
-
-def test_longest_records_come_first():
-    assert length_batches([3, 9, 4], 8) == [[1], [2, 0]]
 
 
 def test_ids_are_integers_of_numpy():
