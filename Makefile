@@ -39,6 +39,10 @@ types: setup  ## Check types
 
 check: lint types test  ## Everything that CI checks
 
+bench: setup  ## Measure what recording attention costs on this machine
+	$(BIN)/molsaki bench attention
+	$(BIN)/python -P benchmarks/attention_scaling.py
+
 lock:  ## Write requirements/*.txt anew (needs uv)
 	uv pip compile --universal --python-version 3.11 --no-annotate --no-header --no-emit-index-url --no-emit-find-links \
 	    --override requirements/cpu-overrides.txt requirements/direct.in requirements/cpu.in \

@@ -317,6 +317,92 @@ def cache_show(space: str, store: Path | None, as_json: bool) -> None:
     print_space(describe(find_space(space, store or default_store())), as_json=as_json)
 
 
+@molsaki.group()
+def bench() -> None:
+    """Measure what the stages cost on this machine."""
+
+
+def _separated(*, allowed: tuple[str, ...], numbers: bool = False) -> Callable[..., tuple[str, ...]]:
+    """Check an option whose values are separated by commas."""
+
+    def split(_context: click.Context, _parameter: click.Parameter, text: str) -> tuple[str, ...]:
+        values = tuple(value.strip() for value in text.split(","))
+        for value in values:
+            if value not in allowed and not (numbers and value.isdecimal() and int(value) > 0):
+                expected = ", ".join((*(["numbers above zero"] if numbers else []), *allowed))
+                raise click.BadParameter(f"expected {expected}, separated by commas; found {value!r}")
+        return values
+
+    return split
+
+
+BENCH_METHODS = ("forward", "molsaki", "output_attentions", "one-by-one")
+POSITIVE = click.IntRange(min=1)
+
+
+@bench.command(
+    "attention",
+    epilog=examples(
+        "molsaki bench attention",
+        "molsaki bench attention --lengths 1024,4096,svamp --json > attention.json",
+        "molsaki bench attention --preset 7b --device cuda --lengths 512,4096",
+    ),
+)
+@click.option(
+    "--lengths",
+    default="1024,4096",
+    show_default=True,
+    callback=_separated(allowed=("svamp",), numbers=True),
+    help="Tokens a record, a case each; `svamp` is a mix of lengths, steps and words as in SVAMP with rationales.",
+)
+@click.option("--words", type=POSITIVE, default=24, show_default=True, help="Critical words in a record.")
+@click.option("--steps", type=POSITIVE, default=8, show_default=True, help="Reasoning steps in a record.")
+@click.option("--records", type=POSITIVE, help="Records of a case.  [default: two full batches, two at least]")
+@click.option(
+    "--methods",
+    default=",".join(BENCH_METHODS),
+    show_default=True,
+    callback=_separated(allowed=BENCH_METHODS),
+    help="What to compare: the bare pass, ours, eager attention in the same batches, the same a record at a time.",
+)
+@click.option(
+    "--repeats", type=POSITIVE, default=5, show_default=True, help="Rounds; eager attention is in three at most."
+)
+@click.option("--model", metavar="PATH_OR_ID", help="A model of transformers instead of a random one.")
+@click.option(
+    "--preset", type=click.Choice(["7b"]), help="Shape of Llama-2-7B: 32 layers, width 4096, 32 heads of both kinds."
+)
+@click.option("--layers", type=POSITIVE, help="Layers of the random Llama.  [default: 8]")
+@click.option("--width", type=POSITIVE, help="Its hidden size.  [default: 512]")
+@click.option("--heads", type=POSITIVE, help="Its query heads.  [default: 8]")
+@click.option("--kv-heads", type=POSITIVE, help="Its key-value heads.  [default: as many as query heads]")
+@click.option(
+    "--batch-tokens", type=POSITIVE, help="Tokens of a batch, padding included.  [default: 4096, on a GPU 8192]"
+)
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "bfloat16", "float16"]),
+    help="Number format.  [default: float32, on a GPU bfloat16]",
+)
+@click.option("--threads", type=POSITIVE, help="Threads on a CPU.  [default: what torch takes]")
+@click.option("--quiet", is_flag=True, help="No progress; errors only.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def bench_attention(as_json: bool, quiet: bool, **options: Any) -> None:  # click's own types
+    """Time and peak memory of stepwise attention, beside a bare forward pass and beside output_attentions=True.
+
+    All methods see the same model and the same made-up records, in turns within one process; each has its memory
+    measured in a process of its own. A ratio is that of a method to the one named beside it.
+    """
+    from pipeline.terminal import quieten_libraries
+
+    quieten_libraries(quiet=True)
+    from pipeline.bench import Request as BenchRequest
+    from pipeline.bench import bench_attention as measure
+
+    measure(BenchRequest(**options), as_json=as_json, quiet=quiet)
+
+
 def main() -> None:
     """Entry point of the command `molsaki`."""
     molsaki(prog_name="molsaki")

@@ -1,0 +1,349 @@
+"""`molsaki bench`: what its options mean, what it prints, and how the processes that measure are started and ended."""
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import click
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from transformers import PreTrainedModel
+
+from data.errors import MolsakiError
+from pipeline import bench
+from pipeline.cli import BENCH_METHODS, molsaki
+from pipeline.exits import StageProcessError, complain
+from stages.bench_attention import METHODS, SVAMP, Job, Method, Shape, Text
+from stages.tokens import Located
+
+SMALL = ("--layers", "2", "--width", "32", "--heads", "4", "--words", "5", "--repeats", "2", "--batch-tokens", "200")
+JOB = Job(
+    model=None,
+    shape=Shape(layers=2, width=32, heads=4, kv_heads=4),
+    texts=(Text(tokens=24, steps=2, words=3),),
+    methods=("molsaki",),
+    repeats=1,
+    batch_tokens=100,
+    device="cpu",
+    dtype="float32",
+    threads=None,
+)
+FIELDS = {
+    *(
+        "case",
+        "method",
+        "status",
+        "seconds",
+        "peak_bytes",
+        "baseline_bytes",
+        "compared_with",
+        "time_ratio",
+        "fastest_ratio",
+    ),
+    *("memory_ratio", "max_difference", "records_per_second", "tokens_per_second", "seconds_by_round", "records"),
+    *("tokens", "batch_tokens", "dtype", "model", "device", "threads", "torch", "transformers", "layers", "width"),
+    *("heads", "kv_heads"),
+}
+
+
+@pytest.fixture
+def tasks(monkeypatch: pytest.MonkeyPatch) -> list[tuple[bench.Task, Job]]:
+    """Measure in this process, without seconds of imports for each task; which tasks there were is remembered."""
+    done: list[tuple[bench.Task, Job]] = []
+
+    def run_here(task: bench.Task, job: Job, advance: Callable[[], object]) -> object:
+        done.append((task, job))
+        lines: list[str] = []
+        try:
+            bench.do_task(task, job, lines.append)
+        except MolsakiError as error:
+            complain(str(error))
+            raise StageProcessError(error.exit_code) from error
+        for _ in lines[:-1]:
+            advance()
+        return json.loads(lines[-1])["result"]
+
+    monkeypatch.setattr(bench, "run_task", run_here)
+    return done
+
+
+def molsaki_bench(*arguments: str) -> Result:
+    return CliRunner().invoke(molsaki, ["bench", "attention", *SMALL, *arguments])
+
+
+def rows(result: Result) -> dict[tuple[str, str], dict[str, object]]:
+    assert result.exit_code == 0, result.output
+    return {(row["case"], row["method"]): row for row in json.loads(result.stdout)}
+
+
+def replace_method(
+    monkeypatch: pytest.MonkeyPatch, method: Method, run: Callable[[PreTrainedModel, Sequence[Located]], torch.Tensor]
+) -> None:
+    monkeypatch.setitem(METHODS, method, replace(METHODS[method], run=run))
+
+
+def test_json_has_a_row_for_each_case_and_method_with_all_fields(tasks: list[tuple[bench.Task, Job]]) -> None:
+    found = rows(molsaki_bench("--lengths", "48,svamp", "--json"))
+    assert list(found) == [(case, method) for case in ("48", "svamp") for method in BENCH_METHODS]
+    for row in found.values():
+        assert row.keys() == FIELDS
+        assert row["status"] == "ok"
+        assert row["seconds"] > 0
+        assert 0 < row["baseline_bytes"] <= row["peak_bytes"]
+        assert row["device"] == "cpu"
+        assert row["records_per_second"] == pytest.approx(row["records"] / row["seconds"])
+        assert row["tokens_per_second"] == pytest.approx(row["tokens"] / row["seconds"])
+
+
+def test_ratios_are_against_the_pass_and_against_ours(tasks: list[tuple[bench.Task, Job]]) -> None:
+    found = rows(molsaki_bench("--lengths", "48", "--json", "--repeats", "1"))
+    compared = {method: row["compared_with"] for (_, method), row in found.items()}
+    assert compared == {
+        "forward": None,
+        "molsaki": "forward",
+        "output_attentions": "molsaki",
+        "one-by-one": "molsaki",
+    }
+    for (case, _), row in found.items():
+        if row["compared_with"] is None:
+            assert row["time_ratio"] is row["memory_ratio"] is None
+            continue
+        reference = found[case, row["compared_with"]]
+        assert row["time_ratio"] == pytest.approx(row["seconds"] / reference["seconds"])
+        assert row["fastest_ratio"] == pytest.approx(row["time_ratio"])  # there was one round
+        assert row["memory_ratio"] == pytest.approx(row["peak_bytes"] / reference["peak_bytes"])
+    assert found["48", "output_attentions"]["max_difference"] is None
+    assert found["48", "molsaki"]["max_difference"] < 1e-5
+    assert found["48", "one-by-one"]["max_difference"] < 1e-5
+
+
+def test_the_table_says_ratios_and_what_was_measured_on(tasks: list[tuple[bench.Task, Job]]) -> None:
+    result = molsaki_bench("--lengths", "48")
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert [line.split()[2] for line in lines[2:6]] == list(BENCH_METHODS)
+    assert lines[3].count("× forward") == 2
+    assert lines[4].count("× molsaki") == lines[5].count("× molsaki") == 2
+    assert "random model of 2 layers, width 32, 4 heads; float32, batches of 200 tokens; cpu" in lines[-1]
+
+
+def test_memory_is_measured_in_a_task_for_each_method_and_times_in_one_for_all(
+    tasks: list[tuple[bench.Task, Job]],
+) -> None:
+    rows(molsaki_bench("--lengths", "48", "--json", "--methods", "molsaki, forward"))
+    assert [(task, job.methods) for task, job in tasks] == [
+        ("memory", ("forward",)),
+        ("memory", ("molsaki",)),
+        ("times", ("forward", "molsaki")),
+    ]
+
+
+def test_options_reach_the_measurement(tasks: list[tuple[bench.Task, Job]]) -> None:
+    said = ("--kv-heads", "2", "--steps", "3", "--records", "3", "--dtype", "bfloat16", "--threads", "1")
+    rows(molsaki_bench("--lengths", "50", "--json", "--methods", "forward", *said))
+    assert tasks[-1][1] == Job(
+        model=None,
+        shape=Shape(layers=2, width=32, heads=4, kv_heads=2),
+        texts=(Text(tokens=50, steps=3, words=5),) * 3,
+        methods=("forward",),
+        repeats=2,
+        batch_tokens=200,
+        device="cpu",
+        dtype="bfloat16",
+        threads=1,
+    )
+
+
+def test_a_case_has_two_full_batches_and_two_records_at_least(tasks: list[tuple[bench.Task, Job]]) -> None:
+    found = rows(molsaki_bench("--lengths", "50,300,svamp", "--json", "--methods", "forward"))
+    assert {case: row["records"] for (case, _), row in found.items()} == {"50": 8, "300": 2, "svamp": 4}
+    assert tasks[-1][1].texts == SVAMP[:4]
+
+
+def test_a_preset_gives_a_shape_that_options_change() -> None:
+    request = bench.Request(
+        lengths=("512",), words=24, steps=8, records=None, methods=("forward",), repeats=1, model=None, preset="7b",
+        layers=None, width=None, heads=None, kv_heads=8, batch_tokens=None, device="cpu", dtype=None, threads=None,
+    )  # fmt: skip
+    assert bench._shape(request) == Shape(layers=32, width=4096, heads=32, kv_heads=8)
+    assert bench._shape(replace(request, kv_heads=None)).kv_heads == 32
+    assert bench._shape(replace(request, preset=None, kv_heads=None)) == Shape(layers=8, width=512, heads=8, kv_heads=8)
+    assert bench._shape(replace(request, preset=None, heads=4, kv_heads=None)).kv_heads == 4
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError()])
+def test_a_method_that_runs_out_of_memory_is_reported_and_the_others_are_measured(
+    tasks: list[tuple[bench.Task, Job]], monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def out_of_memory(model: PreTrainedModel, records: Sequence[Located]) -> torch.Tensor:
+        if len(records) > 1:
+            raise error
+        return METHODS["one-by-one"].run(model, records)
+
+    replace_method(monkeypatch, "output_attentions", out_of_memory)
+    result = molsaki_bench("--lengths", "48", "--json")
+    found = rows(result)
+    assert "output_attentions runs out of memory" in result.stderr
+    row = found["48", "output_attentions"]
+    assert row["status"] == "out of memory"
+    assert row["seconds"] is row["peak_bytes"] is row["time_ratio"] is row["compared_with"] is None
+    assert {found["48", method]["status"] for method in BENCH_METHODS if method != "output_attentions"} == {"ok"}
+    assert found["48", "molsaki"]["max_difference"] < 1e-5
+    assert "out of memory" in molsaki_bench("--lengths", "48").stdout
+
+
+def test_without_memory_for_any_method_there_are_no_times(
+    tasks: list[tuple[bench.Task, Job]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def out_of_memory(model: PreTrainedModel, records: Sequence[Located]) -> torch.Tensor:
+        raise MemoryError
+
+    replace_method(monkeypatch, "molsaki", out_of_memory)
+    found = rows(molsaki_bench("--lengths", "48", "--json", "--methods", "molsaki"))
+    assert found["48", "molsaki"]["status"] == "out of memory"
+    assert found["48", "molsaki"].keys() == FIELDS
+    assert [task for task, _ in tasks] == ["memory"]
+
+
+def test_a_process_killed_for_want_of_memory_counts_as_out_of_memory(
+    tasks: list[tuple[bench.Task, Job]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_here = bench.run_task
+
+    def killed(task: bench.Task, job: Job, advance: Callable[[], object]) -> object:
+        if job.methods == ("one-by-one",):
+            raise StageProcessError(-signal.SIGKILL)
+        return run_here(task, job, advance)
+
+    monkeypatch.setattr(bench, "run_task", killed)
+    found = rows(molsaki_bench("--lengths", "48", "--json"))
+    assert found["48", "one-by-one"]["status"] == "out of memory"
+    assert found["48", "output_attentions"]["time_ratio"] > 0
+
+
+def test_a_process_killed_while_it_takes_times_is_one_clear_error(
+    tasks: list[tuple[bench.Task, Job]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_here = bench.run_task
+
+    def killed(task: bench.Task, job: Job, advance: Callable[[], object]) -> object:
+        if task == "times":
+            raise StageProcessError(-signal.SIGKILL)
+        return run_here(task, job, advance)
+
+    monkeypatch.setattr(bench, "run_task", killed)
+    result = molsaki_bench("--lengths", "48", "--methods", "forward")
+    assert result.exit_code == 1
+    assert "was killed, most likely for want of memory; take a smaller --batch-tokens" in result.stderr
+
+
+def test_a_method_that_computes_something_else_ends_the_command(
+    tasks: list[tuple[bench.Task, Job]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = METHODS["molsaki"].run
+    replace_method(monkeypatch, "molsaki", lambda model, records: right(model, records).roll(1, dims=-1))
+    result = molsaki_bench("--lengths", "48", "--json")
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert "error: molsaki against output_attentions, record" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--lengths", "long"), "expected numbers above zero, svamp, separated by commas; found 'long'"),
+        (("--lengths", "0"), "found '0'"),
+        (("--lengths", ""), "found ''"),
+        (("--lengths", "9"), "--lengths 9: 5 words of up to two tokens and 8 steps need 10 tokens"),
+        (("--lengths", "48", "--steps", "49"), "need 49 tokens"),
+        (("--methods", "forward,eager"), "found 'eager'"),
+        (("--repeats", "0"), "--repeats"),
+        (("--heads", "3"), "--width 32: expected an even multiple of --heads 3"),
+        (("--kv-heads", "3"), "--heads 4: expected a multiple of --kv-heads 3"),
+        (("--preset", "8b"), "--preset"),
+        (("--device", "tpu"), "--device"),
+        (("--model", "./teacher"), "--model: it has a shape of its own"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_wrong_usage_is_one_clear_line_before_anything_is_measured(
+    tasks: list[tuple[bench.Task, Job]], options: tuple[str, ...], said: str
+) -> None:
+    result = molsaki_bench(*options)
+    assert result.exit_code == 2, result.output
+    assert said in " ".join(result.stderr.split())
+    assert tasks == []
+
+
+def test_a_gpu_that_is_not_there_is_refused(
+    tasks: list[tuple[bench.Task, Job]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    result = molsaki_bench("--lengths", "48", "--device", "cuda")
+    assert (result.exit_code, tasks) == (2, [])
+    assert "cuda" in result.stderr
+
+
+def test_a_model_that_is_not_there_is_refused(tasks: list[tuple[bench.Task, Job]], tmp_path: Path) -> None:
+    missing = str(tmp_path / "missing")
+    result = CliRunner().invoke(molsaki, ["bench", "attention", "--lengths", "64", "--model", missing])
+    assert result.exit_code == 2
+    assert missing in result.stderr
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Lets `run_task` start a shell script instead of Python."""
+
+    def install(script: str) -> None:
+        path = tmp_path / "python"
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+        monkeypatch.setattr(sys, "executable", str(path))
+
+    return install
+
+
+def test_result_and_progress_come_over_the_process_s_output(stand_in: Callable[[str], None]) -> None:
+    stand_in("echo '{}'; echo '{}'; echo '{\"result\": [1, 2]}'")
+    advanced = []
+    assert bench.run_task("times", JOB, lambda: advanced.append(1)) == [1, 2]
+    assert len(advanced) == 2
+
+
+def test_exit_code_of_the_process_is_passed_on(stand_in: Callable[[str], None]) -> None:
+    for script, code in (("exit 2", 2), ("kill -KILL $$", -signal.SIGKILL)):
+        stand_in(script)
+        with pytest.raises(StageProcessError) as caught:
+            bench.run_task("memory", JOB, lambda: None)
+        assert caught.value.code == code
+
+
+def test_an_interruption_ends_the_process_at_once(stand_in: Callable[[str], None], tmp_path: Path) -> None:
+    stand_in(f"echo $$ > {tmp_path}/pid; echo '{{}}'; exec sleep 600")
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        bench.run_task("times", JOB, interrupt)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+@pytest.mark.slow
+def test_a_real_process_measures_and_says_what_is_wrong(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    advanced = []
+    peak = bench.run_task("memory", JOB, lambda: advanced.append(1))
+    assert 0 < peak["baseline_bytes"] <= peak["peak_bytes"]  # type: ignore[index]
+    assert len(advanced) == 1
+    with pytest.raises(StageProcessError) as caught:
+        bench.run_task("memory", replace(JOB, model=str(tmp_path / "missing")), lambda: None)
+    assert caught.value.code == 2
+    (line,) = (line for line in click.unstyle(capfd.readouterr().err).splitlines() if line.startswith("error:"))
+    assert str(tmp_path / "missing") in line
