@@ -65,6 +65,12 @@ def create_exclusively(path: Path, content: bytes) -> None:
         sync_folder(path.parent)
 
 
+def replace_file(path: Path, content: bytes) -> None:
+    """Let `path` hold `content` at once: whoever reads it, however many write it, finds one of them in full."""
+    with temporary_file(path.parent, content) as temporary:
+        temporary.replace(path)
+
+
 @contextmanager
 def temporary_file(folder: Path, content: bytes) -> Iterator[Path]:
     """Give a synced file with `content` under a name that nobody else uses, and remove that name afterwards."""

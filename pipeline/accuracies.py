@@ -5,7 +5,6 @@ In: evaluation folders. Out: one `Score` for each run, data set and prompt, and 
 """
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cache.durable import replace_file
 from data.errors import ConfigError, MissingRecordsError
 from pipeline.predictions import read_predictions, seed_files
 from stages.statistics import Accuracy, PairedDifference, accuracy, paired_bootstrap
@@ -58,9 +58,7 @@ def compare(evaluations: Mapping[str, Path]) -> list[Score]:
 def write_summary(run: str, evaluation: Path) -> None:
     """Write the accuracies of `run` beside its predictions, as JSON."""
     content = json.dumps([asdict(score) for score in scores_of(run, evaluation)], indent=1)
-    partial = evaluation / f"{SUMMARY}.{os.getpid()}.partial"
-    partial.write_text(content, encoding="utf-8")
-    partial.replace(evaluation / SUMMARY)
+    replace_file(evaluation / SUMMARY, content.encode())
 
 
 def evaluation_folders(runs: Sequence[str], root: Path) -> dict[str, Path]:

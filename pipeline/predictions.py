@@ -5,13 +5,13 @@ question and prompt, readable with any Parquet reader. The fingerprint stands in
 cannot part.
 """
 
-import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cache.durable import replace_file
 from data.errors import DamagedCacheError
 from data.records import Prediction
 
@@ -49,9 +49,9 @@ def write_predictions(path: Path, seed: int, predictions: Sequence[Prediction], 
 
     table = pa.Table.from_pylist(list(_rows(seed, predictions)), schema=_schema(fingerprint))
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    pq.write_table(table, partial, compression="zstd")
-    partial.replace(path)
+    written = pa.BufferOutputStream()
+    pq.write_table(table, written, compression="zstd")
+    replace_file(path, written.getvalue().to_pybytes())
 
 
 def stored_fingerprint(path: Path) -> str | None:

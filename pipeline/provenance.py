@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from cache.durable import temporary_file
+from cache.durable import replace_file
 from cache.fingerprints import JSON
 
 log = logging.getLogger(__name__)
@@ -112,8 +112,7 @@ def _put_together(folder: Path) -> None:
 
 def _write(path: Path, provenance: Provenance) -> None:
     content = json.dumps(asdict(provenance), indent=1, ensure_ascii=False).encode()
-    with temporary_file(path.parent, content) as temporary:
-        temporary.replace(path)
+    replace_file(path, content)
 
 
 def _read(path: Path) -> tuple[StageRecord, ...]:

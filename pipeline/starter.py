@@ -19,11 +19,7 @@ CHOSEN = {
     "teacher.model": "Qwen/Qwen2.5-7B-Instruct",
     "student.model": "TinyLlama/TinyLlama-1.1B-Chat-v1.0",
 }
-MADE: dict[str, Tree] = {
-    "store": "~/.cache/molsaki",
-    "rationales.engine_arguments": {},
-    "evaluation.engine_arguments": {},
-}
+MADE: dict[str, Tree] = {"store": "~/.cache/molsaki"}
 SOURCES = {
     "train": "    - {name: svamp, split: train}",
     "test": "    - {name: svamp, split: test}",
@@ -85,6 +81,8 @@ def _sources(key: str, schema: dict[str, Tree]) -> Iterator[str]:
 
 def _default(dotted_key: str, schema: dict[str, Tree]) -> Tree:
     """The default of a key; the schema has none for those that are made anew for each configuration."""
+    if schema.get("type") == "object":
+        return {}
     return MADE[dotted_key] if dotted_key in MADE else schema["default"]
 
 

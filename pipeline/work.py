@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cache.durable import temporary_file
+from cache.durable import replace_file
 from data.errors import ConfigError, EngineError, Interrupted
 from data.sharding import Shard, chosen_shard
 from pipeline import provenance
@@ -58,8 +58,7 @@ class Run:
     def save_config(self) -> None:
         """Write the resolved configuration; the file is replaced at once, by however many processes do so."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        with temporary_file(self.folder, resolved_yaml(self.config).encode()) as temporary:
-            temporary.replace(self.config_file)
+        replace_file(self.config_file, resolved_yaml(self.config).encode())
 
 
 def shard_of(command: str, option: Shard | None = None) -> Shard | None:

@@ -123,7 +123,7 @@ def _writing(writer: AttentionWriter, progress: Progress) -> Iterator[_Write]:
 def _require_like_eager(
     model: PreTrainedModel, located: Located, dtype: Dtype, progress: Progress
 ) -> Mapping[int, Way]:
-    """Raise `ModelError` where a record's attention is not that of `output_attentions=True`; return the layers' ways."""
+    """Raise `ModelError` where attention is not that of `output_attentions=True`; log and return the layers' ways."""
     difference, ways = difference_to_eager(model, located)
     if difference is not None and difference > TOLERANCE[dtype]:
         raise ModelError(

@@ -42,6 +42,11 @@ def load_teacher(path: str, revision: str | None, teacher: TeacherSettings) -> P
         raise ConfigError(
             f"teacher.device_map: it chooses the devices itself; leave out teacher.device: {teacher.device}"
         )
+    if teacher.device_map is not None and local_rank(os.environ) is not None:
+        raise ConfigError(
+            "teacher.device_map: LOCAL_RANK is set, so other processes use the GPUs that it would spread over; "
+            "start one process, or give each its own GPUs by CUDA_VISIBLE_DEVICES and unset LOCAL_RANK"
+        )
     arguments: dict[str, object] = {"device_map": teacher.device_map or torch_device(teacher.device)}
     if teacher.quantization:
         arguments["quantization_config"] = _quantization(teacher.quantization)

@@ -35,8 +35,8 @@ class TeacherSettings:
     device_map: Literal["auto", "balanced", "balanced_low_0", "sequential"] | None = None
     """Spread a teacher too large for one device over all there are, as accelerate does, instead of `device`."""
     quantization: dict[str, str | int | float | bool] = field(default_factory=dict)
-    """transformers' `quantization_config` for the attention's pass, e.g. `{quant_method: bitsandbytes,
-    load_in_8bit: true}`; part of the fingerprint. A checkpoint that is quantised already needs none."""
+    """Keys of transformers' `quantization_config` for the attention's pass, such as quant_method and load_in_8bit; part
+    of the fingerprint. A checkpoint that is quantised already needs none."""
 
 
 @settings

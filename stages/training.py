@@ -30,6 +30,7 @@ from transformers import (
 )
 from transformers.trainer_utils import get_last_checkpoint
 
+from cache.durable import replace_file
 from data.errors import ConfigError, MissingRecordsError
 from stages.distillation import DistillationModel, TrainingCollator, TrainingRecord, training_record
 from stages.engines import load_tokenizer
@@ -246,6 +247,4 @@ def _write_summary(
         "steps": trainer.state.global_step,
         "log": trainer.state.log_history,
     }
-    partial = out / (SUMMARY + ".partial")
-    partial.write_text(json.dumps(summary, indent=1))
-    partial.replace(out / SUMMARY)
+    replace_file(out / SUMMARY, json.dumps(summary, indent=1).encode())

@@ -253,6 +253,12 @@ def test_a_device_and_a_device_map_contradict_each_other(teacher: Path, tmp_path
         extract(teacher, tmp_path, model=both)
 
 
+def test_a_device_map_beside_other_processes_is_refused(teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with pytest.raises(ConfigError, match=r"teacher\.device_map: LOCAL_RANK is set"):
+        extract(teacher, tmp_path, model=TeacherSettings(model=str(teacher), device_map="auto"))
+
+
 @pytest.mark.parametrize("given", [{"quant_method": "no-such-method"}, {"load_in_3bit": True}])
 def test_a_quantization_that_is_not_known_is_one_clear_error(given: dict, teacher: Path, tmp_path: Path):
     with pytest.raises(ConfigError, match=r"teacher\.quantization"):
