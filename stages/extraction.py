@@ -30,7 +30,7 @@ from stages.loading import load_teacher
 from stages.models import ModelIdentity
 from stages.progress import Progress, StopSignal
 from stages.settings import AttentionSettings, Dtype, TeacherSettings
-from stages.tokens import Located, locate
+from stages.tokens import Located, locate, token_counts
 
 log = logging.getLogger(__name__)
 TOO_LONG = "longer than max_length"
@@ -60,24 +60,26 @@ def write_attention(
         return
     progress.start("attention", len(to_do))
     tokenizer = load_tokenizer(identity.path, identity.hub_revision)
-    located = {key: locate(tokenizer, marked) for key, marked in to_do.items()}
+    # Lengths only: the tokens of a large set, with their places in the text, would fill gigabytes.
+    lengths = dict(zip(to_do, token_counts(tokenizer, [marked.text for marked in to_do.values()]), strict=True))
     model = load_teacher(identity.path, identity.hub_revision, teacher)
     longest = min(settings.max_length, _positions(model))
     # Neighbours in length share pieces, so that batches are full without padding.
-    ordered = sorted(to_do, key=lambda key: (-len(located[key].ids), key))
+    ordered = sorted(to_do, key=lambda key: (-lengths[key], key))
     ways: Mapping[int, Way] = {}
-    if len(located[ordered[-1]].ids) <= longest:
-        ways = _require_like_eager(model, located[ordered[-1]], teacher.dtype, progress)
+    if lengths[shortest := ordered[-1]] <= longest:
+        ways = _require_like_eager(model, locate(tokenizer, to_do[shortest]), teacher.dtype, progress)
     budget = TokenBudget(settings.batch_tokens)
     keys = iter(ordered)
     with _writing(writer, progress) as write:
         while piece := list(islice(keys, settings.piece)):
-            dropped = {key: TOO_LONG for key in piece if len(located[key].ids) > longest}
+            dropped = {key: TOO_LONG for key in piece if lengths[key] > longest}
             kept = [key for key in piece if key not in dropped]
-            arrays = attention_of(model, [located[key] for key in kept], budget)
+            located = [locate(tokenizer, to_do[key]) for key in kept]
+            arrays = attention_of(model, located, budget)
             blocks = [
-                AttentionBlock(key=key, marked=to_do[key], attention=array, step_tokens=located[key].step_tokens())
-                for key, array in zip(kept, arrays, strict=True)
+                AttentionBlock(key=key, marked=to_do[key], attention=array, step_tokens=one.step_tokens())
+                for key, one, array in zip(kept, located, arrays, strict=True)
             ]
             write(blocks, dropped, note={"kernel": _layers(ways), "batch_tokens": budget.tokens})
             stop.check("the attention computed so far")

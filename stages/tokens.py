@@ -18,6 +18,8 @@ from data.errors import ModelError
 from data.records import Marked, Span
 
 NO_STEP = -1
+CHUNK = 1024
+"""Texts tokenized together where only their lengths are wanted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +81,16 @@ def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[np.ndarray, n
     spans = np.asarray(encoded["offset_mapping"], dtype=np.int64).reshape(-1, 2)
     spans[np.asarray(encoded["special_tokens_mask"], dtype=bool)] = 0
     return np.asarray(encoded["input_ids"], dtype=np.int64), spans
+
+
+def token_counts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[int]:
+    """Number of tokens of each text as `encode` makes them, without keeping them."""
+    require_offsets(tokenizer)
+    counts: list[int] = []
+    for first in range(0, len(texts), CHUNK):
+        encoded = tokenizer(list(texts[first : first + CHUNK]), split_special_tokens=True, verbose=False)
+        counts += map(len, encoded["input_ids"])
+    return counts
 
 
 def _first_visible(text: str, start: int, end: int) -> int:

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from data.errors import ModelError
 from data.marking import mark
 from data.records import Marked
-from stages.tokens import locate, padded_ids, pooling
+from stages import tokens
+from stages.tokens import locate, padded_ids, pooling, token_counts
 from tests.fakes import tiny_tokenizer
 
 
@@ -83,8 +84,18 @@ def test_each_visible_token_has_one_step_and_words_spell_their_spans(question: s
     one = locate(tokenizer, record)
     visible = [not record.text[a:b].isspace() for a, b in one.spans.tolist()]
     assert (one.step_of_token[visible] >= 0).all()
-    for (start, end), tokens in zip(record.critical_spans, one.tokens_of_word, strict=True):
-        assert tokenizer.decode(one.ids[tokens]) == record.text[start:end]
+    for (start, end), covered in zip(record.critical_spans, one.tokens_of_word, strict=True):
+        assert tokenizer.decode(one.ids[covered]) == record.text[start:end]
+
+
+@pytest.mark.parametrize("adds_begin", [False, True])
+def test_counting_tokens_agrees_with_locating_them(adds_begin: bool, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(tokens, "CHUNK", 3)
+    tokenizer = tiny_tokenizer(adds_begin=adds_begin)
+    records = [mark(f"Tom has {10**n} pens. <s>", "He has é " * n) for n in range(8)]
+    counts = token_counts(tokenizer, [record.text for record in records])
+    assert counts == [len(locate(tokenizer, record).ids) for record in records]
+    assert token_counts(tokenizer, []) == []
 
 
 def test_ids_are_integers_of_numpy():
