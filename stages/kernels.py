@@ -156,21 +156,28 @@ def with_sinks(
 
 
 def attention_from_log_sum_exp(call: AttentionCall, log_sum_exp_BHT: torch.Tensor, pool: Pooling) -> torch.Tensor:
-    """Stepwise attention (B, S, K) as `exp(score − log-sum-exp)` of the words' tokens alone, in float32."""
+    """Stepwise attention (B, S, K) as `exp(score − log-sum-exp)` of the words' tokens alone, in float32.
+
+    Rows in front of the first step are left out: nobody asks where they look.
+    """
     tokens_BC, words_BCK = pool.columns()
     batch, heads, length = call.shape
-    keys_BGCD = _precise(torch.take_along_dim(call.key_BGTD, tokens_BC[:, None, :, None], dim=2))
+    keys_BGCD = _precise(torch.take_along_dim(call.key_BGTD, tokens_BC[:, None, :, None], dim=2)) * call.scale
     mask = _columns_of(call.mask, tokens_BC)
+    # What all heads may see alike is left out once, behind their mean, whatever exp() makes of it before.
+    of_all_heads = mask is not None and mask.dtype == torch.bool and mask.shape[1] == 1
     pooled_BSK = log_sum_exp_BHT.new_zeros(batch, pool.steps_BST.shape[1], words_BCK.shape[2])
-    for rows in _blocks(length, numbers_a_row=batch * heads * tokens_BC.shape[1]):
-        scores_BHRC = _scores(_precise(call.query_BHTD[:, :, rows]), keys_BGCD, call.scale)
-        if call.is_causal:
-            i_R = torch.arange(rows.start, rows.stop, device=tokens_BC.device)
-            scores_BHRC.masked_fill_((tokens_BC[:, None, :] > i_R[:, None])[:, None], -torch.inf)
-        if mask is not None:
+    for rows in _blocks(length, first=pool.first_row, numbers_a_row=batch * heads * tokens_BC.shape[1]):
+        scores_BHRC = _grouped_matmul(_precise(call.query_BHTD[:, :, rows]), keys_BGCD.transpose(2, 3))
+        if mask is not None and not of_all_heads:
             scores_BHRC = _masked(scores_BHRC, _rows_of(mask, rows))
-        weights_BHRC = scores_BHRC.sub_(log_sum_exp_BHT[:, :, rows, None]).exp_()
-        pooled_BSK += _pooled(pool.steps_BST[..., rows], weights_BHRC.mean(dim=1), words_BCK)
+        weights_BRC = scores_BHRC.sub_(log_sum_exp_BHT[:, :, rows, None]).exp_().mean(dim=1)
+        if mask is not None and of_all_heads:
+            weights_BRC.masked_fill_(~_rows_of(mask, rows)[:, 0], 0.0)
+        if call.is_causal:
+            i_R1 = torch.arange(rows.start, rows.stop, device=tokens_BC.device)[:, None]
+            weights_BRC.masked_fill_(tokens_BC[:, None, :] > i_R1, 0.0)
+        pooled_BSK += _pooled(pool.steps_BST[..., rows], weights_BRC, words_BCK)
     return pooled_BSK
 
 
@@ -258,7 +265,7 @@ def _precise(numbers: torch.Tensor) -> torch.Tensor:
 
 
 def _scores(query_BHRD: torch.Tensor, key_BGCD: torch.Tensor, scale: float) -> torch.Tensor:
-    """`scale · q·k` (B, H, R, C), the heads of a group sharing their keys."""
+    """`scale · q·k` (B, H, R, T), the heads of a group sharing their keys."""
     return _grouped_matmul(query_BHRD, key_BGCD.transpose(2, 3)).mul_(scale)
 
 
@@ -286,7 +293,7 @@ def _rows_of(mask: torch.Tensor, rows: slice) -> torch.Tensor:
     return mask if mask.shape[-2] == 1 else mask[..., rows, :]
 
 
-def _blocks(length: int, *, numbers_a_row: int) -> list[slice]:
-    """Cut `length` rows into blocks of at most `BLOCK_NUMBERS` numbers, one row at least."""
+def _blocks(length: int, *, numbers_a_row: int, first: int = 0) -> list[slice]:
+    """Cut the rows from `first` to `length` into blocks of at most `BLOCK_NUMBERS` numbers, one row at least."""
     rows = max(BLOCK_NUMBERS // max(numbers_a_row, 1), 1)
-    return [slice(first, min(first + rows, length)) for first in range(0, length, rows)]
+    return [slice(start, min(start + rows, length)) for start in range(first, length, rows)]

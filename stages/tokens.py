@@ -117,6 +117,8 @@ class Pooling:
     words_BTK: torch.Tensor
     columns_BC: torch.Tensor | None = None
     """Tokens that words consist of, where they are known already: counting them on a GPU would wait for it."""
+    first_row: int = 0
+    """No step has a token in front of this one."""
 
     def to(self, device: torch.device) -> "Pooling":
         """The same on another device."""
@@ -124,6 +126,7 @@ class Pooling:
             steps_BST=self.steps_BST.to(device, non_blocking=True),
             words_BTK=self.words_BTK.to(device, non_blocking=True),
             columns_BC=None if self.columns_BC is None else self.columns_BC.to(device, non_blocking=True),
+            first_row=self.first_row,
         )
 
     def columns(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -144,7 +147,8 @@ def pooling(located: Sequence[Located], length: int) -> Pooling:
         steps[b, one.step_of_token[tokens], tokens] = 1.0
         for k, covered in enumerate(one.tokens_of_word):
             words[b, covered, k] = 1.0
-    return Pooling(steps_BST=steps, words_BTK=words, columns_BC=_word_tokens(words))
+    first_row = min((int(np.argmax(one.step_of_token >= 0)) for one in located), default=0)
+    return Pooling(steps_BST=steps, words_BTK=words, columns_BC=_word_tokens(words), first_row=first_row)
 
 
 def _word_tokens(words_BTK: torch.Tensor) -> torch.Tensor:
