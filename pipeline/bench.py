@@ -1,6 +1,6 @@
 """`molsaki bench`: which methods are compared on which cases, in which processes, and the table that comes of it.
 
-In: the options of a command. Out: a table or JSON on stdout. Each method gets a process of its own for its peak memory,
+In: the options of a command. Out: a table or JSON on stdout. Each method gets processes of its own for its peak memory,
 since a process never forgets its peak; a method for which memory does not suffice is reported as such and left out of
 the one process in which the others then take turns for the times.
 
@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import cycle, islice
 from pathlib import Path
+from statistics import median_low
 from typing import Literal, TypeAlias, cast, get_args
 
 import click
@@ -58,6 +59,9 @@ SMALL = Shape(layers=8, width=512, heads=8, kv_heads=8)
 PRESETS = {"7b": Shape(layers=32, width=4096, heads=32, kv_heads=32)}
 BATCH_TOKENS = {"cpu": 4096, "cuda": 8192}
 DTYPES: Mapping[str, Dtype] = {"cpu": "float32", "cuda": "bfloat16"}
+PEAKS = {"cpu": 3, "cuda": 1}
+"""Processes that peak memory is the median of. Resident memory of the same work differs by some percent from process to
+process, much beside the difference between ours and the bare pass; what torch allocates on a GPU does not."""
 BATCHES = 2
 """Full batches of a case, unless a number of records is given."""
 
@@ -115,6 +119,7 @@ class Result:
     records_per_second: float | None
     tokens_per_second: float | None
     seconds_by_round: Rounds
+    peak_bytes_by_process: tuple[int, ...]
     records: int
     tokens: int
     batch_tokens: int
@@ -180,39 +185,40 @@ def _shape(request: Request) -> Shape:
 def _measure(case: str, job: Job, progress: Progress) -> list[Result]:
     """Peak memory of each method, then the times of those that fit."""
     rounds = sum(len(rounds_of(method, job.repeats)) for method in job.methods)
-    progress.start(f"case {case}", 2 * len(job.methods) + rounds)
-    peaks: dict[Method, Memory | None] = {}
+    processes = sum(_processes(method, job) for method in job.methods)
+    progress.start(f"case {case}", processes + len(job.methods) + rounds)
+    peaks: dict[Method, list[Memory]] = {}
     for method in job.methods:
-        peaks[method] = _peak(replace(job, methods=(method,)), progress)
-        if peaks[method] is None:
+        peaks[method] = _peaks(method, job, progress)
+        if not peaks[method]:
             progress.note(f"case {case}: {method} runs out of memory")
-    fitting = tuple(method for method, memory in peaks.items() if memory is not None)
+    fitting = tuple(method for method, memory in peaks.items() if memory)
     times = _times(replace(job, methods=fitting), progress) if fitting else None
     return [_result(case, job, method, peaks, times) for method in job.methods]
 
 
-def _result(case: str, job: Job, method: Method, peaks: Mapping[Method, Memory | None], times: Times | None) -> Result:
+def _result(case: str, job: Job, method: Method, peaks: Mapping[Method, list[Memory]], times: Times | None) -> Result:
     memory, other = peaks[method], METHODS[method].compared_with
     rounds = times.rounds.get(method, ()) if times else ()
     seconds = median(rounds) if rounds else None
     reference = times.rounds.get(other) if times and other and rounds else None
-    reference_memory = peaks[other] if other and reference else None
     tokens = sum(text.tokens for text in job.texts)
     return Result(
         case=case,
         method=method,
-        status="ok" if memory and rounds else OUT_OF_MEMORY,
+        status="ok" if rounds else OUT_OF_MEMORY,
         seconds=seconds,
-        peak_bytes=memory.peak_bytes if memory else None,
-        baseline_bytes=memory.baseline_bytes if memory else None,
+        peak_bytes=_median_peak(memory) if memory else None,
+        baseline_bytes=median_low(one.baseline_bytes for one in memory) if memory else None,
         compared_with=other if reference else None,
         time_ratio=median_ratio(rounds, reference) if reference else None,
         fastest_ratio=fastest(rounds) / fastest(reference) if reference else None,
-        memory_ratio=memory.peak_bytes / reference_memory.peak_bytes if memory and reference_memory else None,
+        memory_ratio=_median_peak(memory) / _median_peak(peaks[other]) if other and reference else None,
         max_difference=times.differences.get(method) if times else None,
         records_per_second=len(job.texts) / seconds if seconds else None,
         tokens_per_second=tokens / seconds if seconds else None,
         seconds_by_round=rounds,
+        peak_bytes_by_process=tuple(one.peak_bytes for one in memory),
         records=len(job.texts),
         tokens=tokens,
         batch_tokens=job.batch_tokens,
@@ -222,8 +228,28 @@ def _result(case: str, job: Job, method: Method, peaks: Mapping[Method, Memory |
     )
 
 
+def _median_peak(memory: Sequence[Memory]) -> int:
+    return median_low(one.peak_bytes for one in memory)
+
+
+def _processes(method: Method, job: Job) -> int:
+    """How many processes measure a method's memory; one will do where it is T × T matrices."""
+    return 1 if METHODS[method].slow else PEAKS[job.device]
+
+
+def _peaks(method: Method, job: Job, progress: Progress) -> list[Memory]:
+    """Memory of the method in each of its processes; none where one runs out of it."""
+    found: list[Memory] = []
+    for _ in range(_processes(method, job)):
+        memory = _peak(replace(job, methods=(method,)), progress)
+        if memory is None:
+            return []
+        found.append(memory)
+    return found
+
+
 def _peak(job: Job, progress: Progress) -> Memory | None:
-    """Peak memory of the job's one method; None where it runs out of it, by an error or by being killed."""
+    """Memory of the job's one method; None where it runs out of it, by an error or by being killed."""
     try:
         answer = run_task("memory", job, progress.advance)
     except StageProcessError as error:

@@ -379,7 +379,13 @@ POSITIVE = click.IntRange(min=1)
 @click.option(
     "--batch-tokens", type=POSITIVE, help="Tokens of a batch, padding included.  [default: 4096, on a GPU 8192]"
 )
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="`auto` is the GPU where there is one.",
+)
 @click.option(
     "--dtype",
     type=click.Choice(["float32", "bfloat16", "float16"]),
@@ -392,7 +398,7 @@ def bench_attention(as_json: bool, quiet: bool, **options: Any) -> None:  # clic
     """Time and peak memory of stepwise attention, beside a bare forward pass and beside output_attentions=True.
 
     All methods see the same model and the same made-up records, in turns within one process; each has its memory
-    measured in a process of its own. A ratio is that of a method to the one named beside it.
+    measured in processes of its own. A ratio is that of a method to the one named beside it.
     """
     from pipeline.terminal import quieten_libraries
 

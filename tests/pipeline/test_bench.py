@@ -45,7 +45,15 @@ FIELDS = {
         "time_ratio",
         "fastest_ratio",
     ),
-    *("memory_ratio", "max_difference", "records_per_second", "tokens_per_second", "seconds_by_round", "records"),
+    *(
+        "memory_ratio",
+        "peak_bytes_by_process",
+        "max_difference",
+        "records_per_second",
+        "tokens_per_second",
+        "seconds_by_round",
+        "records",
+    ),
     *("tokens", "batch_tokens", "dtype", "model", "device", "threads", "torch", "transformers", "layers", "width"),
     *("heads", "kv_heads"),
 }
@@ -132,15 +140,31 @@ def test_the_table_says_ratios_and_what_was_measured_on(tasks: list[tuple[bench.
     assert "random model of 2 layers, width 32, 4 heads; float32, batches of 200 tokens; cpu" in lines[-1]
 
 
-def test_memory_is_measured_in_a_task_for_each_method_and_times_in_one_for_all(
+def test_memory_is_measured_in_tasks_of_each_method_and_times_in_one_for_all(
     tasks: list[tuple[bench.Task, Job]],
 ) -> None:
-    rows(molsaki_bench("--lengths", "48", "--json", "--methods", "molsaki, forward"))
+    rows(molsaki_bench("--lengths", "48", "--json", "--methods", "output_attentions, molsaki"))
     assert [(task, job.methods) for task, job in tasks] == [
-        ("memory", ("forward",)),
-        ("memory", ("molsaki",)),
-        ("times", ("forward", "molsaki")),
+        *[("memory", ("molsaki",))] * 3,
+        ("memory", ("output_attentions",)),
+        ("times", ("molsaki", "output_attentions")),
     ]
+
+
+def test_peak_memory_is_the_median_of_its_processes(
+    tasks: list[tuple[bench.Task, Job]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_here, peaks = bench.run_task, {"forward": [90, 40, 50], "molsaki": [60, 10, 70]}
+
+    def scripted(task: bench.Task, job: Job, advance: Callable[[], object]) -> object:
+        if task == "times":
+            return run_here(task, job, advance)
+        return {"baseline_bytes": 5, "peak_bytes": peaks[job.methods[0]].pop(0)}
+
+    monkeypatch.setattr(bench, "run_task", scripted)
+    found = rows(molsaki_bench("--lengths", "48", "--json", "--methods", "forward,molsaki"))
+    ours = found["48", "molsaki"]
+    assert (ours["peak_bytes"], ours["peak_bytes_by_process"], ours["memory_ratio"]) == (60, [60, 10, 70], 60 / 50)
 
 
 def test_options_reach_the_measurement(tasks: list[tuple[bench.Task, Job]]) -> None:
