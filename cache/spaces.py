@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
+from cache.certificates import NOTE, Certificate, add_up, read_certificate
 from cache.commits import VERIFY, Commit, FileEntry, decode_commit, encode_commit, is_torn
 from cache.durable import create_exclusively, make_folder, sync_file, sync_folder, temporary_file
 from cache.fingerprints import JSON, Spec, canonical, describe_differences, differences, fingerprint, hash_file
@@ -264,7 +265,9 @@ class SpaceDescription:
     """Everything about a space that can be said without decoding it.
 
     `drop_reasons` counts records by the reason for which they were left out, most frequent first. `uncommitted_parts`
-    are leftovers of crashes, or parts that somebody is writing now. `notes` are the different ones among the commits.
+    are leftovers of crashes, or parts that somebody is writing now. `notes` are the different ones among the commits,
+    but for `certificates`: what storing has changed, measured when the records were written and added up over all parts
+    that say so.
     """
 
     summary: SpaceSummary
@@ -272,6 +275,7 @@ class SpaceDescription:
     drop_reasons: Mapping[str, int]
     uncommitted_parts: tuple[str, ...]
     notes: tuple[Mapping[str, JSON], ...]
+    certificates: tuple[Certificate, ...]
 
 
 def list_spaces(store: Path) -> list[SpaceSummary]:
@@ -291,6 +295,7 @@ def describe(space: Space) -> SpaceDescription:
         drop_reasons=dict(Counter(dropped_records(commits).values()).most_common()),
         uncommitted_parts=tuple(name for name in parts if name not in committed),
         notes=_distinct_notes(commits),
+        certificates=tuple(add_up(_certificates(space, commits))),
     )
 
 
@@ -316,5 +321,16 @@ def _summarise(space: Space, commits: Sequence[Commit]) -> SpaceSummary:
 
 
 def _distinct_notes(commits: Sequence[Commit]) -> tuple[Mapping[str, JSON], ...]:
-    notes = {canonical(commit.note): commit.note for commit in commits}
-    return tuple(note for note in notes.values() if note)
+    without = [{name: value for name, value in commit.note.items() if name != NOTE} for commit in commits]
+    return tuple(note for note in {canonical(note): note for note in without}.values() if note)
+
+
+def _certificates(space: Space, commits: Sequence[Commit]) -> Iterator[Certificate]:
+    for commit in commits:
+        if NOTE in commit.note:
+            try:
+                yield read_certificate(commit.note[NOTE])
+            except ValueError as error:
+                raise DamagedCacheError(
+                    f"{space.path}: commit {commit.index}: note.{NOTE} is no certificate ({error}); {VERIFY}"
+                ) from error

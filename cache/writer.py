@@ -19,6 +19,7 @@ from cache.commits import Commit
 from cache.fingerprints import JSON
 from cache.keys import record_key
 from cache.layout import KEY_BYTES, MAX_RECORDS, TEXT_END, Array, write_arrays
+from cache.rounding import ALL_BITS, kept_bits, largest_value, stored_values
 from cache.spaces import Space
 from data.errors import DataError, ModelError
 from data.records import Marked
@@ -40,9 +41,13 @@ class AttentionWriter:
     """Appends parts to one attention space; any number of writers may do so at the same time."""
 
     def __init__(self, space: Space, *, note: Mapping[str, JSON] | None = None) -> None:
-        """Write into `space`; `note` is recorded with every commit (versions, device, host)."""
+        """Write into `space`; `note` is recorded with every commit (versions, device, host).
+
+        How values are rounded stands in the space's spec.
+        """
         assert space.kind == "attention", f"{space.path} holds no attention"
         self.space = space
+        self.keep_bits = kept_bits(space.spec)
         self._note = {"zarr": zarr.__version__, "numcodecs": numcodecs.__version__, **(note or {})}
 
     def append(
@@ -62,18 +67,18 @@ class AttentionWriter:
         once = list({block.key: block for block in reversed(blocks)}.values())[::-1]
         if not once:
             return self.space.commit(None, counts={"records": 0}, dropped=dropped, note=noted)
-        arrays = _arrays_of(once)
+        arrays = _arrays_of(once, self.keep_bits)
         with self.space.filling_part() as part:
             write_arrays(part, arrays)
         return self.space.commit(part, counts=_counts(arrays), dropped=dropped, note=noted)
 
 
-def _arrays_of(blocks: Sequence[AttentionBlock]) -> dict[str, Array]:
+def _arrays_of(blocks: Sequence[AttentionBlock], keep_bits: int = ALL_BITS) -> dict[str, Array]:
     if len(blocks) > MAX_RECORDS:
         raise ValueError(f"{len(blocks)} records for one part, {MAX_RECORDS} at most")
     for block in blocks:
         _check_block(block, layers=len(blocks[0].attention))
-    cells = [_cells(block) for block in blocks]
+    cells = [_cells(block, keep_bits) for block in blocks]
     steps = [len(block.marked.step_spans) for block in blocks]
     words = [len(block.marked.critical_spans) for block in blocks]
     return {
@@ -117,17 +122,22 @@ def _check_block(block: AttentionBlock, layers: int) -> None:
         raise ValueError(f"record {block.key}: the key of this record is {record_key(marked)}")
 
 
-def _cells(block: AttentionBlock) -> npt.NDArray[np.float16]:
+def _cells(block: AttentionBlock, keep_bits: int) -> npt.NDArray[np.float16]:
     """Return the (S·K, L) float16 rows of a block: cell s·K + k, layers last."""
-    with np.errstate(over="ignore"):
-        cells = np.moveaxis(block.attention, 0, -1).reshape(-1, len(block.attention)).astype(np.float16)
+    exact = np.moveaxis(block.attention, 0, -1).reshape(-1, len(block.attention))
+    cells = stored_values(exact, keep_bits)
     if not np.isfinite(cells).all():
         largest = np.abs(block.attention).max()
         raise ModelError(
-            f"record {block.key}: attention of {largest} cannot be stored, float16 ends at {np.finfo(np.float16).max}; "
-            "a teacher that gives such values may need `teacher.dtype: float32`"
+            f"record {block.key}: attention of {largest} cannot be stored, {_end_of_format(keep_bits)}; a teacher "
+            "that gives such values may need `teacher.dtype: float32`"
         )
     return cells
+
+
+def _end_of_format(keep_bits: int) -> str:
+    bits = "" if keep_bits == ALL_BITS else f" with {keep_bits} bits of mantissa"
+    return f"float16{bits} ends at {largest_value(keep_bits)}"
 
 
 def _texts(block: AttentionBlock) -> bytes:

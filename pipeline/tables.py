@@ -5,7 +5,7 @@ that a log file is not cut to 80 columns.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,12 +70,36 @@ def print_space(space: SpaceDescription, *, as_json: bool) -> None:
         ("records", f"{summary.records:,} in {summary.parts:,} parts, {size(summary.bytes)}"),
         ("dropped", reasons(space.drop_reasons) or "none"),
         ("uncommitted parts", ", ".join(space.uncommitted_parts) or "none"),
+        *_rounding(space),
         *((f"made with {field}", value) for field, value in space.spec.items()),
         *((f"recorded {field}", value) for note in space.notes for field, value in note.items()),
     )
     for name, value in rows:
         table.add_row(name, str(value))
     _print(table)
+
+
+def _rounding(space: SpaceDescription) -> Iterator[tuple[str, str]]:
+    """What storing has changed, measured when it was written; for `cache show`."""
+    measured = sum(one.records for one in space.certificates)
+    if space.summary.kind == "attention" and measured < (records := space.summary.records):
+        yield "stored against float32", f"not measured for {records - measured:,} of {records:,} records"
+    for one in space.certificates:
+        yield (
+            "stored against float32",
+            f"relative error at most {one.largest_relative_error:.2g}, {one.mean_relative_error:.2g} in the mean of "
+            f"{one.values:,} values (relative to 2^-14 below that)",
+        )
+        yield (
+            "teacher's layer weights",
+            f"change by at most {one.largest_weight_change:.2g}, total variation {one.mean_weight_distance:.2g} in the "
+            f"mean of {one.sampled_records:,} sampled records, tau {one.tau:g}",
+        )
+        yield (
+            "targets of L_att",
+            f"KL divergence {one.mean_target_divergence:.2g} nats in the mean, {one.largest_target_divergence:.2g} at "
+            "most, of the same records",
+        )
 
 
 def print_scores(scores: Sequence[Score], *, as_json: bool) -> None:

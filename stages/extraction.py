@@ -16,6 +16,7 @@ from itertools import groupby, islice
 
 from transformers import PreTrainedModel
 
+from cache.certificates import NOTE
 from cache.commits import Commit
 from cache.fingerprints import JSON
 from cache.keys import record_key
@@ -29,6 +30,7 @@ from stages.kernels import BLOCKS, Way
 from stages.loading import load_teacher
 from stages.models import ModelIdentity
 from stages.progress import Progress, StopSignal
+from stages.rounding import certify
 from stages.settings import AttentionSettings, Dtype, TeacherSettings
 from stages.tokens import Located, locate, token_counts
 
@@ -81,12 +83,12 @@ def write_attention(
                 AttentionBlock(key=key, marked=to_do[key], attention=array, step_tokens=one.step_tokens())
                 for key, one, array in zip(kept, located, arrays, strict=True)
             ]
-            write(blocks, dropped, note={"kernel": _layers(ways), "batch_tokens": budget.tokens})
+            write(blocks, dropped, {"kernel": _layers(ways), "batch_tokens": budget.tokens})
             stop.check("the attention computed so far")
 
 
 class _Write:
-    """Commits pieces in a thread of its own, one at a time, while the next one is computed."""
+    """Measures and commits pieces in a thread of its own, one at a time, while the next one is computed."""
 
     def __init__(self, writer: AttentionWriter, progress: Progress, thread: ThreadPoolExecutor) -> None:
         self._writer = writer
@@ -94,13 +96,17 @@ class _Write:
         self._thread = thread
         self._pending: tuple[Future[Commit], int] | None = None
 
-    def __call__(
-        self, blocks: Sequence[AttentionBlock], dropped: Mapping[str, str], *, note: Mapping[str, JSON]
-    ) -> None:
+    def __call__(self, blocks: Sequence[AttentionBlock], dropped: Mapping[str, str], note: Mapping[str, JSON]) -> None:
         """Commit a piece; waits for the one before, whose error it raises."""
         self.wait()
-        future = self._thread.submit(self._writer.append, blocks, dropped, note=note)
+        future = self._thread.submit(self._append, blocks, dropped, note)
         self._pending = future, len(blocks) + len(dropped)
+
+    def _append(self, blocks: Sequence[AttentionBlock], dropped: Mapping[str, str], note: Mapping[str, JSON]) -> Commit:
+        if not blocks:
+            return self._writer.append(blocks, dropped, note=note)
+        certificate = certify([block.attention for block in blocks], self._writer.keep_bits)
+        return self._writer.append(blocks, dropped, note={**note, NOTE: certificate.as_note()})
 
     def wait(self) -> None:
         """Wait until all pieces are committed."""

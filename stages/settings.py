@@ -79,6 +79,9 @@ class AttentionSettings:
     """`critical: keywords`: words to look for beside those that the question itself names."""
     pattern: str | None = None
     """`critical: regex`: the regular expression whose matches are the critical words."""
+    keep_bits: Annotated[int, Ge(1), Le(10)] | None = None
+    """Round the stored attention to so many of float16's 10 bits of mantissa, for a smaller store; unset is float16 as
+    it is. `molsaki cache show` says what it changed."""
     max_length: PositiveInt = 2048
     """Records with more tokens are dropped and counted."""
     batch_tokens: PositiveInt = 16384

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cache.fingerprints import JSON, SCHEMA_VERSION, Spec, hash_file
+from cache.rounding import ALL_BITS
 from data.errors import ConfigError
 from data.marking import Keywords, Numbers, Regex
 from data.prompts import prompts_version
@@ -84,7 +85,7 @@ def attention_spec(identity: ModelIdentity, teacher: TeacherSettings, settings: 
         "steps": settings.steps,
         "critical": _critical(settings),
         "max_length": settings.max_length,
-        "rounding": None,
+        "rounding": _rounding(settings),
     }
 
 
@@ -142,6 +143,11 @@ def _critical(settings: AttentionSettings) -> JSON:
     if settings.critical == "regex":
         return {"rule": "regex", "pattern": _pattern(settings)}
     return {"rule": "numbers"}
+
+
+def _rounding(settings: AttentionSettings) -> JSON:
+    """All bits of float16 are the same values as no rounding, and share its store."""
+    return None if settings.keep_bits in {None, ALL_BITS} else {"bitround": settings.keep_bits}
 
 
 def _pattern(settings: AttentionSettings) -> str:

@@ -22,8 +22,10 @@ from transformers import (
 )
 
 from cache import open_attention
+from cache.certificates import read_certificate
 from cache.keys import record_key
-from cache.spaces import Space
+from cache.rounding import stored_values
+from cache.spaces import Space, describe
 from cache.writer import AttentionWriter
 from data.errors import ConfigError, Interrupted, ModelError
 from data.marking import mark
@@ -33,6 +35,7 @@ from stages.extraction import TOO_LONG, write_attention
 from stages.loading import load_teacher
 from stages.models import identify_model
 from stages.progress import SilentProgress, StopSignal
+from stages.rounding import certify
 from stages.settings import AttentionSettings, TeacherSettings
 from stages.specs import attention_slug, attention_spec
 from tests.fakes import tiny_model, tiny_model_folder, tiny_tokenizer
@@ -80,6 +83,35 @@ def test_every_record_is_stored_as_computed(teacher: Path, tmp_path: Path):
     for record, block in zip(RECORDS, computed, strict=True):
         np.testing.assert_allclose(stored[record_key(record)], block, rtol=1e-3, atol=1e-6)
         assert stored.marked(record_key(record)) == record
+
+
+@pytest.mark.parametrize("keep_bits", [None, 4])
+def test_values_are_stored_rounded_as_asked_with_a_certificate_of_what_that_changed(
+    keep_bits: int | None, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    pieces: list[list[np.ndarray]] = []
+
+    def listen(*arguments):
+        pieces.append(compute(*arguments))
+        return pieces[-1]
+
+    compute = extraction.attention_of
+    monkeypatch.setattr(extraction, "attention_of", listen)
+    store = open_attention(extract(teacher, tmp_path, keep_bits=keep_bits))
+    commits = store.space.commits()
+    assert [commit.counts["records"] for commit in commits] == [len(piece) for piece in pieces] == [4, 4, 1]
+    for commit, part, piece in zip(commits, store.parts, pieces, strict=True):
+        for key, exact in zip(part.keys, piece, strict=True):
+            expected = exact.astype(np.float16) if keep_bits is None else stored_values(exact, keep_bits)
+            np.testing.assert_array_equal(store[key], expected, strict=True)
+        assert read_certificate(commit.note["rounding"]) == certify(piece, keep_bits or 10)
+    assert len(describe(store.space).certificates) == 1
+    assert [sorted(note) for note in describe(store.space).notes] == [["batch_tokens", "kernel", "numcodecs", "zarr"]]
+
+
+def test_a_rounding_that_does_not_exist_writes_nothing(teacher: Path, tmp_path: Path):
+    with pytest.raises(ConfigError, match=r"rounding: expected nothing or bitround with 1 to 10 bits, found"):
+        extract(teacher, tmp_path, keep_bits=11)
 
 
 def test_only_what_is_missing_is_computed(teacher: Path, tmp_path: Path):

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from cache.fingerprints import Spec, fingerprint
+from cache.rounding import kept_bits
 from data.errors import ConfigError
 from data.marking import Keywords, Numbers, Regex
 from data.records import Question
@@ -73,13 +74,22 @@ def test_seed_and_nucleus_count_when_sampling(changes: dict[str, object]) -> Non
 
 @pytest.mark.parametrize(
     "changes",
-    [{"steps": "lines"}, {"critical": "keywords"}, {"critical": "regex", "pattern": "a+"}, {"max_length": 100}],
+    [
+        {"steps": "lines"},
+        {"critical": "keywords"},
+        {"critical": "regex", "pattern": "a+"},
+        {"max_length": 100},
+        {"keep_bits": 7},
+    ],
 )
 def test_what_changes_attention_separates_its_stores(changes: dict[str, object]) -> None:
     assert fingerprint(attention(**changes)) != fingerprint(attention())
 
 
-@pytest.mark.parametrize("changes", [{"piece": 7}, {"batch_tokens": 100}, {"keywords": ("unused",)}, {"pattern": "a"}])
+@pytest.mark.parametrize(
+    "changes",
+    [{"piece": 7}, {"batch_tokens": 100}, {"keywords": ("unused",)}, {"pattern": "a"}, {"keep_bits": 10}],
+)
 def test_what_does_not_change_attention_leaves_it_in_one_store(changes: dict[str, object]) -> None:
     assert fingerprint(attention(**changes)) == fingerprint(attention())
 
@@ -104,6 +114,11 @@ def test_specs_are_json_that_people_can_read() -> None:
     assert {"heads": "mean", "steps": "periods", "critical": {"rule": "numbers"}, "rounding": None}.items() <= (
         attention().items()
     )
+
+
+def test_rounding_is_written_as_the_store_reads_it() -> None:
+    assert attention(keep_bits=7)["rounding"] == {"bitround": 7}
+    assert [kept_bits(attention(keep_bits=bits)) for bits in (None, 1, 9, 10)] == [10, 1, 9, 10]
 
 
 def test_imported_rationales_depend_on_the_file_and_not_on_the_teacher(tmp_path: Path) -> None:
