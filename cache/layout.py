@@ -79,6 +79,19 @@ def dimension_sizes(counts: Mapping[str, int]) -> dict[str, int]:
     }
 
 
+def counts_of(arrays: Mapping[str, Array]) -> dict[str, int]:
+    """Return the counts that a commit declares of the arrays of its part."""
+    cells, layers = arrays["attention"].shape
+    return {
+        "records": len(arrays["key"]),
+        "cells": cells,
+        "layers": layers,
+        "steps": len(arrays["step_spans"]),
+        "words": len(arrays["word_spans"]),
+        "text_bytes": len(arrays["text"]),
+    }
+
+
 class PartStore(LocalStore):
     """The folder of a part that one writer fills; needs no hard links, with which zarr keeps out a second writer."""
 
@@ -117,13 +130,32 @@ def check_part(space: Space, commit: Commit) -> None:
     """Raise `DamagedCacheError` unless all files of a part have their sizes and its metadata are what was committed."""
     check_files(space, commit)
     folder = space.part_path(commit)
+    check_group(folder, commit)
+    for name in ARRAYS:
+        check_array(folder, name, commit)
+
+
+def check_group(folder: Path, commit: Commit) -> None:
+    """Raise `DamagedCacheError` unless the metadata of a part as a whole are what was committed."""
     _metadata(folder, METADATA, commit)
+
+
+def check_array(folder: Path, name: str, commit: Commit) -> None:
+    """Raise `DamagedCacheError` unless the metadata of one array are what was committed and fit the counts."""
     try:
         sizes = dimension_sizes(commit.counts)
     except KeyError as error:
         raise DamagedCacheError(f"{folder}: commit {commit.index} does not count its {error}; {VERIFY}") from error
-    for name, layout in ARRAYS.items():
-        _check_array(_metadata(folder, f"{name}/{METADATA}", commit), layout, sizes, folder / name / METADATA)
+    path = folder / name / METADATA
+    _check_array(_metadata(folder, f"{name}/{METADATA}", commit), ARRAYS[name], sizes, path)
+
+
+def stored_counts(folder: Path) -> dict[str, int]:
+    """Return the counts of a part as the shapes of its arrays tell them."""
+    shapes = {name: json.loads((folder / name / METADATA).read_bytes())["shape"] for name in ARRAYS}
+    cells, layers = map(int, shapes["attention"])
+    firsts = {"records": "key", "steps": "step_spans", "words": "word_spans", "text_bytes": "text"}
+    return {"cells": cells, "layers": layers, **{name: int(shapes[array][0]) for name, array in firsts.items()}}
 
 
 def _metadata(folder: Path, name: str, commit: Commit) -> dict[str, JSON]:

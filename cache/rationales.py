@@ -79,7 +79,7 @@ class RationaleStore:
         """
         found: dict[tuple[str, Phase], Attempt] = {}
         for commit in self.space.commits():
-            for attempt in self._read(commit):
+            for attempt in self.read_part(commit):
                 found.setdefault((attempt.key, attempt.phase), attempt)
         return found
 
@@ -92,7 +92,8 @@ class RationaleStore:
             found.setdefault(attempt.key, attempt)
         return found
 
-    def _read(self, commit: Commit) -> list[Attempt]:
+    def read_part(self, commit: Commit) -> list[Attempt]:
+        """Return the attempts of one commit; raises `DamagedCacheError` where they are not what was committed."""
         if commit.part is None:
             return []
         check_files(self.space, commit)

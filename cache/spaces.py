@@ -86,17 +86,18 @@ class Space:
         return list(self._commits())
 
     def _commits(self) -> Iterator[Commit]:
-        for index, path in self._commit_files():
+        for index, path in self.commit_files():
             content = path.read_bytes()
             if not is_torn(content):
                 yield decode_commit(content, index=index, path=path)
 
-    def _commit_files(self) -> list[tuple[int, Path]]:
+    def commit_files(self) -> list[tuple[int, Path]]:
+        """Return index and path of every file that has the name of a commit, whatever is in it."""
         named = ((COMMIT_NAME.fullmatch(path.name), path) for path in _children(self.path / "commits"))
         return sorted((int(match[1]), path) for match, path in named if match)
 
     def _next_index(self) -> int:
-        return max((index for index, _ in self._commit_files()), default=-1) + 1
+        return max((index for index, _ in self.commit_files()), default=-1) + 1
 
     def new_part(self) -> Path:
         """Make a folder below parts/ for one part, under a name that nobody else has."""

@@ -18,7 +18,7 @@ import zarr
 from cache.commits import Commit
 from cache.fingerprints import JSON
 from cache.keys import record_key
-from cache.layout import KEY_BYTES, MAX_RECORDS, TEXT_END, Array, write_arrays
+from cache.layout import KEY_BYTES, MAX_RECORDS, TEXT_END, Array, counts_of, write_arrays
 from cache.rounding import ALL_BITS, kept_bits, largest_value, stored_values
 from cache.spaces import Space
 from data.errors import DataError, ModelError
@@ -70,7 +70,7 @@ class AttentionWriter:
         arrays = _arrays_of(once, self.keep_bits)
         with self.space.filling_part() as part:
             write_arrays(part, arrays)
-        return self.space.commit(part, counts=_counts(arrays), dropped=dropped, note=noted)
+        return self.space.commit(part, counts=counts_of(arrays), dropped=dropped, note=noted)
 
 
 def _arrays_of(blocks: Sequence[AttentionBlock], keep_bits: int = ALL_BITS) -> dict[str, Array]:
@@ -91,18 +91,6 @@ def _arrays_of(blocks: Sequence[AttentionBlock], keep_bits: int = ALL_BITS) -> d
         "word_spans": np.array([span for block in blocks for span in block.marked.critical_spans], dtype=np.int32),
         "key": np.frombuffer(b"".join(bytes.fromhex(block.key) for block in blocks), np.uint8).reshape(-1, KEY_BYTES),
         "text": np.frombuffer(b"".join(map(_texts, blocks)), np.uint8),
-    }
-
-
-def _counts(arrays: Mapping[str, Array]) -> dict[str, int]:
-    cells, layers = arrays["attention"].shape
-    return {
-        "records": len(arrays["key"]),
-        "cells": cells,
-        "layers": layers,
-        "steps": len(arrays["step_spans"]),
-        "words": len(arrays["word_spans"]),
-        "text_bytes": len(arrays["text"]),
     }
 
 

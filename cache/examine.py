@@ -1,0 +1,330 @@
+"""Judging an attention part record by record: its files enter, the faults found in it and the sound records leave.
+
+A record is sound when everything of it decodes, its key is the hash of its text and spans, and its numbers can be
+attention: finite, not below zero, no step giving more than its tokens have, no word looked at before it was written.
+
+Two bounds come from character spans, because the teacher's tokens are not stored. They take it that no token reaches
+over white space from one visible character to another. So words without white space between them may share a token, and
+a step's attention to them counts a token once for each; and a word that follows a step's end without white space may
+lie in the step's last token.
+
+Shape letters: L layers, S steps, K critical words; n records of a part.
+"""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cache.commits import VERIFY
+from cache.keys import record_key
+from cache.layout import ARRAYS, KEY_BYTES, TEXT_END, Array, decode, open_array
+from data.records import Marked
+
+SLACK = 0.1
+"""How far rounding may lift a sum of attention: the teacher's number format (bfloat16 at worst), then float16."""
+SMALLEST = float(np.finfo(np.float16).smallest_subnormal)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """What is wrong in one array of a part, and which of its records (rows) that concerns."""
+
+    array: str
+    what: str
+    rows: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Examined:
+    """One part as far as it can be read: a key for each record, whether it is sound, and the arrays themselves."""
+
+    keys: tuple[str, ...]
+    sound: npt.NDArray[np.bool_]
+    faults: tuple[Fault, ...]
+    arrays: Mapping[str, Array]
+
+    def select(self, chosen: npt.NDArray[np.bool_]) -> dict[str, Array]:
+        """Return the arrays of a part that holds the chosen records only; they have to be sound."""
+        assert not (chosen & ~self.sound).any(), "a record that is not sound is never written again"
+        arrays = self.arrays
+        steps, words = arrays["steps"].astype(np.int64), arrays["words"].astype(np.int64)
+        cells = (steps * words)[chosen]
+        texts = arrays["text"].tobytes().split(TEXT_END)
+        kept = np.flatnonzero(chosen).tolist()
+        text = b"".join(texts[2 * row + which] + TEXT_END for row in kept for which in (0, 1))
+        keys = b"".join(bytes.fromhex(self.keys[row]) for row in kept)
+        return {
+            "attention": arrays["attention"][np.repeat(chosen, steps * words)],
+            "cell_offset": np.concatenate([[0], np.cumsum(cells)]).astype(np.int64),
+            "steps": arrays["steps"][chosen],
+            "words": arrays["words"][chosen],
+            "step_tokens": arrays["step_tokens"][np.repeat(chosen, steps)],
+            "step_spans": arrays["step_spans"][np.repeat(chosen, steps)],
+            "word_spans": arrays["word_spans"][np.repeat(chosen, words)],
+            "key": np.frombuffer(keys, np.uint8).reshape(-1, KEY_BYTES),
+            "text": np.frombuffer(text, np.uint8),
+        }
+
+
+def examine(folder: Path, counts: Mapping[str, int], broken: Collection[str] = ()) -> Examined:
+    """Decode a part and judge each of its records; nothing that is found in it raises.
+
+    Arrays named in `broken` are not opened: a file of theirs is missing, or its metadata are not ours. Chunks are
+    checked one by one, so that a damaged one costs the records in it and no others.
+    """
+    reading = _Reading(folder, broken)
+    nothing = np.zeros(counts["records"], dtype=bool)
+    steps, words = reading.whole("steps"), reading.whole("words")
+    misfit = None if steps is None or words is None else _misfit(steps, words, counts)
+    if misfit:
+        reading.blame("steps", misfit, nothing)
+    if steps is None or words is None or misfit:
+        return Examined(keys=(), sound=nothing, faults=reading.faults(), arrays={})
+    reading.place(steps.astype(np.int64), words.astype(np.int64))
+    return _judged(reading, len(steps))
+
+
+def _misfit(steps: Array, words: Array, counts: Mapping[str, int]) -> str | None:
+    """Say where the numbers of steps and words are not those that the part's arrays have room for."""
+    found = {
+        "records": len(words),
+        "steps": int(steps.sum(dtype=np.int64)),
+        "words": int(words.sum(dtype=np.int64)),
+        "cells": int((steps.astype(np.int64) * words).sum()) if len(steps) == len(words) else -1,
+    }
+    if min(steps.min(initial=1), words.min(initial=1)) < 1:
+        return "a record without steps or words"
+    wrong = [name for name, number in found.items() if number != counts[name]]
+    return "; ".join(f"{found[name]} {name}, the arrays hold {counts[name]}" for name in wrong) or None
+
+
+class _Reading:
+    """Reads the arrays of one part and gathers what is wrong with them."""
+
+    def __init__(self, folder: Path, broken: Collection[str]) -> None:
+        self.arrays: dict[str, Array] = {}
+        self._folder = folder
+        self._broken = broken
+        self._found: dict[tuple[str, str], tuple[str, list[int]]] = {}
+        self._offsets: dict[str, npt.NDArray[np.int64]] = {}
+
+    def whole(self, name: str) -> Array | None:
+        """Return an array, or None where any of it cannot be read."""
+        if name in self._broken:
+            return None
+        try:
+            content = self._decode(name, slice(None))
+        except MemoryError:
+            raise  # says nothing about the file
+        except Exception as error:  # whatever a damaged file makes a library raise is a fault of the file
+            self.blame(name, _reason(error), np.ones(0, dtype=bool))
+            return None
+        self.arrays[name] = content
+        return content
+
+    def place(self, steps: npt.NDArray[np.int64], words: npt.NDArray[np.int64]) -> None:
+        """Learn where each record lies in the arrays."""
+        lengths = {"attention": steps * words, "step_tokens": steps, "step_spans": steps, "word_spans": words}
+        self._offsets = {name: np.concatenate([[0], np.cumsum(length)]) for name, length in lengths.items()}
+
+    def rows(self, name: str) -> npt.NDArray[np.bool_]:
+        """Read an array chunk by chunk where it does not decode at once; say which records are all there."""
+        offsets = self._offsets[name]
+        if name in self._broken:
+            return np.zeros(len(offsets) - 1, dtype=bool)
+        try:
+            self.arrays[name] = self._decode(name, slice(None))
+        except MemoryError:
+            raise
+        except Exception:  # the chunks say which of them it is
+            return self._by_chunks(name, offsets)
+        return np.ones(len(offsets) - 1, dtype=bool)
+
+    def _by_chunks(self, name: str, offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        readable = np.ones(len(offsets) - 1, dtype=bool)
+        content: Array | None = None
+        size, total = ARRAYS[name].chunk_rows, int(offsets[-1])
+        for start in range(0, total, size):
+            stop = min(start + size, total)
+            try:
+                chunk = self._decode(name, slice(start, stop))
+            except MemoryError:
+                raise
+            except Exception as error:  # as above
+                concerned = (offsets[:-1] < stop) & (offsets[1:] > start)
+                self.blame(name, _reason(error), concerned)
+                readable &= ~concerned
+                continue
+            content = np.zeros((total, *chunk.shape[1:]), dtype=chunk.dtype) if content is None else content
+            content[start:stop] = chunk
+        if content is not None:
+            self.arrays[name] = content
+        return readable
+
+    def _decode(self, name: str, rows: slice) -> Array:
+        return decode(open_array(self._folder, name), self._folder / name, rows)
+
+    def of(self, name: str, row: int) -> Array:
+        """Return the rows of one record."""
+        offsets = self._offsets[name]
+        return self.arrays[name][offsets[row] : offsets[row + 1]]
+
+    def blame(self, name: str, what: str, concerned: npt.NDArray[np.bool_], *, kind: str | None = None) -> None:
+        """Note a fault; those of one kind in one array become one, with the first one's words."""
+        _, rows = self._found.setdefault((name, kind or what), (what, []))
+        rows += np.flatnonzero(concerned).tolist()
+
+    def blame_one(self, name: str, kind: str, what: str, row: int) -> None:
+        """Note a fault of one record."""
+        _, rows = self._found.setdefault((name, kind), (what, []))
+        rows.append(row)
+
+    def faults(self) -> tuple[Fault, ...]:
+        """Everything that was noted, each fault with its records."""
+        return tuple(
+            Fault(array=name, what=what, rows=tuple(dict.fromkeys(rows)))
+            for (name, _), (what, rows) in self._found.items()
+        )
+
+
+def _reason(error: Exception) -> str:
+    """One line without the path and the advice that stand beside it anyway."""
+    text = str(error).removesuffix(f"; {VERIFY}") or type(error).__name__
+    return " ".join(text[text.find("does not decode") :].split() if "does not decode" in text else text.split())
+
+
+def _judged(reading: _Reading, records: int) -> Examined:
+    sound = np.ones(records, dtype=bool)
+    for name in ("attention", "step_tokens", "step_spans", "word_spans"):
+        sound &= reading.rows(name)
+    texts = _texts(reading, records)
+    stored_keys = _keys(reading, records)
+    _check_cell_offset(reading)
+    keys = stored_keys or [""] * records
+    for row in range(records):
+        marked = texts[row] and _marked(reading, row, texts[row])
+        if not marked:
+            sound[row] = False
+            continue
+        keys[row] = keys[row] or record_key(marked)  # text and spans have checksums of their own
+        if not sound[row]:
+            continue
+        found = list(_complaints(keys[row], marked, partial(reading.of, row=row)))
+        for array, kind, what in found:
+            reading.blame_one(array, kind, what, row)
+        sound[row] = not found
+    return Examined(keys=tuple(keys), sound=sound, faults=reading.faults(), arrays=reading.arrays)
+
+
+def _keys(reading: _Reading, records: int) -> list[str] | None:
+    stored = reading.whole("key")
+    if stored is None:
+        return None
+    digits = stored.tobytes().hex()
+    return [digits[start : start + 2 * KEY_BYTES] for start in range(0, 2 * KEY_BYTES * records, 2 * KEY_BYTES)]
+
+
+def _check_cell_offset(reading: _Reading) -> None:
+    """It follows from steps and words: a wrong one is a fault and no loss."""
+    stored = reading.whole("cell_offset")
+    if stored is not None and not np.array_equal(stored, reading._offsets["attention"]):
+        reading.blame("cell_offset", "does not fit steps and words", np.ones(len(stored) - 1, dtype=bool))
+
+
+def _texts(reading: _Reading, records: int) -> Sequence[tuple[str, str] | None]:
+    """Question and rationale of each record, None where they are no text."""
+    stored = reading.whole("text")
+    if stored is None:
+        return [None] * records
+    *texts, rest = stored.tobytes().split(TEXT_END)
+    if rest or len(texts) != 2 * records:
+        what = f"{len(texts)} texts for {records} records"
+        reading.blame("text", what, np.ones(records, dtype=bool))
+        return [None] * records
+    found: list[tuple[str, str] | None] = []
+    for row in range(records):
+        try:
+            found.append((texts[2 * row].decode(), texts[2 * row + 1].decode()))
+        except UnicodeDecodeError as error:
+            reading.blame_one("text", "not UTF-8", f"not UTF-8 ({error})", row)
+            found.append(None)
+    return found
+
+
+def _marked(reading: _Reading, row: int, texts: tuple[str, str] | None) -> Marked | None:
+    """The record itself; None where its spans could not be read."""
+    if texts is None or "step_spans" not in reading.arrays or "word_spans" not in reading.arrays:
+        return None
+    question, rationale = texts
+    return Marked(
+        question=question,
+        rationale=rationale,
+        text=f"{question}\n{rationale}",
+        step_spans=tuple((start, end) for start, end in reading.of("step_spans", row).tolist()),
+        critical_spans=tuple((start, end) for start, end in reading.of("word_spans", row).tolist()),
+    )
+
+
+def _complaints(key: str, marked: Marked, of: "partial[Array]") -> Iterator[tuple[str, str, str]]:
+    """Yield array, kind and words of everything that is wrong with one record that decodes."""
+    if key != (expected := record_key(marked)):
+        yield "key", "key", f"{key}, the hash of its record is {expected}"
+    for name, spans in (("step_spans", marked.step_spans), ("word_spans", marked.critical_spans)):
+        if outside := [span for span in spans if not 0 <= span[0] < span[1] <= len(marked.text)]:
+            yield name, "span", f"{outside[0]} is no span of a text of {len(marked.text)} characters"
+            return
+    tokens_S = of("step_tokens")
+    if tokens_S.min() < 0:
+        yield "step_tokens", "tokens", f"{tokens_S.min()} tokens in a step"
+    steps, words = len(marked.step_spans), len(marked.critical_spans)
+    yield from _attention_complaints(marked, of("attention").astype(np.float32).reshape(steps, words, -1), tokens_S)
+
+
+def _attention_complaints(
+    marked: Marked, attention_SKL: npt.NDArray[np.float32], tokens_S: npt.NDArray[Any]
+) -> Iterator[tuple[str, str, str]]:
+    if not np.isfinite(attention_SKL).all():
+        yield "attention", "not finite", "a value that is not finite"
+        return
+    if (lowest := attention_SKL.min()) < 0:
+        yield "attention", "negative", f"{lowest:.4g}, below zero"
+    spaces = np.array([place for place, letter in enumerate(marked.text) if letter.isspace()], dtype=np.int64)
+    most = tokens_S[:, None] * _words_in_a_token(marked, spaces) * (1 + SLACK) + SMALLEST * attention_SKL.shape[1]
+    sums_SL = attention_SKL.sum(axis=1)
+    if (above := sums_SL > most).any():
+        step, layer = np.argwhere(above)[0].tolist()
+        yield "attention", "sum", f"step {step} gives {sums_SL[step, layer]:.4g} and has {tokens_S[step]} tokens"
+    if (acausal := (attention_SKL != 0).any(axis=2) & _later(marked, spaces)).any():
+        step, word = np.argwhere(acausal)[0].tolist()
+        yield "attention", "acausal", f"step {step} looks at word {word}, which comes after it"
+
+
+def _words_in_a_token(marked: Marked, spaces: npt.NDArray[np.int64]) -> int:
+    """Most critical words that one token can overlap: those without white space between them."""
+    words = sorted(marked.critical_spans)
+    most = run = 1
+    for (_, end), (start, _) in pairwise(words):
+        run = 1 if _next_space(spaces, np.array([end]))[0] < start else run + 1
+        most = max(most, run)
+    return most
+
+
+def _later(marked: Marked, spaces: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Which words begin after a step's end, with white space in between."""
+    ends_S = np.array([end for _, end in marked.step_spans], dtype=np.int64)
+    starts_K = np.array([start for start, _ in marked.critical_spans], dtype=np.int64)
+    later: npt.NDArray[np.bool_] = _next_space(spaces, ends_S)[:, None] < starts_K[None, :]
+    return later
+
+
+def _next_space(spaces: npt.NDArray[np.int64], places: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The first white space at or after each place; far behind the text where there is none."""
+    with_end = np.append(spaces, np.iinfo(np.int64).max)
+    found: npt.NDArray[np.int64] = with_end[np.searchsorted(spaces, places)]
+    return found

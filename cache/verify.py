@@ -1,0 +1,337 @@
+"""Verifying a space: its folder enters, everything that is wrong in it leaves, as findings. Nothing is changed.
+
+By default every committed file has to have its size and its SHA-256, every commit its checksum, the spec its
+fingerprint, and an attention part the metadata and counts of its commit. `deep` also decodes all of it and judges each
+record (`cache.examine`). Rationales are few bytes and are decoded always.
+
+Whatever is found, looking goes on: one run names all damage. `look_at_commit` is what `cache.repair` builds on.
+"""
+
+import errno
+import re
+import stat
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from cache.age import age
+from cache.commits import VERIFY, Commit, FileEntry, decode_commit, is_torn
+from cache.examine import Examined, examine
+from cache.fingerprints import hash_file
+from cache.layout import ARRAYS, METADATA, check_array, check_group, stored_counts
+from cache.spaces import KINDS, SPEC_FILE, Kind, Space
+from data.errors import DamagedCacheError, MismatchError
+
+CLAIM_SECONDS = 3600.0
+"""How long an empty commit file may be somebody's, who is about to fill it (only where there are no hard links)."""
+
+DEFECT = {errno.EIO, getattr(errno, "EBADMSG", errno.EIO), getattr(errno, "EUCLEAN", errno.EIO)}
+"""What a file system answers that finds the medium, or itself, damaged."""
+NAMED_FOR = re.compile(r".+-([0-9a-f]{16})")
+KEY = re.compile(r"[0-9a-f]{64}")
+COUNTED = ("records", "cells", "layers", "steps", "words", "text_bytes")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One thing that is wrong.
+
+    `part` is the folder below `parts/`, None where it is not known or none; `file` is relative to the space. `records`
+    counts the records concerned; `keys` are theirs, where they could be read.
+    """
+
+    part: str | None
+    file: str
+    what: str
+    records: int
+    keys: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verification:
+    """What was looked at, and what was found."""
+
+    path: Path
+    kind: Kind
+    deep: bool
+    commits: int
+    records: int
+    bytes: int
+    findings: tuple[Finding, ...]
+
+    @property
+    def damaged_parts(self) -> int:
+        """Number of parts that something is wrong with."""
+        return len({finding.part for finding in self.findings} - {None})
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommitLook:
+    """One commit file and its part.
+
+    `commit` is None where the file proves nothing, `content` is what is in it. `counts` are those that the part's
+    arrays have room for. `examined` is there after a deep look at attention.
+    """
+
+    path: Path
+    content: bytes
+    commit: Commit | None
+    findings: tuple[Finding, ...]
+    counts: Mapping[str, int]
+    examined: Examined | None = None
+
+
+def verify(folder: Path, *, deep: bool = False, advance: Callable[[], object] = lambda: None) -> Verification:
+    """Look at everything in the space at `folder`; `advance` is called after each commit."""
+    space, findings = open_damaged(folder)
+    looks: list[CommitLook] = []
+    for index, path in space.commit_files():
+        look = look_at_commit(space, index, path, deep=deep)
+        looks.append(replace(look, examined=None))  # the arrays of one part at a time
+        advance()
+    commits = [look.commit for look in looks if look.commit]
+    return Verification(
+        path=space.path,
+        kind=space.kind,
+        deep=deep,
+        commits=len(looks),
+        records=sum(commit.counts["records"] for commit in commits),
+        bytes=sum(commit.bytes for commit in commits),
+        findings=(*findings, *(found for look in looks for found in look.findings), *other_layers(space, commits)),
+    )
+
+
+def open_damaged(folder: Path) -> tuple[Space, list[Finding]]:
+    """Open a space whose spec.json may be damaged, and say what is wrong with it; its folder tells kind and name."""
+    try:
+        space, findings = Space.open(folder), []
+    except (DamagedCacheError, MismatchError) as error:
+        kind = next((kind for kind in KINDS if kind == folder.resolve().parent.name), None)
+        if kind is None:
+            raise
+        space = Space(path=folder, kind=kind, slug=folder.name.rpartition("-")[0], spec={})
+        findings = [Finding(part=None, file=SPEC_FILE, what=_reason(error, folder / SPEC_FILE), records=0)]
+    else:
+        name = NAMED_FOR.fullmatch(folder.resolve().name)
+        if name and name[1] != space.fingerprint[:16]:
+            what = f"its fingerprint begins with {space.fingerprint[:16]}, the folder is that of {name[1]}"
+            findings.append(Finding(part=None, file=SPEC_FILE, what=what, records=0))
+    if not (space.path / "commits").is_dir():
+        parts = len(uncommitted_parts(space))
+        if parts:
+            what = f"missing, while parts/ holds {parts}"
+            findings.append(Finding(part=None, file="commits", what=what, records=0))
+    return space, findings
+
+
+def uncommitted_parts(space: Space) -> list[Path]:
+    """Return the folders below parts/ whose name stands in no commit file."""
+    contents = [path.read_bytes() for _, path in space.commit_files()]
+    folder = space.path / "parts"
+    parts = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    return [part for part in parts if not any(part.name.encode() in content for content in contents)]
+
+
+def look_at_commit(space: Space, index: int, path: Path, *, deep: bool) -> CommitLook:
+    """Check one commit file and everything that it names."""
+    file = f"commits/{path.name}"
+    nothing = CommitLook(path=path, content=b"", commit=None, findings=(), counts={})
+    try:
+        content = path.read_bytes()
+        if is_torn(content):
+            return replace(nothing, findings=_of_claim(path, file))
+        commit = decode_commit(content, index=index, path=path)
+    except FileNotFoundError:
+        return nothing  # withdrawn meanwhile
+    except OSError as error:
+        if error.errno is not None and error.errno not in DEFECT:
+            raise
+        content = b"" if error.errno is not None else path.read_bytes()
+        finding = Finding(part=None, file=file, what=_reason(error, path), records=0)
+        return replace(nothing, content=content, findings=(finding,))
+    if commit.part is None:
+        return replace(nothing, content=content, commit=commit)
+    return replace(look_at_part(space, commit, deep=deep), path=path, content=content)
+
+
+def _of_claim(path: Path, file: str) -> tuple[Finding, ...]:
+    """An empty commit file is what a crash leaves where there are no hard links, or what is left of a commit."""
+    if age(path) < CLAIM_SECONDS:
+        return ()
+    what = "empty: left by a crash where there are no hard links, or emptied since; it counts as absent"
+    return (Finding(part=None, file=file, what=what, records=0),)
+
+
+def look_at_part(space: Space, commit: Commit, *, deep: bool) -> CommitLook:
+    """Check the files of a part against its commit, and decode them where that is asked for."""
+    damaged = dict(_damaged_files(space, commit))
+    broken = {name.partition("/")[0] for name, damage in damaged.items() if damage.unreadable}
+    records = commit.counts["records"]
+
+    def finding(file: str, what: str, rows: int = records) -> Finding:
+        return Finding(part=commit.part, file=file, what=what, records=rows)
+
+    findings = [finding(f"parts/{commit.part}/{name}", damage.what) for name, damage in damaged.items()]
+    look = CommitLook(path=Path(), content=b"", commit=commit, findings=(), counts=commit.counts)
+    if space.kind == "rationales":
+        if not damaged and (complaint := _attempts_complaint(space, commit)):
+            findings.append(finding(f"parts/{commit.part}", complaint))
+        return replace(look, findings=tuple(findings))
+    counts = _counts(space, commit, damaged)
+    if counts != {name: commit.counts.get(name) for name in counts}:
+        differ = [name for name, number in counts.items() if number != commit.counts.get(name)]
+        wrong = ", ".join(f"{counts[name]} {name}, {commit.counts.get(name)} were committed" for name in differ)
+        findings.append(finding(f"commits/{commit.index:08d}.json", f"the arrays hold {wrong}"))
+    for name, what in _layout_complaints(space, replace(commit, counts=counts), set(damaged)):
+        broken.add(name)
+        findings.append(finding(f"parts/{commit.part}/{name}", what))
+    if not deep:
+        return replace(look, findings=tuple(findings), counts=counts)
+    examined = examine(space.part_path(commit), counts, broken)
+    findings += _of_examined(commit, examined, counts["records"])
+    return replace(look, findings=tuple(findings), counts=counts, examined=examined)
+
+
+def _of_examined(commit: Commit, examined: Examined, records: int) -> Iterator[Finding]:
+    for fault in examined.faults:
+        yield Finding(
+            part=commit.part,
+            file=f"parts/{commit.part}/{fault.array}",
+            what=fault.what,
+            records=len(fault.rows) or records,
+            keys=tuple(examined.keys[row] for row in fault.rows) if examined.keys else (),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Damage:
+    """Why a file is not what was committed; with `unreadable` it must not be opened as an array either."""
+
+    what: str
+    unreadable: bool
+
+
+def _damaged_files(space: Space, commit: Commit) -> Iterator[tuple[str, _Damage]]:
+    folder = space.part_path(commit)
+    for name, entry in commit.files.items():
+        if found := _damage(folder / name, entry):
+            yield name, found
+
+
+def _damage(path: Path, entry: FileEntry) -> _Damage | None:
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            return _Damage(what="not a file", unreadable=True)
+        if status.st_size != entry.size:
+            return _Damage(what=f"{status.st_size:,} bytes, {entry.size:,} were committed", unreadable=True)
+        if (found := hash_file(path)) != entry.sha256:
+            what = f"SHA-256 {found[:16]}…, {entry.sha256[:16]}… was committed"
+            return _Damage(what=what, unreadable=path.name == METADATA)
+    except (FileNotFoundError, NotADirectoryError):
+        return _Damage(what=f"missing, {entry.size:,} bytes were committed", unreadable=True)
+    except OSError as error:
+        if error.errno not in DEFECT:
+            raise  # no access, too many files open: that says nothing about the file
+        return _Damage(what=f"cannot be read: {error.strerror}", unreadable=True)
+    return None
+
+
+def _counts(space: Space, commit: Commit, damaged: Mapping[str, _Damage]) -> dict[str, int]:
+    """Return the counts that the arrays' metadata tell, those of the commit where metadata are damaged."""
+    committed = {name: commit.counts.get(name, 0) for name in COUNTED}
+    if any(name.endswith(METADATA) for name in damaged):
+        return committed
+    try:
+        return stored_counts(space.part_path(commit))
+    except Exception:  # what is no metadata is named, array by array, by _layout_complaints
+        return committed
+
+
+def _layout_complaints(space: Space, commit: Commit, damaged: set[str]) -> Iterator[tuple[str, str]]:
+    """Yield the arrays whose metadata are not ours, or that no file of data was committed for."""
+    folder = space.part_path(commit)
+    if METADATA not in damaged and (what := _complaint(partial(check_group, folder, commit), folder / METADATA)):
+        yield METADATA, what
+    for name in ARRAYS:
+        if f"{name}/{METADATA}" in damaged:
+            continue
+        if what := _complaint(partial(check_array, folder, name, commit), folder / name / METADATA):
+            yield name, what
+        elif not any(file.startswith(f"{name}/c/") for file in commit.files):
+            yield name, "no file with its data was committed"
+
+
+def _complaint(check: Callable[[], None], path: Path) -> str | None:
+    try:
+        check()
+    except OSError as error:  # DamagedCacheError is one
+        return _reason(error, path)
+    return None
+
+
+def _attempts_complaint(space: Space, commit: Commit) -> str | None:
+    """Say what is wrong with the attempts in a part of rationales."""
+    from cache.rationales import KEPT, RationaleStore
+
+    try:
+        attempts = RationaleStore(space).read_part(commit)
+    except DamagedCacheError as error:
+        return _reason(error, space.part_path(commit))
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever a damaged file makes the library raise
+        return f"does not decode ({type(error).__name__}: {error})"
+    if bad := [attempt.key for attempt in attempts if not KEY.fullmatch(attempt.key)]:
+        return f"{bad[0]!r} is no key of 64 hex digits"
+    dropped = {f"{each.key}/{each.phase}": each.outcome for each in attempts if each.outcome != KEPT}
+    kept = sum(attempt.outcome == KEPT for attempt in attempts)
+    if kept != commit.counts.get("kept"):
+        return f"{kept} attempts were kept, {commit.counts.get('kept')} by the commit"
+    return None if dropped == dict(commit.dropped) else "attempts were dropped for other reasons than the commit says"
+
+
+def other_layers(space: Space, commits: Sequence[Commit]) -> list[Finding]:
+    """Find parts with another number of layers than most records of the space have."""
+    if space.kind != "attention":
+        return []
+    records: Counter[int] = Counter()
+    for commit in commits:
+        if commit.part is not None and "layers" in commit.counts:
+            records[commit.counts["layers"]] += commit.counts["records"]
+    usual = max(records, key=lambda layers: (records[layers], layers), default=0)
+    return [
+        Finding(
+            part=commit.part,
+            file=f"parts/{commit.part}/attention",
+            what=f"{commit.counts['layers']} layers, most records of the space have {usual}",
+            records=commit.counts["records"],
+        )
+        for commit in commits
+        if commit.part is not None and commit.counts.get("layers", usual) != usual
+    ]
+
+
+def _reason(error: Exception, path: Path) -> str:
+    """An error's words without the path and the advice that stand beside it anyway."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(text.removeprefix(f"{path}: ").removesuffix(f"; {VERIFY}").split())
+
+
+def look_at_uncommitted(space: Space, part: Path) -> CommitLook:
+    """Take a part that no readable commit names for what it is on disk, and look at it deeply."""
+    files = {
+        path.relative_to(part).as_posix(): FileEntry(size=path.stat().st_size, sha256=hash_file(path))
+        for path in sorted(part.rglob("*"))
+        if path.is_file()
+    }
+    counts = {"records": 0}
+    if space.kind == "attention":
+        counts = _counts(space, _commit_of(part, counts, files), {})
+    return look_at_part(space, _commit_of(part, counts, files), deep=True)
+
+
+def _commit_of(part: Path, counts: Mapping[str, int], files: Mapping[str, FileEntry]) -> Commit:
+    return Commit(index=0, part=part.name, counts=counts, dropped={}, files=files, note={})
