@@ -15,10 +15,10 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 import cache
-from cache.layout import ARRAYS
+from cache.layout import ARRAYS, counts_of
 from cache.reader import AttentionStore, recorded_keys
 from cache.spaces import Space, describe
-from cache.writer import AttentionBlock, AttentionWriter, _arrays_of, _counts
+from cache.writer import AttentionBlock, AttentionWriter, _arrays_of
 from data.errors import ConfigError, DamagedCacheError, MissingRecordsError
 from tests.cache.truth import make_block, make_space, stored
 
@@ -341,7 +341,7 @@ def commit_changed(space: Space, name: str, change) -> None:
     metadata = json.loads((part / name).read_text())
     change(metadata)
     (part / name).write_text(json.dumps(metadata))
-    space.commit(part, counts=_counts(arrays))
+    space.commit(part, counts=counts_of(arrays))
 
 
 def test_an_unknown_codec_is_refused_before_anything_is_decoded(space):
@@ -377,7 +377,7 @@ def test_zarr_format_2_is_refused(space):
     group = zarr.create_group(part, zarr_format=2)
     for name, content in _arrays_of([make_block(1)]).items():
         group.create_array(name, data=content)
-    space.commit(part, counts=_counts(_arrays_of([make_block(1)])))
+    space.commit(part, counts=counts_of(_arrays_of([make_block(1)])))
     with pytest.raises(DamagedCacheError, match="not a zarr v3 part"):
         AttentionStore(space)
 
