@@ -327,11 +327,17 @@ def _distinct_notes(commits: Sequence[Commit]) -> tuple[Mapping[str, JSON], ...]
 
 
 def _certificates(space: Space, commits: Sequence[Commit]) -> Iterator[Certificate]:
+    """Yield the certificates of parts that hold just the records that were measured.
+
+    What repair or a choice of records has left of a part carries the note of the whole.
+    """
     for commit in commits:
-        if NOTE in commit.note:
+        if commit.part is not None and NOTE in commit.note:
             try:
-                yield read_certificate(commit.note[NOTE])
+                certificate = read_certificate(commit.note[NOTE])
             except ValueError as error:
                 raise DamagedCacheError(
                     f"{space.path}: commit {commit.index}: note.{NOTE} is no certificate ({error}); {VERIFY}"
                 ) from error
+            if certificate.records == commit.counts["records"]:
+                yield certificate

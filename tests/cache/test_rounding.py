@@ -163,13 +163,24 @@ def test_certificates_of_different_temperatures_are_not_mixed():
 
 def test_certificates_are_read_back_and_left_out_of_the_notes(tmp_path):
     space = make_space(tmp_path)
-    for number, certificate in enumerate((FIRST, SECOND)):
-        AttentionWriter(space).append([make_block(number)], note={"kernel": "x", NOTE: certificate.as_note()})
+    for certificate in (FIRST, SECOND):
+        blocks = [make_block(number) for number in range(certificate.records)]
+        AttentionWriter(space).append(blocks, note={"kernel": "x", NOTE: certificate.as_note()})
     assert read_certificate(json.loads(json.dumps(FIRST.as_note()))) == FIRST
     described = describe(Space.open(space.path))
     assert list(described.certificates) == add_up([FIRST, SECOND])
     (note,) = described.notes
     assert note["kernel"] == "x" and NOTE not in note
+
+
+def test_a_certificate_counts_for_the_records_that_were_measured_only(tmp_path):
+    space = make_space(tmp_path)
+    note = {NOTE: FIRST.as_note()}
+    AttentionWriter(space).append([make_block(1)], note=note)  # what was left of two records
+    AttentionWriter(space).append([], {"0" * 64: "too long"}, note=note)
+    assert describe(space).certificates == ()
+    AttentionWriter(space).append([make_block(2), make_block(3)], note=note)
+    assert describe(space).certificates == (FIRST,)
 
 
 @pytest.mark.parametrize(

@@ -40,8 +40,9 @@ def test_cache_show_states_the_certificate(tmp_path: Path) -> None:
 
 
 def test_cache_show_adds_the_certificate_up_for_machines(tmp_path: Path) -> None:
-    for number in (1, 2):
-        AttentionWriter(make_space(tmp_path)).append([make_block(number)], note={NOTE: CERTIFICATE.as_note()})
+    for number in (1, 3):
+        blocks = [make_block(number), make_block(number + 1)]
+        AttentionWriter(make_space(tmp_path)).append(blocks, note={NOTE: CERTIFICATE.as_note()})
     found = json.loads(show(tmp_path, "--json"))
     (certificate,) = found["certificates"]
     assert (certificate["values"], certificate["largest_relative_error"]) == (24_690, 0.00048)
