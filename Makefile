@@ -7,8 +7,10 @@ INSTALLED := $(VENV)/.installed-$(KIND)
 ROOMS := cache data pipeline stages
 TESTS ?= tests
 SEEDS ?= 3
+KILLS ?= 200
+FLIPS ?= 1000
 
-.PHONY: help setup demo test lint types check bench lock clean
+.PHONY: help setup demo test lint types check bench faults lock clean
 
 help:  ## Say what there is
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -42,6 +44,9 @@ check: lint types test  ## Everything that CI checks
 bench: setup  ## Measure what recording attention costs on this machine
 	$(BIN)/molsaki bench attention
 	$(BIN)/python -P benchmarks/attention_scaling.py
+
+faults: setup  ## Kill, flip, damage and fill the disk: nothing may be lost or wrong (KILLS=20 FLIPS=100 for less)
+	$(BIN)/python -P benchmarks/faults.py --kills $(KILLS) --flips $(FLIPS)
 
 lock:  ## Write requirements/*.txt anew (needs uv)
 	uv pip compile --universal --python-version 3.11 --no-annotate --no-header --no-emit-index-url --no-emit-find-links \

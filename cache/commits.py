@@ -1,7 +1,7 @@
 """Commit records: what one part holds enters, one JSON file that proves itself leaves, and back.
 
 A commit is the only thing that makes a part visible. It lists every file of the part with size and SHA-256, and carries
-a checksum of itself, so that a record torn by a crash is told from a complete one and a damaged one from both.
+a checksum of itself. A crash leaves a record complete, absent, or empty; anything else is damage and never ignored.
 """
 
 import json
@@ -14,7 +14,6 @@ from cache.fingerprints import JSON, SCHEMA_VERSION, fingerprint
 from data.errors import DamagedCacheError, MismatchError
 
 PART_NAME = re.compile(r"\d{8,}-[0-9a-f]{12}")
-END = b"}\n"
 VERIFY = "`molsaki cache verify` lists all damage"
 
 
@@ -63,18 +62,22 @@ def encode_commit(commit: Commit) -> bytes:
 
 
 def is_torn(content: bytes) -> bool:
-    """Say whether a file breaks off before its end, as a crash leaves it where there are no hard links."""
-    return not content.endswith(END)
+    """Say whether a file was claimed and never filled, as a crash leaves it where there are no hard links.
+
+    Such a file is empty, and no other state that a crash leaves has its name: whatever else does not prove itself is
+    damaged, be it by a single bit at its end.
+    """
+    return not content
 
 
 def decode_commit(content: bytes, *, index: int, path: Path) -> Commit:
     """Return the commit in `content`, read from `path`; raises `DamagedCacheError` where it does not prove itself."""
     try:
         found = json.loads(content)
-        checksum = found.pop("checksum")
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        checksum, actual = found.pop("checksum"), fingerprint(found)
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise DamagedCacheError(f"{path}: not a commit record ({error}); {VERIFY}") from error
-    if checksum != fingerprint(found):
+    if checksum != actual:
         raise DamagedCacheError(f"{path}: the content does not match the checksum inside it; {VERIFY}")
     if found.get("schema") != SCHEMA_VERSION:
         raise MismatchError(f"{path}: schema version\n    ours:   {SCHEMA_VERSION}\n    theirs: {found.get('schema')}")

@@ -1,7 +1,8 @@
 """Writing that survives a crash: bytes enter, a complete and durable file leaves, or none.
 
 `create_exclusively` is the one primitive that all commits rest on: of any number of processes that create the same
-path, exactly one succeeds, and nobody ever sees half of the file where the file system knows hard links.
+path, exactly one succeeds, and nobody ever sees half of the file. Errors of the file system name the file that they
+happened at, so that whoever meets a full disk knows which one.
 """
 
 import errno
@@ -17,12 +18,27 @@ NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, err
 NO_FOLDER_SYNC = {errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP}
 """What file systems answer on which a folder cannot be synced; they offer nothing better."""
 
+DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
+"""No space left, for everybody or for this user."""
+
+
+@contextmanager
+def errors_name(path: Path) -> Iterator[None]:
+    """Let an `OSError` of the system that does not say at which file it happened say `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
+
 
 def sync_file(path: Path) -> None:
     """Return once the file's content is on disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        with errors_name(path):
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
@@ -48,8 +64,9 @@ def make_folder(path: Path) -> None:
 def create_exclusively(path: Path, content: bytes) -> None:
     """Create `path` with `content`, durably; raises `FileExistsError` when somebody else was first.
 
-    The file appears complete, by a hard link from a temporary one. Where there are no hard links it is created
-    exclusively and then filled, so that a crash may leave a torn one: its content has to tell (see `cache.commits`).
+    The file appears complete, by a hard link from a temporary one. Where there are no hard links an empty file is
+    created exclusively, as a claim, and the temporary one then takes its place: a crash in between leaves it empty, so
+    that a file with anything in it was complete once (`cache.commits` relies on that).
     """
     with temporary_file(path.parent, content) as temporary:
         try:
@@ -61,8 +78,17 @@ def create_exclusively(path: Path, content: bytes) -> None:
         except OSError as error:
             if error.errno not in NO_HARD_LINKS:
                 raise
-            _create_and_fill(path, content)
+            _claim_and_replace(path, temporary)
         sync_folder(path.parent)
+
+
+def _claim_and_replace(path: Path, temporary: Path) -> None:
+    path.touch(exist_ok=False)  # nobody else takes this name any more, by a link or by a claim
+    try:
+        temporary.replace(path)
+    except OSError:
+        path.unlink(missing_ok=True)  # still our empty claim
+        raise
 
 
 def replace_file(path: Path, content: bytes) -> None:
@@ -83,11 +109,8 @@ def temporary_file(folder: Path, content: bytes) -> Iterator[Path]:
 
 
 def _create_and_fill(path: Path, content: bytes) -> None:
-    with path.open("xb") as file:
-        try:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        except OSError:
-            path.unlink(missing_ok=True)  # a full disk: it is ours, nobody can have read it as complete
-            raise
+    # A full disk may speak up only on closing; the caller removes what was written until then.
+    with errors_name(path), path.open("xb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())

@@ -7,8 +7,10 @@ commit declares, so that no other format, codec, type or size than ours is ever 
 Shape letters: L layers, S steps, K critical words; n records of a part.
 """
 
+import errno
 import json
 import math
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -205,14 +207,39 @@ def _codec_names(codecs: JSON) -> Iterator[str]:
                 yield from _codec_names(configuration[field])
 
 
+class CommittedStore(LocalStore):
+    """The folder of an array that was committed: what is not there is damage and never reads as fill value.
+
+    Sizes are checked before, but the shard may go away between that and reading.
+    """
+
+    async def get(self, key: str, *options: Any, **named: Any) -> Any:  # zarr's own buffer
+        """Return the content of a file; raises `FileNotFoundError` where there is none."""
+        return self._there(key, await super().get(key, *options, **named))
+
+    def get_sync(self, key: str, **named: Any) -> Any:
+        """Return the content of a file as `get` does."""
+        return self._there(key, super().get_sync(key, **named))
+
+    def _there(self, key: str, content: Any) -> Any:
+        if content is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.root / key))
+        return content
+
+
 def open_array(folder: Path, name: str) -> "zarr.Array[Any]":
     """Open one array of a part that `check_part` has accepted."""
-    return zarr.open_array(store=folder / name, mode="r", zarr_format=3)
+    try:
+        return zarr.open_array(store=CommittedStore(folder / name, read_only=True), mode="r", zarr_format=3)
+    except Exception as error:  # as in `decode`
+        raise DamagedCacheError(f"{folder / name}: does not open ({error}); {VERIFY}") from error
 
 
 def decode(array: "zarr.Array[Any]", path: Path, rows: slice = slice(None)) -> Array:
     """Return rows of an array; raises `DamagedCacheError` where a checksum or a codec finds them damaged."""
     try:
         return np.asarray(array[rows])
-    except (ValueError, RuntimeError, OSError, KeyError, TypeError) as error:
+    except MemoryError:
+        raise  # says nothing about the file
+    except Exception as error:  # whatever a library meets in bytes that are not ours
         raise DamagedCacheError(f"{path}: does not decode ({error}); {VERIFY}") from error

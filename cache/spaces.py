@@ -23,7 +23,15 @@ from typing import Literal, get_args
 
 from cache.certificates import NOTE, Certificate, add_up, read_certificate
 from cache.commits import VERIFY, Commit, FileEntry, decode_commit, encode_commit, is_torn
-from cache.durable import create_exclusively, make_folder, sync_file, sync_folder, temporary_file
+from cache.durable import (
+    DISK_FULL,
+    create_exclusively,
+    errors_name,
+    make_folder,
+    sync_file,
+    sync_folder,
+    temporary_file,
+)
 from cache.fingerprints import JSON, Spec, canonical, describe_differences, differences, fingerprint, hash_file
 from data.errors import ConfigError, DamagedCacheError, MismatchError
 
@@ -58,7 +66,9 @@ class Space:
         # Where there are no hard links it may be somebody else's, who is writing it now: then both write the same.
         if is_torn(spec_file.read_bytes()):
             _replace(spec_file, wanted._encode_spec())
-        return cls.open(wanted.path, expected=wanted.spec)
+        found = cls.open(wanted.path, expected=wanted.spec)
+        found._make_folders()  # of an empty space, tools that copy files only leave nothing but spec.json
+        return found
 
     @classmethod
     def open(cls, path: str | Path, *, expected: Spec | None = None) -> "Space":
@@ -82,10 +92,12 @@ class Space:
         return fingerprint(self.spec)
 
     def commits(self) -> list[Commit]:
-        """Return all commits in order; what a crash tore off (only without hard links) is no commit."""
+        """Return all commits in order; an empty file, which a crash leaves without hard links, is none."""
         return list(self._commits())
 
     def _commits(self) -> Iterator[Commit]:
+        if self._lost_its_commits():
+            raise DamagedCacheError(f"{self.path / 'commits'}: missing, while parts/ is not empty; {VERIFY}")
         for index, path in self.commit_files():
             content = path.read_bytes()
             if not is_torn(content):
@@ -110,7 +122,8 @@ class Space:
         """Give a new part to write into, and remove it when writing fails, so that a full disk gets its space back."""
         path = self.new_part()
         try:
-            yield path
+            with errors_name(self.path):  # libraries often do not say which file did not fit
+                yield path
         except BaseException:
             shutil.rmtree(path, ignore_errors=True)  # the error that is on its way says what is wrong
             raise
@@ -133,16 +146,30 @@ class Space:
         `counts` needs `records`. Nothing may write into the part any more.
         """
         assert "records" in counts, f"counts without records: {counts}"
-        files = {} if part is None else _sync_part(part)
-        commit = Commit(
-            index=self._next_index(),
-            part=None if part is None else part.name,
-            counts=dict(counts),
-            dropped=dict(dropped or {}),
-            files=files,
-            note=dict(note or {}),
-        )
-        return self._publish(commit)
+        with self._giving_space_back(part):
+            files = {} if part is None else _sync_part(part)
+            commit = Commit(
+                index=self._next_index(),
+                part=None if part is None else part.name,
+                counts=dict(counts),
+                dropped=dict(dropped or {}),
+                files=files,
+                note=dict(note or {}),
+            )
+            return self._publish(commit)
+
+    @contextmanager
+    def _giving_space_back(self, part: Path | None) -> Iterator[None]:
+        """Remove a part that a full disk kept from being committed, unless its commit is there after all."""
+        try:
+            yield
+        except OSError as error:
+            if part is not None and error.errno in DISK_FULL and not self._is_committed(part):
+                shutil.rmtree(part, ignore_errors=True)  # the error that is on its way says what is wrong
+            raise
+
+    def _is_committed(self, part: Path) -> bool:
+        return any(part.name.encode() in path.read_bytes() for _, path in self.commit_files())
 
     def _publish(self, commit: Commit) -> Commit:
         """Create the commit record under the first index from `commit.index` on that is free."""
@@ -155,9 +182,16 @@ class Space:
             else:
                 return commit
 
+    def _lost_its_commits(self) -> bool:
+        return not (self.path / "commits").is_dir() and bool(_children(self.path / "parts"))
+
+    def _make_folders(self) -> None:
+        if not self._lost_its_commits():
+            for folder in ("parts", "commits"):
+                make_folder(self.path / folder)
+
     def _create(self) -> None:
-        for folder in ("parts", "commits"):
-            make_folder(self.path / folder)
+        self._make_folders()
         try:
             create_exclusively(self.path / SPEC_FILE, self._encode_spec())
         except FileExistsError:
@@ -190,7 +224,7 @@ def check_files(space: Space, commit: Commit, *, below: str = "") -> None:
         path = space.part_path(commit) / name
         try:
             found = path.stat()
-        except FileNotFoundError as error:
+        except (FileNotFoundError, NotADirectoryError) as error:
             raise DamagedCacheError(f"{path}: missing, {entry.size} bytes were committed; {VERIFY}") from error
         if not stat.S_ISREG(found.st_mode) or found.st_size != entry.size:
             raise DamagedCacheError(f"{path}: {found.st_size} bytes, {entry.size} were committed; {VERIFY}")
@@ -220,11 +254,14 @@ def _read_spec_file(path: Path) -> _SpecFile:
         content = json.loads(spec_file.read_bytes())
         if content["kind"] not in KINDS:
             raise ValueError(f"kind {content['kind']!r}")
+        if not SLUG.fullmatch(content["slug"]):
+            raise ValueError(f"slug {content['slug']!r}")
         space = Space(path=path, kind=content["kind"], slug=content["slug"], spec=dict(content["spec"]))
+        canonical(space.spec)  # NaN is in no JSON, though the parser takes it
         return _SpecFile(space=space, fingerprint=content["fingerprint"])
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ConfigError(f"{path}: not a space of a store, it has no {SPEC_FILE}; see `molsaki cache ls`") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DamagedCacheError(f"{spec_file}: not a description of a space ({error}); {VERIFY}") from error
 
 

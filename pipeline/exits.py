@@ -2,15 +2,19 @@
 
 In: whatever a command raises. Out: one `error: …` line for each problem and the code of the error's family (0 done,
 1 failed, 2 wrong usage or configuration, 65 damaged data, 75 stopped after saving). An exception that is none of
-ours is a bug or the machine's trouble: one line, and the traceback in a log file whose place the line names.
+ours is a bug or the machine's trouble: one line, and the traceback in a log file whose place the line names. For a full
+disk that line says which one, and how to go on.
 """
 
+import errno
+import os
 import traceback
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
 
+from cache.durable import DISK_FULL
 from data.errors import Interrupted, MolsakiError
 
 
@@ -50,6 +54,9 @@ class ErrorsToExitCodes(click.Group):
             _report(ctx, error, str(error))
             ctx.exit(error.exit_code)
         except Exception as error:
+            if (full := _full_disk(error)) is not None:
+                _report(ctx, error, _describe_full_disk(full, _invocation(ctx).log))
+                ctx.exit(MolsakiError.exit_code)
             _report(ctx, error, f"{_one_line(error)} (traceback: {_write_down(ctx, error)})")
             ctx.exit(MolsakiError.exit_code)
 
@@ -64,6 +71,30 @@ def _report(ctx: click.Context, error: Exception, message: str) -> None:
     if _invocation(ctx).debug:
         click.echo("".join(traceback.format_exception(error)), err=True, nl=False)
     complain(message)
+
+
+def _full_disk(error: BaseException) -> BaseException | None:
+    """The first error in the chain behind `error` that says the disk is full; None where it was something else.
+
+    Libraries in native code (safetensors, torch) put the system's words into errors of their own.
+    """
+    found: BaseException | None = None
+    seen: set[int] = set()
+    each: BaseException | None = error
+    while each is not None and id(each) not in seen:
+        seen.add(id(each))
+        if (isinstance(each, OSError) and each.errno in DISK_FULL) or os.strerror(errno.ENOSPC) in str(each):
+            found = each
+        each = each.__cause__ or each.__context__
+    return found
+
+
+def _describe_full_disk(error: BaseException, log: Path | None) -> str:
+    """One line: which disk is full, what is safe, and how to go on. No log is written, for it may lie on that disk."""
+    named = error.filename if isinstance(error, OSError) else None
+    place = named or (None if log is None else log.parent) or "the disk that was written to (--debug shows where)"
+    reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else os.strerror(errno.ENOSPC)
+    return f"{place}: {reason.lower()}; what was committed is kept: make space there and run the same command to go on"
 
 
 def _one_line(error: Exception) -> str:

@@ -10,10 +10,13 @@ systems do not append atomically between machines: a shard therefore writes to a
 import json
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+
+import click
 
 from pipeline.config import default_store
 
@@ -38,11 +41,52 @@ class JsonLines(logging.Formatter):
         return json.dumps(entry, ensure_ascii=False)
 
 
+class LogFile(logging.FileHandler):
+    """Appends to a log file; where the disk is full, the work goes on without. `trouble` is its first error."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, encoding="utf-8", delay=True)
+        self.trouble: OSError | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Append a line, or remember why not."""
+        try:
+            super().emit(record)
+        except OSError as error:  # from opening the file
+            self.trouble = self.trouble or error
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  logging's own name
+        """Remember an error of the file system instead of printing its traceback."""
+        error = sys.exc_info()[1]
+        if isinstance(error, OSError):
+            self.trouble = self.trouble or error
+        else:
+            super().handleError(record)
+
+    def close(self) -> None:
+        """Close the file; what it could not write before, it cannot now."""
+        try:
+            super().close()
+        except OSError as error:
+            self.trouble = self.trouble or error
+
+
 @contextmanager
 def log_file(path: Path) -> Iterator[None]:
-    """Append what our rooms say, and the warnings of libraries, to `path` while the context lasts."""
+    """Append what our rooms say, and the warnings of libraries, to `path` while the context lasts.
+
+    A log that cannot be written neither stops the work nor hides its errors: work that ends well ends with a warning.
+    """
+    with _appending(path) as handler:
+        yield
+    if handler.trouble is not None:
+        click.echo(f"warning: {path}: the log is incomplete ({handler.trouble})", err=True)
+
+
+@contextmanager
+def _appending(path: Path) -> Iterator[LogFile]:
     path.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(path, encoding="utf-8", delay=True)
+    handler = LogFile(path)
     handler.setFormatter(JsonLines())
     handler.addFilter(_ours_or_warning)
     root, level = logging.getLogger(), logging.getLogger().level
@@ -50,7 +94,7 @@ def log_file(path: Path) -> Iterator[None]:
     root.setLevel(min(level, logging.INFO))
     logging.captureWarnings(True)
     try:
-        yield
+        yield handler
     finally:
         logging.captureWarnings(False)
         root.setLevel(level)
@@ -59,9 +103,11 @@ def log_file(path: Path) -> Iterator[None]:
 
 
 def record_exception(path: Path, error: BaseException) -> None:
-    """Append `error` with its traceback to the log at `path`."""
-    with log_file(path):
+    """Append `error` with its traceback to the log at `path`; raises `OSError` where the log cannot be written."""
+    with _appending(path) as handler:
         log.error("%s: %s", type(error).__name__, error, exc_info=error)
+    if handler.trouble is not None:
+        raise handler.trouble
 
 
 def log_without_run() -> Path:

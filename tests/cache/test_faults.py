@@ -1,70 +1,147 @@
-"""Writers that are killed, and writers side by side. The long form of the kills belongs to `make faults`."""
+"""What a store survives; `make faults` does the same with 200 kills and 1,000 flipped bits."""
 
-import multiprocessing
-import random
-import time
-from pathlib import Path
+import shutil
 
 import numpy as np
+import pytest
 
+import cache.reader
+from benchmarks import faults
+from benchmarks.faults import KINDS, Difference, compare, make_sample
 from cache.reader import AttentionStore
-from cache.spaces import describe
-from tests.cache.truth import make_block, make_space, stored, write_parts, write_until_killed
+from data.errors import DamagedCacheError
 
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["tests.cache.truth"])
-
-
-def assert_all_true(store: AttentionStore, numbers: set[int]) -> None:
-    """Every number is stored, and every stored record is the true one."""
-    truth = {block.key: block for block in map(make_block, range(max(numbers, default=0) + 100))}
-    assert {make_block(number).key for number in numbers} <= set(store)
-    for key, found in zip(store, store.read(list(store)), strict=True):
-        np.testing.assert_array_equal(found, stored(truth[key]), strict=True)
-        assert store.marked(key) == truth[key].marked
-
-
-def acknowledged_numbers(folder: Path) -> set[int]:
-    return {int(line) for path in folder.glob("*.txt") for line in path.read_text().splitlines()}
+BOTH = pytest.mark.parametrize("kind", ["attention", "rationales"])
 
 
 def test_killed_writers_lose_nothing_that_was_committed(tmp_path):
-    chance = random.Random(0)
-    for turn in range(5):
-        arguments = [(tmp_path, tmp_path / f"{turn}-{pair}.txt", 1000 * turn + 500 * pair) for pair in range(2)]
-        writers = [PROCESSES.Process(target=write_until_killed, args=each) for each in arguments]
-        for writer in writers:
-            writer.start()
-        wait_for(arguments[0][1], arguments[1][1])
-        time.sleep(chance.random() * 0.2)
-        for writer in writers:
-            writer.kill()
-        for writer in writers:
-            writer.join()
-        assert [writer.exitcode for writer in writers] == [-9, -9]
-    space = make_space(tmp_path)
-    numbers = acknowledged_numbers(tmp_path)
-    assert len(numbers) >= 3 * 2 * 5
-    assert_all_true(AttentionStore(space), numbers)
-    assert describe(space).uncommitted_parts, "no kill fell into the writing of a part: the test shows nothing"
+    kills = faults.kill_writers("attention", tmp_path / "links", 8, seed=1)
+    assert kills.kills == 8 and kills.acknowledged > 10 and kills.inside_an_append > 0, kills
+    assert (kills.lost, kills.wrong, kills.missing_after_finishing) == (0, 0, 0)
 
 
-def wait_for(*paths: Path) -> None:
-    """Return once every writer has committed something."""
-    deadline = time.monotonic() + 60
-    while not all(path.exists() and path.stat().st_size for path in paths):
-        assert time.monotonic() < deadline, "a writer committed nothing for a minute"
-        time.sleep(0.01)
+def test_killed_writers_lose_nothing_where_there_are_no_hard_links(tmp_path):
+    total = faults.Kills()
+    faults._kill_round("rationales", tmp_path, 5, 2, total, lambda: None, hard_links=False)
+    assert total.kills == 5 and total.acknowledged > 10, total
+    assert (total.lost, total.wrong, total.missing_after_finishing) == (0, 0, 0)
 
 
-def test_writers_side_by_side_lose_nothing(tmp_path):
-    writers = [PROCESSES.Process(target=write_parts, args=(tmp_path, first, 6)) for first in (0, 9, 100)]
-    for writer in writers:
-        writer.start()
-    for writer in writers:
-        writer.join()
-    assert [writer.exitcode for writer in writers] == [0, 0, 0]
-    store = AttentionStore(make_space(tmp_path))
-    assert len(store.parts) == 18
-    assert len(store) == 27 + 18  # numbers 9 to 17 were computed by two of them
-    assert_all_true(store, {*range(27), *range(100, 118)})
+@BOTH
+def test_a_flipped_bit_anywhere_is_detected_or_harmless(tmp_path, kind):
+    damage = faults.flip_bits(make_sample(kind, tmp_path, parts=2), 60, seed=3)
+    assert damage.examples == []
+    assert damage.outcomes["detected"] > 50
+
+
+@BOTH
+def test_damage_to_any_file_is_detected_and_only_a_commit_that_is_gone_hides_its_part(tmp_path, kind):
+    sample = make_sample(kind, tmp_path, parts=1)
+    damage = faults.damage_files(sample, sample.files)
+    assert damage.examples == []
+    commits = len(list((sample.space.path / "commits").iterdir()))
+    assert damage.outcomes["hidden"] == 2 * commits  # deleted, and emptied
+    assert damage.outcomes["detected"] >= len(faults.DAMAGES) * len(sample.files) - 4 * commits - 1
+
+
+@BOTH
+def test_a_full_disk_is_an_error_that_names_it_and_nothing_is_lost(tmp_path, kind):
+    full = faults.fill_disk(kind, tmp_path, pages=5)
+    if full.skipped:
+        pytest.skip(full.skipped)
+    assert full.problems == []
+    assert full.refused >= 3 and full.commits_before > 3
+    assert (full.lost, full.wrong) == (0, 0)
+
+
+@pytest.mark.slow
+def test_the_command_line_says_which_disk_is_full_and_goes_on_after_space_was_made(tmp_path):
+    full = faults.fill_disk_by_command(tmp_path)
+    if full.skipped:
+        pytest.skip(full.skipped)
+    assert full.problems == []
+    assert full.refused == 2
+    assert (full.lost, full.wrong) == (0, 0)
+
+
+def test_a_reader_beside_writers_sees_whole_records_and_what_it_opened_stays(tmp_path):
+    check = faults.read_beside_writers("attention", tmp_path / "store", appends=4, seed=4)
+    assert check.problems == []
+    assert check.tries >= 3
+
+
+def test_the_same_records_by_two_writers_at_once_are_served_once(tmp_path):
+    assert faults.write_the_same("attention", tmp_path / "store", appends=4, seed=5).problems == []
+
+
+def test_a_writer_that_is_asked_to_stop_finishes_its_part(tmp_path):
+    check = faults.stop_writers("attention", tmp_path / "store", stops=2, seed=6)
+    assert check.problems == []
+
+
+@BOTH
+def test_clocks_and_host_names_have_no_influence(tmp_path, kind):
+    assert faults.change_clocks(kind, tmp_path, seed=7).problems == []
+
+
+@BOTH
+def test_the_comparison_with_the_truth_finds_what_is_missing_and_what_is_wrong(tmp_path, kind):
+    records = KINDS[kind]
+    space = records.open(tmp_path)
+    records.append(space, [1, 2, 3])
+    found, truth = records.read(space), records.truth([1, 2, 3, 4])
+    assert compare(found, records.truth([1, 2, 3]), truth) == Difference(missing=0, wrong=0)
+    assert compare(found, truth, truth) == Difference(missing=1, wrong=0)
+    name = next(iter(found))
+    assert compare({**found, name: records.truth([4])}, truth, truth) == Difference(missing=1, wrong=1)
+    assert compare({**found, "unknown": None}, truth, truth).wrong == 1
+
+
+def test_unprotected_attention_would_be_found_wrong(tmp_path, monkeypatch):
+    """The harness sees a wrong record when nothing protects it: as if decoding forgot to look at checksums."""
+    sample = make_sample("attention", tmp_path, parts=1)
+    decode = faults.AttentionStore.read
+
+    def disturbed(self, keys):
+        blocks = decode(self, keys)
+        blocks[0] = np.nextafter(blocks[0], np.float16(9))
+        return blocks
+
+    monkeypatch.setattr(faults.AttentionStore, "read", disturbed)
+    assert sample.outcome() == ("wrong", "1 records")
+
+
+def test_a_shard_that_goes_away_between_the_check_and_reading_is_no_fill_value(tmp_path, monkeypatch):
+    sample = make_sample("attention", tmp_path, parts=1)
+    monkeypatch.setattr(cache.reader, "check_files", lambda *_, **__: None)
+    for name in ("attention", "steps"):
+        store = AttentionStore(sample.space)
+        (shard,) = (path for path in (store.parts[0].folder / name).rglob("*") if path.name == "0" and path.is_file())
+        content = shard.read_bytes()
+        shard.unlink()
+        with pytest.raises(DamagedCacheError, match=f"{name}: does not decode .*No such file"):
+            store.read(list(store))
+        shard.write_bytes(content)
+
+
+def test_an_array_whose_folder_is_a_file_or_gone_is_damage(tmp_path):
+    sample = make_sample("attention", tmp_path, parts=1)
+    folder = AttentionStore(sample.space).parts[0].folder / "attention"
+    store = AttentionStore(sample.space)
+    shutil.rmtree(folder)
+    for _ in ("gone", "a file"):
+        with pytest.raises(DamagedCacheError, match=r"attention/.*: missing"):
+            AttentionStore(sample.space)
+        with pytest.raises(DamagedCacheError, match=r"attention/.*: missing"):
+            store.read(list(store))
+        folder.write_text("in the way")
+
+
+def test_what_lies_in_claimed_commits_is_the_next_runs_work(tmp_path):
+    sample = make_sample("attention", tmp_path, parts=2)
+    records = KINDS["attention"]
+    (sample.space.path / "commits" / "00000000.json").write_bytes(b"")
+    assert sample.outcome()[0] == "hidden"
+    assert len(faults.describe(sample.space).uncommitted_parts) == 1
+    records.append(sample.space, [0, 1, 2, 3])
+    assert sample.outcome() == ("harmless", "")

@@ -2,10 +2,12 @@ import errno
 import json
 import multiprocessing
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
+import cache.durable
 import cache.spaces
 from cache.commits import Commit, FileEntry
 from cache.fingerprints import fingerprint
@@ -147,39 +149,86 @@ def test_a_link_that_succeeded_but_was_reported_as_taken_is_no_second_commit(tmp
     assert space.commits() == [commit]
 
 
-@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.99])
-def test_a_torn_commit_is_ignored_and_its_index_left_alone(tmp_path, monkeypatch, share):
+def test_a_commit_that_was_claimed_and_never_filled_is_ignored_and_its_index_left_alone(tmp_path, monkeypatch):
     refuse_links(monkeypatch)
     space = make_space(tmp_path)
-    first, torn = commit_text(space, "first"), commit_text(space, "torn")
-    path = space.path / "commits" / f"{torn.index:08d}.json"
-    content = path.read_bytes()
-    path.write_bytes(content[: int(len(content) * share)])
+    first = commit_text(space, "first")
+    crash_at(monkeypatch, Path, "replace", lambda: commit_text(space, "claimed"))
+    assert (space.path / "commits" / "00000001.json").read_bytes() == b""
     assert space.commits() == [first]
     third = commit_text(space, "third")
     assert third.index == 2
     assert space.commits() == [first, third]
 
 
-def test_a_torn_spec_is_written_again(tmp_path, monkeypatch):
+class Killed(BaseException):
+    """Ends a process at once, for the test's purposes."""
+
+
+def crash_at(monkeypatch, where: object, name: str, action) -> None:
+    """Do `action` up to the call of `name` in it; nothing is cleaned up afterwards, as after SIGKILL."""
+
+    def crash(*_):
+        raise Killed
+
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(where, name, crash)
+        patched.setattr(Path, "unlink", lambda *_, **__: None)
+        action()
+
+
+@pytest.mark.parametrize("share", [0.01, 0.1, 0.5, 0.99])
+def test_a_commit_that_breaks_off_is_damage_for_no_crash_leaves_one(space, share):
+    commit_text(space, "abc")
+    path = space.path / "commits" / "00000000.json"
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(DamagedCacheError, match=r"00000000\.json: not a commit record .* `molsaki cache verify`"):
+        space.commits()
+
+
+def test_a_claimed_commit_whose_place_cannot_be_taken_leaves_no_claim(tmp_path, monkeypatch):
+    refuse_links(monkeypatch)
+    space = make_space(tmp_path)
+
+    def refuse(*_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="Input/output error"):
+        patched.setattr(Path, "replace", refuse)
+        commit_text(space, "abc")
+    assert list((space.path / "commits").iterdir()) == []
+
+
+def test_nobody_takes_a_name_that_is_claimed(tmp_path, monkeypatch):
+    space = make_space(tmp_path)
+    claim = space.path / "commits" / "00000000.json"
+    claim.touch()
+    monkeypatch.setattr(Space, "_next_index", lambda self: 0)
+    assert commit_text(space, "by a link").index == 1
+    refuse_links(monkeypatch)
+    assert commit_text(space, "by a claim").index == 2
+    assert claim.read_bytes() == b""
+
+
+def test_a_spec_that_was_claimed_and_never_filled_is_written_again(tmp_path, monkeypatch):
     refuse_links(monkeypatch)
     space = make_space(tmp_path)
     spec_file = space.path / "spec.json"
     content = spec_file.read_bytes()
-    spec_file.write_bytes(content[:20])
+    spec_file.write_bytes(b"")
     assert make_space(tmp_path) == space
     assert spec_file.read_bytes() == content
 
 
-@pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
-def test_a_spec_that_somebody_else_is_just_writing_is_no_damage(tmp_path, monkeypatch, share):
+def test_a_spec_that_somebody_else_is_just_writing_is_no_damage(tmp_path, monkeypatch):
     """Without hard links the file is there before it is full; here it is so at the worst moment."""
     refuse_links(monkeypatch)
     content = (make_space(tmp_path / "other").path / "spec.json").read_bytes()
     create = cache.spaces.create_exclusively
 
     def create_a_moment_too_late(path, _):
-        path.write_bytes(content[: int(len(content) * share)])
+        path.write_bytes(b"")
         create(path, content)
 
     monkeypatch.setattr(cache.spaces, "create_exclusively", create_a_moment_too_late)
@@ -187,17 +236,38 @@ def test_a_spec_that_somebody_else_is_just_writing_is_no_damage(tmp_path, monkey
     assert (space.path / "spec.json").read_bytes() == content
 
 
-def test_a_space_is_there_once_its_spec_is_whole(tmp_path):
+def test_a_space_is_there_once_its_spec_is(tmp_path):
     space = make_space(tmp_path)
     spec_file = space.path / "spec.json"
-    content = spec_file.read_bytes()
     assert is_space(space.path)
-    spec_file.write_bytes(content[:-1])
+    spec_file.write_bytes(b"")
     assert not is_space(space.path)
     assert list_spaces(tmp_path) == []
     spec_file.unlink()
     assert not is_space(space.path)
     assert not is_space(tmp_path / "nowhere")
+
+
+def test_a_spec_that_breaks_off_is_damage_and_not_made_anew(tmp_path):
+    spec_file = make_space(tmp_path).path / "spec.json"
+    content = spec_file.read_bytes()
+    spec_file.write_bytes(content[:-10])
+    for look in (lambda: make_space(tmp_path), lambda: list_spaces(tmp_path)):
+        with pytest.raises(DamagedCacheError, match=r"spec\.json: not a description of a space"):
+            look()
+    assert spec_file.read_bytes() == content[:-10]
+
+
+def test_a_space_whose_commits_are_gone_is_damage_and_one_without_empty_folders_is_not(tmp_path):
+    space = make_space(tmp_path)
+    for folder in ("parts", "commits"):
+        (space.path / folder).rmdir()
+    assert space.commits() == []
+    commit_text(make_space(tmp_path), "abc")
+    assert len(space.commits()) == 1
+    shutil.rmtree(space.path / "commits")
+    with pytest.raises(DamagedCacheError, match="commits: missing, while parts/ is not empty"):
+        make_space(tmp_path).commits()
 
 
 def test_every_flipped_bit_of_a_commit_is_detected_or_harmless(tmp_path):
@@ -206,12 +276,12 @@ def test_every_flipped_bit_of_a_commit_is_detected_or_harmless(tmp_path):
     path = space.path / "commits" / "00000000.json"
     content = path.read_bytes()
     outcomes = []
-    for bit in range(0, len(content) * 8, 11):
+    for bit in [*range(0, len(content) * 8, 11), *range(len(content) * 8 - 24, len(content) * 8)]:
         flipped = bytearray(content)
         flipped[bit // 8] ^= 1 << bit % 8
         path.write_bytes(flipped)
         try:
-            outcomes.append(space.commits() in ([commit], []))
+            outcomes.append(space.commits() == [commit])
         except DamagedCacheError as error:
             outcomes.append(path.name in str(error) and "molsaki cache verify" in str(error))
     assert all(outcomes)
@@ -268,7 +338,9 @@ def test_a_spec_changed_by_hand_is_an_error_that_names_field_and_both_values(spa
 
 
 def test_a_spec_of_no_known_form_is_damage(space):
-    for content in ("[]\n", "{}\n", "null\n", "\xff", '{"kind": "other"}\n'):
+    up = '{"kind": "attention", "slug": "../up", "fingerprint": "", "spec": {}}\n'
+    not_a_number = '{"kind": "attention", "slug": "model", "fingerprint": "", "spec": {"tau": NaN}}\n'
+    for content in ("[]\n", "{}\n", "null\n", "\xff", '{"kind": "other"}\n', up, not_a_number, "[" * 100_000):
         (space.path / "spec.json").write_text(content, encoding="latin-1")
         with pytest.raises(DamagedCacheError, match=r"spec\.json"):
             Space.open(space.path)
@@ -306,7 +378,37 @@ def test_a_full_disk_leaves_no_commit_behind(tmp_path, monkeypatch):
         patched.setattr(os, "fsync", full)
         space.commit(part, counts={"records": 0})
     assert list((space.path / "commits").iterdir()) == []
+    assert list((space.path / "parts").iterdir()) == []  # which would keep the disk full
     assert commit_text(space, "after space was made").index == 0
+
+
+def test_a_part_stays_when_only_the_last_sync_of_its_commit_finds_the_disk_full(tmp_path, monkeypatch):
+    space = make_space(tmp_path)
+
+    def full(folder):
+        if folder.name == "commits":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="No space left"):
+        patched.setattr(cache.durable, "sync_folder", full)
+        commit_text(space, "abc")
+    (commit,) = space.commits()
+    check_files(space, commit)
+
+
+def test_an_error_of_a_full_disk_names_the_place(tmp_path):
+    space = make_space(tmp_path)
+    with pytest.raises(OSError, match=str(space.path)) as caught, space.filling_part():
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert caught.value.filename == str(space.path)
+    assert describe(space).uncommitted_parts == ()
+
+
+@pytest.mark.parametrize("content", ["NaN\n", '{"checksum": "", "counts": NaN}\n', "[" * 100_000, '{"checksum": 1}\n'])
+def test_a_commit_that_no_parser_of_ours_takes_is_damage(space, content):
+    (space.path / "commits" / "00000000.json").write_text(content)
+    with pytest.raises(DamagedCacheError, match=r"00000000\.json"):
+        space.commits()
 
 
 def commit_many(store: Path, name: str, count: int) -> None:

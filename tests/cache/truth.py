@@ -1,14 +1,12 @@
 """Attention blocks that follow from a number alone, so that any process can tell whether a stored record is right."""
 
-import os
-from itertools import count
 from pathlib import Path
 
 import numpy as np
 
 from cache.keys import record_key
 from cache.spaces import Space
-from cache.writer import AttentionBlock, AttentionWriter
+from cache.writer import AttentionBlock
 from data.records import Marked
 
 SPEC = {"schema": 1, "teacher": {"source": "made up"}}
@@ -38,19 +36,3 @@ def make_block(number: int, *, layers: int = 2, steps: int = 3, words: int = 2) 
 
 def stored(block: AttentionBlock) -> np.ndarray:
     return block.attention.astype(np.float16)
-
-
-def write_until_killed(store: Path, acknowledged: Path, first: int) -> None:
-    """Commit parts of three records from number `first` on, and note each number after its commit has returned."""
-    writer = AttentionWriter(make_space(store))
-    descriptor = os.open(acknowledged, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    for start in count(first, 3):
-        numbers = range(start, start + 3)
-        writer.append([make_block(number) for number in numbers])
-        os.write(descriptor, "".join(f"{number}\n" for number in numbers).encode())
-
-
-def write_parts(store: Path, first: int, parts: int) -> None:
-    writer = AttentionWriter(make_space(store))
-    for start in range(first, first + 3 * parts, 3):
-        writer.append([make_block(number) for number in range(start, start + 3)])

@@ -1,7 +1,9 @@
 """Every error ends as one line on stderr and the exit code of its family."""
 
+import errno
 import json
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -78,6 +80,42 @@ def test_traceback_goes_to_stderr_where_no_log_can_be_written(tmp_path: Path) ->
     (tmp_path / "file").write_text("in the way")
     result = ends(RuntimeError("odd"), log=tmp_path / "file" / "log.jsonl")
     assert result.exit_code == 1 and "Traceback" in result.stderr and "cannot be written" in result.stderr
+
+
+def full(path: str | None = None, number: int = errno.ENOSPC) -> OSError:
+    return OSError(number, os.strerror(number), path)
+
+
+GO_ON = "what was committed is kept: make space there and run the same command to go on\n"
+
+
+@pytest.mark.parametrize(
+    ("number", "reason"), [(errno.ENOSPC, "no space left on device"), (errno.EDQUOT, "disk quota exceeded")]
+)
+def test_a_full_disk_is_one_line_with_the_place_and_how_to_go_on(number: int, reason: str) -> None:
+    result = ends(full("/store/part", number))
+    assert (result.exit_code, result.stderr) == (1, f"error: /store/part: {reason}; {GO_ON}")
+
+
+def test_a_full_disk_without_a_place_is_that_of_the_run(tmp_path: Path) -> None:
+    log = tmp_path / "runs" / "mine" / "log.jsonl"
+    expected = f"error: {log.parent}: no space left on device; {GO_ON}"
+    for error in (full(), RuntimeError('IoError(Os { code: 28, message: "No space left on device" })')):
+        assert ends(error, log=log).stderr == expected
+    assert "the disk that was written to (--debug shows where)" in ends(full()).stderr
+    assert not log.exists()
+
+
+def test_of_several_full_disks_the_first_is_named() -> None:
+    """What wanted to record the failure failed too; an error that has nothing to do with it is not named."""
+    first, second = full("/store/part"), full("/runs/mine/provenance")
+    second.__context__ = first
+    first.__context__ = ValueError("before")
+    assert "error: /store/part: no space" in ends(second).stderr
+
+
+def test_other_errors_of_the_file_system_are_not_taken_for_a_full_disk(tmp_path: Path) -> None:
+    assert "PermissionError" in ends(PermissionError(errno.EACCES, "denied", "/x"), log=tmp_path / "log").stderr
 
 
 def test_debug_shows_the_traceback_of_our_errors_too() -> None:

@@ -5,7 +5,9 @@ import logging
 import multiprocessing
 from pathlib import Path
 
-from pipeline.logs import log_file
+import pytest
+
+from pipeline.logs import log_file, record_exception
 
 PROCESSES, LINES = 4, 30
 LENGTHS = (10, 10_000, 200_000)
@@ -34,3 +36,36 @@ def test_lines_of_processes_side_by_side_stay_whole_and_none_is_lost(tmp_path: P
         (process, number) for process in range(PROCESSES) for number in range(LINES)
     }
     assert all(len(text) == LENGTHS[int(number) % len(LENGTHS)] for _, number, text in messages)
+
+
+needs_full_device = pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
+
+
+@needs_full_device
+def test_a_log_that_cannot_be_written_neither_stops_the_work_nor_shows_a_traceback(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "log.jsonl"
+    path.symlink_to("/dev/full")
+    with log_file(path):
+        logging.getLogger("stages.training").info("one")
+        logging.getLogger("stages.training").info("two")
+    assert capsys.readouterr().err == f"warning: {path}: the log is incomplete ([Errno 28] No space left on device)\n"
+
+
+@needs_full_device
+def test_a_log_that_cannot_be_written_hides_no_error(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    path.symlink_to("/dev/full")
+    with pytest.raises(ZeroDivisionError), log_file(path):
+        logging.getLogger("stages.training").info("one")
+        raise ZeroDivisionError
+    with pytest.raises(OSError, match="No space left"):
+        record_exception(path, ZeroDivisionError())
+
+
+def test_a_log_that_cannot_be_opened_does_not_stop_the_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "log.jsonl").mkdir()
+    with log_file(tmp_path / "log.jsonl"):
+        logging.getLogger("stages.training").info("one")
+    assert "the log is incomplete ([Errno 21] Is a directory" in capsys.readouterr().err
