@@ -24,10 +24,11 @@ import numpy.typing as npt
 from cache.commits import VERIFY
 from cache.keys import record_key
 from cache.layout import ARRAYS, KEY_BYTES, TEXT_END, Array, decode, open_array
+from cache.rounding import ALL_BITS
 from data.records import Marked
 
 SLACK = 0.1
-"""How far rounding may lift a sum of attention: the teacher's number format (bfloat16 at worst), then float16."""
+"""How far a teacher's number format (bfloat16 at worst) may lift a sum of attention; rounding on disk comes on top."""
 SMALLEST = float(np.finfo(np.float16).smallest_subnormal)
 
 
@@ -72,11 +73,14 @@ class Examined:
         }
 
 
-def examine(folder: Path, counts: Mapping[str, int], broken: Collection[str] = ()) -> Examined:
+def examine(
+    folder: Path, counts: Mapping[str, int], broken: Collection[str] = (), *, keep_bits: int = ALL_BITS
+) -> Examined:
     """Decode a part and judge each of its records; nothing that is found in it raises.
 
     Arrays named in `broken` are not opened: a file of theirs is missing, or its metadata are not ours. Chunks are
-    checked one by one, so that a damaged one costs the records in it and no others.
+    checked one by one, so that a damaged one costs the records in it and no others. `keep_bits` says
+    how values were rounded.
     """
     reading = _Reading(folder, broken)
     nothing = np.zeros(counts["records"], dtype=bool)
@@ -87,7 +91,7 @@ def examine(folder: Path, counts: Mapping[str, int], broken: Collection[str] = (
     if steps is None or words is None or misfit:
         return Examined(keys=(), sound=nothing, faults=reading.faults(), arrays={})
     reading.place(steps.astype(np.int64), words.astype(np.int64))
-    return _judged(reading, len(steps))
+    return _judged(reading, len(steps), slack=SLACK + 2.0 ** -(keep_bits + 1))
 
 
 def _misfit(steps: Array, words: Array, counts: Mapping[str, int]) -> str | None:
@@ -199,7 +203,7 @@ def _reason(error: Exception) -> str:
     return " ".join(text[text.find("does not decode") :].split() if "does not decode" in text else text.split())
 
 
-def _judged(reading: _Reading, records: int) -> Examined:
+def _judged(reading: _Reading, records: int, *, slack: float) -> Examined:
     sound = np.ones(records, dtype=bool)
     for name in ("attention", "step_tokens", "step_spans", "word_spans"):
         sound &= reading.rows(name)
@@ -215,7 +219,7 @@ def _judged(reading: _Reading, records: int) -> Examined:
         keys[row] = keys[row] or record_key(marked)  # text and spans have checksums of their own
         if not sound[row]:
             continue
-        found = list(_complaints(keys[row], marked, partial(reading.of, row=row)))
+        found = list(_complaints(keys[row], marked, partial(reading.of, row=row), slack))
         for array, kind, what in found:
             reading.blame_one(array, kind, what, row)
         sound[row] = not found
@@ -271,7 +275,7 @@ def _marked(reading: _Reading, row: int, texts: tuple[str, str] | None) -> Marke
     )
 
 
-def _complaints(key: str, marked: Marked, of: "partial[Array]") -> Iterator[tuple[str, str, str]]:
+def _complaints(key: str, marked: Marked, of: "partial[Array]", slack: float) -> Iterator[tuple[str, str, str]]:
     """Yield array, kind and words of everything that is wrong with one record that decodes."""
     if key != (expected := record_key(marked)):
         yield "key", "key", f"{key}, the hash of its record is {expected}"
@@ -283,11 +287,12 @@ def _complaints(key: str, marked: Marked, of: "partial[Array]") -> Iterator[tupl
     if tokens_S.min() < 0:
         yield "step_tokens", "tokens", f"{tokens_S.min()} tokens in a step"
     steps, words = len(marked.step_spans), len(marked.critical_spans)
-    yield from _attention_complaints(marked, of("attention").astype(np.float32).reshape(steps, words, -1), tokens_S)
+    attention_SKL = of("attention").astype(np.float32).reshape(steps, words, -1)
+    yield from _attention_complaints(marked, attention_SKL, tokens_S, slack)
 
 
 def _attention_complaints(
-    marked: Marked, attention_SKL: npt.NDArray[np.float32], tokens_S: npt.NDArray[Any]
+    marked: Marked, attention_SKL: npt.NDArray[np.float32], tokens_S: npt.NDArray[Any], slack: float
 ) -> Iterator[tuple[str, str, str]]:
     if not np.isfinite(attention_SKL).all():
         yield "attention", "not finite", "a value that is not finite"
@@ -295,7 +300,7 @@ def _attention_complaints(
     if (lowest := attention_SKL.min()) < 0:
         yield "attention", "negative", f"{lowest:.4g}, below zero"
     spaces = np.array([place for place, letter in enumerate(marked.text) if letter.isspace()], dtype=np.int64)
-    most = tokens_S[:, None] * _words_in_a_token(marked, spaces) * (1 + SLACK) + SMALLEST * attention_SKL.shape[1]
+    most = tokens_S[:, None] * _words_in_a_token(marked, spaces) * (1 + slack) + SMALLEST * attention_SKL.shape[1]
     sums_SL = attention_SKL.sum(axis=1)
     if (above := sums_SL > most).any():
         step, layer = np.argwhere(above)[0].tolist()

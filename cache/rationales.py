@@ -102,7 +102,7 @@ class RationaleStore:
         content = path.read_bytes() if entry else b""
         if entry is None or hash_bytes(content) != entry.sha256:
             raise DamagedCacheError(f"{path}: the content is not what was committed; {VERIFY}")
-        attempts = _from_table(content, path)
+        attempts = decode_attempts(content, path)
         if len(attempts) != commit.counts["records"]:
             raise DamagedCacheError(f"{path}: {len(attempts)} attempts, {commit.counts['records']} committed; {VERIFY}")
         return attempts
@@ -124,7 +124,8 @@ def _is_unicode(attempt: Attempt) -> bool:
     return True
 
 
-def _from_table(content: bytes, path: Path) -> list[Attempt]:
+def decode_attempts(content: bytes, path: Path) -> list[Attempt]:
+    """Return the attempts in the bytes of a part's file, read from `path`; raises `DamagedCacheError`."""
     try:
         rows = pq.read_table(io.BytesIO(content), schema=SCHEMA).to_pylist()
     except (pa.ArrowException, OSError, ValueError) as error:

@@ -21,6 +21,7 @@ import numpy as np
 from cache.commits import Commit
 from cache.durable import make_folder, sync_folder
 from cache.examine import Examined
+from cache.fingerprints import hash_bytes
 from cache.layout import counts_of, write_arrays
 from cache.spaces import SPEC_FILE, Space
 from cache.verify import (
@@ -153,25 +154,25 @@ def _parts_named_in(space: Space, contents: Sequence[bytes]) -> list[Path]:
 
 def _recover(space: Space, part: Path, elsewhere: Collection[str], contents: Sequence[bytes]) -> int:
     """Commit the records of a part that prove themselves; return how many."""
-    look = look_at_uncommitted(space, part)
-    assert look.commit is not None
     if space.kind == "rationales":
-        return _recover_attempts(space, look.commit, contents)
-    if look.examined is None or not look.examined.sound.any():
+        return _recover_attempts(space, part, contents)
+    look = look_at_uncommitted(space, part)
+    if look.commit is None or look.examined is None or not look.examined.sound.any():
         return 0
     kept, _ = _keep_sound(space, look.commit, look.examined, elsewhere, records=0)
     return kept
 
 
-def _recover_attempts(space: Space, commit: Commit, contents: Sequence[bytes]) -> int:
+def _recover_attempts(space: Space, part: Path, contents: Sequence[bytes]) -> int:
     """Parquet has no checksums: the file is what was committed if its hash stands in a commit file."""
-    from cache.rationales import RationaleStore
+    from cache.rationales import FILE, RationaleStore, decode_attempts
 
-    if not all(any(entry.sha256.encode() in content for content in contents) for entry in commit.files.values()):
+    path = part / FILE
+    content = path.read_bytes() if path.is_file() else b""
+    if not any(hash_bytes(content).encode() in commit for commit in contents):
         return 0
-    store = RationaleStore(space)
-    attempts = store.read_part(commit)
-    store.append(attempts)
+    attempts = decode_attempts(content, path)
+    RationaleStore(space).append(attempts)
     return len(attempts)
 
 

@@ -21,6 +21,7 @@ from cache.commits import VERIFY, Commit, FileEntry, decode_commit, is_torn
 from cache.examine import Examined, examine
 from cache.fingerprints import hash_file
 from cache.layout import ARRAYS, METADATA, check_array, check_group, stored_counts
+from cache.rounding import kept_bits
 from cache.spaces import KINDS, SPEC_FILE, Kind, Space
 from data.errors import DamagedCacheError, MismatchError
 
@@ -51,7 +52,7 @@ class Finding:
 
 @dataclass(frozen=True, kw_only=True)
 class Verification:
-    """What was looked at, and what was found."""
+    """What was looked at, and what was found; `records` and `bytes` are those of readable commits."""
 
     path: Path
     kind: Kind
@@ -101,6 +102,11 @@ def verify(folder: Path, *, deep: bool = False, advance: Callable[[], object] = 
         bytes=sum(commit.bytes for commit in commits),
         findings=(*findings, *(found for look in looks for found in look.findings), *other_layers(space, commits)),
     )
+
+
+def commit_count(folder: Path) -> int:
+    """Return how many commits there are to look at."""
+    return len(open_damaged(folder)[0].commit_files())
 
 
 def open_damaged(folder: Path) -> tuple[Space, list[Finding]]:
@@ -189,7 +195,7 @@ def look_at_part(space: Space, commit: Commit, *, deep: bool) -> CommitLook:
         findings.append(finding(f"parts/{commit.part}/{name}", what))
     if not deep:
         return replace(look, findings=tuple(findings), counts=counts)
-    examined = examine(space.part_path(commit), counts, broken)
+    examined = examine(space.part_path(commit), counts, broken, keep_bits=kept_bits(space.spec))
     findings += _of_examined(commit, examined, counts["records"])
     return replace(look, findings=tuple(findings), counts=counts, examined=examined)
 
@@ -321,15 +327,13 @@ def _reason(error: Exception, path: Path) -> str:
 
 
 def look_at_uncommitted(space: Space, part: Path) -> CommitLook:
-    """Take a part that no readable commit names for what it is on disk, and look at it deeply."""
+    """Take an attention part that no readable commit names for what it is on disk, and look at it deeply."""
     files = {
         path.relative_to(part).as_posix(): FileEntry(size=path.stat().st_size, sha256=hash_file(path))
         for path in sorted(part.rglob("*"))
         if path.is_file()
     }
-    counts = {"records": 0}
-    if space.kind == "attention":
-        counts = _counts(space, _commit_of(part, counts, files), {})
+    counts = _counts(space, _commit_of(part, {"records": 0}, files), {})
     return look_at_part(space, _commit_of(part, counts, files), deep=True)
 
 

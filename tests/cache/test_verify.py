@@ -1,7 +1,9 @@
 """Every kind of damage is found and named, and repairing keeps exactly what is sound."""
 
+import json
 import os
 import shutil
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +11,9 @@ import numpy as np
 import pytest
 
 import cache.repair
+import cache.verify
+from cache import examine
+from cache.fingerprints import fingerprint
 from cache.keys import record_key
 from cache.layout import ARRAYS, counts_of, write_arrays
 from cache.rationales import Attempt, RationaleStore
@@ -173,8 +178,348 @@ def test_a_record_that_cannot_be_is_found_by_a_deep_look_and_repair_drops_it_alo
     assert verify(space.path).findings == ()
     found = verify(space.path, deep=True).findings
     assert all(finding.records == len(finding.keys) == 1 for finding in found)
-    assert any(what in finding.what and finding.file.endswith(f"/{'key' if 'hash' in what else name}") for finding in found)
+    assert any(
+        what in finding.what and finding.file.endswith(f"/{'key' if 'hash' in what else name}") for finding in found
+    )
     (done,) = repair(space.path)
     assert (done.file, done.kept, done.recompute) == ("commits/00000000.json", 2, 1)
     assert verify(space.path, deep=True).findings == ()
     assert_holds(space, [sound_block(2), sound_block(3)])
+
+
+def test_counts_that_are_not_those_of_the_arrays_are_found_and_cost_no_record(space):
+    arrays = _arrays_of([sound_block(number) for number in (1, 2, 3)])
+    commit_arrays(space, arrays, records=2)
+    finding = only(verify(space.path))
+    assert (finding.file, finding.what) == ("commits/00000000.json", "the arrays hold 3 records, 2 were committed")
+    (done,) = repair(space.path)
+    assert (done.kept, done.recompute) == (3, 0)
+    assert_holds(space, [sound_block(number) for number in (1, 2, 3)])
+
+
+def test_offsets_that_do_not_fit_are_found_and_cost_no_record(space):
+    commit_arrays(space, changed("cell_offset", lambda a: a.__setitem__(1, 1)))
+    assert "does not fit steps and words" in only(verify(space.path, deep=True)).what
+    repair(space.path)
+    assert_holds(space, [sound_block(number) for number in (1, 2, 3)])
+
+
+@pytest.mark.parametrize("name", ["steps", "words"])
+def test_numbers_of_steps_or_words_that_do_not_fit_are_found(space, name):
+    commit_arrays(space, changed(name, lambda a: a.__setitem__(0, a[0] + 1)))
+    assert "the arrays hold" in only(verify(space.path, deep=True)).what
+    (done,) = repair(space.path)
+    assert (done.kept, done.recompute) == (0, 3)
+
+
+def test_metadata_that_are_not_ours_are_found_though_their_hashes_are_right(space):
+    blocks = [sound_block(1)]
+    folder = space.new_part()
+    write_arrays(folder, _arrays_of(blocks))
+    path = folder / "attention" / "zarr.json"
+    path.write_text(path.read_text().replace("blosc", "pickle"))
+    space.commit(folder, counts=counts_of(_arrays_of(blocks)))
+    finding = only(verify(space.path))
+    assert (finding.file, "unknown codec pickle" in finding.what) == (f"parts/{folder.name}/attention", True)
+
+
+def test_parts_of_another_number_of_layers_are_dropped(space):
+    blocks = write(space, 1, 2)
+    write(space, 3, layers=5)
+    assert only(verify(space.path)).what == "5 layers, most records of the space have 2"
+    (done,) = repair(space.path)
+    assert (done.kept, done.recompute) == (0, 1)
+    assert_holds(space, blocks)
+
+
+def test_a_damaged_chunk_costs_the_records_in_it_and_no_others(space):
+    blocks = write(space, *range(40), length=60)
+    cells = sum(block.attention[0].size for block in blocks)
+    assert cells > 3 * 4096
+    path = part(space) / "attention" / "c" / "0" / "0"
+    flip(path, path.stat().st_size // 2)
+    found = verify(space.path, deep=True).findings
+    concerned = found[-1].keys
+    assert 0 < len(concerned) < 40
+    (done,) = repair(space.path)
+    assert (done.kept, done.recompute) == (40 - len(concerned), len(concerned))
+    assert_holds(space, [block for block in blocks if block.key not in concerned])
+
+
+def test_keys_that_do_not_decode_are_computed_again(space):
+    blocks = write(space, 1, 2)
+    flip(part(space) / "key" / "c" / "0" / "0")
+    (done,) = repair(space.path)
+    assert (done.kept, done.recompute) == (2, 0)
+    assert_holds(space, blocks)
+
+
+def test_every_sampled_bit_is_found_and_no_wrong_record_outlives_repair(space):
+    blocks = write(space, *range(4))
+    sound = {path: path.read_bytes() for path in space.path.rglob("*") if path.is_file()}
+    random = np.random.default_rng(0)
+    files = sorted(sound)
+    truth = {block.key: block for block in blocks}
+    for _ in range(25):
+        path = files[random.integers(len(files))]
+        damaged = bytearray(sound[path])
+        bit = int(random.integers(8 * len(damaged)))
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        assert verify(space.path, deep=True).findings, f"bit {bit} of {path}"
+        repair(space.path)
+        if (space.path / "spec.json").exists():
+            assert verify(space.path, deep=True).findings == ()
+            for key, found in AttentionStore(space).items():
+                np.testing.assert_array_equal(found, truth[key].attention.astype(np.float16))
+        shutil.rmtree(space.path)
+        for name, content in sound.items():
+            name.parent.mkdir(parents=True, exist_ok=True)
+            name.write_bytes(content)
+
+
+@pytest.mark.parametrize("change", [lambda p: flip(p, 30), lambda p: flip(p, -2), lambda p: os.truncate(p, 99), zero])
+def test_a_commit_that_proves_nothing_costs_no_record(space, change):
+    blocks = [*write(space, 1, 2), *write(space, 3)]
+    change(space.path / "commits" / "00000000.json")
+    assert only(verify(space.path)).file == "commits/00000000.json"
+    done = repair(space.path)
+    assert sum(each.kept for each in done) == 2
+    assert verify(space.path, deep=True).findings == ()
+    assert_holds(space, blocks)
+    assert (space.path / WITHDRAWN / "00000000.json").exists()
+
+
+def test_an_emptied_commit_is_found_once_nobody_can_be_filling_it(space):
+    blocks = [*write(space, 1, 2), *write(space, 3)]
+    path = space.path / "commits" / "00000000.json"
+    path.write_bytes(b"")
+    assert verify(space.path).findings == ()
+    os.utime(path, (0, 0))
+    assert "it counts as absent" in only(verify(space.path)).what
+    repair(space.path)
+    assert_holds(space, blocks)
+
+
+def test_commits_that_are_gone_altogether_are_made_again(space):
+    blocks = [*write(space, 1, 2), *write(space, 3)]
+    shutil.rmtree(space.path / "commits")
+    assert only(verify(space.path)).what == "missing, while parts/ holds 2"
+    repair(space.path)
+    assert_holds(space, blocks)
+
+
+def test_a_part_that_somebody_is_writing_is_neither_damage_nor_touched(space):
+    blocks = write(space, 1, 2)
+    (space.new_part() / "half").write_text("being written")
+    assert verify(space.path, deep=True).findings == ()
+    assert repair(space.path) == []
+    assert_holds(space, blocks)
+
+
+def test_records_dropped_on_purpose_outlive_repair(space):
+    AttentionWriter(space).append([sound_block(1), sound_block(2)], {"f" * 64: "too long"})
+    (part(space) / "attention" / "c" / "0" / "0").unlink()
+    (done,) = repair(space.path)
+    assert (done.kept, done.recompute) == (0, 2)
+    store = AttentionStore(space)
+    assert (len(store), store.dropped) == (0, {"f" * 64: "too long"})
+
+
+def test_what_two_jobs_computed_is_not_written_a_third_time(space):
+    blocks = write(space, 1, 2, 3)
+    write(space, 1, 2)
+    (part(space) / "key" / "c" / "0" / "0").unlink()
+    (done,) = repair(space.path)
+    assert (done.kept, done.recompute) == (3, 0)
+    assert [commit.counts["records"] for commit in space.commits()] == [2, 1]
+    assert_holds(space, blocks)
+
+
+def test_repair_leaves_undamaged_parts_alone_and_the_next_run_fills_the_rest(space):
+    blocks = [*write(space, 1, 2), *write(space, 3, 4)]
+    untouched = space.commits()[1]
+    (part(space) / "attention" / "c" / "0" / "0").unlink()
+    repair(space.path)
+    assert space.commits()[0] == untouched
+    missing = [block for block in blocks if block.key not in recorded_keys(space)]
+    assert {block.key for block in missing} == {block.key for block in blocks[:2]}
+    AttentionWriter(space).append(missing)
+    assert_holds(space, blocks)
+    assert repair(space.path) == []
+
+
+def test_a_reader_that_is_open_keeps_reading_while_a_space_is_repaired(space):
+    blocks = write(space, *range(40), length=60)
+    store = AttentionStore(space)
+    path = part(space) / "attention" / "c" / "0" / "0"
+    flip(path, path.stat().st_size // 2)
+    lost = set(verify(space.path, deep=True).findings[-1].keys)
+    repair(space.path)
+    for block in blocks:
+        if block.key in lost:
+            with pytest.raises(DamagedCacheError):
+                store[block.key]
+        else:
+            np.testing.assert_array_equal(store[block.key], block.attention.astype(np.float16))
+
+
+class Crash(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("damage", ["part", "commit"])
+@pytest.mark.parametrize("step", range(20))
+def test_a_crash_at_any_step_of_repair_loses_nothing_sound(space, monkeypatch, step, damage):
+    AttentionWriter(space).append([sound_block(1), sound_block(2)], {"f" * 64: "too long"})
+    commit_arrays(space, changed("attention", lambda a: a.__setitem__((0, 0), -1), (3, 4, 5)))
+    if damage == "commit":
+        flip(space.path / "commits" / "00000000.json")
+    sound = [sound_block(number) for number in (1, 2, 4, 5)]
+    calls = iter(range(1000))
+
+    def crashing(function):
+        def call(*arguments, **named):
+            if next(calls) == step:
+                raise Crash
+            return function(*arguments, **named)
+
+        return call
+
+    with monkeypatch.context() as patched:
+        for name in ("fsync", "link", "rename", "utime", "unlink"):
+            patched.setattr(os, name, crashing(getattr(os, name)))
+        for name in ("write_arrays", "make_folder", "sync_folder"):
+            patched.setattr(cache.repair, name, crashing(getattr(cache.repair, name)))
+        with suppress(Crash):
+            repair(space.path)
+    assert next(calls) > step, "the step was never reached: the test shows nothing"
+    repair(space.path)
+    assert verify(space.path, deep=True).findings == ()
+    assert_holds(space, sound)
+    assert damage == "commit" or AttentionStore(space).dropped == {"f" * 64: "too long"}
+
+
+def test_two_repairs_at_once_end_well(space, monkeypatch):
+    blocks = [*write(space, 1, 2), *write(space, 3)]
+    (part(space) / "key" / "c" / "0" / "0").unlink()
+    survey = cache.repair._survey
+
+    def after_somebody_else(*arguments):
+        found = survey(*arguments)
+        monkeypatch.setattr(cache.repair, "_survey", survey)
+        repair(space.path)
+        return found
+
+    monkeypatch.setattr(cache.repair, "_survey", after_somebody_else)
+    assert repair(space.path) == []
+    assert_holds(space, blocks)
+
+
+def test_a_file_that_may_not_be_read_is_no_damage(space, monkeypatch):
+    write(space, 1)
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(cache.verify, "hash_file", refuse)
+    with pytest.raises(PermissionError):
+        repair(space.path)
+    assert len(space.commits()) == 1
+
+
+def test_another_schema_is_a_mismatch_and_no_damage(space):
+    write(space, 1)
+    path = space.path / "commits" / "00000000.json"
+    content = json.loads(path.read_text())
+    del content["checksum"]
+    content["schema"] = 99
+    path.write_text(json.dumps({**content, "checksum": fingerprint(content)}) + "\n")
+    with pytest.raises(MismatchError, match="schema version"):
+        repair(space.path)
+    assert path.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"[]\n", b'{"kind": "attention"}\n'])
+def test_a_damaged_spec_is_found_and_set_aside_so_that_the_next_run_writes_it(space, tmp_path, content):
+    blocks = write(space, 1)
+    (space.path / "spec.json").write_bytes(content)
+    assert only(verify(space.path)).file == "spec.json"
+    (done,) = repair(space.path)
+    assert done.file == "spec.json"
+    assert_holds(make_space(tmp_path), blocks)
+
+
+@pytest.fixture
+def rationales(tmp_path: Path) -> RationaleStore:
+    store = RationaleStore(Space.open_or_create(tmp_path, "rationales", "teacher", {"schema": 1}))
+    for number in range(2):
+        store.append([attempt(number), replace(attempt(number + 7), outcome="wrong answer")])
+    return store
+
+
+def attempt(number: int, **fields) -> Attempt:
+    texts = dict.fromkeys(("question_id", "dataset", "question", "gold", "output", "rationale", "answer"), "x")
+    return Attempt(**{"key": f"{number:064x}", "phase": "plain", "outcome": "kept", **texts, **fields})
+
+
+def test_sound_rationales_have_no_findings(rationales):
+    assert verify(rationales.space.path, deep=True).findings == ()
+
+
+@pytest.mark.parametrize("damage", [truncate, zero, lambda path: flip(path, 60), Path.unlink])
+def test_damaged_rationales_are_found_and_dropped(rationales, damage):
+    space = rationales.space
+    damage(part(space) / "attempts.parquet")
+    assert only(verify(space.path)).file == f"parts/{part(space).name}/attempts.parquet"
+    (done,) = repair(space.path)
+    assert (done.kept, done.recompute) == (0, 2)
+    assert verify(space.path).findings == ()
+    assert [key for key, _ in rationales.attempts()] == [f"{1:064x}", f"{8:064x}"]
+
+
+def test_rationales_whose_commit_proves_nothing_are_kept(rationales):
+    space, before = rationales.space, rationales.attempts()
+    flip(space.path / "commits" / "00000000.json", 30)
+    assert only(verify(space.path)).file == "commits/00000000.json"
+    repair(space.path)
+    assert rationales.attempts() == before
+
+
+def test_a_wrong_key_and_wrong_counts_of_rationales_are_found(rationales):
+    rationales.append([attempt(0, key="no key")])
+    assert "'no key' is no key" in only(verify(rationales.space.path)).what
+    repair(rationales.space.path)
+    path = part(rationales.space)
+    copied = shutil.copytree(path, path.parent / "00000099-0123456789ab")
+    rationales.space.commit(copied, counts={"records": 2, "kept": 2})
+    assert only(verify(rationales.space.path)).what == "1 attempts were kept, 2 by the commit"
+
+
+@pytest.mark.parametrize(
+    ("text", "steps", "words", "expected"),
+    [
+        ("ab 12 cd", [(0, 2)], [(3, 5)], [[True]]),  # white space between the step's end and the word
+        ("ab.12 cd", [(0, 3)], [(3, 5)], [[False]]),  # the step's last token may be ".12"
+        ("ab 12 cd", [(0, 5)], [(3, 5)], [[False]]),
+        ("a 1 b 2 c", [(0, 3), (4, 9)], [(2, 3), (6, 7)], [[False, True], [False, False]]),
+    ],
+)
+def test_a_word_is_later_than_a_step_where_white_space_lies_between(text, steps, words, expected):
+    spaces = np.array([place for place, letter in enumerate(text) if letter.isspace()])
+    marked = Marked(question="", rationale=text, text=text, step_spans=tuple(steps), critical_spans=tuple(words))
+    assert examine._later(marked, spaces).tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "expected"),
+    [
+        ("1 2 3", [(0, 1), (2, 3), (4, 5)], 1),
+        ("1,2 3", [(0, 1), (2, 3), (4, 5)], 2),
+        ("123", [(0, 1), (1, 2), (2, 3)], 3),
+    ],
+)
+def test_words_without_white_space_between_may_share_a_token(text, words, expected):
+    spaces = np.array([place for place, letter in enumerate(text) if letter.isspace()], dtype=np.int64)
+    marked = Marked(question="", rationale=text, text=text, step_spans=((0, 1),), critical_spans=tuple(words))
+    assert examine._words_in_a_token(marked, spaces) == expected
