@@ -11,7 +11,16 @@ if TYPE_CHECKING:
 
 
 def open_attention(path: str | Path) -> "AttentionStore":
-    """Open an attention space as a mapping from record key to its (L, S, K) float16 array."""
+    """Open an attention space as a mapping from record key to its (L, S, K) float16 array.
+
+    `path` is its folder, or a tar file or address of fsspec (`s3://…`, `hf://datasets/…`) that it was exported to. From
+    there it is first copied into the user's cache directory, once, and every byte and record of it is checked.
+    """
+    from cache.places import is_elsewhere
     from cache.reader import AttentionStore
 
+    if is_elsewhere(str(path)):
+        from cache.sharing import fetch
+
+        path = fetch(str(path))
     return AttentionStore.open(path)
