@@ -35,7 +35,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -78,8 +77,12 @@ Served = dict[str, object]
 """What a store serves, by name: comparable, whole records."""
 
 processes = multiprocessing.get_context("forkserver")
-if __name__ not in {"__main__", "__mp_main__"}:
-    processes.set_forkserver_preload([__name__])
+# Writers start at once where what they need is imported already; a script's own name cannot be imported there.
+processes.set_forkserver_preload(
+    ["cache.rationales", "cache.reader", "cache.writer", "stages.progress", "rich.progress", "rich.table"]
+    if __name__ in {"__main__", "__mp_main__"}
+    else [__name__]
+)
 
 
 # Records ----------------------------------------------------------------------------------------------------------
@@ -405,15 +408,15 @@ def _finish(kind: Kind, folder: Path, every: Served, total: Kills) -> None:
 class Damage:
     """How often damage was detected, harmless or worse; `examples` names what was neither."""
 
-    outcomes: Counter[Outcome] = field(default_factory=Counter)
-    by_file: dict[str, Counter[Outcome]] = field(default_factory=dict)
+    outcomes: dict[Outcome, int] = field(default_factory=dict)
+    by_file: dict[str, dict[Outcome, int]] = field(default_factory=dict)
     examples: list[str] = field(default_factory=list)
     files: int = 0
 
     def add(self, outcome: Outcome, path: Path, what: str, *, allowed: bool) -> None:
         """Count an outcome."""
-        self.outcomes[outcome] += 1
-        self.by_file.setdefault(_sort_of_file(path), Counter())[outcome] += 1
+        for counts in (self.outcomes, self.by_file.setdefault(_sort_of_file(path), {})):
+            counts[outcome] = counts.get(outcome, 0) + 1
         if not allowed:
             self.examples.append(f"{what} in {path}: {outcome}")
 
@@ -688,7 +691,7 @@ def fill_small_disk_by_command(folder: Path) -> FullDisk:
     """`molsaki rationales` with its store on the small disk, and with its run folder there."""
     full, disk = FullDisk(), folder / "disk"
     write_experiment(folder / "work", disk / "store")
-    _expect_refusal(folder, disk, ["--runs", str(folder / "runs")], full)
+    _expect_refusal(folder, disk, ["--runs", str(disk / "runs")], full)
     (space,) = (Space.open(path) for path in (disk / "store" / "rationales").iterdir())
     before = RationaleStore(space).attempts()
     full.commits_before = len(space.commits())
@@ -894,7 +897,13 @@ def run_kind(kind: Kind, folder: Path, options: argparse.Namespace, progress: Pr
 def describe_result(result: Result) -> str:
     """One line of counts."""
     if isinstance(result, Damage):
-        counts = {"files": result.files, "tries": result.outcomes.total(), "wrong": 0, "crash": 0, **result.outcomes}
+        counts = {
+            "files": result.files,
+            "tries": sum(result.outcomes.values()),
+            "wrong": 0,
+            "crash": 0,
+            **result.outcomes,
+        }
     elif isinstance(result, FullDisk) and result.skipped:
         return f"skipped: {result.skipped}"
     else:

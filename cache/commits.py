@@ -4,6 +4,7 @@ A commit is the only thing that makes a part visible. It lists every file of the
 a checksum of itself. A crash leaves a record complete, absent, or empty; anything else is damage and never ignored.
 """
 
+import errno
 import json
 import re
 from collections.abc import Mapping
@@ -15,6 +16,9 @@ from data.errors import DamagedCacheError, MismatchError
 
 PART_NAME = re.compile(r"\d{8,}-[0-9a-f]{12}")
 VERIFY = "`molsaki cache verify` lists all damage"
+
+MACHINE_TROUBLE = {errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+"""Errors of the system that say nothing about a file: no permission, too many open files, no memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +63,21 @@ def encode_commit(commit: Commit) -> bytes:
     }
     content["checksum"] = fingerprint(content)
     return json.dumps(content, indent=1, sort_keys=True, allow_nan=False).encode("ascii") + b"\n"
+
+
+def is_damage(error: Exception) -> bool:
+    """Say whether an exception at reading speaks of the file, not of the machine or of what its user may do."""
+    return not isinstance(error, MemoryError) and getattr(error, "errno", None) not in MACHINE_TROUBLE
+
+
+def read_committed(path: Path) -> bytes:
+    """Return the content of a file that has to be there; raises `DamagedCacheError` where the disk does not give it."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        if not is_damage(error):
+            raise
+        raise DamagedCacheError(f"{path}: cannot be read ({error.strerror}); {VERIFY}") from error
 
 
 def is_torn(content: bytes) -> bool:

@@ -22,7 +22,7 @@ import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
 from zarr.storage import LocalStore
 
-from cache.commits import VERIFY, Commit
+from cache.commits import VERIFY, Commit, is_damage, read_committed
 from cache.fingerprints import JSON, SCHEMA_VERSION, hash_bytes
 from cache.spaces import Space, check_files
 from data.errors import DamagedCacheError
@@ -165,7 +165,7 @@ def _metadata(folder: Path, name: str, commit: Commit) -> dict[str, JSON]:
     path = folder / name
     if name not in commit.files:
         raise DamagedCacheError(f"{path}: not among the files of commit {commit.index}, not a zarr v3 part; {VERIFY}")
-    content = path.read_bytes()
+    content = read_committed(path)
     if hash_bytes(content) != commit.files[name].sha256:
         raise DamagedCacheError(f"{path}: the content is not what was committed; {VERIFY}")
     try:
@@ -232,6 +232,8 @@ def open_array(folder: Path, name: str) -> "zarr.Array[Any]":
     try:
         return zarr.open_array(store=CommittedStore(folder / name, read_only=True), mode="r", zarr_format=3)
     except Exception as error:  # as in `decode`
+        if not is_damage(error):
+            raise
         raise DamagedCacheError(f"{folder / name}: does not open ({error}); {VERIFY}") from error
 
 
@@ -239,7 +241,7 @@ def decode(array: "zarr.Array[Any]", path: Path, rows: slice = slice(None)) -> A
     """Return rows of an array; raises `DamagedCacheError` where a checksum or a codec finds them damaged."""
     try:
         return np.asarray(array[rows])
-    except MemoryError:
-        raise  # says nothing about the file
     except Exception as error:  # whatever a library meets in bytes that are not ours
+        if not is_damage(error):
+            raise
         raise DamagedCacheError(f"{path}: does not decode ({error}); {VERIFY}") from error

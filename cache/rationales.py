@@ -4,7 +4,6 @@ A part is one Parquet file with a row for each attempt, so that it can be read w
 `pandas.read_parquet(<space>/parts/*/attempts.parquet)`. Attempts that two jobs made at the same time are served once.
 """
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import get_args
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cache.commits import VERIFY, Commit
+from cache.commits import VERIFY, Commit, read_committed
 from cache.fingerprints import JSON, hash_bytes
 from cache.spaces import Space, check_files
 from data.errors import DamagedCacheError, DataError
@@ -99,7 +98,7 @@ class RationaleStore:
         check_files(self.space, commit)
         path = self.space.part_path(commit) / FILE
         entry = commit.files.get(FILE)
-        content = path.read_bytes() if entry else b""
+        content = read_committed(path) if entry else b""
         if entry is None or hash_bytes(content) != entry.sha256:
             raise DamagedCacheError(f"{path}: the content is not what was committed; {VERIFY}")
         attempts = decode_attempts(content, path)
@@ -127,7 +126,8 @@ def _is_unicode(attempt: Attempt) -> bool:
 def decode_attempts(content: bytes, path: Path) -> list[Attempt]:
     """Return the attempts in the bytes of a part's file, read from `path`; raises `DamagedCacheError`."""
     try:
-        rows = pq.read_table(io.BytesIO(content), schema=SCHEMA).to_pylist()
+        # Threads that read from a Python object abort the process, or hang, when it ends before they do (Arrow 33975).
+        rows = pq.read_table(pa.BufferReader(content), schema=SCHEMA, use_threads=False, pre_buffer=False).to_pylist()
     except (pa.ArrowException, OSError, ValueError) as error:
         raise DamagedCacheError(f"{path}: does not decode ({error}); {VERIFY}") from error
     for row in rows:

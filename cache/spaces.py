@@ -16,7 +16,7 @@ import shutil
 import stat
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
@@ -39,6 +39,8 @@ Kind = Literal["rationales", "attention"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 SPEC_FILE = "spec.json"
+LOOKS = 5
+"""How often the commits are looked at anew because one went away meanwhile."""
 COMMIT_NAME = re.compile(r"(\d{8,})\.json")
 
 
@@ -93,7 +95,10 @@ class Space:
 
     def commits(self) -> list[Commit]:
         """Return all commits in order; an empty file, which a crash leaves without hard links, is none."""
-        return list(self._commits())
+        for _ in range(LOOKS):
+            with suppress(FileNotFoundError):  # withdrawn by a repair since it was listed; what replaces it is there
+                return list(self._commits())
+        raise DamagedCacheError(f"{self.path / 'commits'}: lists commits that are not there; {VERIFY}")
 
     def _commits(self) -> Iterator[Commit]:
         if self._lost_its_commits():

@@ -1,6 +1,9 @@
 """What a store survives; `make faults` does the same with 200 kills and 1,000 flipped bits."""
 
+import errno
+import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +11,7 @@ import pytest
 import cache.reader
 from benchmarks import faults
 from benchmarks.faults import KINDS, Difference, compare, make_sample
+from cache.layout import decode
 from cache.reader import AttentionStore
 from data.errors import DamagedCacheError
 
@@ -145,3 +149,42 @@ def test_what_lies_in_claimed_commits_is_the_next_runs_work(tmp_path):
     assert len(faults.describe(sample.space).uncommitted_parts) == 1
     records.append(sample.space, [0, 1, 2, 3])
     assert sample.outcome() == ("harmless", "")
+
+
+def test_a_disk_that_does_not_give_a_file_is_damage_and_what_the_user_may_not_read_is_not(tmp_path, monkeypatch):
+    sample = make_sample("attention", tmp_path, parts=1)
+    read_bytes = Path.read_bytes
+    number = errno.EIO
+
+    def fail(path):
+        if path.name == "zarr.json":
+            raise OSError(number, os.strerror(number), str(path))
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", fail)
+    with pytest.raises(DamagedCacheError, match=r"zarr\.json: cannot be read \(Input/output error\)"):
+        AttentionStore(sample.space)
+    number = errno.EACCES
+    with pytest.raises(PermissionError):
+        AttentionStore(sample.space)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError(errno.EMFILE, "Too many open files")])
+def test_trouble_of_the_machine_is_not_taken_for_damage(tmp_path, error):
+    class Array:
+        def __getitem__(self, rows):
+            raise error
+
+    with pytest.raises(type(error)) as caught:
+        decode(Array(), tmp_path)
+    assert caught.value is error
+
+
+@pytest.mark.parametrize("error", [IndexError("x"), OverflowError("x"), AttributeError("x"), OSError(errno.EIO, "x")])
+def test_whatever_a_library_raises_over_foreign_bytes_is_damage(tmp_path, error):
+    class Array:
+        def __getitem__(self, rows):
+            raise error
+
+    with pytest.raises(DamagedCacheError, match=r"does not decode .*`molsaki cache verify`"):
+        decode(Array(), tmp_path)

@@ -452,3 +452,27 @@ def test_list_and_description_add_up_what_is_committed(tmp_path):
 
 def test_there_are_no_spaces_where_there_is_no_store(tmp_path):
     assert list_spaces(tmp_path / "not yet") == []
+
+
+def test_a_commit_that_is_withdrawn_while_commits_are_read_is_replaced_by_what_came_for_it(tmp_path, monkeypatch):
+    """As `cache verify --repair` does it: the new commit comes first, then the old one goes."""
+    space = make_space(tmp_path)
+    old = space.path / "commits" / f"{commit_text(space, 'old').index:08d}.json"
+    commit_files = Space.commit_files
+
+    def list_and_repair(self):
+        listed = commit_files(self)
+        if old.exists():
+            monkeypatch.setattr(Space, "commit_files", commit_files)
+            commit_text(space, "new")
+            old.unlink()
+        return listed
+
+    monkeypatch.setattr(Space, "commit_files", list_and_repair)
+    assert [commit.index for commit in space.commits()] == [1]
+
+
+def test_a_commit_that_leads_nowhere_is_damage(space):
+    (space.path / "commits" / "00000000.json").symlink_to("nowhere")
+    with pytest.raises(DamagedCacheError, match="lists commits that are not there"):
+        space.commits()
