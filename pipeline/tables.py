@@ -22,6 +22,12 @@ from stages.statistics import PairedDifference
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from cache.gc import Leftover
+    from cache.repair import Repair
+    from cache.sharing import Exported, Imported
+    from cache.verify import Verification
+    from stages.against_teacher import Drift
+
 WIDE = 160
 
 
@@ -102,6 +108,32 @@ def _rounding(space: SpaceDescription) -> Iterator[tuple[str, str]]:
         )
 
 
+def print_exported(exported: "Exported", *, as_json: bool) -> None:
+    """Print what an export holds."""
+    if as_json:
+        print_json(exported)
+        return
+    table = _table("", "")
+    table.add_row("target", exported.target)
+    table.add_row("fingerprint", exported.fingerprint)
+    table.add_row("records", f"{exported.records:,} in {exported.parts:,} parts")
+    table.add_row("files", f"{exported.files:,}, {size(exported.bytes)}; {exported.written:,} written now")
+    _print(table)
+
+
+def print_imported(imported: "Imported", *, as_json: bool) -> None:
+    """Print what an import has brought."""
+    if as_json:
+        print_json(imported)
+        return
+    table = _table("", "")
+    table.add_row("path", str(imported.path))
+    table.add_row("fingerprint", imported.fingerprint)
+    table.add_row("new records", f"{imported.records:,} in {imported.parts:,} parts, {size(imported.bytes)}")
+    table.add_row("there already", f"{imported.known:,}")
+    _print(table)
+
+
 def print_scores(scores: Sequence[Score], *, as_json: bool) -> None:
     """Print accuracies in percent, and the paired differences to the first run where there are any."""
     if as_json:
@@ -122,6 +154,39 @@ def _difference(difference: PairedDifference | None) -> tuple[str, str]:
     if difference is None:
         return "", ""
     return f"{100 * difference.mean:+.1f}", f"{100 * difference.low:+.1f} to {100 * difference.high:+.1f}"
+
+
+def print_findings(found: "Verification", repairs: "Sequence[Repair]", drift: "Drift | None") -> None:
+    """Print what is wrong in a space, what was done about it, and how far it is from its teacher."""
+    table = _table("part", "file", "what is wrong", "records", "first of them")
+    for finding in found.findings:
+        inside = f"parts/{finding.part}/"
+        file = finding.file.removeprefix(inside)
+        first = finding.keys[0][:16] if finding.keys else ""
+        table.add_row(finding.part or "", file, finding.what, f"{finding.records:,}" if finding.records else "", first)
+    if found.findings:
+        _print(table)
+    for repair in repairs:
+        lost = "an unknown number" if repair.recompute is None else f"{repair.recompute:,}"
+        click.echo(f"{repair.file}: {repair.kept:,} records kept, {lost} will be computed by the next run")
+    looked = f"{found.commits:,} commits, {found.records:,} records, {size(found.bytes)}"
+    depth = "every record decoded" if found.deep else "sizes and hashes; --deep decodes every record"
+    click.echo(f"{looked}: {len(found.findings):,} findings ({depth})")
+    if drift is not None:
+        click.echo(
+            f"{drift.records:,} records through the teacher again: largest difference {drift.largest:.2e}, mean "
+            f"{drift.mean:.2e}; {drift.dtype} explains {drift.expected:.2e}"
+        )
+
+
+def print_leftovers(found: "Sequence[Leftover]") -> None:
+    """Print what is or would be removed from stores."""
+    if not found:
+        return
+    table = _table("leftover", "what", "size", "age")
+    for leftover in found:
+        table.add_row(str(leftover.path), leftover.what, size(leftover.bytes), duration(leftover.seconds))
+    _print(table)
 
 
 def size(count: int) -> str:

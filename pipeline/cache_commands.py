@@ -1,0 +1,134 @@
+"""`molsaki cache verify` and `molsaki cache gc`: what a user asks for enters, tables or JSON and an exit code leave.
+
+In: the options of a command. Out: findings and what was done about them on stdout; damage that is left is an error, 65.
+"""
+
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cache.gc import Leftover, leftovers, remove
+from cache.reader import AttentionStore
+from cache.repair import Repair, repair
+from cache.spaces import Space
+from cache.verify import Verification, commit_count, verify
+from data.errors import ConfigError, DamagedCacheError
+from pipeline.progress import open_progress
+from pipeline.spaces import find_folder, space_folders
+from pipeline.tables import print_findings, print_json, print_leftovers, size
+from pipeline.terminal import quieten_libraries, stdout_to_stderr
+from stages.progress import Progress
+from stages.settings import Device
+
+if TYPE_CHECKING:
+    from stages.against_teacher import Drift
+
+SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyRequest:
+    """What was asked of `molsaki cache verify`."""
+
+    space: str
+    store: Path
+    deep: bool
+    repair: bool
+    against_teacher: int | None
+    teacher: str | None
+    device: Device
+    as_json: bool
+    quiet: bool
+
+
+def verify_space(request: VerifyRequest) -> None:
+    """Look at a space, repair it if asked, compare it with its teacher if asked; raise where damage is left."""
+    if (request.against_teacher is None) != (request.teacher is None):
+        raise ConfigError("--against-teacher and --teacher belong together: how many records, and which model")
+    folder = find_folder(request.space, request.store)
+    done: list[Repair] = []
+    with open_progress(quiet=request.quiet) as progress:
+        found = _verified(folder, progress, deep=request.deep or request.repair)
+        if request.repair and found.findings:
+            progress.start("repair", commit_count(folder))
+            done = repair(folder, advance=progress.advance)
+    drift = None
+    left = [] if done else list(found.findings)
+    if request.teacher is not None and not left:
+        drift = _drift(folder, request)
+    if request.as_json:
+        print_json({**asdict(found), "repairs": done, "against_teacher": drift})
+    else:
+        print_findings(found, done, drift)
+    if left:
+        raise DamagedCacheError(_advice(found, request))
+    if drift is not None:
+        drift.check()
+
+
+def _verified(folder: Path, progress: Progress, *, deep: bool) -> Verification:
+    progress.start("verify", commit_count(folder))
+    return verify(folder, deep=deep, advance=progress.advance)
+
+
+def _advice(found: Verification, request: VerifyRequest) -> str:
+    again = f"molsaki cache verify {shlex.quote(request.space)} --store {shlex.quote(str(request.store))} --repair"
+    return (
+        f"{found.path}: {len(found.findings):,} findings; `{again}` keeps the sound records and drops the others, and "
+        "the next run computes just those"
+    )
+
+
+def _drift(folder: Path, request: VerifyRequest) -> "Drift":
+    quieten_libraries(quiet=request.quiet)
+    from stages.against_teacher import drift_from_teacher
+
+    assert request.teacher is not None and request.against_teacher is not None
+    with stdout_to_stderr(), open_progress(quiet=request.quiet) as progress:
+        return drift_from_teacher(
+            AttentionStore.open(folder),
+            request.teacher,
+            request.against_teacher,
+            device=request.device,
+            progress=progress,
+        )
+
+
+def collect_garbage(
+    spaces: Sequence[str], store: Path, *, older_than: float, dry_run: bool, as_json: bool, quiet: bool
+) -> None:
+    """Remove what no commit names and nobody can be using any more; damage in one space does not keep the others."""
+    folders = [find_folder(space, store) for space in spaces] if spaces else space_folders(store)
+    gone: list[Leftover] = []
+    damaged: list[str] = []
+    with open_progress(quiet=quiet) as progress:
+        progress.start("gc", len(folders))
+        for folder in folders:
+            try:
+                space = Space.open(folder)
+                found = leftovers(space, older_than=older_than)
+                gone += found if dry_run else remove(space, found)
+            except DamagedCacheError as error:
+                damaged.append(str(error))
+            progress.advance()
+    if as_json:
+        print_json({"removed": not dry_run, "bytes": sum(each.bytes for each in gone), "leftovers": gone})
+    else:
+        print_leftovers(gone)
+        verb = "would be freed" if dry_run else "freed"
+        click.echo(f"{size(sum(each.bytes for each in gone))} {verb}")
+    if damaged:
+        raise DamagedCacheError("\n".join(damaged))
+
+
+def read_age(text: str) -> float:
+    """Read `1d`, `12h`, `30m`, `90s` or `2w` as seconds; raises `ConfigError` for anything else."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw])", text.strip())
+    if not found:
+        raise ConfigError(f"expected a number and s, m, h, d or w, such as 12h; found {text!r}")
+    return float(found[1]) * SECONDS[found[2]]
