@@ -21,6 +21,7 @@ from pathlib import Path
 from secrets import token_hex
 from typing import TypeVar
 
+from cache.age import newest, now
 from cache.card import write_card
 from cache.commits import VERIFY, Commit
 from cache.durable import make_folder
@@ -38,7 +39,9 @@ from data.errors import ConfigError, DamagedCacheError, DataError, MismatchError
 
 KEY = re.compile(r"[0-9a-f]{64}")
 STAGING = ".import-"
-"""Begins the names of staging folders; one that a killed import has left may be removed."""
+"""Begins the names of staging folders; one that a killed import has left is removed by a later one."""
+ABANDONED_SECONDS = 86400.0
+"""No import writes nothing for a day."""
 Item = TypeVar("Item")
 
 
@@ -294,18 +297,30 @@ def _user_cache() -> Path:
 
 @contextmanager
 def _staging_folder(parent: Path) -> Iterator[Path]:
-    """Give an empty folder below `parent`, and leave nothing of it, nor of folders made for it."""
+    """Give an empty folder below `parent`, and leave nothing of it, nor of folders made for it.
+
+    It lies two levels down, where nobody who lists the spaces of a store takes it for one.
+    """
     made = [folder for folder in (parent, *parent.parents) if not folder.exists()]
     make_folder(parent)
+    _remove_abandoned(parent)
     path = parent / f"{STAGING}{token_hex(8)}"
-    path.mkdir()
+    (path / "space").mkdir(parents=True)
     try:
-        yield path
+        yield path / "space"
     finally:
         shutil.rmtree(path, ignore_errors=True)
         for folder in made:
             with suppress(OSError):  # it holds something by now
                 folder.rmdir()
+
+
+def _remove_abandoned(parent: Path) -> None:
+    """Remove what imports have left that were killed."""
+    for path in parent.glob(f"{STAGING}*"):
+        with suppress(FileNotFoundError):  # it has ended meanwhile
+            if now(parent) - newest(path) > ABANDONED_SECONDS:
+                shutil.rmtree(path, ignore_errors=True)  # somebody else may be removing it as well
 
 
 def _of_same_fingerprint(store: Path, offer: Offer) -> Space | None:

@@ -1,5 +1,6 @@
 import dataclasses
 import multiprocessing
+import os
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,9 @@ import zarr
 import cache
 import cache.sharing
 from cache.keys import record_key
+from cache.metering import Unmetered
+from cache.offers import read_offer, stage
+from cache.places import LocalFolder
 from cache.rationales import Attempt, RationaleStore
 from cache.reader import AttentionStore
 from cache.sharing import Exported, export_space, import_space, read_keys
@@ -246,6 +250,22 @@ def test_an_interrupted_import_leaves_nothing(tmp_path, calls):
     assert sorted((tmp_path / "a").rglob("*")) == before
     import_space(str(theirs.path), tmp_path / "a")
     assert_holds(ours.path, range(5))
+
+
+def test_a_running_import_is_no_space_and_a_killed_one_is_cleared_away(tmp_path):
+    theirs, ours = write(tmp_path / "b", range(3)), write(tmp_path / "a", range(1))
+    with cache.sharing._staging_folder(tmp_path / "a" / "attention") as running:
+        stage(read_offer(LocalFolder(address="b", path=theirs.path)), running, Unmetered())
+        assert [space.path for space in list_spaces(tmp_path / "a")] == [ours.path]
+        import_space(str(theirs.path), tmp_path / "a")
+        assert running.exists()
+    killed = tmp_path / "a" / "attention" / ".import-0123"
+    killed.mkdir()
+    (killed / "half").write_text("")
+    for path in (killed / "half", killed):
+        os.utime(path, (0, 0))
+    import_space(str(write(tmp_path / "c", range(7, 8)).path), tmp_path / "a")
+    assert not killed.exists()
 
 
 def test_a_full_disk_while_importing_leaves_no_part_behind(tmp_path, monkeypatch):
