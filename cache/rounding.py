@@ -26,12 +26,12 @@ def kept_bits(spec: Spec) -> int:
     bits = rounding.get("bitround") if isinstance(rounding, Mapping) and rounding.keys() == {"bitround"} else None
     if not isinstance(bits, int) or isinstance(bits, bool) or not 1 <= bits <= ALL_BITS:
         raise ConfigError(f"rounding: expected nothing or bitround with 1 to {ALL_BITS} bits, found {rounding}")
-    return int(bits)
+    return bits
 
 
 def largest_value(keep_bits: int) -> int:
     """Return the largest number of float16 that has no more bits than these: 65,504 with all of them."""
-    return 2**16 - 2 ** (15 - keep_bits)
+    return (1 << 16) - (1 << 15 - keep_bits)
 
 
 def stored_values(attention: npt.NDArray[np.floating[Any]], keep_bits: int) -> npt.NDArray[np.float16]:

@@ -1,26 +1,34 @@
 """What the student's attention is trained towards: the teacher's layers, mixed once before training (Eq. 4).
 
 In: cached stepwise attention (L, S, K) a record. Out: one (S, K) float32 array a record and the layer weights that made
-it. Why once: the teacher's weights have no parameters, so nothing about them changes from epoch to epoch.
+it. Why once: the teacher's weights have no parameters, so nothing about them changes from epoch to epoch, from seed to
+seed, or between students: of a store they are kept in a memory map that all of those share.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 
+from cache.fingerprints import Spec
+from cache.reader import AttentionStore
+from cache.targets import Combined, combined
 from stages.mixture import mix_layers, teacher_layer_weights
+from stages.progress import Progress
 
 CHUNK = 512
+TARGET_RULES = 1
+"""Raised when the same attention and temperature would lead to other targets than before."""
+
+Target = Combined
+"""The teacher's mixed stepwise attention (S, K) and its layer weights (L,), both float32."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Target:
-    """The teacher's mixed stepwise attention (S, K) and its layer weights (L,), both float32."""
-
-    attention: np.ndarray
-    layer_weights: np.ndarray
+def stored_targets(store: AttentionStore, tau: float, progress: Progress) -> Mapping[str, Target]:
+    """Targets of all records of a store at temperature `tau`, mixed now or by an earlier job; views of a memory map."""
+    rule: Spec = {"rules": TARGET_RULES, "layers": "Eq. 4", "tau": tau}
+    progress.start("targets", sum(len(part.keys) for part in store.parts))
+    return combined(store, rule, lambda blocks: mixed_targets(blocks, tau), advance=progress.advance)
 
 
 def mixed_targets(blocks: Sequence[np.ndarray], tau: float) -> list[Target]:

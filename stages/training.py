@@ -31,6 +31,7 @@ from transformers import (
 from transformers.trainer_utils import get_last_checkpoint
 
 from cache.durable import replace_file
+from cache.reader import AttentionStore
 from data.errors import ConfigError, MissingRecordsError
 from stages.distillation import DistillationModel, TrainingCollator, TrainingRecord, training_record
 from stages.engines import load_tokenizer
@@ -39,7 +40,7 @@ from stages.loading import load_causal_lm, torch_device
 from stages.models import ModelIdentity, identify_model
 from stages.progress import Progress, StopSignal
 from stages.settings import ObjectiveSettings, StudentSettings, TrainingSettings
-from stages.targets import Target, mixed_targets
+from stages.targets import Target, mixed_targets, stored_targets
 
 WEIGHTS = "model.safetensors"
 CHECKPOINTS = "checkpoints"
@@ -62,9 +63,10 @@ def train_student(
 ) -> None:
     """Train one student and save it to `out`.
 
-    `attention` maps an example's key to its (L, S, K) block; objectives without attention take None. A checkpoint of an
-    interrupted run with the same fingerprint is continued. Raises `MissingRecordsError` before the first step where a
-    record's attention is missing, `Interrupted` after saving a checkpoint when a signal asks to stop.
+    `attention` maps an example's key to its (L, S, K) block (of a store, the targets are kept in a memory map beside
+    it); objectives without attention take None. A checkpoint of an interrupted run with the same fingerprint is
+    continued. Raises `MissingRecordsError` before the first step where a record's attention is missing, `Interrupted`
+    after saving a checkpoint when a signal asks to stop.
     """
     set_seed(seed)
     identity = identify_model(student.model, student.revision, weights=student.initialise == "pretrained")
@@ -95,7 +97,7 @@ def _training_records(
     attention: Mapping[str, np.ndarray] | None,
     progress: Progress,
 ) -> list[TrainingRecord]:
-    targets = _targets(examples, objective, attention)
+    targets = _targets(examples, objective, attention, progress)
     records = [training_record(tokenizer, example, targets.get(example.key)) for example in examples]
     fitting = [record for record in records if record.length <= student.max_length]
     if len(fitting) < len(records):
@@ -110,7 +112,10 @@ def _training_records(
 
 
 def _targets(
-    examples: Sequence[Example], objective: ObjectiveSettings, attention: Mapping[str, np.ndarray] | None
+    examples: Sequence[Example],
+    objective: ObjectiveSettings,
+    attention: Mapping[str, np.ndarray] | None,
+    progress: Progress,
 ) -> dict[str, Target]:
     if objective.name != "molsaki":
         return {}
@@ -120,6 +125,9 @@ def _targets(
         raise MissingRecordsError(
             f"teacher attention of {missing} of {len(examples)} records is missing; `molsaki attention CONFIG` fills it"
         )
+    if isinstance(known, AttentionStore):
+        stored = stored_targets(known, objective.tau_teacher, progress)
+        return {example.key: stored[example.key] for example in examples}
     mixed = mixed_targets([known[example.key] for example in examples], objective.tau_teacher)
     return {example.key: target for example, target in zip(examples, mixed, strict=True)}
 

@@ -12,6 +12,9 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from cache.keys import record_key
+from cache.reader import AttentionStore
+from cache.writer import AttentionBlock, AttentionWriter
 from data.errors import ConfigError, Interrupted, MissingRecordsError
 from data.synthetic import synthetic_questions
 from stages.attention import stepwise_attention
@@ -20,6 +23,7 @@ from stages.examples import Example
 from stages.progress import SilentProgress, StopSignal
 from stages.settings import EvaluationSettings, ObjectiveSettings, StudentSettings, TrainingSettings
 from stages.training import train_student
+from tests.cache.truth import make_space
 from tests.fakes import tiny_model_folder, tiny_tokenizer
 from tests.stages.test_distillation import example
 
@@ -117,6 +121,33 @@ def test_training_changes_the_weights_and_the_seed_repeats_them(folder, attentio
     before, one, two = weights(folder), weights(tmp_path / "one"), weights(tmp_path / "two")
     assert all(torch.equal(one[name], two[name]) for name in one)
     assert not torch.equal(one["model.layers.0.mlp.up_proj.weight"], before["model.layers.0.mlp.up_proj.weight"])
+
+
+def test_targets_of_a_store_are_kept_for_the_next_student_and_train_alike(folder, attention, tmp_path):
+    space = make_space(tmp_path)
+    examples = [replace(one, key=record_key(one.marked)) for one in EXAMPLES]
+    blocks = [
+        AttentionBlock(
+            key=one.key,
+            marked=one.marked,
+            attention=attention[one.marked.question],
+            step_tokens=np.ones(len(one.marked.step_spans), dtype=np.int32),
+        )
+        for one in examples
+    ]
+    AttentionWriter(space).append(blocks[:7])
+    AttentionWriter(space).append(blocks[7:])
+    store = AttentionStore(space)
+    train(folder, tmp_path / "mapped", store, examples=examples)
+    (file,) = (tmp_path / "targets").iterdir()
+    made = file.stat().st_mtime_ns
+    train(folder, tmp_path / "again", store, examples=examples)
+    train(folder, tmp_path / "mixed", dict(store), examples=examples)
+    assert file.stat().st_mtime_ns == made
+    mapped, again, mixed = (weights(tmp_path / name) for name in ("mapped", "again", "mixed"))
+    for name in mixed:
+        assert torch.equal(mapped[name], again[name])
+        torch.testing.assert_close(mapped[name], mixed[name], rtol=1e-4, atol=1e-5)
 
 
 def test_random_initialisation_leaves_the_folder_s_weights_aside(folder, attention, tmp_path):
