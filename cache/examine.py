@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cache.commits import VERIFY
+from cache.commits import VERIFY, is_damage
 from cache.keys import record_key
 from cache.layout import ARRAYS, KEY_BYTES, TEXT_END, Array, decode, open_array
 from cache.rounding import ALL_BITS
@@ -124,9 +124,9 @@ class _Reading:
             return None
         try:
             content = self._decode(name, slice(None))
-        except MemoryError:
-            raise  # says nothing about the file
         except Exception as error:  # whatever a damaged file makes a library raise is a fault of the file
+            if not is_damage(error):
+                raise
             self.blame(name, _reason(error), np.ones(0, dtype=bool))
             return None
         self.arrays[name] = content
@@ -144,9 +144,9 @@ class _Reading:
             return np.zeros(len(offsets) - 1, dtype=bool)
         try:
             self.arrays[name] = self._decode(name, slice(None))
-        except MemoryError:
-            raise
-        except Exception:  # the chunks say which of them it is
+        except Exception as error:  # the chunks say which of them it is
+            if not is_damage(error):
+                raise
             return self._by_chunks(name, offsets)
         return np.ones(len(offsets) - 1, dtype=bool)
 
@@ -158,9 +158,9 @@ class _Reading:
             stop = min(start + size, total)
             try:
                 chunk = self._decode(name, slice(start, stop))
-            except MemoryError:
-                raise
             except Exception as error:  # as above
+                if not is_damage(error):
+                    raise
                 concerned = (offsets[:-1] < stop) & (offsets[1:] > start)
                 self.blame(name, _reason(error), concerned)
                 readable &= ~concerned

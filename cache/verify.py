@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from cache.age import age
-from cache.commits import VERIFY, Commit, FileEntry, decode_commit, is_torn
+from cache.commits import VERIFY, Commit, FileEntry, decode_commit, is_damage, is_torn
 from cache.examine import Examined, examine
 from cache.fingerprints import hash_file
 from cache.layout import ARRAYS, METADATA, check_array, check_group, stored_counts
@@ -274,6 +274,8 @@ def _complaint(check: Callable[[], None], path: Path) -> str | None:
     try:
         check()
     except OSError as error:  # DamagedCacheError is one
+        if not is_damage(error):
+            raise
         return _reason(error, path)
     return None
 
@@ -286,9 +288,9 @@ def _attempts_complaint(space: Space, commit: Commit) -> str | None:
         attempts = RationaleStore(space).read_part(commit)
     except DamagedCacheError as error:
         return _reason(error, space.part_path(commit))
-    except MemoryError:
-        raise
     except Exception as error:  # whatever a damaged file makes the library raise
+        if not is_damage(error):
+            raise
         return f"does not decode ({type(error).__name__}: {error})"
     if bad := [attempt.key for attempt in attempts if not KEY.fullmatch(attempt.key)]:
         return f"{bad[0]!r} is no key of 64 hex digits"

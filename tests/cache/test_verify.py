@@ -1,6 +1,8 @@
 """Every kind of damage is found and named, and repairing keeps exactly what is sound."""
 
+import errno
 import json
+import multiprocessing
 import os
 import shutil
 from contextlib import suppress
@@ -11,7 +13,6 @@ import numpy as np
 import pytest
 
 import cache.repair
-import cache.verify
 from cache import examine
 from cache.fingerprints import fingerprint
 from cache.keys import record_key
@@ -27,7 +28,8 @@ from data.marking import mark
 from data.records import Marked
 from tests.cache.truth import make_space
 
-STEPS = 3
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["tests.cache.test_verify"])
 
 
 def sound_block(number: int, *, layers: int = 2, length: int = 1) -> AttentionBlock:
@@ -416,16 +418,85 @@ def test_two_repairs_at_once_end_well(space, monkeypatch):
     assert_holds(space, blocks)
 
 
-def test_a_file_that_may_not_be_read_is_no_damage(space, monkeypatch):
+@pytest.mark.parametrize(
+    ("place", "error"),
+    [
+        ("cache.verify.hash_file", PermissionError(errno.EACCES, "Permission denied")),
+        ("cache.verify.hash_file", OSError(errno.ESTALE, "Stale file handle")),
+        ("cache.layout.read_committed", OSError(errno.EMFILE, "Too many open files")),
+        ("cache.examine.decode", MemoryError()),
+        ("cache.examine.decode", OSError(errno.EMFILE, "Too many open files")),
+    ],
+)
+def test_a_file_that_cannot_be_read_now_is_no_damage(space, monkeypatch, place, error):
     write(space, 1)
 
-    def refuse(path):
-        raise PermissionError(13, "Permission denied", str(path))
+    def refuse(*_):
+        raise error
 
-    monkeypatch.setattr(cache.verify, "hash_file", refuse)
-    with pytest.raises(PermissionError):
+    monkeypatch.setattr(place, refuse)
+    with pytest.raises(type(error)):
         repair(space.path)
+    assert not (space.path / WITHDRAWN).exists()
     assert len(space.commits()) == 1
+
+
+def test_a_sector_that_the_disk_cannot_read_is_damage(space, monkeypatch):
+    write(space, 1, 2)
+
+    def broken(path):
+        raise OSError(errno.EIO, "Input/output error", str(path))
+
+    monkeypatch.setattr("cache.verify.hash_file", broken)
+    assert all("Input/output error" in finding.what for finding in verify(space.path).findings)
+    assert len(verify(space.path).findings) == 2 * len(ARRAYS) + 1
+
+
+def test_a_step_may_have_no_tokens_and_then_gives_nothing(space):
+    block = sound_block(1)
+    tokens, attention = block.step_tokens.copy(), block.attention.copy()
+    tokens[1] = 0
+    AttentionWriter(space).append([replace(block, step_tokens=tokens)])
+    assert only(verify(space.path, deep=True)).what.endswith("has 0 tokens")
+    repair(space.path)
+    attention[:, 1] = 0
+    AttentionWriter(space).append([replace(block, step_tokens=tokens, attention=attention)])
+    assert verify(space.path, deep=True).findings == ()
+
+
+def test_rounding_may_lift_a_sum_a_little(tmp_path):
+    block = sound_block(1)
+    attention = np.zeros_like(block.attention)
+    attention[:, -1, 0] = block.step_tokens[-1] * 1.2
+    for rounding, findings in ((None, 1), ({"bitround": 1}, 0)):
+        space = Space.open_or_create(tmp_path, "attention", "teacher", {"schema": 1, "rounding": rounding})
+        AttentionWriter(space).append([replace(block, attention=attention)])
+        assert len(verify(space.path, deep=True).findings) == findings
+
+
+def write_one_by_one(store: Path, first: int) -> None:
+    writer = AttentionWriter(make_space(store))
+    for number in range(first, first + 8):
+        writer.append([sound_block(number)])
+
+
+def test_writers_lose_nothing_while_a_space_is_repaired(space, tmp_path):
+    blocks = write(space, *range(100, 104))
+    writers = [PROCESSES.Process(target=write_one_by_one, args=(tmp_path, first)) for first in (0, 4)]
+    for writer in writers:
+        writer.start()
+    repairs = 0
+    while repairs < 3 or any(writer.is_alive() for writer in writers):
+        victim = space.part_path(next(commit for commit in space.commits() if commit.counts["records"] == 4))
+        (victim / "zarr.json").unlink()
+        (done,) = repair(space.path)
+        assert (done.kept, done.recompute) == (4, 0)
+        repairs += 1
+    for writer in writers:
+        writer.join()
+    assert [writer.exitcode for writer in writers] == [0, 0]
+    assert verify(space.path, deep=True).findings == ()
+    assert_holds(space, [*blocks, *(sound_block(number) for number in range(12))])
 
 
 def test_another_schema_is_a_mismatch_and_no_damage(space):
