@@ -102,11 +102,13 @@ def combined(
     """Map the combined records of `store`, made by `combine` where the file is not there yet.
 
     `rule` says what `combine` does: equal rules have to give equal results. `advance` is told of records that are done.
-    Where the store may not be written to, the file is a nameless temporary one.
+    Where the store may not be written to, the file is a nameless temporary one. Raises `MissingRecordsError` for a store
+    without records.
     """
     path = targets_path(store, rule)
     head: Spec = {"schema": SCHEMA_VERSION, "space": store.space.fingerprint, "rule": rule}
-    blocks = [_block(store, part) for part in store.parts]
+    layers = store.layers
+    blocks = [_block(part, layers) for part in store.parts]
     found = _File.read(path, head)
     if found is None or found.blocks != blocks:
         with _file_to_fill(path) as file:
@@ -122,8 +124,8 @@ def targets_path(store: AttentionStore, rule: Spec) -> Path:
     return space.parent.parent / "targets" / f"{space.name}-{fingerprint(rule)[:16]}.targets"
 
 
-def _block(store: AttentionStore, part: AttentionPart) -> _Block:
-    return _Block(part=part.folder.name, records=len(part.keys), cells=int(part.cell_offset[-1]), layers=store.layers)
+def _block(part: AttentionPart, layers: int) -> _Block:
+    return _Block(part=part.folder.name, records=len(part.keys), cells=int(part.cell_offset[-1]), layers=layers)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

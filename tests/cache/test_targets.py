@@ -14,7 +14,7 @@ from cache.reader import AttentionStore
 from cache.spaces import Space
 from cache.targets import Combined, combined, targets_path
 from cache.writer import AttentionWriter
-from data.errors import DamagedCacheError
+from data.errors import DamagedCacheError, MissingRecordsError
 from tests.cache.truth import make_block, make_space
 
 RULE = {"layers": "mean"}
@@ -142,6 +142,12 @@ def test_a_file_of_another_space_is_not_taken(space: Space, tmp_path: Path):
     combining = Combining()
     combined(AttentionStore(other), RULE, combining)
     assert combining.records == 3
+
+
+def test_a_store_without_records_has_nothing_to_combine(tmp_path: Path):
+    with pytest.raises(MissingRecordsError, match="no attention yet"):
+        combined(AttentionStore(make_space(tmp_path)), RULE, never)
+    assert not (tmp_path / "targets").exists()
 
 
 def test_nothing_is_left_of_a_file_that_could_not_be_made(space: Space):
