@@ -2,7 +2,7 @@
 
 Compressed data say themselves how large they will be. All places where they do are compared with what the counts of
 the commit allow before anything is decoded: the shape of chunks in zarr's metadata, the index of each shard, the header
-of each blosc chunk, the metadata of a Parquet file. So memory is bounded by `MAX_DECODED` whatever comes in.
+of each blosc chunk, the metadata of a Parquet file. So memory is bounded whatever comes in.
 """
 
 import json
@@ -28,6 +28,8 @@ from data.errors import DamagedCacheError
 
 MAX_DECODED = 4 << 30
 """Bytes that a part may have when decoded: 2,048 records of 80 layers, 20 steps and 60 words are 400 MB."""
+MAX_TEXT_BYTES = 1 << 30
+"""The same of a part of rationales: 256 attempts of ten pages are 10 MB."""
 MAX_METADATA_BYTES = 1 << 20
 MAX_ATTEMPTS = 1_000_000
 MAX_DROPPED = 10_000_000
@@ -64,7 +66,7 @@ def check_counts(kind: Kind, commit: Commit) -> None:
     if kind == "rationales":
         _between("records", commit.counts["records"], 1, MAX_ATTEMPTS)
         _between("kept", commit.counts.get("kept", -1), 0, commit.counts["records"])
-        _between("bytes", commit.bytes, 1, MAX_DECODED)
+        _between("bytes", commit.bytes, 1, MAX_TEXT_BYTES)
     else:
         _check_attention_counts(commit.counts)
 
@@ -223,8 +225,8 @@ def _check_attempts(path: Path, commit: Commit) -> None:
         if isinstance(error, DamagedCacheError):
             raise
         raise DamagedCacheError(f"{path}: does not decode ({error})") from error
-    if decoded > MAX_DECODED:
-        raise DamagedCacheError(f"{path}: {decoded:,} bytes when decoded, {MAX_DECODED:,} at most are taken")
+    if decoded > MAX_TEXT_BYTES:
+        raise DamagedCacheError(f"{path}: {decoded:,} bytes when decoded, {MAX_TEXT_BYTES:,} at most are taken")
 
 
 def _check_parquet_metadata(metadata: pq.FileMetaData, commit: Commit, path: Path) -> None:
@@ -237,8 +239,8 @@ def _check_parquet_metadata(metadata: pq.FileMetaData, commit: Commit, path: Pat
     columns = [group.column(number) for group in groups for number in range(group.num_columns)]
     if other := sorted({column.compression for column in columns} - {"ZSTD"}):
         raise DamagedCacheError(f"{path}: unknown codec {other[0]}; only ZSTD is read")
-    if (claimed := sum(column.total_uncompressed_size for column in columns)) > MAX_DECODED:
-        raise DamagedCacheError(f"{path}: {claimed:,} bytes when decoded, {MAX_DECODED:,} at most are taken")
+    if (claimed := sum(column.total_uncompressed_size for column in columns)) > MAX_TEXT_BYTES:
+        raise DamagedCacheError(f"{path}: {claimed:,} bytes when decoded, {MAX_TEXT_BYTES:,} at most are taken")
 
 
 def _columns(schema: pa.Schema) -> list[str]:

@@ -109,8 +109,27 @@ def _resolve(address: str) -> tuple[Any, str]:
 
 
 @contextmanager
+def _reaching(address: str) -> Iterator[None]:
+    """Let whatever a library raises when it first asks for an address name the address; nothing there is no error."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # each library has its own: no network, no permission, no such bucket
+        raise ConfigError(f"{address}: cannot be reached: {type(error).__name__}: {error}") from error
+
+
+def _is_file(address: str, files: Any, path: str) -> bool:
+    try:
+        with _reaching(address):
+            return bool(files.info(path)["type"] == "file")
+    except FileNotFoundError:
+        return False
+
+
+@contextmanager
 def _open_file(address: str, files: Any, path: str) -> Iterator[BinaryIO]:
-    if not (Path(path).is_file() if files is None else files.isfile(path)):
+    if not (Path(path).is_file() if files is None else _is_file(address, files, path)):
         raise ConfigError(f"{address}: there is no such file")
     with Path(path).open("rb") if files is None else files.open(path, "rb") as file:
         yield file
@@ -201,7 +220,8 @@ class RemoteFolder:
     def sizes(self) -> Mapping[str, int]:
         """Return the size of every file below the address."""
         try:
-            listed = self._files.find(self._path, detail=True)
+            with _reaching(self.address):
+                listed = self._files.find(self._path, detail=True)
         except FileNotFoundError:
             return {}
         return {self._name(path): self._size(path, entry) for path, entry in listed.items()}

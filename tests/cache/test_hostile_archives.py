@@ -667,7 +667,7 @@ def test_attempts_that_are_not_ours_are_refused(place, attempts, content, line):
 
 
 def test_texts_that_are_larger_than_their_file_are_refused_before_they_are_spread_out(place, attempts, monkeypatch):
-    monkeypatch.setattr(cache.bounds, "MAX_DECODED", 1_000_000)
+    monkeypatch.setattr(cache.bounds, "MAX_TEXT_BYTES", 1_000_000)
     plain = parquet(table_of(output=["x" * 600_000, "y" * 600_000, ""]))
     assert len(plain) < 10_000
     refuse_tar(

@@ -326,8 +326,21 @@ def test_an_unknown_address_is_refused(tmp_path):
             import_space(address, tmp_path / "theirs")
     with pytest.raises(ConfigError, match=r"no spec\.json there"):
         import_space("memory://nowhere", tmp_path / "theirs")
+    with pytest.raises(ConfigError, match=r"memory://nowhere\.tar: there is no such file"):
+        import_space("memory://nowhere.tar", tmp_path / "theirs")
     with pytest.raises(ConfigError, match=r"no spec\.json there"):
         import_space(str(tmp_path / "nowhere"), tmp_path / "theirs")
+
+
+@pytest.mark.parametrize("address", ["memory://away", "memory://away.tar"])
+def test_an_address_that_does_not_answer_is_named(tmp_path, monkeypatch, memory, address):
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("no network")  # each library has errors of its own
+
+    for name in ("find", "info"):
+        monkeypatch.setattr(type(memory), name, fail)
+    with pytest.raises(ConfigError, match=f"{address}: cannot be reached: RuntimeError: no network"):
+        import_space(address, tmp_path / "theirs")
 
 
 def test_a_tar_file_of_the_same_space_is_the_same_to_the_byte(tmp_path):
