@@ -101,9 +101,9 @@ def combined(
 ) -> CombinedStore:
     """Map the combined records of `store`, made by `combine` where the file is not there yet.
 
-    `rule` says what `combine` does: equal rules have to give equal results. `advance` is told of records that are done.
-    Where the store may not be written to, the file is a nameless temporary one. Raises `MissingRecordsError` for a store
-    without records.
+    `rule` says what `combine` does: equal rules have to give equal results. `advance` hears of records that are done.
+    Where the store may not be written to, the file is a nameless temporary one. Raises `MissingRecordsError` for a
+    store without records.
     """
     path = targets_path(store, rule)
     head: Spec = {"schema": SCHEMA_VERSION, "space": store.space.fingerprint, "rule": rule}
