@@ -35,7 +35,17 @@ def leftovers(space: Space, *, older_than: float) -> list[Leftover]:
     """
     committed = _committed(space)
     at = now(space.path)
-    found = (*_parts(space, committed, at), *_temporary_files(space, at), *_withdrawn(space, at))
+    temporary = (each for folder in (space.path, space.path / "commits") for each in _temporary_files(folder, at))
+    found = (*_parts(space, committed, at), *temporary, *_withdrawn(space, at))
+    return [leftover for leftover in found if leftover.seconds >= older_than]
+
+
+def leftovers_of_targets(store: Path, *, older_than: float) -> list[Leftover]:
+    """Return what killed trainings left of the memory maps beside the spaces of a store; see `cache.targets`."""
+    folder = store / "targets"
+    if not folder.is_dir():
+        return []
+    found = _temporary_files(folder, now(folder))
     return [leftover for leftover in found if leftover.seconds >= older_than]
 
 
@@ -48,11 +58,16 @@ def remove(space: Space, found: Sequence[Leftover]) -> Iterator[Leftover]:
     for leftover in found:
         if leftover.path.name in committed:
             continue
-        if leftover.path.is_dir():
-            shutil.rmtree(leftover.path)
-        else:
-            leftover.path.unlink(missing_ok=True)
-        yield leftover
+        yield discard(leftover)
+
+
+def discard(leftover: Leftover) -> Leftover:
+    """Remove one leftover and return it."""
+    if leftover.path.is_dir():
+        shutil.rmtree(leftover.path)
+    else:
+        leftover.path.unlink(missing_ok=True)
+    return leftover
 
 
 def _committed(space: Space) -> set[str]:
@@ -75,10 +90,9 @@ def _parts(space: Space, committed: set[str], at: float) -> Iterator[Leftover]:
         yield Leftover(path=path, what=what, bytes=_bytes(path), seconds=at - written)
 
 
-def _temporary_files(space: Space, at: float) -> Iterator[Leftover]:
-    for folder in (space.path, space.path / "commits"):
-        for path in folder.glob(".*.tmp"):
-            yield _file(path, "temporary file", at)
+def _temporary_files(folder: Path, at: float) -> Iterator[Leftover]:
+    for path in sorted(folder.glob(".*.tmp")):
+        yield _file(path, "temporary file", at)
 
 
 def _withdrawn(space: Space, at: float) -> Iterator[Leftover]:

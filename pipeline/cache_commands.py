@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cache.gc import Leftover, leftovers, remove
+from cache.gc import Leftover, discard, leftovers, leftovers_of_targets, remove
 from cache.reader import AttentionStore
 from cache.repair import Repair, repair
 from cache.spaces import Space
@@ -116,6 +116,9 @@ def collect_garbage(
             except DamagedCacheError as error:
                 damaged.append(str(error))
             progress.advance()
+        if not spaces:
+            found = leftovers_of_targets(store, older_than=older_than)
+            gone += found if dry_run else map(discard, found)
     if as_json:
         print_json({"removed": not dry_run, "bytes": sum(each.bytes for each in gone), "leftovers": gone})
     else:

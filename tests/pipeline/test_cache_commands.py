@@ -222,6 +222,19 @@ def test_gc_keeps_what_is_young(explained: Experiment) -> None:
     assert not part.exists()
 
 
+def test_gc_removes_what_killed_trainings_left_of_their_memory_maps(explained: Experiment) -> None:
+    folder = explained.folder / "store" / "targets"
+    folder.mkdir()
+    for name in ("a.targets", ".old.tmp", ".young.tmp"):
+        (folder / name).write_bytes(b"12345")
+    for name in ("a.targets", ".old.tmp"):
+        os.utime(folder / name, (0, 0))
+    assert explained("cache", "gc", "attention/", "--store", "store").exit_code == 0
+    assert len(list(folder.iterdir())) == 3
+    assert "5 B freed" in explained("cache", "gc", "--store", "store").stdout
+    assert {path.name for path in folder.iterdir()} == {"a.targets", ".young.tmp"}
+
+
 def test_gc_leaves_a_damaged_space_alone_and_does_the_others(explained: Experiment) -> None:
     part = leave_behind(explained, days=2)
     (folder,) = (explained.folder / "store" / "rationales").iterdir()
