@@ -4,9 +4,10 @@ An export is the space as it lies in the store, committed parts only, with a car
 that makes every unfinished state safe: a part before the commit that names it, and spec.json last, without which nobody
 takes the place for a space. The same export goes on where it was interrupted.
 
-An import trusts nothing (see `cache.offers`) and is all or nothing: everything is copied into a staging folder beside
-the spaces and judged there; only then parts move into the space under names of their own and are committed like parts
-that were computed here. So two stores of one fingerprint merge, while others write and read.
+An import trusts nothing (see `cache.offers`) and is refused as a whole: everything is copied into a staging folder
+beside the spaces and judged there; only then parts move into the space under names of their own and are committed like
+parts that were computed here. So two stores of one fingerprint merge, while others write and read. One that is killed
+while it commits has brought some of the parts, and the next one brings the others.
 """
 
 import hashlib

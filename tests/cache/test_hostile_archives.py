@@ -8,8 +8,10 @@ import dataclasses
 import io
 import json
 import os
+import random
 import struct
 import tarfile
+import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,11 +30,12 @@ from cache.bounds import PART_FILES
 from cache.fingerprints import fingerprint, hash_bytes
 from cache.layout import ARRAYS
 from cache.rationales import SCHEMA, Attempt, RationaleStore
+from cache.reader import AttentionStore
 from cache.sharing import export_space, import_space
 from cache.spaces import Space
 from cache.writer import AttentionBlock, AttentionWriter
 from data.errors import ConfigError, DamagedCacheError, MismatchError, MolsakiError
-from tests.cache.truth import make_block, make_space
+from tests.cache.truth import make_block, make_space, stored
 
 COMMIT = "commits/00000000.json"
 FILES = dict[str, bytes]
@@ -609,6 +612,46 @@ def test_an_address_that_gives_more_than_it_lists_is_bounded(place, files, monke
     monkeypatch.setattr(type(memory), "find", lambda self, *_, **__: listed)
     refuse("memory://lying", place / "store", DamagedCacheError, f"{path}: the content is not what was committed")
     memory.rm("/lying", recursive=True)
+
+
+def test_a_flipped_bit_anywhere_in_an_archive_is_refused_or_harmless(tmp_path, files):
+    path = tmp_path / "flipped.tar"
+    content = Path(write_tar(path, files)).read_bytes().rstrip(b"\0") + b"\0" * 1024
+    chance = random.Random(0)
+    outcomes = []
+    for number in range(60):
+        flipped = bytearray(content)
+        flipped[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
+        path.write_bytes(flipped)
+        store = tmp_path / f"store-{number}"
+        try:
+            folder = import_space(str(path), store).path
+        except (DamagedCacheError, MismatchError, ConfigError):
+            outcomes.append("refused")
+            assert not store.exists()
+        else:
+            outcomes.append("harmless")
+            found = AttentionStore.open(folder)
+            assert {key: found[key].tobytes() for key in found} == {
+                block.key: stored(block).tobytes() for block in map(sound_block, range(5))
+            }
+    assert set(outcomes) == {"refused", "harmless"}  # padding and the card carry nothing
+
+
+def test_a_bomb_costs_no_memory(place, files):
+    """An array that claims to be 4 GiB large: counts that admit it are beyond all bounds, lower ones do not fit it."""
+    cells = 1 << 31
+    evil = change_commit(files, lambda commit: commit["counts"].update(cells=cells, layers=1))
+    tracemalloc.start()
+    refuse_tar(place, evil, DamagedCacheError, "decoded bytes, expected 1 to 4,294,967,296")
+    whole = change_metadata(files, "attention", set_at("shape", to=[cells // 2, 1]))
+    whole = change_metadata(
+        whole, "attention", set_at("chunk_grid", "configuration", "chunk_shape", to=[cells // 2, 1])
+    )
+    whole = change_commit(whole, lambda commit: commit["counts"].update(cells=cells // 2, layers=1))
+    refuse_tar(place, whole, DamagedCacheError, "chunk_shape is [4096, 2], expected [4096, 1]")
+    assert tracemalloc.get_traced_memory()[1] < 50_000_000
+    tracemalloc.stop()
 
 
 ATTEMPT = Attempt(
