@@ -927,6 +927,8 @@ def main() -> None:
     if options.command_on_small_disk:
         print(json.dumps(asdict(fill_small_disk_by_command(options.command_on_small_disk))))
         return
+    # numcodecs' locks outlive writers that are killed; they are removed in the end, with a warning that says just that.
+    os.environ["PYTHONWARNINGS"] = "ignore:resource_tracker:UserWarning"
     kinds: list[Kind] = list(KINDS) if options.kind == "both" else [options.kind]
     results: list[tuple[Kind, str, Result, float]] = []
     console = Console(stderr=True)

@@ -262,7 +262,9 @@ def _read_spec_file(path: Path) -> _SpecFile:
         if not SLUG.fullmatch(content["slug"]):
             raise ValueError(f"slug {content['slug']!r}")
         space = Space(path=path, kind=content["kind"], slug=content["slug"], spec=dict(content["spec"]))
-        canonical(space.spec)  # NaN is in no JSON, though the parser takes it
+        named = f"-{space.fingerprint[:16]}"  # raises for NaN, which is in no JSON, though the parser takes it
+        if path.name.endswith(named) and path.name != space.slug + named:  # a folder may have been renamed altogether
+            raise ValueError(f"slug {space.slug!r}, while the folder is called {path.name}")
         return _SpecFile(space=space, fingerprint=content["fingerprint"])
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ConfigError(f"{path}: not a space of a store, it has no {SPEC_FILE}; see `molsaki cache ls`") from error

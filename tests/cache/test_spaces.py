@@ -346,6 +346,16 @@ def test_a_spec_of_no_known_form_is_damage(space):
             Space.open(space.path)
 
 
+def test_a_slug_that_is_not_the_folders_is_damage_but_a_folder_may_be_renamed(space):
+    spec_file = space.path / "spec.json"
+    content = spec_file.read_text()
+    spec_file.write_text(content.replace('"slug": "model"', '"slug": "modem"'))
+    with pytest.raises(DamagedCacheError, match="slug 'modem', while the folder is called model-"):
+        Space.open(space.path)
+    spec_file.write_text(content)
+    assert Space.open(space.path.rename(space.path.parent / "kept")).slug == "model"
+
+
 def test_a_folder_that_is_no_space_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="molsaki cache ls"):
         Space.open(tmp_path)
