@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from cache.commits import VERIFY, is_damage
 from cache.keys import record_key
-from cache.layout import ARRAYS, KEY_BYTES, TEXT_END, Array, decode, open_array
+from cache.layout import ARRAYS, KEY_BYTES, TEXT_END, Array, decode, open_array, open_rebuilt
 from cache.rounding import ALL_BITS
 from data.records import Marked
 
@@ -74,15 +74,20 @@ class Examined:
 
 
 def examine(
-    folder: Path, counts: Mapping[str, int], broken: Collection[str] = (), *, keep_bits: int = ALL_BITS
+    folder: Path,
+    counts: Mapping[str, int],
+    *,
+    broken: Collection[str] = (),
+    rebuilt: Collection[str] = (),
+    keep_bits: int = ALL_BITS,
 ) -> Examined:
     """Decode a part and judge each of its records; nothing that is found in it raises.
 
-    Arrays named in `broken` are not opened: a file of theirs is missing, or its metadata are not ours. Chunks are
-    checked one by one, so that a damaged one costs the records in it and no others. `keep_bits` says
-    how values were rounded.
+    Arrays named in `broken` are not opened: a file of theirs is missing, or their metadata are not ours. Those in
+    `rebuilt` are read with the metadata that follow from the counts, for their own are damaged. Chunks are checked one
+    by one, so that a damaged one costs the records in it and no others. `keep_bits` says how values were rounded.
     """
-    reading = _Reading(folder, broken)
+    reading = _Reading(folder, counts, broken, rebuilt)
     nothing = np.zeros(counts["records"], dtype=bool)
     steps, words = reading.whole("steps"), reading.whole("words")
     misfit = None if steps is None or words is None else _misfit(steps, words, counts)
@@ -111,10 +116,14 @@ def _misfit(steps: Array, words: Array, counts: Mapping[str, int]) -> str | None
 class _Reading:
     """Reads the arrays of one part and gathers what is wrong with them."""
 
-    def __init__(self, folder: Path, broken: Collection[str]) -> None:
+    def __init__(
+        self, folder: Path, counts: Mapping[str, int], broken: Collection[str], rebuilt: Collection[str]
+    ) -> None:
         self.arrays: dict[str, Array] = {}
         self._folder = folder
+        self._counts = counts
         self._broken = broken
+        self._rebuilt = rebuilt
         self._found: dict[tuple[str, str], tuple[str, list[int]]] = {}
         self._offsets: dict[str, npt.NDArray[np.int64]] = {}
 
@@ -172,7 +181,11 @@ class _Reading:
         return readable
 
     def _decode(self, name: str, rows: slice) -> Array:
-        return decode(open_array(self._folder, name), self._folder / name, rows)
+        if name in self._rebuilt:
+            array = open_rebuilt(self._folder, name, self._counts)
+        else:
+            array = open_array(self._folder, name)
+        return decode(array, self._folder / name, rows)
 
     def of(self, name: str, row: int) -> Array:
         """Return the rows of one record."""

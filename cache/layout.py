@@ -20,7 +20,9 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
-from zarr.storage import LocalStore
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.sync import sync
+from zarr.storage import LocalStore, MemoryStore
 
 from cache.commits import VERIFY, Commit, is_damage, read_committed
 from cache.fingerprints import JSON, SCHEMA_VERSION, hash_bytes
@@ -112,11 +114,15 @@ def write_arrays(folder: Path, arrays: Mapping[str, Array]) -> None:
 
 
 def _write_array(group: zarr.Group, name: str, layout: ArrayLayout, content: Array) -> None:
-    rows, *rest = content.shape
+    _create_array(group, name, layout, content.shape)[...] = content
+
+
+def _create_array(group: zarr.Group, name: str, layout: ArrayLayout, shape: tuple[int, ...]) -> "zarr.Array[Any]":
+    rows, *rest = shape
     whole = max(1, math.ceil(rows / layout.chunk_rows)) * layout.chunk_rows
-    array = group.create_array(
+    return group.create_array(
         name,
-        shape=content.shape,
+        shape=shape,
         dtype=layout.dtype,
         chunks=(layout.chunk_rows, *rest),
         shards=(whole, *rest),
@@ -125,7 +131,6 @@ def _write_array(group: zarr.Group, name: str, layout: ArrayLayout, content: Arr
         dimension_names=layout.dimensions,
         config={"write_empty_chunks": True},  # a chunk of zeros must not look like a chunk that was lost
     )
-    array[...] = content
 
 
 def check_part(space: Space, commit: Commit) -> None:
@@ -235,6 +240,19 @@ def open_array(folder: Path, name: str) -> "zarr.Array[Any]":
         if not is_damage(error):
             raise
         raise DamagedCacheError(f"{folder / name}: does not open ({error}); {VERIFY}") from error
+
+
+def open_rebuilt(folder: Path, name: str, counts: Mapping[str, int]) -> "zarr.Array[Any]":
+    """Open an array with the metadata that this format gives it, for those beside its data are damaged."""
+    sizes = dimension_sizes(counts)
+    store = MemoryStore()
+    group = zarr.create_group(store=store, zarr_format=3)
+    _create_array(group, name, ARRAYS[name], tuple(sizes[dimension] for dimension in ARRAYS[name].dimensions))
+    for path in (folder / name / "c").rglob("*"):
+        if path.is_file():
+            content = default_buffer_prototype().buffer.from_bytes(read_committed(path))
+            sync(store.set(f"{name}/{path.relative_to(folder / name).as_posix()}", content))
+    return zarr.open_array(store=store, path=name, mode="r", zarr_format=3)
 
 
 def decode(array: "zarr.Array[Any]", path: Path, rows: slice = slice(None)) -> Array:

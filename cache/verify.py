@@ -173,7 +173,9 @@ def _of_claim(path: Path, file: str) -> tuple[Finding, ...]:
 def look_at_part(space: Space, commit: Commit, *, deep: bool) -> CommitLook:
     """Check the files of a part against its commit, and decode them where that is asked for."""
     damaged = dict(_damaged_files(space, commit))
-    broken = {name.partition("/")[0] for name, damage in damaged.items() if damage.unreadable}
+    # Metadata follow from the counts; data do not.
+    broken = {name.partition("/")[0] for name, one in damaged.items() if one.unreadable and "/c/" in name}
+    rebuilt = {name.partition("/")[0] for name in damaged if name.endswith(f"/{METADATA}")} - broken
     records = commit.counts["records"]
 
     def finding(file: str, what: str, rows: int = records) -> Finding:
@@ -195,7 +197,7 @@ def look_at_part(space: Space, commit: Commit, *, deep: bool) -> CommitLook:
         findings.append(finding(f"parts/{commit.part}/{name}", what))
     if not deep:
         return replace(look, findings=tuple(findings), counts=counts)
-    examined = examine(space.part_path(commit), counts, broken, keep_bits=kept_bits(space.spec))
+    examined = examine(space.part_path(commit), counts, broken=broken, rebuilt=rebuilt, keep_bits=kept_bits(space.spec))
     findings += _of_examined(commit, examined, counts["records"])
     return replace(look, findings=tuple(findings), counts=counts, examined=examined)
 
@@ -213,7 +215,7 @@ def _of_examined(commit: Commit, examined: Examined, records: int) -> Iterator[F
 
 @dataclass(frozen=True, kw_only=True)
 class _Damage:
-    """Why a file is not what was committed; with `unreadable` it must not be opened as an array either."""
+    """Why a file is not what was committed; with `unreadable` nothing in it can be."""
 
     what: str
     unreadable: bool
@@ -235,7 +237,7 @@ def _damage(path: Path, entry: FileEntry) -> _Damage | None:
             return _Damage(what=f"{status.st_size:,} bytes, {entry.size:,} were committed", unreadable=True)
         if (found := hash_file(path)) != entry.sha256:
             what = f"SHA-256 {found[:16]}…, {entry.sha256[:16]}… was committed"
-            return _Damage(what=what, unreadable=path.name == METADATA)
+            return _Damage(what=what, unreadable=False)
     except (FileNotFoundError, NotADirectoryError):
         return _Damage(what=f"missing, {entry.size:,} bytes were committed", unreadable=True)
     except OSError as error:

@@ -119,9 +119,9 @@ def zero(path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("damage", "what"),
-    [(truncate, "bytes, "), (zero, "SHA-256 "), (flip, "SHA-256 "), (Path.unlink, "missing, "), (os.remove, "missing")],
+    [(truncate, "bytes, "), (zero, "SHA-256 "), (flip, "SHA-256 "), (Path.unlink, "missing, ")],
 )
-@pytest.mark.parametrize("name", ["attention/c/0/0", "text/c/0", "key/zarr.json", "zarr.json"])
+@pytest.mark.parametrize("name", ["attention/c/0/0", "key/zarr.json", "zarr.json"])
 def test_a_file_that_is_not_what_was_committed_is_named(space, damage, what, name):
     write(space, 1, 2)
     write(space, 3)
@@ -256,6 +256,17 @@ def test_keys_that_do_not_decode_are_computed_again(space):
     assert_holds(space, blocks)
 
 
+@pytest.mark.parametrize("damage", [Path.unlink, zero, truncate, lambda path: path.write_bytes(b"")])
+def test_metadata_follow_from_the_counts_and_cost_no_record(space, damage):
+    blocks = write(space, 1, 2, 3)
+    for path in part(space).rglob("zarr.json"):
+        damage(path)
+    assert len(verify(space.path, deep=True).findings) == len(ARRAYS) + 1
+    (done,) = repair(space.path)
+    assert (done.kept, done.recompute) == (3, 0)
+    assert_holds(space, blocks)
+
+
 def test_every_sampled_bit_is_found_and_no_wrong_record_outlives_repair(space):
     blocks = write(space, *range(4))
     sound = {path: path.read_bytes() for path in space.path.rglob("*") if path.is_file()}
@@ -371,7 +382,7 @@ class Crash(BaseException):
 
 
 @pytest.mark.parametrize("damage", ["part", "commit"])
-@pytest.mark.parametrize("step", range(20))
+@pytest.mark.parametrize("step", range(0, 58, 7))  # of 58 that can crash; with damaged commits there are more
 def test_a_crash_at_any_step_of_repair_loses_nothing_sound(space, monkeypatch, step, damage):
     AttentionWriter(space).append([sound_block(1), sound_block(2)], {"f" * 64: "too long"})
     commit_arrays(space, changed("attention", lambda a: a.__setitem__((0, 0), -1), (3, 4, 5)))
