@@ -298,8 +298,8 @@ def forward(model: PreTrainedModel, located: Sequence[Located]) -> Recording:
 
 
 def _input_device(model: PreTrainedModel) -> torch.device:
-    """Where the embeddings are; those that wait on a disk are brought where they are needed by accelerate."""
-    device: torch.device = model.get_input_embeddings().weight.device
+    """Where the first weights are, the embeddings; those that wait on a disk are brought where needed by accelerate."""
+    device: torch.device = model.device
     return torch.device("cpu") if device.type == "meta" else device
 
 
