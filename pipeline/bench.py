@@ -27,7 +27,7 @@ from data.errors import ConfigError, MolsakiError
 from pipeline.exits import StageProcessError, complain
 from pipeline.progress import open_progress
 from pipeline.supervise import stop_with_parent
-from pipeline.tables import _print, _table, print_json, size
+from pipeline.tables import new_table, print_json, print_table, size
 from pipeline.terminal import stdout_to_stderr
 from stages.bench_attention import (
     METHODS,
@@ -315,7 +315,9 @@ def print_results(results: Sequence[Result], *, as_json: bool) -> None:
     if as_json:
         print_json([_flat(result) for result in results])
         return
-    table = _table("case", "records", "method", "seconds", "records/s", "time", "peak memory", "memory", "difference")
+    table = new_table(
+        "case", "records", "method", "seconds", "records/s", "time", "peak memory", "memory", "difference"
+    )
     for result in results:
         table.add_row(
             result.case,
@@ -328,7 +330,7 @@ def print_results(results: Sequence[Result], *, as_json: bool) -> None:
             _ratio(result.memory_ratio, result),
             "" if result.max_difference is None else f"{result.max_difference:.1e}",
         )
-    _print(table)
+    print_table(table)
     for line in dict.fromkeys(_setting_line(result) for result in results if result.setting):
         click.echo(line)
 

@@ -42,13 +42,13 @@ def print_plans(plans: Sequence[StagePlan], past: Provenance, *, as_json: bool) 
     if as_json:
         print_json([{**asdict(plan), "seconds_left": cost} for plan, cost in zip(plans, costs, strict=True)])
         return
-    table = _table("stage", "there", "to do", "unit", "dropped", "would take", "")
+    table = new_table("stage", "there", "to do", "unit", "dropped", "would take", "")
     for plan, cost in zip(plans, costs, strict=True):
         to_do = f"{plan.to_do:,}" + (" or more" if plan.waits_for else "")
         takes = "" if plan.finished else "unknown" if cost is None else duration(cost)
         detail = "; ".join(part for part in (f"after {plan.waits_for}" if plan.waits_for else "", plan.detail) if part)
         table.add_row(plan.title, f"{plan.done:,}", to_do, plan.unit, reasons(plan.dropped) or "none", takes, detail)
-    _print(table)
+    print_table(table)
 
 
 def print_spaces(spaces: Sequence[SpaceSummary], *, as_json: bool) -> None:
@@ -56,11 +56,11 @@ def print_spaces(spaces: Sequence[SpaceSummary], *, as_json: bool) -> None:
     if as_json:
         print_json(spaces)
         return
-    table = _table("space", "records", "dropped", "parts", "size")
+    table = new_table("space", "records", "dropped", "parts", "size")
     for space in spaces:
         name = f"{space.kind}/{space.path.name}"
         table.add_row(name, f"{space.records:,}", f"{space.dropped:,}", f"{space.parts:,}", size(space.bytes))
-    _print(table)
+    print_table(table)
 
 
 def print_space(space: SpaceDescription, *, as_json: bool) -> None:
@@ -69,7 +69,7 @@ def print_space(space: SpaceDescription, *, as_json: bool) -> None:
         print_json(space)
         return
     summary = space.summary
-    table = _table("", "")
+    table = new_table("", "")
     rows: Iterable[tuple[str, object]] = (
         ("path", summary.path),
         ("fingerprint", summary.fingerprint),
@@ -82,7 +82,7 @@ def print_space(space: SpaceDescription, *, as_json: bool) -> None:
     )
     for name, value in rows:
         table.add_row(name, str(value))
-    _print(table)
+    print_table(table)
 
 
 def _rounding(space: SpaceDescription) -> Iterator[tuple[str, str]]:
@@ -113,12 +113,12 @@ def print_exported(exported: "Exported", *, as_json: bool) -> None:
     if as_json:
         print_json(exported)
         return
-    table = _table("", "")
+    table = new_table("", "")
     table.add_row("target", exported.target)
     table.add_row("fingerprint", exported.fingerprint)
     table.add_row("records", f"{exported.records:,} in {exported.parts:,} parts")
     table.add_row("files", f"{exported.files:,}, {size(exported.bytes)}; {exported.written:,} written now")
-    _print(table)
+    print_table(table)
 
 
 def print_imported(imported: "Imported", *, as_json: bool) -> None:
@@ -126,12 +126,12 @@ def print_imported(imported: "Imported", *, as_json: bool) -> None:
     if as_json:
         print_json(imported)
         return
-    table = _table("", "")
+    table = new_table("", "")
     table.add_row("path", str(imported.path))
     table.add_row("fingerprint", imported.fingerprint)
     table.add_row("new records", f"{imported.records:,} in {imported.parts:,} parts, {size(imported.bytes)}")
     table.add_row("there already", f"{imported.known:,}")
-    _print(table)
+    print_table(table)
 
 
 def print_scores(scores: Sequence[Score], *, as_json: bool) -> None:
@@ -141,13 +141,13 @@ def print_scores(scores: Sequence[Score], *, as_json: bool) -> None:
         return
     compared = any(score.difference for score in scores)
     headings = ("run", "data set", "prompt", "accuracy", "seeds", "questions")
-    table = _table(*headings, *(["difference to the first", "95% interval"] if compared else []))
+    table = new_table(*headings, *(["difference to the first", "95% interval"] if compared else []))
     for score in scores:
         own = score.accuracy
         spread = f" ± {100 * own.deviation:.1f}" if own.seeds > 1 else ""
         row = [score.run, score.dataset, score.prompt, f"{100 * own.mean:.1f}{spread}", f"{own.seeds}"]
         table.add_row(*row, f"{own.questions:,}", *(_difference(score.difference) if compared else ()))
-    _print(table)
+    print_table(table)
 
 
 def _difference(difference: PairedDifference | None) -> tuple[str, str]:
@@ -158,14 +158,14 @@ def _difference(difference: PairedDifference | None) -> tuple[str, str]:
 
 def print_findings(found: "Verification", repairs: "Sequence[Repair]", drift: "Drift | None") -> None:
     """Print what is wrong in a space, what was done about it, and how far it is from its teacher."""
-    table = _table("part", "file", "what is wrong", "records", "first of them")
+    table = new_table("part", "file", "what is wrong", "records", "first of them")
     for finding in found.findings:
         inside = f"parts/{finding.part}/"
         file = finding.file.removeprefix(inside)
         first = finding.keys[0][:16] if finding.keys else ""
         table.add_row(finding.part or "", file, finding.what, f"{finding.records:,}" if finding.records else "", first)
     if found.findings:
-        _print(table)
+        print_table(table)
     for repair in repairs:
         lost = "an unknown number" if repair.recompute is None else f"{repair.recompute:,}"
         click.echo(f"{repair.file}: {repair.kept:,} records kept, {lost} will be computed by the next run")
@@ -183,10 +183,10 @@ def print_leftovers(found: "Sequence[Leftover]") -> None:
     """Print what is or would be removed from stores."""
     if not found:
         return
-    table = _table("leftover", "what", "size", "age")
+    table = new_table("leftover", "what", "size", "age")
     for leftover in found:
         table.add_row(str(leftover.path), leftover.what, size(leftover.bytes), duration(leftover.seconds))
-    _print(table)
+    print_table(table)
 
 
 def size(count: int) -> str:
@@ -204,7 +204,8 @@ def _cost(plan: StagePlan, past: Provenance) -> float | None:
     return None if each is None else each * plan.to_do
 
 
-def _table(*columns: str) -> "Table":
+def new_table(*columns: str) -> "Table":
+    """An empty table with these headings, in the look of all of ours."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
@@ -214,7 +215,8 @@ def _table(*columns: str) -> "Table":
     return table
 
 
-def _print(table: "Table") -> None:
+def print_table(table: "Table") -> None:
+    """Print a table to stdout."""
     from rich.console import Console
 
     console = Console(highlight=False, markup=False)

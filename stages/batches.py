@@ -8,9 +8,8 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
-
 from data.errors import ModelError
+from stages.memory import unless_out_of_memory
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -65,7 +64,7 @@ def compute_in_batches(
         left = [i for i in range(len(lengths)) if i not in results]
         for batch in length_batches([lengths[i] for i in left], budget.tokens):
             chosen = [left[i] for i in batch]
-            found = _within_memory(compute, chosen)
+            found = unless_out_of_memory(lambda chosen=chosen: compute(chosen))  # type: ignore[misc]
             if found is None:
                 tried = lengths[chosen[0]] * len(chosen)
                 if len(chosen) == 1:
@@ -77,15 +76,3 @@ def compute_in_batches(
                 break
             results.update(zip(chosen, found, strict=True))
     return [results[i] for i in range(len(lengths))]
-
-
-def _within_memory(compute: Callable[[list[int]], Sequence[Result]], batch: list[int]) -> Sequence[Result] | None:
-    """The results of a batch, or None where memory ran out; what it held is free again on return."""
-    try:
-        return compute(batch)
-    except (RuntimeError, MemoryError) as error:
-        if not isinstance(error, MemoryError) and not should_reduce_batch_size(error):
-            raise
-        log.info("out of memory: %s", error)
-    clear_device_cache(garbage_collection=True)
-    return None

@@ -28,8 +28,8 @@ from stages.measure import (
     measure_memory,
     spread_rounds,
     take_turns,
-    unless_out_of_memory,
 )
+from stages.memory import unless_out_of_memory
 from stages.settings import Dtype
 from stages.tokens import Located, padded_ids, pooling
 
@@ -165,7 +165,7 @@ def measure_times(job: Job, *, after_each: Callable[[], object] = lambda: None) 
 
     def warmed_up(method: Method) -> Blocks | None:
         _set_kernel(model, method)
-        blocks = unless_out_of_memory(works[method], model.device)
+        blocks = unless_out_of_memory(works[method])
         after_each()
         return blocks
 
@@ -186,13 +186,13 @@ def measure_times(job: Job, *, after_each: Callable[[], object] = lambda: None) 
 def measure_peak(job: Job) -> Memory | None:
     """Memory of the job's only method, in a process that has done nothing before; None where it does not suffice."""
     (method,) = job.methods
-    prepared = unless_out_of_memory(lambda: _prepare(job), torch.device(job.device))
+    prepared = unless_out_of_memory(lambda: _prepare(job))
     if prepared is None:
         return None
     model, records = prepared
     _set_kernel(model, method)
     work = _work(method, model, records, job.batch_tokens)
-    return unless_out_of_memory(lambda: measure_memory(work, model.device), model.device)
+    return unless_out_of_memory(lambda: measure_memory(work, model.device))
 
 
 def rounds_of(method: Method, repeats: int) -> tuple[int, ...]:

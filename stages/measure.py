@@ -1,12 +1,11 @@
 """Clock and peak memory of a piece of work: what every benchmark of ours measures with.
 
-In: works, that is functions without arguments, and the device they run on. Out: seconds of each in each round, bytes,
-and whether an error means that memory ran out. Two habits make the figures worth comparing. Works to be compared take
+In: works, that is functions without arguments, and the device they run on. Out: seconds of each in each round, and
+bytes. Two habits make the figures worth comparing. Works to be compared take
 turns within one process, so that a machine that becomes slower for a minute becomes slower for all of them. And peak
 memory belongs to a process and never goes down again, so whoever wants it of one work gives it a process of its own.
 """
 
-import gc
 import resource
 import statistics
 import sys
@@ -14,18 +13,17 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
 import torch
 
-T = TypeVar("T")
+from stages.memory import unless_out_of_memory
+
 Work: TypeAlias = Callable[[], object]
 Rounds: TypeAlias = tuple[float | None, ...]
 """Seconds of one work in each round; None in the rounds that it sat out."""
 
 STATUS = Path("/proc/self/status")
-OUT_OF_MEMORY = ("DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED")
-"""What stands in errors of torch that mean the end of memory and are plain RuntimeErrors all the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +67,7 @@ def take_turns(
             if turn not in rounds_of[name]:
                 continue
             before_each(name)
-            took = unless_out_of_memory(lambda name=name: clock(works[name], device), device)  # type: ignore[misc]
+            took = unless_out_of_memory(lambda name=name: clock(works[name], device))  # type: ignore[misc]
             after_each()
             if took is None:
                 del seconds[name]
@@ -132,26 +130,6 @@ def peak_bytes(device: torch.device) -> int:
         return _from_status("VmHWM")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak
-
-
-def unless_out_of_memory(work: Callable[[], T], device: torch.device) -> T | None:
-    """What `work` returns, or None where it runs out of memory; what it had taken is given back then."""
-    try:
-        return work()
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-    return None
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether an error means that the memory of the device or of the host did not suffice."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
-        words in str(error) for words in OUT_OF_MEMORY
-    )
 
 
 def _finish(device: torch.device) -> None:

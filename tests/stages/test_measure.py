@@ -14,14 +14,13 @@ from stages.measure import (
     bytes_in_use,
     clock,
     fastest,
-    is_out_of_memory,
     median,
     median_ratio,
     peak_bytes,
     spread_rounds,
     take_turns,
-    unless_out_of_memory,
 )
+from stages.memory import is_out_of_memory, unless_out_of_memory
 
 ROOT = Path(__file__).resolve().parents[2]
 CPU = torch.device("cpu")
@@ -121,7 +120,7 @@ def test_no_works_take_no_rounds() -> None:
 
 def test_an_error_of_another_kind_is_no_matter_of_memory() -> None:
     with pytest.raises(RuntimeError, match="shapes differ"):
-        unless_out_of_memory(raises(RuntimeError("shapes differ")), CPU)
+        unless_out_of_memory(raises(RuntimeError("shapes differ")))
     with pytest.raises(KeyError):
         take_turns({"a": raises(KeyError("x"))}, rounds_of={"a": (0,)}, device=CPU)
 
@@ -131,12 +130,12 @@ def test_an_error_of_another_kind_is_no_matter_of_memory() -> None:
 )
 def test_every_way_of_running_out_of_memory_is_known(error: Exception) -> None:
     assert is_out_of_memory(error)
-    assert unless_out_of_memory(raises(error), CPU) is None
+    assert unless_out_of_memory(raises(error)) is None
 
 
 def test_the_host_s_end_of_memory_is_known_by_what_torch_really_raises() -> None:
-    assert unless_out_of_memory(lambda: torch.empty(2**46), CPU) is None
-    assert unless_out_of_memory(lambda: torch.ones(2), CPU) is not None
+    assert unless_out_of_memory(lambda: torch.empty(2**46)) is None
+    assert unless_out_of_memory(lambda: torch.ones(2)) is not None
 
 
 @pytest.mark.parametrize(
