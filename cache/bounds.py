@@ -27,7 +27,7 @@ from cache.writer import COUNT_LIMIT
 from data.errors import DamagedCacheError
 
 MAX_DECODED = 4 << 30
-"""Bytes that a part may have when decoded: 2,048 records of 80 layers, 20 steps and 60 words are 400 MB."""
+"""Bytes that a part may have when decoded: 4,096 records of 80 layers, 20 steps and 60 words are 800 MB."""
 MAX_TEXT_BYTES = 1 << 30
 """The same of a part of rationales: 256 attempts of ten pages are 10 MB."""
 MAX_METADATA_BYTES = 1 << 20

@@ -26,14 +26,14 @@ from zarr.storage import LocalStore, MemoryStore
 
 from cache.commits import VERIFY, Commit, is_damage, read_committed
 from cache.fingerprints import JSON, SCHEMA_VERSION, hash_bytes
+from cache.key_index import KEY_BYTES
 from cache.spaces import Space, check_files
 from data.errors import DamagedCacheError
 
 Array = npt.NDArray[Any]
 
-MAX_RECORDS = 2048
+MAX_RECORDS = 4096
 CHUNK_ROWS = 4096
-KEY_BYTES = 32
 TEXT_END = b"\xff"
 """Ends every text: no UTF-8 text contains this byte."""
 

@@ -1,7 +1,8 @@
 """Reading attention: a space enters, a mapping from record key to its (L, S, K) float16 array leaves.
 
 Opening reads the keys of all committed parts and checks sizes and metadata of all their files; attention is decoded
-when it is asked for. A store sees what was committed when it was opened; open it again to see more.
+when it is asked for. Keys stay bytes, so that half a million records open in less than a second. A store sees what was
+committed when it was opened; open it again to see more.
 
 Shape letters: L layers, S steps, K critical words; n records of a part.
 """
@@ -17,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from cache.commits import VERIFY, Commit
-from cache.layout import KEY_BYTES, TEXT_END, Array, check_part, decode, open_array
+from cache.key_index import KeyIndex, KeyRows, hex_keys
+from cache.layout import TEXT_END, Array, check_part, decode, open_array
 from cache.spaces import Space, check_files, dropped_records
 from data.errors import ConfigError, DamagedCacheError, MissingRecordsError
 from data.records import Marked, Span
@@ -44,11 +46,19 @@ class AttentionPart:
         check_files(self._space, self._commit, below=name)
         return decode(open_array(self.folder, name), self.folder / name)
 
+    def __len__(self) -> int:
+        """Return the number of its records."""
+        return self._commit.counts["records"]
+
+    @cached_property
+    def key_rows(self) -> KeyRows:
+        """The record keys as bytes (n, 32) in the order of the part."""
+        return self._read("key")
+
     @cached_property
     def keys(self) -> list[str]:
         """The record keys (64 hex digits) in the order of the part."""
-        digits = self._read("key").tobytes().hex()
-        return [digits[start : start + 2 * KEY_BYTES] for start in range(0, len(digits), 2 * KEY_BYTES)]
+        return hex_keys(self.key_rows)
 
     @cached_property
     def steps(self) -> npt.NDArray[np.int16]:
@@ -108,10 +118,8 @@ class AttentionPart:
             *texts, rest = (text.decode() for text in self._read("text").tobytes().split(TEXT_END))
         except UnicodeDecodeError as error:
             raise DamagedCacheError(f"{self.folder / 'text'}: not UTF-8 ({error}); {VERIFY}") from error
-        if rest or len(texts) != 2 * len(self.keys):
-            raise DamagedCacheError(
-                f"{self.folder / 'text'}: {len(texts)} texts for {len(self.keys)} records; {VERIFY}"
-            )
+        if rest or len(texts) != 2 * len(self):
+            raise DamagedCacheError(f"{self.folder / 'text'}: {len(texts)} texts for {len(self)} records; {VERIFY}")
         return list(zip(texts[::2], texts[1::2], strict=True))
 
     @cached_property
@@ -141,8 +149,8 @@ class AttentionStore(Mapping[str, Attention]):
         commits = space.commits()
         self.dropped: dict[str, str] = dropped_records(commits)
         self.parts = [AttentionPart(space, commit) for commit in commits if commit.part is not None]
-        self._starts = [0, *accumulate(len(part.keys) for part in self.parts)]
-        self._positions = self._index()
+        self._starts = [0, *accumulate(map(len, self.parts))]
+        self._index = KeyIndex([part.key_rows for part in self.parts])
         if len(layers := {part.layers for part in self.parts}) > 1:
             raise DamagedCacheError(f"{space.path}: parts of {sorted(layers)} layers side by side; {VERIFY}")
 
@@ -151,16 +159,11 @@ class AttentionStore(Mapping[str, Attention]):
         """Open the space at `path`."""
         return cls(Space.open(path))
 
-    def _index(self) -> dict[str, int]:
-        positions: dict[str, int] = {}
-        for start, part in zip(self._starts, self.parts, strict=False):
-            for row, key in enumerate(part.keys):
-                positions.setdefault(key, start + row)
-        return positions
-
     def _find(self, key: str) -> tuple[int, int]:
-        """Return number of the part and row in it."""
-        position = self._positions[key]
+        """Return number of the part and row in it; raises `KeyError` where there is no such record."""
+        position = self._index.find(key)
+        if position is None:
+            raise KeyError(key)
         number = bisect_right(self._starts, position) - 1
         return number, position - self._starts[number]
 
@@ -169,13 +172,13 @@ class AttentionStore(Mapping[str, Attention]):
         return self.parts[number].read([row])[0]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._positions)
+        return iter(self._index)
 
     def __len__(self) -> int:
-        return len(self._positions)
+        return len(self._index)
 
     def __contains__(self, key: object) -> bool:
-        return key in self._positions
+        return self._index.find(key) is not None
 
     @property
     def layers(self) -> int:
@@ -186,7 +189,7 @@ class AttentionStore(Mapping[str, Attention]):
 
     def read(self, keys: Sequence[str]) -> list[Attention]:
         """Return the (L, S, K) arrays of `keys` in their order, decoding each part once."""
-        if missing := [key for key in keys if key not in self._positions]:
+        if missing := [key for key in keys if key not in self]:
             raise MissingRecordsError(
                 f"{self.space.path}: {len(missing)} of {len(keys)} records are not stored, the first is {missing[0]}; "
                 "`molsaki attention CONFIG` computes them"
@@ -238,7 +241,7 @@ class AttentionStore(Mapping[str, Attention]):
 def recorded_keys(space: Space) -> set[str]:
     """Return the keys of all stored records, decoding nothing else."""
     parts = (AttentionPart(space, commit) for commit in space.commits() if commit.part is not None)
-    return {key for part in parts for key in part.keys}
+    return {key for part in parts for key in hex_keys(part.key_rows)}
 
 
 def _spans(spans: npt.NDArray[np.int32], offsets: npt.NDArray[np.int64], row: int) -> tuple[Span, ...]:

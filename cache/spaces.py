@@ -10,6 +10,7 @@ exclusively under the next free index. Readers see what is committed, and nothin
 """
 
 import json
+import os
 import re
 import secrets
 import shutil
@@ -224,11 +225,12 @@ def check_files(space: Space, commit: Commit, *, below: str = "") -> None:
     This is cheap and catches what zarr does not notice: a deleted shard would read as fill value. With `below`, only
     the files in that folder of the part are looked at.
     """
+    folder = os.fspath(space.part_path(commit))
     files = {name: entry for name, entry in commit.files.items() if not below or name.startswith(f"{below}/")}
     for name, entry in files.items():
-        path = space.part_path(commit) / name
+        path = f"{folder}/{name}"  # there are thousands in a large store, and a Path takes longer than the call
         try:
-            found = path.stat()
+            found = os.stat(path)  # noqa: PTH116  likewise
         except (FileNotFoundError, NotADirectoryError) as error:
             raise DamagedCacheError(f"{path}: missing, {entry.size} bytes were committed; {VERIFY}") from error
         if not stat.S_ISREG(found.st_mode) or found.st_size != entry.size:

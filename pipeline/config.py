@@ -33,7 +33,7 @@ from stages.settings import (
     TrainingSettings,
 )
 
-LARGEST_PIECE = 2048  # records in one part of a store
+LARGEST_PIECE = 4096  # records in one part of a store
 RUN_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 SECRET = re.compile(r"(^|_)token$|password|secret|api_?key|credential", re.IGNORECASE)
 PATHS: tuple[Key, ...] = (("store",), ("teacher", "model"), ("student", "model"), ("rationales", "path"))

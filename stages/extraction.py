@@ -9,10 +9,12 @@ release compute something that we do not know of, nothing is written.
 
 import logging
 import sys
+import time
 from collections.abc import Container, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from itertools import groupby, islice
+from itertools import groupby
+from types import MappingProxyType
 
 from transformers import PreTrainedModel
 
@@ -36,6 +38,9 @@ from stages.tokens import Located, locate, token_counts
 
 log = logging.getLogger(__name__)
 TOO_LONG = "longer than max_length"
+MOST_HELD_BYTES = 512 << 20
+"""Attention in float32 at which a part is committed although it could have more records; as much again is being
+written meanwhile."""
 TOLERANCE: Mapping[Dtype, float] = {"float32": 1e-3, "float16": 0.05, "bfloat16": 0.1}
 """How far a layer may be from eager attention, relative to its norm: rounding stays below, another formula does not."""
 
@@ -51,10 +56,11 @@ def write_attention(
     progress: Progress,
     stop: StopSignal,
 ) -> None:
-    """Compute and commit the attention of every record whose key is not in `known`, `settings.piece` records a commit.
+    """Compute and commit the attention of every record whose key is not in `known`.
 
-    Raises `ConfigError` or `ModelError` for a teacher that cannot be used, `Interrupted` after committing the current
-    piece when a signal asks to stop. Nothing is loaded where nothing is to be done.
+    A commit has `settings.piece` records, or fewer where it took more than `settings.commit_minutes` to compute them.
+    Raises `ConfigError` or `ModelError` for a teacher that cannot be used, `Interrupted` when a signal asks to stop:
+    after the current batch, with everything that was computed committed. Nothing is loaded where nothing is to be done.
     """
     wanted = {record_key(marked): marked for marked in records}
     to_do = {key: marked for key, marked in wanted.items() if key not in known}
@@ -66,41 +72,90 @@ def write_attention(
     lengths = dict(zip(to_do, token_counts(tokenizer, [marked.text for marked in to_do.values()]), strict=True))
     model = load_teacher(identity.path, identity.hub_revision, teacher)
     longest = min(settings.max_length, _positions(model))
-    # Neighbours in length share pieces, so that batches are full without padding.
+    # Neighbours in length share batches, so that these are full without padding.
     ordered = sorted(to_do, key=lambda key: (-lengths[key], key))
     ways: Mapping[int, Way] = {}
     if lengths[shortest := ordered[-1]] <= longest:
         ways = _require_like_eager(model, locate(tokenizer, to_do[shortest]), teacher.dtype, progress)
     budget = TokenBudget(settings.batch_tokens)
-    keys = iter(ordered)
-    with _writing(writer, progress) as write:
-        while piece := list(islice(keys, settings.piece)):
-            dropped = {key: TOO_LONG for key in piece if lengths[key] > longest}
-            kept = [key for key in piece if key not in dropped]
-            located = [locate(tokenizer, to_do[key]) for key in kept]
+    too_long = {key: TOO_LONG for key in ordered if lengths[key] > longest}
+    with _gathering(writer, settings, progress) as gathering:
+        gathering.note = {"kernel": _layers(ways)}
+        gathering.add([], too_long)
+        for batch in _batches(ordered[len(too_long) :], lengths, budget):
+            located = [locate(tokenizer, to_do[key]) for key in batch]
             arrays = attention_of(model, located, budget)
-            blocks = [
-                AttentionBlock(key=key, marked=to_do[key], attention=array, step_tokens=one.step_tokens())
-                for key, one, array in zip(kept, located, arrays, strict=True)
-            ]
-            write(blocks, dropped, {"kernel": _layers(ways), "batch_tokens": budget.tokens})
+            gathering.note = {"kernel": _layers(ways), "batch_tokens": budget.tokens}
+            gathering.add(
+                [
+                    AttentionBlock(key=key, marked=to_do[key], attention=array.copy(), step_tokens=one.step_tokens())
+                    for key, one, array in zip(batch, located, arrays, strict=True)
+                ]
+            )
             stop.check("the attention computed so far")
 
 
-class _Write:
-    """Measures and commits pieces in a thread of its own, one at a time, while the next one is computed."""
+def _batches(ordered: Sequence[str], lengths: Mapping[str, int], budget: TokenBudget) -> Iterator[Sequence[str]]:
+    """Cut keys, longest text first, into batches under a budget that may become smaller on the way.
 
-    def __init__(self, writer: AttentionWriter, progress: Progress, thread: ThreadPoolExecutor) -> None:
+    They are those of `stages.batches.length_batches` over all records, whatever is committed when.
+    """
+    first = 0
+    while first < len(ordered):
+        count = max(1, budget.tokens // max(1, lengths[ordered[first]]))
+        yield ordered[first : first + count]
+        first += count
+
+
+class _Gathering:
+    """Gathers blocks and commits them as parts, in a thread of its own, one part at a time, while others are computed.
+
+    A part is committed when it is full, or large, or when the last commit was long ago.
+    """
+
+    def __init__(
+        self, writer: AttentionWriter, settings: AttentionSettings, progress: Progress, thread: ThreadPoolExecutor
+    ) -> None:
+        self.note: Mapping[str, JSON] = {}
+        """Recorded with the commits from now on."""
         self._writer = writer
+        self._settings = settings
         self._progress = progress
         self._thread = thread
+        self._blocks: list[AttentionBlock] = []
+        self._dropped: list[tuple[str, str]] = []
+        self._began = time.monotonic()
         self._pending: tuple[Future[Commit], int] | None = None
 
-    def __call__(self, blocks: Sequence[AttentionBlock], dropped: Mapping[str, str], note: Mapping[str, JSON]) -> None:
-        """Commit a piece; waits for the one before, whose error it raises."""
+    def add(self, blocks: Sequence[AttentionBlock], dropped: Mapping[str, str] = MappingProxyType({})) -> None:
+        """Take what was computed, and commit what is due; raises the error of an earlier commit."""
+        self._blocks += blocks
+        self._dropped += dropped.items()
+        while len(self._dropped) + len(self._blocks) >= self._settings.piece:
+            self._commit()
+        if self._is_due():
+            self.commit_all()
+
+    def commit_all(self) -> None:
+        """Hand over everything that was gathered, and wait until it is committed."""
+        while self._blocks or self._dropped:
+            self._commit()
         self.wait()
-        future = self._thread.submit(self._append, blocks, dropped, note)
-        self._pending = future, len(blocks) + len(dropped)
+
+    def _is_due(self) -> bool:
+        minutes = (time.monotonic() - self._began) / 60
+        held = sum(block.attention.nbytes for block in self._blocks)
+        return minutes >= self._settings.commit_minutes or held >= MOST_HELD_BYTES
+
+    def _commit(self) -> None:
+        """Hand over one part; waits for the one before, whose error it raises."""
+        self.wait()
+        piece = self._settings.piece
+        dropped, self._dropped = dict(self._dropped[:piece]), self._dropped[piece:]
+        room = piece - len(dropped)
+        blocks, self._blocks = self._blocks[:room], self._blocks[room:]
+        self._pending = self._thread.submit(self._append, blocks, dropped, self.note), len(blocks) + len(dropped)
+        self._began = time.monotonic()
 
     def _append(self, blocks: Sequence[AttentionBlock], dropped: Mapping[str, str], note: Mapping[str, JSON]) -> Commit:
         if not blocks:
@@ -109,23 +164,27 @@ class _Write:
         return self._writer.append(blocks, dropped, note={**note, NOTE: certificate.as_note()})
 
     def wait(self) -> None:
-        """Wait until all pieces are committed."""
+        """Wait until all that was handed over is committed."""
         if self._pending is not None:
             future, records = self._pending
             self._pending = None
-            future.result()
+            try:
+                future.result()
+            except Exception:
+                self._blocks, self._dropped = [], []  # what cannot be written now is computed by the next run
+                raise
             self._progress.advance(records)
 
 
 @contextmanager
-def _writing(writer: AttentionWriter, progress: Progress) -> Iterator[_Write]:
-    """Whatever happens inside, what was handed over is committed on leaving."""
+def _gathering(writer: AttentionWriter, settings: AttentionSettings, progress: Progress) -> Iterator[_Gathering]:
+    """Whatever ends the work inside, what was computed is committed on leaving; not so where writing itself fails."""
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="write") as thread:
-        write = _Write(writer, progress, thread)
+        gathering = _Gathering(writer, settings, progress, thread)
         try:
-            yield write
+            yield gathering
         finally:
-            write.wait()
+            gathering.commit_all()
 
 
 def _require_like_eager(

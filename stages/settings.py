@@ -86,8 +86,10 @@ class AttentionSettings:
     """Records with more tokens are dropped and counted."""
     batch_tokens: PositiveInt = 16384
     """Tokens (padding included) in one forward pass."""
-    piece: PositiveInt = 512
-    """Records per commit, 2,048 at most."""
+    piece: PositiveInt = 4096
+    """Records per commit, 4,096 at most. Larger pieces make fewer files."""
+    commit_minutes: Annotated[float, Gt(0)] = 10.0
+    """Commit what is there once so many minutes have passed: at most this much work is repeated after a crash."""
 
 
 @settings

@@ -270,8 +270,8 @@ def test_a_key_or_text_that_is_not_the_records_own_is_refused(space):
 
 def test_more_records_than_a_part_may_have_are_refused(space):
     block = make_block(1)
-    many = [replace(block, key=f"{number:064x}") for number in range(2049)]
-    with pytest.raises(ValueError, match="2049 records for one part, 2048 at most"):
+    many = [replace(block, key=f"{number:064x}") for number in range(4097)]
+    with pytest.raises(ValueError, match="4097 records for one part, 4096 at most"):
         AttentionWriter(space).append(many)
 
 

@@ -415,8 +415,8 @@ def test_layers_that_differ_are_refused(place, files, tmp_path):
 @pytest.mark.parametrize(
     ("counts", "line"),
     [
-        ({"records": 0}, "0 records, expected 1 to 2,048"),
-        ({"records": 2049}, "2,049 records, expected 1 to 2,048"),
+        ({"records": 0}, "0 records, expected 1 to 4,096"),
+        ({"records": 4097}, "4,097 records, expected 1 to 4,096"),
         ({"layers": 32768}, "32,768 layers, expected 1 to 32,767"),
         ({"layers": 0}, "0 layers"),
         ({"steps": 10**18}, "steps, expected"),

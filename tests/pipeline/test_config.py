@@ -110,7 +110,7 @@ def test_name_must_be_a_safe_folder_name(file: Path, name: str) -> None:
     [
         ("attention.critical=regex", "attention.pattern: missing"),
         ("attention.pattern='('", "expected a regular expression"),
-        ("attention.piece=2049", "expected at most 2,048, found 2,049"),
+        ("attention.piece=4097", "expected at most 4,096, found 4,097"),
         ("attention.keep_bits=0", "attention.keep_bits: expected greater than or equal to 1, found 0"),
         ("attention.keep_bits=11", "attention.keep_bits: expected less than or equal to 10, found 11"),
         ("attention.keep_bits=x", "attention.keep_bits: expected a valid integer, found 'x'"),

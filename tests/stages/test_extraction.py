@@ -31,6 +31,7 @@ from data.errors import ConfigError, Interrupted, ModelError
 from data.marking import mark
 from stages import attention, extraction, kernels
 from stages.attention import stepwise_attention
+from stages.batches import length_batches
 from stages.extraction import TOO_LONG, write_attention
 from stages.loading import load_teacher
 from stages.models import identify_model
@@ -86,27 +87,85 @@ def test_every_record_is_stored_as_computed(teacher: Path, tmp_path: Path):
 
 
 @pytest.mark.parametrize("keep_bits", [None, 4])
+@pytest.mark.parametrize("batch_tokens", [16384, 150, 1])
 def test_values_are_stored_rounded_as_asked_with_a_certificate_of_what_that_changed(
-    keep_bits: int | None, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    batch_tokens: int, keep_bits: int | None, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    pieces: list[list[np.ndarray]] = []
+    computed: list[np.ndarray] = []
 
     def listen(*arguments):
-        pieces.append(compute(*arguments))
-        return pieces[-1]
+        computed.extend(compute(*arguments))
+        return computed[-len(arguments[1]) :]
 
     compute = extraction.attention_of
     monkeypatch.setattr(extraction, "attention_of", listen)
-    store = open_attention(extract(teacher, tmp_path, keep_bits=keep_bits))
+    store = open_attention(extract(teacher, tmp_path, keep_bits=keep_bits, batch_tokens=batch_tokens))
     commits = store.space.commits()
-    assert [commit.counts["records"] for commit in commits] == [len(piece) for piece in pieces] == [4, 4, 1]
-    for commit, part, piece in zip(commits, store.parts, pieces, strict=True):
+    assert [commit.counts["records"] for commit in commits] == [4, 4, 1]
+    for commit, part, first in zip(commits, store.parts, (0, 4, 8), strict=True):
+        piece = computed[first : first + 4]
         for key, exact in zip(part.keys, piece, strict=True):
             expected = exact.astype(np.float16) if keep_bits is None else stored_values(exact, keep_bits)
             np.testing.assert_array_equal(store[key], expected, strict=True)
         assert read_certificate(commit.note["rounding"]) == certify(piece, keep_bits or 10)
     assert len(describe(store.space).certificates) == 1
     assert [sorted(note) for note in describe(store.space).notes] == [["batch_tokens", "kernel", "numcodecs", "zarr"]]
+
+
+def test_what_is_stored_does_not_depend_on_when_it_is_committed(teacher: Path, tmp_path: Path):
+    whole = open_attention(extract(teacher, tmp_path / "whole", piece=4096, batch_tokens=200))
+    cut = open_attention(extract(teacher, tmp_path / "cut", piece=2, batch_tokens=200))
+    assert (len(whole.parts), len(cut.parts)) == (1, 5)
+    assert list(cut) == list(whole)
+    for key, block in whole.items():
+        np.testing.assert_array_equal(cut[key], block, strict=True)
+
+
+def test_batches_are_those_of_all_records_by_length(teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    batches: list[list[int]] = []
+
+    def listen(model, located, budget):
+        batches.append([len(one.ids) for one in located])
+        return compute(model, located, budget)
+
+    compute = extraction.attention_of
+    monkeypatch.setattr(extraction, "attention_of", listen)
+    extract(teacher, tmp_path, piece=2, batch_tokens=150)
+    lengths = sorted((length for batch in batches for length in batch), reverse=True)
+    assert batches == [[lengths[i] for i in batch] for batch in length_batches(lengths, 150)]
+    assert len(batches) > 2
+
+
+def test_a_commit_comes_when_the_last_was_long_ago(teacher: Path, tmp_path: Path):
+    space = extract(teacher, tmp_path, piece=4096, batch_tokens=1, commit_minutes=1e-9)
+    assert [commit.counts["records"] for commit in Space.open(space).commits()] == [1] * len(RECORDS)
+
+
+def test_a_commit_comes_before_memory_is_full(teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    stored = open_attention(extract(teacher, tmp_path / "first", piece=4096))
+    sizes = [2 * block.nbytes for block in stored.values()]  # float32 while it is held
+    monkeypatch.setattr(extraction, "MOST_HELD_BYTES", sizes[0] + 1)
+    space = extract(teacher, tmp_path / "second", piece=4096, batch_tokens=1)
+    counts = [commit.counts["records"] for commit in Space.open(space).commits()]
+    assert counts[0] == 2 and sum(counts) == len(RECORDS)
+    assert list(open_attention(space)) == list(stored)
+
+
+def test_an_error_of_the_teacher_leaves_what_was_computed_before(
+    teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    compute, calls = extraction.attention_of, iter(range(9))
+
+    def fail_third(*arguments):
+        if next(calls) == 2:
+            raise ModelError("no more")
+        return compute(*arguments)
+
+    monkeypatch.setattr(extraction, "attention_of", fail_third)
+    with pytest.raises(ModelError, match="no more"):
+        extract(teacher, tmp_path, piece=4096, batch_tokens=1)
+    (space,) = (tmp_path / "attention").iterdir()
+    assert len(open_attention(space)) == 2
 
 
 def test_a_rounding_that_does_not_exist_writes_nothing(teacher: Path, tmp_path: Path):
@@ -149,15 +208,21 @@ def test_records_that_are_too_long_are_dropped_with_their_reason_and_not_tried_a
     assert len(Space.open(space).commits()) == commits
 
 
-def test_a_signal_ends_after_committing_the_piece(teacher: Path, tmp_path: Path):
-    class Term(SilentProgress):
-        def advance(self, count: int = 1) -> None:
-            os.kill(os.getpid(), signal.SIGTERM)
+def test_a_signal_ends_after_the_batch_and_what_was_computed_is_committed(
+    teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    compute, calls = extraction.attention_of, iter(range(9))
 
-    with pytest.raises(Interrupted):
-        extract(teacher, tmp_path, progress=Term())
+    def signalled(*arguments):
+        if next(calls) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return compute(*arguments)
+
+    with monkeypatch.context() as patched, pytest.raises(Interrupted, match="stopped by SIGTERM after saving"):
+        patched.setattr(extraction, "attention_of", signalled)
+        extract(teacher, tmp_path, piece=4096, batch_tokens=1)
     (space,) = (tmp_path / "attention").iterdir()
-    assert len(open_attention(space)) == 8  # the piece that was counted, and the one computed meanwhile
+    assert len(open_attention(space)) == 3
     extract(teacher, tmp_path)
     assert len(open_attention(space)) == len(RECORDS)
 
@@ -172,14 +237,14 @@ def test_a_piece_is_written_while_the_next_is_computed(teacher: Path, tmp_path: 
         return compute(*arguments)
 
     def wait_for_compute(*arguments, **note):
+        computing.clear()  # the batch before is done: what is heard of now is the next
         last = len(appended) == 2
         appended.append((threading.current_thread() is threading.main_thread(), last or computing.wait(timeout=60)))
-        computing.clear()
         return append(*arguments, **note)
 
     monkeypatch.setattr(extraction, "attention_of", tell_compute)
     monkeypatch.setattr(AttentionWriter, "append", wait_for_compute)
-    assert len(open_attention(extract(teacher, tmp_path))) == len(RECORDS)
+    assert len(open_attention(extract(teacher, tmp_path, batch_tokens=1))) == len(RECORDS)
     assert appended == [(False, True)] * 3
 
 
@@ -196,9 +261,9 @@ def test_an_error_while_writing_ends_the_stage_and_leaves_what_was_committed(
 
     with monkeypatch.context() as patched, pytest.raises(OSError, match="No space"):
         patched.setattr(AttentionWriter, "append", full_disk)
-        extract(teacher, tmp_path)
+        extract(teacher, tmp_path, batch_tokens=1)
     (space,) = (tmp_path / "attention").iterdir()
-    assert len(open_attention(space)) >= 4 * failing
+    assert len(open_attention(space)) == 4 * failing
     assert len(open_attention(extract(teacher, tmp_path))) == len(RECORDS)
 
 
@@ -219,7 +284,7 @@ def test_out_of_memory_loses_nothing(
     assert list(stored) == list(expected)
     for key, block in expected.items():
         np.testing.assert_allclose(stored[key], block, atol=2e-3, rtol=2e-3)
-    assert 1 <= sum("out of memory" in message for message in caplog.messages) <= 2
+    assert 1 <= sum("out of memory" in message for message in caplog.messages) <= 3  # 9 records, then at most 4, 2, 1
     commits = Space.open(space).commits()
     assert all(commit.note["batch_tokens"] < 16384 for commit in commits)
 
