@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from cache.fingerprints import JSON, SCHEMA_VERSION, fingerprint
-from data.errors import DamagedCacheError, MismatchError
+from cache.fingerprints import JSON, SCHEMA_VERSION, check_schema, fingerprint
+from data.errors import DamagedCacheError
 
 PART_NAME = re.compile(r"\d{8,}-[0-9a-f]{12}")
 VERIFY = "`molsaki cache verify` lists all damage"
@@ -70,6 +70,12 @@ def is_damage(error: Exception) -> bool:
     return not isinstance(error, MemoryError) and getattr(error, "errno", None) not in MACHINE_TROUBLE
 
 
+def reason_of(error: Exception, path: Path) -> str:
+    """Return an error's words in one line, without the path and the advice where those stand beside it anyway."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(text.removeprefix(f"{path}: ").replace(f"; {VERIFY}", "").split())
+
+
 def read_committed(path: Path) -> bytes:
     """Return the content of a file that has to be there; raises `DamagedCacheError` where the disk does not give it."""
     try:
@@ -90,7 +96,10 @@ def is_torn(content: bytes) -> bool:
 
 
 def decode_commit(content: bytes, *, index: int, path: Path) -> Commit:
-    """Return the commit in `content`, read from `path`; raises `DamagedCacheError` where it does not prove itself."""
+    """Return the commit in `content`, read from `path`.
+
+    Raises `DamagedCacheError` where it does not prove itself, and `MismatchError` for another version of the schema.
+    """
     try:
         found = json.loads(content)
         checksum, actual = found.pop("checksum"), fingerprint(found)
@@ -98,8 +107,7 @@ def decode_commit(content: bytes, *, index: int, path: Path) -> Commit:
         raise DamagedCacheError(f"{path}: not a commit record ({error}); {VERIFY}") from error
     if checksum != actual:
         raise DamagedCacheError(f"{path}: the content does not match the checksum inside it; {VERIFY}")
-    if found.get("schema") != SCHEMA_VERSION:
-        raise MismatchError(f"{path}: schema version\n    ours:   {SCHEMA_VERSION}\n    theirs: {found.get('schema')}")
+    check_schema(found, path)
     return _build(found, index=index, path=path)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from data.errors import ConfigError
+from data.errors import ConfigError, MismatchError
 
 SCHEMA_VERSION = 1
 """Version of everything that this room writes; it belongs into every spec and stands in every commit."""
@@ -80,6 +80,24 @@ def differences(ours: Spec, theirs: Spec) -> list[Difference]:
         for field in sorted(left.keys() | right.keys())
         if left.get(field, ABSENT) != right.get(field, ABSENT)
     ]
+
+
+def check_schema(made_with: Mapping[str, JSON], where: object) -> None:
+    """Raise `MismatchError` unless the `schema` of a spec or commit, read at `where`, is the one of this room."""
+    theirs: Spec = {"schema": made_with["schema"]} if "schema" in made_with else {}
+    if found := differences({"schema": SCHEMA_VERSION}, theirs):
+        raise MismatchError(
+            f"{where}: made with another version of the schema; {_who_reads(theirs.get('schema'))}\n"
+            f"{describe_differences(found)}"
+        )
+
+
+def _who_reads(schema: JSON) -> str:
+    if not isinstance(schema, int) or isinstance(schema, bool):
+        return "no molsaki writes that"
+    if schema > SCHEMA_VERSION:
+        return "a newer molsaki wrote it and reads it: `pip install --upgrade molsaki`"
+    return "only the older molsaki that wrote it reads it; a run with its configuration computes it anew"
 
 
 def _leaves(value: JSON, prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -12,16 +12,16 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from cache.archive import check_inside
 from cache.bounds import check_counts, check_staged
 from cache.commits import VERIFY, Commit, FileEntry, decode_commit
 from cache.durable import make_folder
-from cache.fingerprints import JSON, SCHEMA_VERSION, Spec, describe_differences, differences, fingerprint
+from cache.fingerprints import JSON, Spec, check_schema, describe_differences, differences, fingerprint
 from cache.metering import Meter
-from cache.places import Source
-from cache.spaces import KINDS, SLUG, SPEC_FILE, Kind, Space
+from cache.places import TAR, Source
+from cache.spaces import KINDS, SLUG, SPEC_FILE, Kind, Space, check_named_for
 from cache.strict_json import load_strictly
 from data.errors import ConfigError, DamagedCacheError, MismatchError
 
@@ -64,8 +64,8 @@ class Offer:
 def read_offer(source: Source) -> Offer:
     """Judge everything that can be judged without reading a part.
 
-    Raises `ConfigError` where there is no space, `MismatchError` for another schema or a fingerprint that is not the
-    spec's, and `DamagedCacheError` for all else.
+    Raises `ConfigError` where there is no space, `MismatchError` for another schema, or a fingerprint that is not the
+    spec's or not that in the name of the place, and `DamagedCacheError` for all else.
     """
     sizes = source.sizes()
     for name in sizes:
@@ -77,6 +77,7 @@ def read_offer(source: Source) -> Offer:
         )
     content = {SPEC_FILE: _read(source, SPEC_FILE, sizes[SPEC_FILE], MAX_SPEC_BYTES)}
     kind, slug, spec = _judge_spec(content[SPEC_FILE], source.address)
+    check_address(source.address, spec)
     named = sorted((int(match[1]), name) for name in sizes if (match := COMMIT_FILE.fullmatch(name)))
     _bound_commits(sum(sizes[name] for _, name in named), source.address)
     commits = {}
@@ -87,6 +88,11 @@ def read_offer(source: Source) -> Offer:
     _judge_together(commits, source.address)
     _judge_files(commits, sizes, source)
     return Offer(source=source, kind=kind, slug=slug, spec=spec, commits=commits, content=content)
+
+
+def check_address(address: str, spec: Spec) -> None:
+    """Raise `MismatchError` where the last name in an address says that it is for another fingerprint."""
+    check_named_for(PurePosixPath(address.removesuffix(TAR)).name, spec, address)
 
 
 def stage(offer: Offer, folder: Path, meter: Meter) -> Space:
@@ -140,9 +146,7 @@ def _judge_spec(content: bytes, address: str) -> tuple[Kind, str, Spec]:
 
 
 def _judge_fingerprint(spec: Spec, declared: JSON, where: str) -> None:
-    schema: Spec = {"schema": spec["schema"]} if "schema" in spec else {}
-    if found := differences({"schema": SCHEMA_VERSION}, schema):
-        raise MismatchError(f"{where}: made with another version of the schema\n{describe_differences(found)}")
+    check_schema(spec, where)
     if found := differences({"fingerprint": fingerprint(spec)}, {"fingerprint": declared}):
         raise MismatchError(
             f"{where}: the fingerprint is not that of the spec beside it\n{describe_differences(found)}"

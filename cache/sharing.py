@@ -29,11 +29,11 @@ from cache.durable import make_folder
 from cache.fingerprints import describe_differences, differences, fingerprint, hash_bytes, hash_file
 from cache.layout import MAX_RECORDS
 from cache.metering import Meter, Unmetered
-from cache.offers import MAX_SPEC_BYTES, README_FILE, Offer, read_offer, stage
+from cache.offers import MAX_SPEC_BYTES, README_FILE, Offer, check_address, read_offer, stage
 from cache.places import Source, Target, exists, open_source, open_target
 from cache.rationales import RationaleStore
 from cache.reader import AttentionPart, AttentionStore
-from cache.spaces import SPEC_FILE, Kind, Space, dropped_records, is_space, space_path
+from cache.spaces import SPEC_FILE, Kind, Space, declared_spec, dropped_records, is_space, space_path
 from cache.strict_json import load_strictly
 from cache.writer import AttentionBlock, AttentionWriter
 from data.errors import ConfigError, DamagedCacheError, DataError, MismatchError, MissingRecordsError
@@ -92,6 +92,7 @@ def export_space(
     something else is refused: `MismatchError` for another space, `ConfigError` for other files.
     """
     meter = meter or Unmetered()
+    check_address(address, space.spec)
     if keys is None:
         return _export(space, address, meter)
     with tempfile.TemporaryDirectory(prefix="molsaki-export-") as folder:
@@ -329,7 +330,14 @@ def _of_same_fingerprint(store: Path, offer: Offer) -> Space | None:
     own = space_path(store, offer.kind, offer.slug, offer.spec)
     others = sorted((store / offer.kind).glob(f"*-{fingerprint(offer.spec)[:16]}"))
     path = next((path for path in (own, *others) if is_space(path)), None)
-    return None if path is None else Space.open(path, expected=offer.spec)
+    if path is None:
+        return None
+    if found := differences(declared_spec(path), offer.spec):
+        raise MismatchError(
+            f"{offer.source.address}: made with another spec than {path}, though that is named for the same; {VERIFY}\n"
+            f"{describe_differences(found)}"
+        )
+    return Space.open(path)
 
 
 def _not_there(offer: Offer, space: Space) -> Mapping[str, Commit]:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from cache.certificates import NOTE, Certificate, add_up, read_certificate
-from cache.commits import VERIFY, Commit, FileEntry, decode_commit, encode_commit, is_torn
+from cache.commits import VERIFY, Commit, FileEntry, decode_commit, encode_commit, is_torn, reason_of
 from cache.durable import (
     DISK_FULL,
     create_exclusively,
@@ -33,7 +33,18 @@ from cache.durable import (
     sync_folder,
     temporary_file,
 )
-from cache.fingerprints import JSON, Spec, canonical, describe_differences, differences, fingerprint, hash_file
+from cache.fingerprints import (
+    JSON,
+    SCHEMA_VERSION,
+    Difference,
+    Spec,
+    canonical,
+    check_schema,
+    describe_differences,
+    differences,
+    fingerprint,
+    hash_file,
+)
 from data.errors import ConfigError, DamagedCacheError, MismatchError
 
 Kind = Literal["rationales", "attention"]
@@ -43,6 +54,8 @@ SPEC_FILE = "spec.json"
 LOOKS = 5
 """How often the commits are looked at anew because one went away meanwhile."""
 COMMIT_NAME = re.compile(r"(\d{8,})\.json")
+NAMED_FOR = re.compile(r".+-([0-9a-f]{16})")
+"""Names of folders that say which fingerprint the space in them has."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,18 +88,14 @@ class Space:
 
     @classmethod
     def open(cls, path: str | Path, *, expected: Spec | None = None) -> "Space":
-        """Open an existing space; with `expected`, raise `MismatchError` where its spec differs."""
-        found = _read_spec_file(Path(path))
-        space, intact = found.space, found.fingerprint == found.space.fingerprint
-        if expected is not None and (fields := differences(_as_stored(expected), space.spec)):
-            edited = "" if intact else "\n  Its fingerprint does not fit it either: it was changed after it was made."
-            raise MismatchError(
-                f"{space.path / SPEC_FILE}: was made with another spec\n{describe_differences(fields)}{edited}"
-            )
-        if not intact:
-            raise DamagedCacheError(
-                f"{space.path / SPEC_FILE}: the spec does not have the fingerprint beside it; {VERIFY}"
-            )
+        """Open an existing space whose spec.json proves itself.
+
+        Raises `MismatchError` with field, ours and theirs for another version of the schema, for a folder that is named
+        for another fingerprint and, with `expected`, where the spec differs; `DamagedCacheError` where the spec does
+        not have the fingerprint beside it.
+        """
+        space = read_spec(Path(path), expected=expected)
+        check_named_for(space.path.resolve().name, space.spec, space.path)
         return space
 
     @property
@@ -219,6 +228,36 @@ def is_space(folder: Path) -> bool:
     return spec_file.is_file() and not is_torn(spec_file.read_bytes())
 
 
+def read_spec(path: Path, *, expected: Spec | None = None) -> Space:
+    """Return the space in the folder `path` as `Space.open` does, whatever fingerprint its folder is named for."""
+    space, declared = _read_spec_file(path)
+    intact = declared == space.fingerprint
+    if expected is not None and (fields := differences(_as_stored(expected), space.spec)):
+        edited = "" if intact else "\n  Its fingerprint does not fit it either: it was changed after it was made."
+        raise MismatchError(
+            f"{path / SPEC_FILE}: was made with another spec; {VERIFY}\n{describe_differences(fields)}{edited}"
+        )
+    if not intact:
+        raise DamagedCacheError(f"{path / SPEC_FILE}: the spec does not have the fingerprint beside it; {VERIFY}")
+    check_schema(space.spec, path / SPEC_FILE)
+    return space
+
+
+def declared_spec(path: Path) -> Spec:
+    """Return what spec.json says, even where its fingerprint does not fit it: to show in what it differs."""
+    return _read_spec_file(path)[0].spec
+
+
+def check_named_for(name: str, spec: Spec, where: object) -> None:
+    """Raise `MismatchError` where a folder or file is named for another fingerprint than `spec` has."""
+    named = NAMED_FOR.fullmatch(name)
+    if named and named[1] != (actual := fingerprint(spec)[:16]):
+        found = Difference(field="fingerprint", ours=f"{named[1]}… (by the name)", theirs=f"{actual}… ({SPEC_FILE})")
+        raise MismatchError(
+            f"{where}: named for another space than lies there; {VERIFY}\n{describe_differences([found])}"
+        )
+
+
 def check_files(space: Space, commit: Commit, *, below: str = "") -> None:
     """Raise `DamagedCacheError` for the first file of a part that is missing or has another size than committed.
 
@@ -249,29 +288,48 @@ def _replace(path: Path, content: bytes) -> None:
     sync_folder(path.parent)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _SpecFile:
-    space: Space
-    fingerprint: str
-
-
-def _read_spec_file(path: Path) -> _SpecFile:
+def _read_spec_file(path: Path) -> tuple[Space, JSON]:
+    """Return the space that spec.json describes, and the fingerprint that stands in it, which may be another one."""
     spec_file = path / SPEC_FILE
     try:
         content = json.loads(spec_file.read_bytes())
+        spec, declared = dict(content["spec"]), content["fingerprint"]
+        if _is_of_another_schema(spec, declared):  # before anything else: there all of this may be otherwise
+            check_schema(spec, spec_file)
         if content["kind"] not in KINDS:
             raise ValueError(f"kind {content['kind']!r}")
         if not SLUG.fullmatch(content["slug"]):
             raise ValueError(f"slug {content['slug']!r}")
-        space = Space(path=path, kind=content["kind"], slug=content["slug"], spec=dict(content["spec"]))
-        named = f"-{space.fingerprint[:16]}"  # raises for NaN, which is in no JSON, though the parser takes it
+        space = Space(path=path, kind=content["kind"], slug=content["slug"], spec=spec)
+        named = f"-{space.fingerprint[:16]}"
         if path.name.endswith(named) and path.name != space.slug + named:  # a folder may have been renamed altogether
             raise ValueError(f"slug {space.slug!r}, while the folder is called {path.name}")
-        return _SpecFile(space=space, fingerprint=content["fingerprint"])
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise ConfigError(f"{path}: not a space of a store, it has no {SPEC_FILE}; see `molsaki cache ls`") from error
+        raise _no_spec_file(path) from error
+    except MismatchError:  # a ValueError as well
+        raise
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DamagedCacheError(f"{spec_file}: not a description of a space ({error}); {VERIFY}") from error
+    return space, declared
+
+
+def _is_of_another_schema(spec: Spec, declared: JSON) -> bool:
+    """Say whether a spec says so, and not because of a flipped bit; raises `ValueError` for NaN, which no JSON has."""
+    ours = fingerprint({**spec, "schema": SCHEMA_VERSION})
+    return "schema" in spec and spec["schema"] != SCHEMA_VERSION and ours != declared
+
+
+def _has_commits(path: Path) -> bool:
+    return any(COMMIT_NAME.fullmatch(found.name) for found in _children(path / "commits"))
+
+
+def _no_spec_file(path: Path) -> ConfigError | DamagedCacheError:
+    if _has_commits(path):
+        return DamagedCacheError(
+            f"{path / SPEC_FILE}: missing, while commits/ is not empty; the next run with the configuration that the "
+            "space was made with writes it anew"
+        )
+    return ConfigError(f"{path}: not a space of a store, it has no {SPEC_FILE}; see `molsaki cache ls`")
 
 
 def _sync_part(part: Path) -> dict[str, FileEntry]:
@@ -325,10 +383,32 @@ class SpaceDescription:
     certificates: tuple[Certificate, ...]
 
 
-def list_spaces(store: Path) -> list[SpaceSummary]:
-    """Return one summary for each space below `store`, by kind and name; none where there is no store yet."""
-    folders = (folder for kind in KINDS for folder in _children(Path(store) / kind))
-    return [_summarise(space, space.commits()) for space in map(Space.open, filter(is_space, folders))]
+@dataclass(frozen=True, kw_only=True)
+class UnreadableSpace:
+    """One line about a space that does not open: `problem` says why; without `damaged` it is of another version."""
+
+    path: Path
+    kind: Kind
+    problem: str
+    damaged: bool
+
+
+def list_spaces(store: Path, *, kinds: Sequence[Kind] = KINDS) -> list[SpaceSummary | UnreadableSpace]:
+    """Return one line about each space below `store`, by kind and name; none where there is no store yet.
+
+    One that cannot be opened does not keep the others from being listed.
+    """
+    folders = ((kind, folder) for kind in kinds for folder in _children(Path(store) / kind))
+    return [_line_about(kind, folder) for kind, folder in folders if is_space(folder) or _has_commits(folder)]
+
+
+def _line_about(kind: Kind, folder: Path) -> SpaceSummary | UnreadableSpace:
+    try:
+        space = Space.open(folder)
+        return _summarise(space, space.commits())
+    except (DamagedCacheError, MismatchError) as error:
+        damaged = isinstance(error, DamagedCacheError)
+        return UnreadableSpace(path=folder, kind=kind, problem=reason_of(error, folder), damaged=damaged)
 
 
 def describe(space: Space) -> SpaceDescription:

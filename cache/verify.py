@@ -17,20 +17,19 @@ from functools import partial
 from pathlib import Path
 
 from cache.age import age
-from cache.commits import VERIFY, Commit, FileEntry, decode_commit, is_damage, is_torn
+from cache.commits import Commit, FileEntry, decode_commit, is_damage, is_torn, reason_of
 from cache.examine import Examined, examine
 from cache.fingerprints import hash_file
 from cache.layout import ARRAYS, METADATA, check_array, check_group, stored_counts
 from cache.rounding import kept_bits
-from cache.spaces import KINDS, SPEC_FILE, Kind, Space
-from data.errors import DamagedCacheError, MismatchError
+from cache.spaces import KINDS, NAMED_FOR, SPEC_FILE, Kind, Space, read_spec
+from data.errors import DamagedCacheError
 
 CLAIM_SECONDS = 3600.0
 """How long an empty commit file may be somebody's, who is about to fill it (only where there are no hard links)."""
 
 DEFECT = {errno.EIO, getattr(errno, "EBADMSG", errno.EIO), getattr(errno, "EUCLEAN", errno.EIO)}
 """What a file system answers that finds the medium, or itself, damaged."""
-NAMED_FOR = re.compile(r".+-([0-9a-f]{16})")
 KEY = re.compile(r"[0-9a-f]{64}")
 COUNTED = ("records", "cells", "layers", "steps", "words", "text_bytes")
 
@@ -112,13 +111,13 @@ def commit_count(folder: Path) -> int:
 def open_damaged(folder: Path) -> tuple[Space, list[Finding]]:
     """Open a space whose spec.json may be damaged, and say what is wrong with it; its folder tells kind and name."""
     try:
-        space, findings = Space.open(folder), []
-    except (DamagedCacheError, MismatchError) as error:
+        space, findings = read_spec(folder), []
+    except DamagedCacheError as error:  # a mismatch is none: of another schema nothing here may be judged or repaired
         kind = next((kind for kind in KINDS if kind == folder.resolve().parent.name), None)
         if kind is None:
             raise
         space = Space(path=folder, kind=kind, slug=folder.name.rpartition("-")[0], spec={})
-        findings = [Finding(part=None, file=SPEC_FILE, what=_reason(error, folder / SPEC_FILE), records=0)]
+        findings = [Finding(part=None, file=SPEC_FILE, what=reason_of(error, folder / SPEC_FILE), records=0)]
     else:
         name = NAMED_FOR.fullmatch(folder.resolve().name)
         if name and name[1] != space.fingerprint[:16]:
@@ -155,7 +154,7 @@ def look_at_commit(space: Space, index: int, path: Path, *, deep: bool) -> Commi
         if error.errno is not None and error.errno not in DEFECT:
             raise
         content = b"" if error.errno is not None else path.read_bytes()
-        finding = Finding(part=None, file=file, what=_reason(error, path), records=0)
+        finding = Finding(part=None, file=file, what=reason_of(error, path), records=0)
         return replace(nothing, content=content, findings=(finding,))
     if commit.part is None:
         return replace(nothing, content=content, commit=commit)
@@ -278,7 +277,7 @@ def _complaint(check: Callable[[], None], path: Path) -> str | None:
     except OSError as error:  # DamagedCacheError is one
         if not is_damage(error):
             raise
-        return _reason(error, path)
+        return reason_of(error, path)
     return None
 
 
@@ -289,7 +288,7 @@ def _attempts_complaint(space: Space, commit: Commit) -> str | None:
     try:
         attempts = RationaleStore(space).read_part(commit)
     except DamagedCacheError as error:
-        return _reason(error, space.part_path(commit))
+        return reason_of(error, space.part_path(commit))
     except Exception as error:  # whatever a damaged file makes the library raise
         if not is_damage(error):
             raise
@@ -322,12 +321,6 @@ def other_layers(space: Space, commits: Sequence[Commit]) -> list[Finding]:
         for commit in commits
         if commit.part is not None and commit.counts.get("layers", usual) != usual
     ]
-
-
-def _reason(error: Exception, path: Path) -> str:
-    """An error's words without the path and the advice that stand beside it anyway."""
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return " ".join(text.removeprefix(f"{path}: ").removesuffix(f"; {VERIFY}").split())
 
 
 def look_at_uncommitted(space: Space, part: Path) -> CommitLook:

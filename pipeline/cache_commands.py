@@ -17,7 +17,7 @@ from cache.reader import AttentionStore
 from cache.repair import Repair, repair
 from cache.spaces import Space
 from cache.verify import Verification, commit_count, verify
-from data.errors import ConfigError, DamagedCacheError
+from data.errors import ConfigError, DamagedCacheError, MismatchError
 from pipeline.progress import open_progress
 from pipeline.spaces import find_folder, space_folders
 from pipeline.tables import print_findings, print_json, print_leftovers, size
@@ -77,6 +77,8 @@ def _verified(folder: Path, progress: Progress, *, deep: bool) -> Verification:
 
 
 def _advice(found: Verification, request: VerifyRequest) -> str:
+    if request.repair:
+        return f"{found.path}: {len(found.findings):,} findings that --repair cannot mend; each says what does"
     again = f"molsaki cache verify {shlex.quote(request.space)} --store {shlex.quote(str(request.store))} --repair"
     return (
         f"{found.path}: {len(found.findings):,} findings; `{again}` keeps the sound records and drops the others, and "
@@ -105,7 +107,7 @@ def collect_garbage(
     """Remove what no commit names and nobody can be using any more; damage in one space does not keep the others."""
     folders = [find_folder(space, store) for space in spaces] if spaces else space_folders(store)
     gone: list[Leftover] = []
-    damaged: list[str] = []
+    unreadable: list[DamagedCacheError | MismatchError] = []
     with open_progress(quiet=quiet) as progress:
         progress.start("gc", len(folders))
         for folder in folders:
@@ -113,8 +115,8 @@ def collect_garbage(
                 space = Space.open(folder)
                 found = leftovers(space, older_than=older_than)
                 gone += found if dry_run else remove(space, found)
-            except DamagedCacheError as error:
-                damaged.append(str(error))
+            except (DamagedCacheError, MismatchError) as error:
+                unreadable.append(error)
             progress.advance()
         if not spaces:
             found = leftovers_of_targets(store, older_than=older_than)
@@ -125,8 +127,11 @@ def collect_garbage(
         print_leftovers(gone)
         verb = "would be freed" if dry_run else "freed"
         click.echo(f"{size(sum(each.bytes for each in gone))} {verb}")
-    if damaged:
-        raise DamagedCacheError("\n".join(damaged))
+    if unreadable:
+        family = next(
+            (DamagedCacheError for error in unreadable if isinstance(error, DamagedCacheError)), MismatchError
+        )
+        raise family("\n".join(map(str, unreadable)))
 
 
 def read_age(text: str) -> float:

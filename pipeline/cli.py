@@ -295,12 +295,11 @@ store_option = click.option("--store", type=FOLDER, help="Folder of the stores. 
 @store_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def cache_ls(store: Path | None, as_json: bool) -> None:
-    """List the spaces of a store."""
-    from cache.spaces import list_spaces
+    """List the spaces of a store; one that cannot be opened does not hide the others, and is an error."""
     from pipeline.config import default_store
-    from pipeline.tables import print_spaces
+    from pipeline.spaces import list_store
 
-    print_spaces(list_spaces(store or default_store()), as_json=as_json)
+    list_store(store or default_store(), as_json=as_json)
 
 
 @cache.command("show", epilog=examples("molsaki cache show attention/Qwen2.5-7B-Instruct"))

@@ -1,9 +1,31 @@
-"""Finding the space that a user means by a path or by the beginning of its name."""
+"""The spaces of a store as a user meets them: listed, or found by a path or by the beginning of a name."""
 
+import shlex
 from pathlib import Path
 
-from cache.spaces import KINDS, SPEC_FILE, Space
-from data.errors import ConfigError
+from cache.spaces import KINDS, SPEC_FILE, Space, UnreadableSpace, list_spaces
+from data.errors import ConfigError, DamagedCacheError, MismatchError
+from pipeline.tables import print_spaces
+
+
+def list_store(store: Path, *, as_json: bool) -> None:
+    """Print a line for each space; those that cannot be opened are an error, with what helps, once all are printed."""
+    spaces = list_spaces(store)
+    print_spaces(spaces, as_json=as_json)
+    unreadable = [space for space in spaces if isinstance(space, UnreadableSpace)]
+    lines = [_what_helps(space, store) for space in unreadable]
+    if any(space.damaged for space in unreadable):
+        raise DamagedCacheError("\n".join(lines))
+    if lines:
+        raise MismatchError("\n".join(lines))
+
+
+def _what_helps(space: UnreadableSpace, store: Path) -> str:
+    name = f"{space.kind}/{space.path.name}"
+    if not space.damaged:
+        return f"{name}: {space.problem}"
+    command = shlex.join(["molsaki", "cache", "verify", name, "--store", str(store)])
+    return f"{name}: damaged: {space.problem}; `{command}` lists all damage, and repairs it with --repair"
 
 
 def find_space(wanted: str, store: Path) -> Space:

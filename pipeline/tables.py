@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cache.spaces import SpaceDescription, SpaceSummary
+from cache.spaces import SpaceDescription, SpaceSummary, UnreadableSpace
 from pipeline.accuracies import Score
 from pipeline.plans import StagePlan, reasons
 from pipeline.progress import duration
@@ -51,15 +51,19 @@ def print_plans(plans: Sequence[StagePlan], past: Provenance, *, as_json: bool) 
     print_table(table)
 
 
-def print_spaces(spaces: Sequence[SpaceSummary], *, as_json: bool) -> None:
-    """Print one line for each space of a store."""
+def print_spaces(spaces: Sequence[SpaceSummary | UnreadableSpace], *, as_json: bool) -> None:
+    """Print one line for each space of a store; for machines with the problem where one cannot be opened."""
     if as_json:
         print_json(spaces)
         return
-    table = new_table("space", "records", "dropped", "parts", "size")
+    problems = any(isinstance(space, UnreadableSpace) for space in spaces)
+    table = new_table("space", "records", "dropped", "parts", "size", *([""] if problems else []))
     for space in spaces:
         name = f"{space.kind}/{space.path.name}"
-        table.add_row(name, f"{space.records:,}", f"{space.dropped:,}", f"{space.parts:,}", size(space.bytes))
+        if isinstance(space, UnreadableSpace):
+            table.add_row(name, "", "", "", "", "damaged" if space.damaged else "of another version")
+        else:
+            table.add_row(name, f"{space.records:,}", f"{space.dropped:,}", f"{space.parts:,}", size(space.bytes))
     print_table(table)
 
 

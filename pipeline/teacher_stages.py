@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from cache.fingerprints import Spec, fingerprint
+from cache.nearest import neighbour
 from cache.spaces import Space, dropped_records, is_space, space_path
 from data.errors import MissingRecordsError
 from data.records import Rationale
@@ -66,7 +67,15 @@ class StageWithSpace:
     def _open(self) -> Space:
         return Space.open(self.path, expected=self.spec)
 
-    def _open_or_create(self) -> Space:
+    @cached_property
+    def _neighbour(self) -> str:
+        """What is said where nothing is stored for this configuration, and something is for a similar one."""
+        found = neighbour(self._inputs.config.store, self.name, self.slug, self.spec)
+        return "" if found is None else found.line()
+
+    def _open_or_create(self, progress: Progress) -> Space:
+        if self._neighbour:
+            progress.note(self._neighbour)
         return Space.open_or_create(self._inputs.config.store, self.name, self.slug, self.spec)
 
 
@@ -115,7 +124,7 @@ class RationaleStage(StageWithSpace):
             done=plan.kept + sum(plan.dropped.values()),
             to_do=plan.to_do,
             dropped=dict(plan.dropped),
-            detail=f"{again:,} of them again, with the gold answer shown" if again else "",
+            detail=f"{again:,} of them again, with the gold answer shown" if again else self._neighbour,
         )
 
     def execute(self, progress: Progress, stop: StopSignal) -> None:
@@ -124,7 +133,7 @@ class RationaleStage(StageWithSpace):
         from stages.rationales import write_rationales
 
         config = self._inputs.config
-        space = self._open_or_create()
+        space = self._open_or_create(progress)
         write_rationales(
             self._inputs.questions("train"),
             RationaleStore(space, note={"engine": self._settings.engine, **commit_note()}),
@@ -184,7 +193,7 @@ class AttentionStage(StageWithSpace):
     def _plan(self) -> StagePlan:
         keys = {example.key for example in self._share}
         unusable = {key: reason for key, reason in self._dropped.items() if key in keys}
-        stored = keys & self._recorded
+        stored = keys & self.recorded
         dropped = Counter({} if self._shard else self.selection.dropped) + Counter(unusable.values())
         return StagePlan(
             name=self.name,
@@ -192,6 +201,7 @@ class AttentionStage(StageWithSpace):
             done=len(stored | unusable.keys()),
             to_do=len(keys - stored - unusable.keys()),
             dropped=dict(dropped),
+            detail=self._neighbour,
             waits_for=None if self._rationales.plan().finished else self._rationales.name,
             shard=self._shard,
         )
@@ -206,11 +216,11 @@ class AttentionStage(StageWithSpace):
         from stages.extraction import write_attention
 
         config = self._inputs.config
-        space = self._open_or_create()
+        space = self._open_or_create(progress)
         write_attention(
             [example.marked for example in self._share],
             AttentionWriter(space, note=commit_note()),
-            self._recorded | self._dropped.keys(),
+            self.recorded | self._dropped.keys(),
             config.teacher,
             self._settings,
             identity=self._inputs.teacher,
@@ -218,14 +228,24 @@ class AttentionStage(StageWithSpace):
             stop=stop,
         )
 
+    @property
+    def missing(self) -> tuple[Example, ...]:
+        """Records of this process whose attention is neither stored nor known to be unusable."""
+        return tuple(one for one in self._share if one.key not in self.recorded and one.key not in self._dropped)
+
+    @property
+    def readable(self) -> tuple[Example, ...]:
+        """All records of the run but those that the teacher is known to be unable to read."""
+        return tuple(one for one in self.selection.examples if one.key not in self._dropped)
+
     def open(self) -> "AttentionStore":
         """Open the stored attention for training."""
         from cache.reader import AttentionStore
 
-        return AttentionStore.open(self.path)
+        return AttentionStore(self._open())
 
     @cached_property
-    def _recorded(self) -> set[str]:
+    def recorded(self) -> set[str]:
         """Keys of all stored records, the run's or not."""
         if not self.begun:
             return set()

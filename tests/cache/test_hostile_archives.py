@@ -328,7 +328,7 @@ def test_a_spec_of_another_schema_is_a_mismatch_that_names_both(place, files, sc
 
 def test_a_commit_of_another_schema_is_a_mismatch_that_names_both(place, files):
     evil = change_commit(files, set_at("schema", to=2))
-    refuse_tar(place, evil, MismatchError, "schema version\n    ours:   1\n    theirs: 2")
+    refuse_tar(place, evil, MismatchError, "  schema\n    ours:   1\n    theirs: 2")
 
 
 @pytest.mark.parametrize("kind", ["targets", "", None, ["attention"], "../attention"])

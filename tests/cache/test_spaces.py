@@ -252,9 +252,8 @@ def test_a_spec_that_breaks_off_is_damage_and_not_made_anew(tmp_path):
     spec_file = make_space(tmp_path).path / "spec.json"
     content = spec_file.read_bytes()
     spec_file.write_bytes(content[:-10])
-    for look in (lambda: make_space(tmp_path), lambda: list_spaces(tmp_path)):
-        with pytest.raises(DamagedCacheError, match=r"spec\.json: not a description of a space"):
-            look()
+    with pytest.raises(DamagedCacheError, match=r"spec\.json: not a description of a space"):
+        make_space(tmp_path)
     assert spec_file.read_bytes() == content[:-10]
 
 

@@ -2,13 +2,16 @@
 
 import json
 import os
+import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
+from cache import open_attention
 from cache.keys import record_key
 from cache.reader import AttentionStore
 from cache.spaces import Space
@@ -123,6 +126,16 @@ def test_a_damaged_spec_is_named_though_no_other_command_opens_it(explained: Exp
     assert json.loads(explained("status", "run.yaml", "--json").stdout)[1]["done"] == 10
 
 
+def test_what_repair_cannot_mend_says_what_does(explained: Experiment) -> None:
+    (attention(explained).path / "spec.json").unlink()
+    result = explained("cache", "verify", *SPACE, "--repair")
+    assert result.exit_code == 65
+    assert "the next run with the configuration" in " ".join(result.stdout.split())
+    assert "1 findings that --repair cannot mend; each says what does" in result.stderr
+    explained.run("--only", "attention")
+    assert explained("cache", "verify", *SPACE).exit_code == 0
+
+
 def test_a_space_that_is_not_there_is_wrong_usage(explained: Experiment) -> None:
     for command in ("verify", "gc"):
         assert explained("cache", command, "nothing", "--store", "store").exit_code == 2
@@ -190,6 +203,84 @@ def test_training_refuses_an_incomplete_store_and_says_what_is_missing(explained
     assert explained("attention", "run.yaml").exit_code == 0
     assert explained("train", "run.yaml").exit_code == 0
     assert explained.scripted.trained == [0, 1]
+
+
+def test_where_nothing_is_stored_what_differs_from_the_nearest_space_is_said_before_computing(
+    explained: Experiment,
+) -> None:
+    lines = ("--set", "attention.steps=lines")
+    name = f"attention/{attention(explained).path.name}"
+    said = f'nothing stored for this; nearest is {name} (10 records): steps ours "lines", theirs "periods"'
+    for command in (("status", "run.yaml"), ("run", "run.yaml", "--dry-run"), ("attention", "run.yaml", "--dry-run")):
+        plans = json.loads(explained(*command, *lines, "--json").stdout)
+        assert [plan["detail"] for plan in plans if plan["name"] == "attention"] == [said]
+        assert [plan["detail"] for plan in plans if plan["name"] == "rationales"] == [""] * (len(plans) > 1)
+    stage = explained("attention", "run.yaml", *lines)
+    assert said in stage.stderr
+    assert said not in explained("attention", "run.yaml", *lines).stderr
+    assert json.loads(explained("status", "run.yaml", *lines, "--json").stdout)[1]["detail"] == ""
+
+
+def test_a_run_that_meets_another_spec_in_its_space_names_the_field(explained: Experiment) -> None:
+    path = attention(explained).path / "spec.json"
+    path.write_text(path.read_text().replace('"periods"', '"lines"'))
+    for command in ("status", "run", "attention", "train"):
+        result = explained(command, "run.yaml")
+        assert result.exit_code == 2
+        assert '  steps\n    ours:   "periods"\n    theirs: "lines"' in result.stderr
+    assert explained.scripted.trained == []
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "spec.json is none": lambda folder: (folder / "spec.json").write_text("{"),
+    "spec.json is changed": lambda folder: (folder / "spec.json").write_text(
+        (folder / "spec.json").read_text().replace('"schema": 1', '"schema": 3')
+    ),
+    "spec.json is gone": lambda folder: (folder / "spec.json").unlink(),
+    "a commit is none": lambda folder: (folder / "commits" / "00000000.json").write_text("{}"),
+    "commits are gone": lambda folder: shutil.rmtree(folder / "commits"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_space_is_listed_with_reason_and_command_and_the_others_as_usual(
+    explained: Experiment, damage: str
+) -> None:
+    (folder,) = (explained.folder / "store" / "rationales").iterdir()
+    DAMAGES[damage](folder)
+    name, sound = f"rationales/{folder.name}", attention(explained).path
+    result = explained("cache", "ls", "--store", "store")
+    assert result.exit_code == 65
+    lines = [line.split() for line in result.stdout.splitlines()]
+    assert [name, "damaged"] in lines
+    assert [f"attention/{sound.name}", "10"] in [line[:2] for line in lines]
+    (error,) = result.stderr.splitlines()
+    assert error.startswith(f"error: {name}: damaged: ")
+    assert f"`molsaki cache verify {name} --store store` lists all damage, and repairs it with --repair" in error
+    assert explained("cache", "verify", name, "--store", "store").exit_code == 65
+    first, second = json.loads(explained("cache", "ls", "--store", "store", "--json").stdout)
+    assert (first["kind"], first["damaged"], bool(first["problem"])) == ("rationales", True, True)
+    assert (second["kind"], second["records"]) == ("attention", 10)
+    assert len(open_attention(sound).to_pandas()) == 10
+    assert explained("cache", "export", str(sound), "out", "--quiet").exit_code == 0
+    assert explained("cache", "export", "attention/", "out.tar", "--store", "store", "--quiet").exit_code == 0
+
+
+def test_a_space_of_a_newer_molsaki_is_listed_and_no_damage(explained: Experiment) -> None:
+    folder = explained.folder / "store" / "attention" / "newer-0123456789abcdef"
+    folder.mkdir()
+    (folder / "spec.json").write_text('{"kind": "new", "slug": 1, "fingerprint": "x", "spec": {"schema": 2}}')
+    result = explained("cache", "ls", "--store", "store")
+    assert result.exit_code == 2
+    assert "attention/newer-0123456789abcdef" in result.stdout
+    assert "of another version" in result.stdout
+    assert result.stdout.count("/") == 3
+    assert "pip install --upgrade molsaki" in result.stderr
+    collected = explained("cache", "gc", "--store", "store")
+    assert collected.exit_code == 2
+    assert "pip install --upgrade molsaki" in collected.stderr
+    assert explained("cache", "verify", "attention/newer", "--store", "store", "--repair").exit_code == 2
+    assert (folder / "spec.json").exists()
 
 
 def leave_behind(experiment: Experiment, days: float) -> Path:
