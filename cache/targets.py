@@ -2,12 +2,13 @@
 
     <store>/targets/<space>-<first 16 digits of the rule's fingerprint>.targets
 
-The layers of each record are combined by a *rule* of the caller's; the result is a few kilobytes a record that never
-change. They lie in one file for all records of a space, which every job and data-loader worker maps, so that they share
-its memory. The file is derived: one that is damaged, or made from other parts than those committed now, is made again,
-and parts that it held already are copied. It appears complete and durable, by a rename, and is never changed.
+The layers of each record are combined by a *rule* of the caller's to one matrix or to a few; the result is a few
+kilobytes a record that never change. They lie in one file for all records of a space, which every job and data-loader
+worker maps, so that they share its memory. The file is derived: one that is damaged, or made from other parts than those
+committed now, is made again, and parts that it held already are copied. It appears complete and durable, by a rename,
+and is never changed.
 
-Shape letters: L layers, S steps, K critical words.
+Shape letters: L layers, P matrices that a rule makes of them, S steps, K critical words.
 """
 
 import errno
@@ -19,7 +20,7 @@ import tempfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import accumulate
 from pathlib import Path
 from typing import IO, Any
@@ -38,12 +39,13 @@ FLOAT = np.dtype("<f4")
 ALIGNMENT = 64
 MOST_VALUES = 1 << 24
 """Values of attention that are decoded and combined at a time."""
+COUNTS = ("records", "cells", "layers", "matrices")
 NOT_OURS_TO_WRITE = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Combined:
-    """The layers of one record combined to `attention` (S, K), with the `layer_weights` (L,) that did it; float32."""
+    """The layers of one record combined to `attention` (P, S, K), with each layer's share (L,) of it; float32."""
 
     attention: Floats
     layer_weights: Floats
@@ -54,16 +56,17 @@ Combine = Callable[[Sequence[Attention]], Sequence[Combined]]
 
 @dataclass(frozen=True, kw_only=True)
 class _Block:
-    """What the file holds of one part: the cells of its records, then their layer weights."""
+    """What the file holds of one part: the cells of its records, `matrices` for each record, then its layer weights."""
 
     part: str
     records: int
     cells: int
     layers: int
+    matrices: int
 
     @property
     def floats(self) -> int:
-        return self.cells + self.records * self.layers
+        return self.matrices * self.cells + self.records * self.layers
 
 
 class CombinedStore(Mapping[str, Combined]):
@@ -79,10 +82,11 @@ class CombinedStore(Mapping[str, Combined]):
     def __getitem__(self, key: str) -> Combined:
         number, row = self._store._find(key)
         part, block, start = self._store.parts[number], self._blocks[number], self._starts[number]
-        first, last = int(part.cell_offset[row]), int(part.cell_offset[row + 1])
-        weights = start + block.cells + row * block.layers
+        first, last = (start + block.matrices * int(part.cell_offset[at]) for at in (row, row + 1))
+        weights = start + block.matrices * block.cells + row * block.layers
+        shape = block.matrices, int(part.steps[row]), int(part.words[row])
         return Combined(
-            attention=self._floats[start + first : start + last].reshape(int(part.steps[row]), int(part.words[row])),
+            attention=self._floats[first:last].reshape(shape),
             layer_weights=self._floats[weights : weights + block.layers],
         )
 
@@ -97,18 +101,24 @@ class CombinedStore(Mapping[str, Combined]):
 
 
 def combined(
-    store: AttentionStore, rule: Spec, combine: Combine, *, advance: Callable[[int], None] | None = None
+    store: AttentionStore,
+    rule: Spec,
+    combine: Combine,
+    *,
+    matrices: int = 1,
+    advance: Callable[[int], None] | None = None,
 ) -> CombinedStore:
     """Map the combined records of `store`, made by `combine` where the file is not there yet.
 
-    `rule` says what `combine` does: equal rules have to give equal results. `advance` hears of records that are done.
+    `rule` says what `combine` does: equal rules have to give equal results, `matrices` (P) for each record. `advance`
+    hears of records that are done.
     Where the store may not be written to, the file is a nameless temporary one. Raises `MissingRecordsError` for a
     store without records.
     """
     path = targets_path(store, rule)
     head: Spec = {"schema": SCHEMA_VERSION, "space": store.space.fingerprint, "rule": rule}
     layers = store.layers
-    blocks = [_block(part, layers) for part in store.parts]
+    blocks = [_block(part, layers, matrices) for part in store.parts]
     found = _File.read(path, head)
     if found is None or found.blocks != blocks:
         with _file_to_fill(path) as file:
@@ -124,8 +134,9 @@ def targets_path(store: AttentionStore, rule: Spec) -> Path:
     return space.parent.parent / "targets" / f"{space.name}-{fingerprint(rule)[:16]}.targets"
 
 
-def _block(part: AttentionPart, layers: int) -> _Block:
-    return _Block(part=part.folder.name, records=len(part.keys), cells=int(part.cell_offset[-1]), layers=layers)
+def _block(part: AttentionPart, layers: int, matrices: int) -> _Block:
+    cells = int(part.cell_offset[-1])
+    return _Block(part=part.folder.name, records=len(part), cells=cells, layers=layers, matrices=matrices)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -164,10 +175,7 @@ class _File:
 
 def _line(head: Spec, blocks: Sequence[_Block], sums: Sequence[int]) -> bytes:
     """The first line: JSON, padded so that the array behind it is aligned; as long for any sums."""
-    parts: list[JSON] = [
-        {"part": one.part, "records": one.records, "cells": one.cells, "layers": one.layers, "crc32": f"{value:08x}"}
-        for one, value in zip(blocks, sums, strict=True)
-    ]
+    parts: list[JSON] = [{**asdict(one), "crc32": f"{value:08x}"} for one, value in zip(blocks, sums, strict=True)]
     content = canonical({**head, "parts": parts})
     return content + b" " * (-(len(content) + 1) % ALIGNMENT) + b"\n"
 
@@ -176,10 +184,7 @@ def _blocks_in(line: bytes) -> list[_Block]:
     """The blocks that a first line tells of; none where it is no such line."""
     try:
         found = json.loads(line)["parts"]
-        return [
-            _Block(part=str(one["part"]), **{name: int(one[name]) for name in ("records", "cells", "layers")})
-            for one in found
-        ]
+        return [_Block(part=str(one["part"]), **{name: int(one[name]) for name in COUNTS}) for one in found]
     except (ValueError, KeyError, TypeError, OverflowError):
         return []
 
@@ -226,7 +231,7 @@ def _combined_part(part: AttentionPart, combine: Combine) -> Floats:
 def _slices(part: AttentionPart) -> Iterator[range]:
     """Yield the rows of a part in order, so many at a time as have `MOST_VALUES` values, one at least."""
     first = 0
-    while first < len(part.keys):
+    while first < len(part):
         most = part.cell_offset[first] + MOST_VALUES // part.layers
         last = max(first + 1, int(np.searchsorted(part.cell_offset, most, side="right")) - 1)
         yield range(first, last)

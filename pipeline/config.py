@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from data.errors import ConfigError
 from data.settings import DataSource
 from pipeline.document import Document, Key, Tree, dotted, read_document, to_yaml
+from stages.objective import objective_class
 from stages.settings import (
     AttentionSettings,
     EvaluationSettings,
@@ -146,6 +147,13 @@ def _conflicts(config: Config) -> Iterator[tuple[Key, str]]:
         yield ("attention", "pattern"), f"expected a regular expression, found {attention.pattern!r}: {problem}"
     if attention.piece > LARGEST_PIECE:
         yield ("attention", "piece"), f"expected at most {LARGEST_PIECE:,}, found {attention.piece:,}"
+    taught = objective_class(config.objective.name).tasks
+    if not set(taught) & set(config.evaluation.prompts):
+        yield (
+            ("evaluation", "prompts"),
+            f"expected {' or '.join(taught)}, all that objective.name {config.objective.name} teaches, "
+            f"found {list(config.evaluation.prompts)}",
+        )
     if rationales.engine == "file" and rationales.path is None:
         yield ("rationales", "path"), "missing; `engine: file` needs the file that holds the rationales"
     if len(set(config.training.seeds)) < len(config.training.seeds):

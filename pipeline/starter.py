@@ -97,4 +97,4 @@ def _choices(schema: dict[str, Tree]) -> str:
 
 def _comment(text: str, indent: str, hanging: str = "") -> list[str]:
     prefix = f"{indent}# "
-    return textwrap.wrap(text, WIDTH, initial_indent=prefix, subsequent_indent=prefix + hanging)
+    return textwrap.wrap(text, WIDTH, initial_indent=prefix, subsequent_indent=prefix + hanging, break_on_hyphens=False)

@@ -7,7 +7,7 @@ different means that it is moved to `earlier/<time>/` and made anew.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -20,11 +20,13 @@ from pipeline.inputs import Inputs, Split
 from pipeline.plans import StageName, StagePlan
 from pipeline.predictions import predictions_path, stored_fingerprint, write_predictions
 from pipeline.teacher_stages import AttentionStage, RationaleStage
+from stages.objective import Objective, objective_of
 from stages.progress import Progress, StopSignal
+from stages.settings import EvaluationSettings
 
-STUDENT_SCHEMA = 1
+STUDENT_SCHEMA = 2
 """Raised when the same settings would lead to another student than before."""
-NO_INFLUENCE = frozenset({"seeds", "device", "checkpoint_steps"})
+NO_INFLUENCE = frozenset({"seeds", "device", "checkpoint_steps", "gradient_checkpointing"})
 """Training settings that change where and when, not what."""
 TRAINED = "training.json"
 CONFIGURATION = "molsaki.yaml"
@@ -112,18 +114,22 @@ class TrainStage:
 
     @property
     def _needs_attention(self) -> bool:
-        return self._inputs.config.objective.name == "molsaki"
+        return self._objective.needs_attention
+
+    @cached_property
+    def _objective(self) -> Objective:
+        return objective_of(self._inputs.config.objective)
 
     def _spec(self) -> Spec:
         config, student = self._inputs.config, self._inputs.student
-        objective, training = asdict(config.objective), asdict(config.training)
+        training = asdict(config.training)
         return {
             "schema": STUDENT_SCHEMA,
             "student": student.revision,
             "tokenizer": student.tokenizer,
             "initialise": config.student.initialise,
             "max_length": config.student.max_length,
-            "objective": objective if self._needs_attention else {"name": "dss", "alpha": config.objective.alpha},
+            "objective": self._objective.described(),
             "training": {name: value for name, value in training.items() if name not in NO_INFLUENCE},
             "rationales": self._rationales.fingerprint,
             "attention": self._attention.fingerprint if self._needs_attention else None,
@@ -227,7 +233,7 @@ class EvaluateStage:
             predictions = evaluate_student(
                 self._train.student_folder(seed),
                 questions,
-                config.evaluation,
+                self._settings,
                 dtype=config.training.dtype,
                 device=config.training.device,
                 progress=progress,
@@ -248,10 +254,17 @@ class EvaluateStage:
     @cached_property
     def fingerprint(self) -> str:
         """Hash of everything that the answers depend on, the seed aside."""
-        settings = asdict(self._inputs.config.evaluation)
+        settings = asdict(self._settings)
         del settings["batch_size"]
         questions = [asdict(question) for question in self._inputs.labelled(self._split)]
         return fingerprint({"student": self._train.fingerprint, "evaluation": settings, "questions": questions})
+
+    @property
+    def _settings(self) -> EvaluationSettings:
+        """The configuration's, with the prompts that the objective teaches: to others a student has no answer."""
+        config = self._inputs.config
+        taught = objective_of(config.objective).tasks
+        return replace(config.evaluation, prompts=tuple(one for one in config.evaluation.prompts if one in taught))
 
     def _move_stale(self, progress: Progress) -> None:
         paths = [predictions_path(self.results, seed) for seed in self._seeds]

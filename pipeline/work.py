@@ -26,6 +26,7 @@ from pipeline.plans import Stage, StageName, StagePlan
 from pipeline.student_stages import EvaluateStage, TrainStage
 from pipeline.supervise import ForwardingStop, stage_command
 from pipeline.teacher_stages import AttentionStage, RationaleStage
+from stages.objective import objective_of
 from stages.progress import Progress, StopSignal
 
 log = logging.getLogger(__name__)
@@ -77,7 +78,7 @@ def shard_of(command: str, option: Shard | None = None) -> Shard | None:
 
 def stages_of(config: Config) -> tuple[StageName, ...]:
     """The stages that a run of `config` has, in order; an objective without attention needs none recorded."""
-    attention: tuple[StageName, ...] = ("attention",) if config.objective.name == "molsaki" else ()
+    attention: tuple[StageName, ...] = ("attention",) if objective_of(config.objective).needs_attention else ()
     evaluate: tuple[StageName, ...] = ("evaluate",) if config.data.test else ()
     return ("rationales", *attention, "train", *evaluate)
 

@@ -13,8 +13,8 @@ Shapes: B batch, T tokens, L layers with attention, H heads, D head size, S reas
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -75,6 +75,10 @@ class Recording:
             self._pooling_on[device] = self.pooling.to(device)
         return self._pooling_on[device]
 
+    def blank(self) -> "Recording":
+        """The same before anything was recorded."""
+        return Recording(pooling=self.pooling, keep_values=self.keep_values, _pooling_on=self._pooling_on)
+
     def keep(self, layer: int, value_BGTD: torch.Tensor) -> None:
         """Remember a layer's value states, if anyone wants them."""
         if self.keep_values:
@@ -117,6 +121,30 @@ def recording_attention(model: PreTrainedModel, pool: Pooling, *, keep_values: b
     _require_all_layers(model, recording)
 
 
+class _Repeating:
+    """Inside, layers make the calls of a recording again, and nothing of it is kept."""
+
+    def __init__(self, recording: Recording | None) -> None:
+        self._recording = recording
+        self._tokens: list[Token[Recording | None]] = []
+
+    def __enter__(self) -> None:
+        again = None if self._recording is None else self._recording.blank()
+        self._tokens.append(_active.set(again))
+
+    def __exit__(self, *_: object) -> None:
+        _active.reset(self._tokens.pop())
+
+
+def checkpointing_contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """`context_fn` for torch's non-reentrant gradient checkpointing of a student's layers.
+
+    A layer is computed again in the backward pass, when `recording_attention` has long ended. What it recorded the
+    first time keeps its gradient; the second time it has to make the same calls, for what they save, and no more.
+    """
+    return nullcontext(), _Repeating(_active.get())
+
+
 @contextmanager
 def attention_implementation(model: PreTrainedModel, name: str) -> Iterator[None]:
     """Let the model compute attention by `name`, and by what it had before afterwards."""
@@ -138,6 +166,11 @@ def _seen(model: PreTrainedModel, recording: Recording) -> Iterator[None]:
         with attention_implementation(model, IMPLEMENTATION):
             yield
     elif model._supports_sdpa and model.config._attn_implementation == "sdpa":
+        if getattr(model, "is_gradient_checkpointing", False) and torch.is_grad_enabled():
+            raise ModelError(
+                f"model type {model.config.model_type}: its attention is recorded past transformers' attention "
+                "interface, which gradient checkpointing cannot repeat; switch training.gradient_checkpointing off"
+            )
 
         def attend_next(call: AttentionCall) -> torch.Tensor:
             layer = len(recording.attention_BSK)  # layers come in order, and all of them: see _require_all_layers

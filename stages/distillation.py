@@ -1,25 +1,27 @@
-"""One training step of the student: the two tasks and the attention loss (Eq. 3 and 5 to 7 after arXiv 2604.15701).
+"""One training step of the student: the two tasks, and where the student looks (Eq. 3 and 5 to 7, arXiv 2604.15701).
 
-In: a batch in which each record stands twice, as prompt + answer (predict) and as prompt + rationale (explain). Out:
-the losses. The student's stepwise attention comes from the same forward pass as the explanation loss.
+In: a batch in which each record stands once for each task, as prompt + answer (predict) and as prompt + rationale
+(explain). Out: the losses of an objective. The student's stepwise attention comes from the same forward pass as the
+explanation loss.
 
-Shapes: B batch, T tokens, L layers, S reasoning steps, K critical words, C = key-value heads × head size.
+Shapes: B batch, T tokens, V vocabulary, L layers, P targets of a record, S reasoning steps, K critical words.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import nn
-from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.modeling_outputs import CausalLMOutput
 
 from data.prompts import explain_prompt, predict_prompt, predict_target
-from stages.attention import IMPLEMENTATION, recording_attention
+from stages.attention import IMPLEMENTATION, Recording, recording_attention
 from stages.examples import Example
 from stages.losses import attention_loss
-from stages.mixture import LayerRouter, mix_layers
-from stages.settings import ObjectiveSettings
+from stages.objective import Objective, Task
 from stages.targets import Target
 from stages.tokens import Located, Pooling, encode, locate, pooling
 
@@ -37,12 +39,20 @@ class TrainingText:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingRecord:
-    """A record as both tasks see it; `target` is None for an objective without attention."""
+    """A record as both tasks see it; `target` is None for an objective without attention.
 
+    `name` tells people which record it is.
+    """
+
+    name: str
     predict: TrainingText
     explain: TrainingText
     located: Located
     target: Target | None
+
+    def text(self, task: Task) -> TrainingText:
+        """What a task learns from."""
+        return self.predict if task == "predict" else self.explain
 
     @property
     def length(self) -> int:
@@ -57,7 +67,9 @@ def training_record(tokenizer: PreTrainedTokenizerBase, example: Example, target
     answer = asked + predict_target(example.rationale.question)
     prompt = explain_prompt(question)
     located = locate(tokenizer, example.marked, prefix=prompt[: prompt.index(question)])
+    asking = example.rationale.question
     return TrainingRecord(
+        name=f"{asking.dataset} {asking.id} (key {example.key[:16]})",
         predict=_training_text(tokenizer, *encode(tokenizer, answer), written_from=len(asked)),
         explain=_training_text(tokenizer, located.ids, located.spans, written_from=len(prompt)),
         located=located,
@@ -81,18 +93,21 @@ class TrainingCollator:
     """Stacks training records into one batch, right-padded: causal attention never looks at what lies behind."""
 
     pad: int
+    tasks: Sequence[Task] = ("predict", "explain")
 
-    def __call__(self, records: Sequence[TrainingRecord]) -> dict[str, torch.Tensor]:
-        """Return ids and labels (B, T) of both tasks and, with targets, what Eq. 3 to 6 need."""
-        batch = {
-            "predict_ids": self._stack([one.predict.ids for one in records], self.pad),
-            "predict_labels": self._stack([one.predict.labels for one in records], IGNORED),
-            "explain_ids": self._stack([one.explain.ids for one in records], self.pad),
-            "explain_labels": self._stack([one.explain.labels for one in records], IGNORED),
-        }
-        targets = [one.target for one in records if one.target is not None]
+    def __call__(self, records: Sequence[tuple[int, TrainingRecord]]) -> dict[str, torch.Tensor]:
+        """Return ids and labels (B, T) of the tasks and, with targets, what Eq. 3 to 6 need.
+
+        Each record comes with its number, which the batch holds as `record` (B,).
+        """
+        numbers, content = zip(*records, strict=True)
+        batch = {"record": torch.tensor(numbers)}
+        for task in self.tasks:
+            batch[f"{task}_ids"] = self._stack([one.text(task).ids for one in content], self.pad)
+            batch[f"{task}_labels"] = self._stack([one.text(task).labels for one in content], IGNORED)
+        targets = [one.target for one in content if one.target is not None]
         if targets:
-            batch |= self._attention([one.located for one in records], targets, batch["explain_ids"].shape[1])
+            batch |= self._attention([one.located for one in content], targets, batch["explain_ids"].shape[1])
         return batch
 
     @staticmethod
@@ -105,73 +120,97 @@ class TrainingCollator:
         tokens = torch.tensor([len(one.ids) for one in located])
         steps = torch.tensor([one.steps for one in located])
         words = torch.tensor([len(one.tokens_of_word) for one in located])
-        target = torch.zeros(len(located), pool.steps_BST.shape[1], pool.words_BTK.shape[2])
+        matrices = len(targets[0].attention)
+        target = torch.zeros(len(located), matrices, pool.steps_BST.shape[1], pool.words_BTK.shape[2])
         for row, one in enumerate(targets):
-            target[row, : one.attention.shape[0], : one.attention.shape[1]] = torch.from_numpy(one.attention)
+            _, s, k = one.attention.shape
+            target[row, :, :s, :k] = torch.from_numpy(one.attention)
         return {
             "steps_BST": pool.steps_BST,
             "words_BTK": pool.words_BTK,
-            "target_BSK": target,
+            "target_BPSK": target,
             "token_mask": torch.arange(length)[None] < tokens[:, None],
-            "step_mask": torch.arange(target.shape[1])[None] < steps[:, None],
-            "word_mask": torch.arange(target.shape[2])[None] < words[:, None],
+            "step_mask": torch.arange(target.shape[2])[None] < steps[:, None],
+            "word_mask": torch.arange(target.shape[3])[None] < words[:, None],
         }
 
 
-class DistillationModel(nn.Module):
-    """The student with what only training needs around it: the layer router and the losses.
+@dataclass(frozen=True, kw_only=True)
+class TaskOutput:
+    """What the student says to one task: `loss`, the mean cross-entropy over the batch's target tokens, and the logits.
 
-        L = α L_pre + (1 − α) L_exp + β L_att                                                     Eq. 7
-
-    L_pre and L_exp are the mean cross-entropy over the batch's target tokens; L_att is there only with targets in the
-    batch. The teacher's targets are constants.
+    `logits_BTV` at a token are for the next one; `is_target_BT` is true where that next one has to be written.
     """
 
-    def __init__(self, student: PreTrainedModel, objective: ObjectiveSettings) -> None:
+    loss: torch.Tensor
+    logits_BTV: torch.Tensor
+    is_target_BT: torch.Tensor
+
+
+class TrainingStep:
+    """What an objective may ask of the student about one batch. Each question is a forward pass."""
+
+    def __init__(self, student: PreTrainedModel, helper: nn.Module | None, batch: Mapping[str, torch.Tensor]) -> None:
+        self.student = student
+        self.helper = helper
+        self.batch = batch
+
+    def cross_entropy(self, task: Task) -> torch.Tensor:
+        """Mean cross-entropy over the batch's target tokens of a task."""
+        loss: torch.Tensor = self._answer(task).loss
+        return loss
+
+    def output(self, task: Task) -> TaskOutput:
+        """The same, and what the student would write at each token."""
+        answer = self._answer(task)
+        assert answer.logits is not None
+        is_target_BT = self.batch[f"{task}_labels"][:, 1:] != IGNORED
+        return TaskOutput(loss=answer.loss, logits_BTV=answer.logits[:, :-1], is_target_BT=is_target_BT)
+
+    def _answer(self, task: Task) -> CausalLMOutput:
+        ids, labels = self.batch[f"{task}_ids"], self.batch[f"{task}_labels"]
+        answer: CausalLMOutput = self.student(input_ids=ids, labels=labels, use_cache=False)
+        return answer
+
+    @contextmanager
+    def recording(self) -> Iterator[Recording]:
+        """Record where the student looks during the one forward pass made inside (Eq. 3)."""
+        assert self.helper is not None, "nothing would use what is recorded"
+        pool = Pooling(steps_BST=self.batch["steps_BST"], words_BTK=self.batch["words_BTK"])
+        keep_values = bool(self.helper.needs_values)
+        with recording_attention(self.student, pool, keep_values=keep_values) as recording:
+            yield recording
+
+    def attention_loss(self, recording: Recording) -> tuple[torch.Tensor, torch.Tensor]:
+        """L_att (Eq. 6, the mean over a record's P targets), and the mean share (L,) of the student's layers in it."""
+        assert self.helper is not None, "no layers were chosen"
+        target_BPSK = self.batch["target_BPSK"]
+        # Mixed precision is for the student; weights and loss are small and stay in float32.
+        with torch.autocast(target_BPSK.device.type, enabled=False):
+            student_BPSK, weights_BL = self.helper(recording, self.batch["token_mask"])
+            # The mean over P targets of means over S steps is the mean over P · S steps.
+            step_mask = self.batch["step_mask"].repeat(1, target_BPSK.shape[1])
+            loss = attention_loss(
+                target_BPSK.flatten(1, 2), student_BPSK.flatten(1, 2), step_mask, self.batch["word_mask"]
+            )
+        return loss, weights_BL.mean(dim=0)
+
+
+class DistillationModel(nn.Module):
+    """The student with what only training needs around it: the objective and its helper, such as the layer router."""
+
+    accepts_loss_kwargs = False
+    """Every loss is a mean over its batch: the Trainer divides by the accumulation steps."""
+
+    def __init__(self, student: PreTrainedModel, objective: Objective, *, teacher_layers: int = 0) -> None:
+        """An objective with attention needs `teacher_layers`; raises `ConfigError` for layers that do not fit."""
         super().__init__()
         self.student = student
         self.objective = objective
-        self.router: LayerRouter | None = None
-        if objective.name == "molsaki":
+        self.helper = objective.helper(student, teacher_layers)
+        if objective.needs_attention:
             student.set_attn_implementation(IMPLEMENTATION)
-            config = student.config.get_text_config()
-            self.router = LayerRouter(config.num_hidden_layers, value_width(config), objective.tau_student)
 
-    def forward(
-        self,
-        predict_ids: torch.Tensor,
-        predict_labels: torch.Tensor,
-        explain_ids: torch.Tensor,
-        explain_labels: torch.Tensor,
-        **attention: torch.Tensor,
-    ) -> dict[str, torch.Tensor]:
-        """Return `loss` and its parts `L_pre`, `L_exp`, `L_att`, and the mean `layer_weights` (L,) of the student."""
-        l_pre = self._cross_entropy(predict_ids, predict_labels)
-        if self.router is None:
-            l_exp = self._cross_entropy(explain_ids, explain_labels)
-            return {"loss": self._two_tasks(l_pre, l_exp), "L_pre": l_pre, "L_exp": l_exp}
-        pool = Pooling(steps_BST=attention["steps_BST"], words_BTK=attention["words_BTK"])
-        with recording_attention(self.student, pool, keep_values=True) as recording:
-            l_exp = self._cross_entropy(explain_ids, explain_labels)
-        # Mixed precision is for the student; weights and loss are small and stay in float32.
-        with torch.autocast(explain_ids.device.type, enabled=False):
-            weights = self.router(recording.values(), attention["token_mask"])
-            mixed = mix_layers(recording.stacked(), weights)
-            l_att = attention_loss(attention["target_BSK"], mixed, attention["step_mask"], attention["word_mask"])
-        loss = self._two_tasks(l_pre, l_exp) + self.objective.beta * l_att
-        parts = {"L_pre": l_pre, "L_exp": l_exp, "L_att": l_att, "layer_weights": weights.mean(dim=0)}
-        return {"loss": loss, **parts}
-
-    def _two_tasks(self, l_pre: torch.Tensor, l_exp: torch.Tensor) -> torch.Tensor:
-        return self.objective.alpha * l_pre + (1 - self.objective.alpha) * l_exp
-
-    def _cross_entropy(self, ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        loss: torch.Tensor = self.student(input_ids=ids, labels=labels, use_cache=False).loss
-        return loss
-
-
-def value_width(config: PreTrainedConfig) -> int:
-    """Width C of a layer's value states: key-value heads × head size."""
-    heads = config.num_attention_heads
-    size = getattr(config, "head_dim", None) or config.hidden_size // heads
-    return int((getattr(config, "num_key_value_heads", None) or heads) * size)
+    def forward(self, **batch: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return `loss` and what the objective says of the batch beside it, as `TrainingCollator` stacked it."""
+        return self.objective.losses(TrainingStep(self.student, self.helper, batch))

@@ -25,6 +25,7 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
+from stages.precision import at_least_float32
 from stages.tokens import Pooling
 
 Way = Literal["log-sum-exp", "indicator values", "block by block"]
@@ -143,14 +144,14 @@ def fused_with_log_sum_exp(call: AttentionCall) -> tuple[torch.Tensor, torch.Ten
         return None
     batch, heads, tokens = call.shape
     # Some kernels pad the tokens to a multiple of their block, some add a last dimension.
-    return output_BHTD, _precise(kernel.found.reshape(batch, heads, -1)[..., :tokens])
+    return output_BHTD, at_least_float32(kernel.found.reshape(batch, heads, -1)[..., :tokens])
 
 
 def with_sinks(
     output_BHTD: torch.Tensor, log_sum_exp_BHT: torch.Tensor, sinks_H: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Let sinks take their share afterwards: all weights shrink by Z / (Z + exp(sink)), Z the sum of exp(scores)."""
-    total_BHT = torch.logaddexp(log_sum_exp_BHT, _precise(sinks_H)[:, None])
+    total_BHT = torch.logaddexp(log_sum_exp_BHT, at_least_float32(sinks_H)[:, None])
     share_BHT = (log_sum_exp_BHT - total_BHT).exp()
     return (output_BHTD * share_BHT[..., None]).to(output_BHTD.dtype), total_BHT
 
@@ -162,13 +163,13 @@ def attention_from_log_sum_exp(call: AttentionCall, log_sum_exp_BHT: torch.Tenso
     """
     tokens_BC, words_BCK = pool.columns()
     batch, heads, length = call.shape
-    keys_BGCD = _precise(torch.take_along_dim(call.key_BGTD, tokens_BC[:, None, :, None], dim=2)) * call.scale
+    keys_BGCD = at_least_float32(torch.take_along_dim(call.key_BGTD, tokens_BC[:, None, :, None], dim=2)) * call.scale
     mask = _columns_of(call.mask, tokens_BC)
     # What all heads may see alike is left out once, behind their mean, whatever exp() makes of it before.
     of_all_heads = mask is not None and mask.dtype == torch.bool and mask.shape[1] == 1
     pooled_BSK = log_sum_exp_BHT.new_zeros(batch, pool.steps_BST.shape[1], words_BCK.shape[2])
     for rows in _blocks(length, first=pool.first_row, numbers_a_row=batch * heads * tokens_BC.shape[1]):
-        scores_BHRC = _grouped_matmul(_precise(call.query_BHTD[:, :, rows]), keys_BGCD.transpose(2, 3))
+        scores_BHRC = _grouped_matmul(at_least_float32(call.query_BHTD[:, :, rows]), keys_BGCD.transpose(2, 3))
         if mask is not None and not of_all_heads:
             scores_BHRC = _masked(scores_BHRC, _rows_of(mask, rows))
         weights_BRC = scores_BHRC.sub_(log_sum_exp_BHT[:, :, rows, None]).exp_().mean(dim=1)
@@ -191,7 +192,7 @@ def attention_from_indicators(call: AttentionCall, pool: Pooling) -> torch.Tenso
         columns = functional.pad(words, (0, size - words.shape[-1]))
         values = columns[:, None].expand(-1, call.key_BGTD.shape[1], -1, -1)
         received_BHTK = replace(call, value_BGTD=values, dropout=0.0).fused()
-        mean_BTK = _precise(received_BHTK[..., : words.shape[-1]]).mean(dim=1)
+        mean_BTK = at_least_float32(received_BHTK[..., : words.shape[-1]]).mean(dim=1)
         pooled.append(_pooled(pool.steps_BST, mean_BTK))
     return torch.cat(pooled, dim=-1)
 
@@ -245,7 +246,7 @@ def _recomputed(
 
 def _softmax(scores_BHRT: torch.Tensor, sinks_H: torch.Tensor | None) -> torch.Tensor:
     """Softmax over the last dimension, with the sinks taking their share of the sum."""
-    scores_BHRT = _precise(scores_BHRT)
+    scores_BHRT = at_least_float32(scores_BHRT)
     if sinks_H is None:
         return scores_BHRT.softmax(dim=-1)
     sinks_BHR1 = sinks_H[:, None, None].expand(*scores_BHRT.shape[:3], 1).to(scores_BHRT.dtype)
@@ -257,11 +258,6 @@ def _pooled(steps_BSR: torch.Tensor, weights_BRC: torch.Tensor, words_BCK: torch
     with torch.autocast(weights_BRC.device.type, enabled=False):  # sums over many tokens want full precision
         weights = weights_BRC if words_BCK is None else weights_BRC @ words_BCK.to(weights_BRC.dtype)
         return steps_BSR.to(weights.dtype) @ weights
-
-
-def _precise(numbers: torch.Tensor) -> torch.Tensor:
-    """In float32, or in float64 if they are: half precision is for the model, not for sums and exponentials."""
-    return numbers.to(torch.promote_types(numbers.dtype, torch.float32))
 
 
 def _scores(query_BHRD: torch.Tensor, key_BGCD: torch.Tensor, scale: float) -> torch.Tensor:

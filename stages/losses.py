@@ -8,6 +8,8 @@ Shapes: B batch, S reasoning steps, K critical words. Masks are True where there
 
 import torch
 
+from stages.precision import at_least_float32
+
 
 def attention_loss(
     teacher: torch.Tensor, student: torch.Tensor, step_mask: torch.Tensor, word_mask: torch.Tensor
@@ -17,13 +19,14 @@ def attention_loss(
         L_att = mean over records of (1/S) Σ_s KL(softmax(A^t[s, :]) ‖ softmax(A^s[s, :]))         Eq. 6
 
     `teacher` and `student` (B, S, K), `step_mask` (B, S), `word_mask` (B, K); each softmax runs over the record's own K
-    words. Returns a scalar in nats, float32. Gradients flow into the student's side; targets from the cache carry none.
+    words. Returns a scalar in nats, float32 (float64 for such a student). Gradients flow into the student's side;
+    targets from the cache carry none.
     A record without steps or without words counts 0 in the mean.
     """
     away = ~word_mask[:, None, :]
     lowest = torch.finfo(torch.float32).min
-    log_teacher = torch.log_softmax(teacher.float().masked_fill(away, lowest), dim=-1)
-    log_student = torch.log_softmax(student.float().masked_fill(away, lowest), dim=-1)
+    log_teacher = torch.log_softmax(at_least_float32(teacher).masked_fill(away, lowest), dim=-1)
+    log_student = torch.log_softmax(at_least_float32(student).masked_fill(away, lowest), dim=-1)
     per_word = (log_teacher.exp() * (log_teacher - log_student)).masked_fill(away, 0.0)
     per_step = per_word.sum(dim=-1).masked_fill(~step_mask, 0.0)
     return (per_step.sum(dim=-1) / step_mask.sum(dim=-1).clamp(min=1)).mean()

@@ -11,6 +11,8 @@ True where there is a step, word or token.
 import torch
 from torch import nn
 
+from stages.precision import at_least_float32
+
 
 def teacher_layer_weights(
     attention: torch.Tensor, step_mask: torch.Tensor, word_mask: torch.Tensor, tau: float
@@ -23,7 +25,7 @@ def teacher_layer_weights(
     float32. Pairs of words are neighbours in the order of the text.
     Departure: for K = 1 (and no step) G is undefined; the layers then weigh the same.
     """
-    attention = attention.float()
+    attention = at_least_float32(attention)
     pair_mask = (word_mask[:, 1:] & word_mask[:, :-1])[:, None, None, :] & step_mask[:, None, :, None]
     change = (attention[..., 1:] - attention[..., :-1]).abs().masked_fill(~pair_mask, 0.0)
     pairs = pair_mask.sum(dim=(2, 3)).clamp(min=1)
@@ -32,7 +34,7 @@ def teacher_layer_weights(
 
 def mix_layers(attention: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     """`A = Σ_l p_l A_l`: `attention` (B, L, S, K) and `weights` (B, L) give (B, S, K)."""
-    return torch.einsum("blsk,bl->bsk", attention.float(), weights.float())
+    return torch.einsum("blsk,bl->bsk", at_least_float32(attention), weights)
 
 
 class LayerRouter(nn.Module):
@@ -54,6 +56,6 @@ class LayerRouter(nn.Module):
 
     def forward(self, value_states: torch.Tensor, token_mask: torch.Tensor) -> torch.Tensor:
         """`value_states` (B, L, T, C) and `token_mask` (B, T) give weights (B, L), float32."""
-        normed = nn.functional.rms_norm(value_states.float(), value_states.shape[-1:])
+        normed = nn.functional.rms_norm(at_least_float32(value_states), value_states.shape[-1:])
         summed = torch.einsum("bltc,bt->blc", normed, token_mask.to(normed))
-        return torch.softmax(self.score(summed.flatten(1)).float() / self.tau, dim=-1)
+        return torch.softmax(at_least_float32(self.score(summed.flatten(1))) / self.tau, dim=-1)

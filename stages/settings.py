@@ -10,9 +10,11 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 
 from data.settings import settings
+from stages.objective import ObjectiveName, Task
 
 EngineName = Literal["vllm", "transformers", "file"]
-PromptName = Literal["predict", "explain"]
+PromptName = Task
+AlignmentName = Literal["mixture", "uniform", "one-to-one", "last"]
 StepRule = Literal["periods", "sentences", "lines"]
 CriticalRule = Literal["numbers", "keywords", "regex"]
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -107,19 +109,31 @@ class StudentSettings:
 
 
 @settings
-class ObjectiveSettings:
-    """What the student is trained for: `molsaki` (Eq. 7) or `dss`, the same without attention."""
+class SinglePair:
+    """One layer of the teacher and one of the student, counted from 1."""
 
-    name: Literal["molsaki", "dss"] = "molsaki"
-    """`molsaki` adds the attention loss to `dss`."""
+    single: tuple[PositiveInt, PositiveInt]
+    """`[teacher, student]`."""
+
+
+@settings
+class ObjectiveSettings:
+    """What the student is trained for."""
+
+    name: ObjectiveName = ObjectiveName("molsaki")
+    """`answer-only`, `fine-tune-cot`, `dss` (answer and rationale as two tasks), `mmi` (dss whose tasks are drawn to
+    each other) or `molsaki` (dss and the attention loss, Eq. 7)."""
     alpha: Annotated[float, Ge(0), Le(1)] = 0.5
-    """Share of the prediction loss against the explanation loss."""
-    beta: Annotated[float, Ge(0)] = 1.0
-    """Weight of the attention loss."""
+    """Share of the prediction loss against the explanation loss: dss, mmi, molsaki."""
+    beta: Annotated[float, Ge(0)] | None = None
+    """Weight of what the objective adds to the two tasks; unset is its source's: 1.0 for molsaki, 0.1 for mmi."""
+    alignment: AlignmentName | SinglePair = "mixture"
+    """Which layers meet in molsaki's attention loss. `mixture` weighs all of both models; `uniform` (TinyBERT),
+    `one-to-one` (MobileBERT) and `last` (MiniLM) pair them, as does {single: [teacher layer, student layer]}."""
     tau_teacher: Annotated[float, Gt(0)] = 0.1
-    """Temperature of the teacher's layer weights (Eq. 4)."""
+    """Temperature, where alignment is mixture, of the teacher's layer weights (Eq. 4)."""
     tau_student: Annotated[float, Gt(0)] = 0.5
-    """Temperature of the student's layer weights (Eq. 5)."""
+    """Temperature, where alignment is mixture, of the student's layer weights (Eq. 5)."""
 
 
 @settings
@@ -148,6 +162,8 @@ class TrainingSettings:
     """float32, or bfloat16/float16 by automatic mixed precision."""
     device: Device = "auto"
     """Where training runs."""
+    gradient_checkpointing: bool = False
+    """Compute layers again in the backward pass instead of keeping their activations: less memory, more time."""
     checkpoint_steps: PositiveInt = 500
     """Optimizer steps between checkpoints."""
 

@@ -1,34 +1,58 @@
-"""What the student's attention is trained towards: the teacher's layers, mixed once before training (Eq. 4).
+"""What the student's attention is trained towards: the teacher's layers, combined once before training.
 
-In: cached stepwise attention (L, S, K) a record. Out: one (S, K) float32 array a record and the layer weights that made
-it. Why once: the teacher's weights have no parameters, so nothing about them changes from epoch to epoch, from seed to
-seed, or between students: of a store they are kept in a memory map that all of those share.
+In: cached stepwise attention (L, S, K) a record. Out: P float32 matrices (S, K) a record, and the share that each layer
+has in them. Why once: the teacher's side has no parameters, so nothing about it changes from epoch to epoch, from seed
+to seed, or between students: of a store, targets are kept in a memory map that all of those share.
+
+Shapes: B batch, L layers, P matrices of a record, S reasoning steps, K critical words.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from cache.fingerprints import Spec
 from cache.reader import AttentionStore
-from cache.targets import Combined, combined
+from cache.targets import Combine, Combined, combined
 from stages.mixture import mix_layers, teacher_layer_weights
 from stages.progress import Progress
 
 CHUNK = 512
-TARGET_RULES = 1
-"""Raised when the same attention and temperature would lead to other targets than before."""
+TARGET_RULES = 2
+"""Raised when the same attention and rule would lead to other targets than before."""
 
 Target = Combined
-"""The teacher's mixed stepwise attention (S, K) and its layer weights (L,), both float32."""
+"""The teacher's `attention` (P, S, K) to learn from, and its `layer_weights` (L,), both float32."""
 
 
-def stored_targets(store: AttentionStore, tau: float, progress: Progress) -> Mapping[str, Target]:
-    """Targets of all records of a store at temperature `tau`, mixed now or by an earlier job; views of a memory map."""
-    rule: Spec = {"rules": TARGET_RULES, "layers": "Eq. 4", "tau": tau}
+@dataclass(frozen=True, kw_only=True)
+class TargetRule:
+    """How the teacher's layers become `matrices` (P) targets; `spec` is what the memory map is filed under."""
+
+    spec: Spec
+    combine: Combine
+    matrices: int
+
+
+def mixture_rule(tau: float) -> TargetRule:
+    """All layers mixed by Eq. 4 at temperature `tau`."""
+    spec: Spec = {"rules": TARGET_RULES, "layers": "Eq. 4", "tau": tau}
+    return TargetRule(spec=spec, combine=lambda blocks: mixed_targets(blocks, tau), matrices=1)
+
+
+def chosen_layers_rule(layers: Sequence[int]) -> TargetRule:
+    """The layers at these numbers, from 0, as they are."""
+    chosen = list(layers)
+    spec: Spec = {"rules": TARGET_RULES, "layers": [*chosen]}
+    return TargetRule(spec=spec, combine=lambda blocks: _chosen(blocks, chosen), matrices=len(chosen))
+
+
+def stored_targets(store: AttentionStore, rule: TargetRule, progress: Progress) -> Mapping[str, Target]:
+    """Targets of all records of a store, combined now or by an earlier job; views of a memory map."""
     progress.start("targets", sum(len(part.keys) for part in store.parts))
-    return combined(store, rule, lambda blocks: mixed_targets(blocks, tau), advance=progress.advance)
+    return combined(store, rule.spec, rule.combine, matrices=rule.matrices, advance=progress.advance)
 
 
 def mixed_targets(blocks: Sequence[np.ndarray], tau: float) -> list[Target]:
@@ -41,8 +65,18 @@ def mixed_targets(blocks: Sequence[np.ndarray], tau: float) -> list[Target]:
         mixed = mix_layers(attention, weights)
         for row, block in enumerate(chunk):
             _, s, k = block.shape
-            targets.append(Target(attention=mixed[row, :s, :k].numpy(), layer_weights=weights[row].numpy()))
+            targets.append(Target(attention=mixed[row, None, :s, :k].numpy(), layer_weights=weights[row].numpy()))
     return targets
+
+
+def _chosen(blocks: Sequence[np.ndarray], layers: Sequence[int]) -> list[Target]:
+    return [
+        Target(
+            attention=np.asarray(block[layers], dtype=np.float32),
+            layer_weights=(np.bincount(layers, minlength=len(block)) / len(layers)).astype(np.float32),
+        )
+        for block in blocks
+    ]
 
 
 def pad_blocks(blocks: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -8,7 +8,6 @@ was trained from) written last, so that its presence means the student is comple
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -32,15 +31,17 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from cache.durable import replace_file
 from cache.reader import AttentionStore
-from data.errors import ConfigError, MissingRecordsError
+from data.errors import ConfigError, MissingRecordsError, ModelError
+from stages.attention import attention_layers, checkpointing_contexts
 from stages.distillation import DistillationModel, TrainingCollator, TrainingRecord, training_record
 from stages.engines import load_tokenizer
 from stages.examples import Example
 from stages.loading import load_causal_lm, torch_device
 from stages.models import ModelIdentity, identify_model
+from stages.objective import Objective, objective_of
 from stages.progress import Progress, StopSignal
 from stages.settings import ObjectiveSettings, StudentSettings, TrainingSettings
-from stages.targets import Target, mixed_targets, stored_targets
+from stages.targets import Target, stored_targets
 
 WEIGHTS = "model.safetensors"
 CHECKPOINTS = "checkpoints"
@@ -51,7 +52,7 @@ LOGGED_STEPS = 10
 def train_student(
     examples: Sequence[Example],
     student: StudentSettings,
-    objective: ObjectiveSettings,
+    settings: ObjectiveSettings,
     training: TrainingSettings,
     *,
     attention: Mapping[str, np.ndarray] | None,
@@ -71,14 +72,17 @@ def train_student(
     set_seed(seed)
     identity = identify_model(student.model, student.revision, weights=student.initialise == "pretrained")
     tokenizer = load_tokenizer(identity.path, identity.hub_revision)
-    records = _training_records(tokenizer, examples, student, objective, attention, progress)
-    model = DistillationModel(_load_student(identity, student), objective)
+    objective = objective_of(settings)
+    loaded = _load_student(identity, student, training)
+    targets = _targets(examples, objective, attention, attention_layers(loaded), progress)
+    records = _training_records(tokenizer, examples, student, targets, progress)
+    model = DistillationModel(loaded, objective, teacher_layers=_layers(attention))
     checkpoints = _checkpoints(out, fingerprint)
     trainer = StudentTrainer(
         model=model,
         args=_arguments(training, seed, checkpoints),
-        train_dataset=records,
-        data_collator=TrainingCollator(pad=_pad_token(tokenizer)),
+        train_dataset=list(enumerate(records)),
+        data_collator=TrainingCollator(pad=_pad_token(tokenizer), tasks=objective.tasks),
         callbacks=[_ProgressAndStop(progress, stop, f"training seed {seed}")],
     )
     trainer.remove_callback(PrinterCallback)  # its dictionaries on stdout; the log keeps all of them
@@ -93,11 +97,10 @@ def _training_records(
     tokenizer: PreTrainedTokenizerBase,
     examples: Sequence[Example],
     student: StudentSettings,
-    objective: ObjectiveSettings,
-    attention: Mapping[str, np.ndarray] | None,
+    targets: Mapping[str, Target],
     progress: Progress,
 ) -> list[TrainingRecord]:
-    targets = _targets(examples, objective, attention, progress)
+    """The same records for every objective: both texts have to fit, whichever of them is learned from."""
     records = [training_record(tokenizer, example, targets.get(example.key)) for example in examples]
     fitting = [record for record in records if record.length <= student.max_length]
     if len(fitting) < len(records):
@@ -113,11 +116,12 @@ def _training_records(
 
 def _targets(
     examples: Sequence[Example],
-    objective: ObjectiveSettings,
+    objective: Objective,
     attention: Mapping[str, np.ndarray] | None,
+    student_layers: int,
     progress: Progress,
 ) -> dict[str, Target]:
-    if objective.name != "molsaki":
+    if not objective.needs_attention:
         return {}
     known = attention if attention is not None else {}
     missing = sum(example.key not in known for example in examples)
@@ -125,20 +129,28 @@ def _targets(
         raise MissingRecordsError(
             f"teacher attention of {missing} of {len(examples)} records is missing; `molsaki attention CONFIG` fills it"
         )
+    rule = objective.target_rule(_layers(known), student_layers)
     if isinstance(known, AttentionStore):
-        stored = stored_targets(known, objective.tau_teacher, progress)
+        stored = stored_targets(known, rule, progress)
         return {example.key: stored[example.key] for example in examples}
-    mixed = mixed_targets([known[example.key] for example in examples], objective.tau_teacher)
-    return {example.key: target for example, target in zip(examples, mixed, strict=True)}
+    combined = rule.combine([known[example.key] for example in examples])
+    return {example.key: target for example, target in zip(examples, combined, strict=True)}
 
 
-def _load_student(identity: ModelIdentity, student: StudentSettings) -> PreTrainedModel:
+def _layers(attention: Mapping[str, np.ndarray] | None) -> int:
+    """Layers of the teacher whose attention it is; 0 where there is none."""
+    return len(next(iter(attention.values()))) if attention else 0
+
+
+def _load_student(identity: ModelIdentity, student: StudentSettings, training: TrainingSettings) -> PreTrainedModel:
     """Load or freshly initialise the student in float32: mixed precision casts on the way, not the weights."""
     if student.initialise == "pretrained":
         model = load_causal_lm(identity.path, identity.hub_revision, "float32")
     else:
         config = AutoConfig.from_pretrained(identity.path, revision=identity.hub_revision)
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    if training.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": checkpointing_contexts})
     return model
 
 
@@ -201,11 +213,24 @@ class StudentTrainer(Trainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Sum the losses; each is a mean over its batch, which the Trainer divides by the accumulation steps."""
+        numbers = inputs.pop("record")
         outputs = model(**inputs)
+        self._require_finite(outputs, numbers)
         for name, part in outputs.items():
             if name != "loss":
                 self._parts.setdefault(name, []).append(part.detach())
         return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
+
+    def _require_finite(self, outputs: Mapping[str, torch.Tensor], numbers: torch.Tensor) -> None:
+        """Raise `ModelError` where the loss is not a number: the student would be nothing but that from here on."""
+        if torch.isfinite(outputs["loss"]):
+            return
+        parts = ", ".join(f"{name} {part.item()}" for name, part in outputs.items() if part.dim() == 0)
+        records = "; ".join(self.train_dataset[number][1].name for number in numbers.tolist())
+        raise ModelError(
+            f"the loss is not finite at step {self.state.global_step + 1} ({parts}); the batch holds {records}; a "
+            "smaller training.learning_rate or training.dtype float32 may help"
+        )
 
     def log(self, logs: dict[str, Any], start_time: float | None = None) -> None:
         """Add the means of the loss's parts since the last log."""
@@ -245,11 +270,11 @@ def _save_student(student: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, 
 
 
 def _write_summary(
-    out: Path, trainer: Trainer, objective: ObjectiveSettings, *, seed: int, records: int, fingerprint: str
+    out: Path, trainer: Trainer, objective: Objective, *, seed: int, records: int, fingerprint: str
 ) -> None:
     summary = {
         "fingerprint": fingerprint,
-        "objective": asdict(objective),
+        "objective": objective.described(),
         "seed": seed,
         "records": records,
         "steps": trainer.state.global_step,

@@ -23,7 +23,8 @@ RULE = {"layers": "mean"}
 def mean(block: np.ndarray) -> Combined:
     layers = len(block)
     return Combined(
-        attention=block.astype(np.float32).mean(axis=0), layer_weights=np.full(layers, 1 / layers, dtype=np.float32)
+        attention=block.astype(np.float32).mean(axis=0, keepdims=True),
+        layer_weights=np.full(layers, 1 / layers, dtype=np.float32),
     )
 
 

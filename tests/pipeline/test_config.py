@@ -11,6 +11,8 @@ from data.errors import ConfigError
 from pipeline.config import Config, load_config, resolved_yaml, schema_json
 from pipeline.document import read_document, to_yaml
 from pipeline.starter import starter_text, write_starter
+from stages.objective import objective_of
+from stages.settings import SinglePair
 
 MINIMAL = """\
 name: small
@@ -39,7 +41,7 @@ def complaint(path: Path, *overrides: str) -> str:
 
 def test_defaults_are_the_methods(file: Path) -> None:
     config = load_config(file)
-    assert (config.objective.alpha, config.objective.beta) == (0.5, 1.0)
+    assert (config.objective.alpha, objective_of(config.objective).beta) == (0.5, 1.0)
     assert (config.objective.tau_teacher, config.objective.tau_student) == (0.1, 0.5)
     assert config.training.seeds == (0,)
 
@@ -244,5 +246,30 @@ def test_schema_describes_every_key() -> None:
     schema = json.loads(schema_json())
     sections = [schema, *schema["$defs"].values()]
     for section in sections:
-        for key, value in section["properties"].items():
+        for key, value in section.get("properties", {}).items():
             assert "description" in value or "$ref" in value, key
+
+
+def test_an_objective_that_is_none_is_refused_with_the_nearest(file: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"objective\.name: .*'fine-tune-cot'.*found 'fine-tune'; did you mean fine-tune-cot\?"
+    ):
+        load_config(file, ["objective.name=fine-tune"])
+
+
+def test_layers_are_paired_by_name_or_by_number(file: Path) -> None:
+    assert load_config(file, ["objective.alignment=uniform"]).objective.alignment == "uniform"
+    config = load_config(file, ["objective.alignment={single: [3, 1]}"])
+    assert config.objective.alignment == SinglePair(single=(3, 1))
+    with pytest.raises(ConfigError, match=r"objective\.alignment"):
+        load_config(file, ["objective.alignment={single: [0, 1]}"])
+    with pytest.raises(ConfigError, match=r"did you mean uniform\?"):
+        load_config(file, ["objective.alignment=unifrm"])
+
+
+def test_prompts_that_an_objective_does_not_teach_cannot_be_all_that_is_asked(file: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"evaluation\.prompts: expected predict, all that objective.name answer-only"
+    ):
+        load_config(file, ["objective.name=answer-only", "evaluation.prompts=[explain]"])
+    load_config(file, ["objective.name=answer-only"])

@@ -10,10 +10,11 @@ from transformers import AutoModelForCausalLM
 from data.marking import mark
 from data.records import Question, Rationale
 from stages.attention import stepwise_attention
-from stages.distillation import IGNORED, DistillationModel, TrainingCollator, training_record, value_width
+from stages.distillation import IGNORED, DistillationModel, TrainingCollator, training_record
 from stages.examples import Example
 from stages.losses import attention_loss
 from stages.mixture import mix_layers
+from stages.objective import objective_of
 from stages.settings import ObjectiveSettings
 from stages.targets import Target, mixed_targets
 from tests.fakes import tiny_model_folder, tiny_tokenizer
@@ -66,10 +67,10 @@ def test_what_is_asked_in_training_is_what_generation_starts_from():
 def test_batches_are_padded_where_nothing_looks():
     tokenizer = tiny_tokenizer()
     records = [
-        training_record(tokenizer, one, Target(attention=np.ones((2, 3), np.float32), layer_weights=np.ones(1)))
+        training_record(tokenizer, one, Target(attention=np.ones((1, 2, 3), np.float32), layer_weights=np.ones(1)))
         for one in EXAMPLES
     ]
-    batch = TrainingCollator(pad=tokenizer.pad_token_id)(records)
+    batch = TrainingCollator(pad=tokenizer.pad_token_id)(list(enumerate(records)))
     short = len(records[1].explain.ids)
     assert batch["explain_ids"][1, short:].eq(tokenizer.pad_token_id).all()
     assert batch["explain_labels"][1, short:].eq(IGNORED).all()
@@ -78,17 +79,34 @@ def test_batches_are_padded_where_nothing_looks():
     assert batch["word_mask"].sum(dim=1).tolist() == [len(one.marked.critical_spans) for one in EXAMPLES]
 
 
-def full_batch(student, examples) -> dict[str, torch.Tensor]:
+MOLSAKI = ObjectiveSettings()
+
+
+def model_of(student, settings: ObjectiveSettings, teacher_layers: int = 2) -> DistillationModel:
+    return DistillationModel(student, objective_of(settings), teacher_layers=teacher_layers)
+
+
+def full_batch(student, examples, settings: ObjectiveSettings = MOLSAKI) -> dict[str, torch.Tensor]:
+    """A batch with targets that the student's own attention, halved, makes by the objective's rule."""
     tokenizer = tiny_tokenizer()
     blocks = stepwise_attention(student, tokenizer, [one.marked for one in examples])
-    targets = mixed_targets([block * 0.5 for block in blocks], tau=0.1)
+    objective = objective_of(settings)
+    rule = objective.target_rule(len(blocks[0]), len(blocks[0]))
+    targets = rule.combine([block * 0.5 for block in blocks])
     records = [training_record(tokenizer, one, target) for one, target in zip(examples, targets, strict=True)]
-    return TrainingCollator(pad=tokenizer.pad_token_id)(records)
+    return TrainingCollator(pad=tokenizer.pad_token_id, tasks=objective.tasks)(list(enumerate(records)))
+
+
+def plain_batch(examples, settings: ObjectiveSettings) -> dict[str, torch.Tensor]:
+    """A batch for an objective without attention."""
+    tokenizer = tiny_tokenizer()
+    records = [training_record(tokenizer, one, None) for one in examples]
+    return TrainingCollator(pad=tokenizer.pad_token_id, tasks=objective_of(settings).tasks)(list(enumerate(records)))
 
 
 def test_total_loss_is_the_weighted_sum_of_its_parts(student):
     batch = full_batch(student, EXAMPLES)
-    model = DistillationModel(student, ObjectiveSettings(alpha=0.3, beta=2.0))
+    model = model_of(student, ObjectiveSettings(alpha=0.3, beta=2.0))
     out = model(**batch)
     torch.testing.assert_close(out["loss"], 0.3 * out["L_pre"] + 0.7 * out["L_exp"] + 2.0 * out["L_att"])
     plain = student(input_ids=batch["explain_ids"], labels=batch["explain_labels"]).loss
@@ -97,21 +115,21 @@ def test_total_loss_is_the_weighted_sum_of_its_parts(student):
 
 def test_attention_loss_of_a_step_equals_one_computed_from_eager_attention(student):
     batch = full_batch(student, EXAMPLES)
-    out = DistillationModel(student, ObjectiveSettings())(**batch)
+    out = model_of(student, ObjectiveSettings())(**batch)
     student.set_attn_implementation("eager")
     matrices = torch.stack(student(input_ids=batch["explain_ids"], output_attentions=True).attentions, dim=1).mean(
         dim=2
     )
     pooled = batch["steps_BST"][:, None] @ matrices @ batch["words_BTK"][:, None]
     even = mix_layers(pooled, torch.full((2, 2), 0.5))  # the router starts with even weights
-    expected = attention_loss(batch["target_BSK"], even, batch["step_mask"], batch["word_mask"])
+    expected = attention_loss(batch["target_BPSK"][:, 0], even, batch["step_mask"], batch["word_mask"])
     torch.testing.assert_close(out["L_att"], expected, atol=1e-6, rtol=1e-4)
     assert out["L_att"] > 0
 
 
 def test_mixed_precision_leaves_the_attention_loss_close_to_that_of_float32(student):
     batch = full_batch(student, EXAMPLES)
-    model = DistillationModel(student, ObjectiveSettings())
+    model = model_of(student, ObjectiveSettings())
     with torch.autocast("cpu", dtype=torch.bfloat16):
         mixed = model(**batch)
     assert mixed["L_att"].dtype == torch.float32
@@ -121,30 +139,24 @@ def test_mixed_precision_leaves_the_attention_loss_close_to_that_of_float32(stud
 
 def test_dss_is_molsaki_without_its_attention_loss(student):
     batch = full_batch(student, EXAMPLES)
-    dss = DistillationModel(student, ObjectiveSettings(name="dss"))
+    dss = model_of(student, ObjectiveSettings(name="dss"))
     plain = {name: batch[name] for name in ("predict_ids", "predict_labels", "explain_ids", "explain_labels")}
     one = dss(**plain)
-    other = DistillationModel(student, ObjectiveSettings(beta=0.0))(**batch)
-    assert dss.router is None
+    other = model_of(student, ObjectiveSettings(beta=0.0))(**batch)
+    assert dss.helper is None
     torch.testing.assert_close(one["loss"], other["loss"])
 
 
 def test_the_attention_loss_reaches_student_and_router(student):
-    model = DistillationModel(student, ObjectiveSettings())
+    model = model_of(student, ObjectiveSettings())
     batch = full_batch(student, EXAMPLES)
     for _ in range(2):
         model.zero_grad()
         model(**batch)["L_att"].backward()
-    assert model.router is not None
-    assert model.router.score.weight.grad.abs().sum() > 0
+    assert model.helper is not None
+    assert model.helper.router.score.weight.grad.abs().sum() > 0
     gradient = student.model.layers[0].self_attn.q_proj.weight.grad
     assert gradient.abs().sum() > 0
-
-
-@pytest.mark.parametrize(("architecture", "width"), [("llama", 16), ("gpt2", 32)])
-def test_width_of_value_states_follows_the_key_value_heads(architecture: str, width: int, tmp_path: Path):
-    folder = tiny_model_folder(tmp_path, architecture, hidden=32, heads=4, kv_heads=2)
-    assert value_width(AutoModelForCausalLM.from_pretrained(folder).config) == width
 
 
 def test_targets_are_the_teachers_layers_mixed_by_their_weights():
@@ -153,4 +165,4 @@ def test_targets_are_the_teachers_layers_mixed_by_their_weights():
     (target,) = mixed_targets([block], tau=1.0)
     weight = np.exp(1) / (np.exp(1) + 1)
     np.testing.assert_allclose(target.layer_weights, [weight, 1 - weight], rtol=1e-6)
-    np.testing.assert_allclose(target.attention, [[0, weight]], rtol=1e-6)
+    np.testing.assert_allclose(target.attention, [[[0, weight]]], rtol=1e-6)

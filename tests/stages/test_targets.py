@@ -9,7 +9,7 @@ from cache.reader import AttentionStore
 from cache.writer import AttentionWriter
 from stages import targets
 from stages.progress import SilentProgress
-from stages.targets import mixed_targets, stored_targets
+from stages.targets import chosen_layers_rule, mixed_targets, mixture_rule, stored_targets
 from tests.cache.truth import make_block, make_space
 
 
@@ -24,7 +24,7 @@ def store(tmp_path: Path) -> AttentionStore:
 
 @pytest.mark.parametrize("tau", [0.1, 2.0])
 def test_targets_of_a_store_are_those_of_its_records(store: AttentionStore, tau: float):
-    found = stored_targets(store, tau, SilentProgress())
+    found = stored_targets(store, mixture_rule(tau), SilentProgress())
     assert len(found) == 10
     for key in store:
         (alone,) = mixed_targets([store[key]], tau)
@@ -33,12 +33,12 @@ def test_targets_of_a_store_are_those_of_its_records(store: AttentionStore, tau:
 
 
 def test_targets_are_mixed_once_for_each_temperature(store: AttentionStore, monkeypatch: pytest.MonkeyPatch):
-    first = stored_targets(store, 0.1, SilentProgress())
+    first = stored_targets(store, mixture_rule(0.1), SilentProgress())
     with monkeypatch.context() as patched:
         patched.setattr(targets, "mixed_targets", None)
-        second = stored_targets(store, 0.1, SilentProgress())
+        second = stored_targets(store, mixture_rule(0.1), SilentProgress())
         with pytest.raises(TypeError):
-            stored_targets(store, 0.2, SilentProgress())
+            stored_targets(store, mixture_rule(0.2), SilentProgress())
     for key in store:
         np.testing.assert_array_equal(first[key].attention, second[key].attention, strict=True)
 
@@ -53,5 +53,12 @@ def test_progress_counts_the_records(store: AttentionStore):
         def advance(self, count: int = 1) -> None:
             told.append(count)
 
-    stored_targets(store, 0.1, Listening())
+    stored_targets(store, mixture_rule(0.1), Listening())
     assert told == [("targets", 10), 5, 5]
+
+
+def test_chosen_layers_are_kept_as_they_are_one_after_another(store: AttentionStore):
+    found = stored_targets(store, chosen_layers_rule([3, 1]), SilentProgress())
+    for key in store:
+        np.testing.assert_array_equal(found[key].attention, store[key][[3, 1]].astype(np.float32), strict=True)
+        assert found[key].layer_weights.tolist() == [0, 0.5, 0, 0.5]

@@ -1,0 +1,1 @@
+"""The objectives, one a file; see stages/objective.py."""
