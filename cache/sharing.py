@@ -22,11 +22,11 @@ from pathlib import Path
 from secrets import token_hex
 from typing import TypeVar
 
-from cache.age import newest, now
 from cache.card import write_card
 from cache.commits import VERIFY, Commit
 from cache.durable import make_folder
 from cache.fingerprints import describe_differences, differences, fingerprint, hash_bytes, hash_file
+from cache.gc import EXPORT_PREFIX, FETCHED, IMPORT_PREFIX, abandoned_imports, discard
 from cache.layout import MAX_RECORDS
 from cache.metering import Meter, Unmetered
 from cache.offers import MAX_SPEC_BYTES, README_FILE, Offer, check_address, read_offer, stage
@@ -39,10 +39,8 @@ from cache.writer import AttentionBlock, AttentionWriter
 from data.errors import ConfigError, DamagedCacheError, DataError, MismatchError, MissingRecordsError
 
 KEY = re.compile(r"[0-9a-f]{64}")
-STAGING = ".import-"
-"""Begins the names of staging folders; one that a killed import has left is removed by a later one."""
 ABANDONED_SECONDS = 86400.0
-"""No import writes nothing for a day."""
+"""No import writes nothing for a day: then a later one removes what it has left, as `molsaki cache gc` does."""
 Item = TypeVar("Item")
 
 
@@ -95,7 +93,7 @@ def export_space(
     check_address(address, space.spec)
     if keys is None:
         return _export(space, address, meter)
-    with tempfile.TemporaryDirectory(prefix="molsaki-export-") as folder:
+    with tempfile.TemporaryDirectory(prefix=EXPORT_PREFIX) as folder:
         return _export(_select(space, keys, Path(folder)), address, meter)
 
 
@@ -115,7 +113,7 @@ def read_keys(path: Path) -> list[str]:
 
 
 def _export(space: Space, address: str, meter: Meter) -> Exported:
-    with tempfile.TemporaryDirectory(prefix="molsaki-card-") as folder:
+    with tempfile.TemporaryDirectory(prefix=EXPORT_PREFIX) as folder:
         card = Path(folder) / README_FILE
         card.write_text(write_card(space), encoding="utf-8")
         commits = space.commits()
@@ -294,7 +292,7 @@ def fetch(address: str, *, meter: Meter | None = None) -> Path:
 
 
 def _user_cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "molsaki" / "fetched"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "molsaki" / FETCHED
 
 
 @contextmanager
@@ -305,8 +303,10 @@ def _staging_folder(parent: Path) -> Iterator[Path]:
     """
     made = [folder for folder in (parent, *parent.parents) if not folder.exists()]
     make_folder(parent)
-    _remove_abandoned(parent)
-    path = parent / f"{STAGING}{token_hex(8)}"
+    for leftover in abandoned_imports(parent):
+        if leftover.seconds > ABANDONED_SECONDS:
+            discard(leftover)
+    path = parent / f"{IMPORT_PREFIX}{token_hex(8)}"
     (path / "space").mkdir(parents=True)
     try:
         yield path / "space"
@@ -315,14 +315,6 @@ def _staging_folder(parent: Path) -> Iterator[Path]:
         for folder in made:
             with suppress(OSError):  # it holds something by now
                 folder.rmdir()
-
-
-def _remove_abandoned(parent: Path) -> None:
-    """Remove what imports have left that were killed."""
-    for path in parent.glob(f"{STAGING}*"):
-        with suppress(FileNotFoundError):  # it has ended meanwhile
-            if now(parent) - newest(path) > ABANDONED_SECONDS:
-                shutil.rmtree(path, ignore_errors=True)  # somebody else may be removing it as well
 
 
 def _of_same_fingerprint(store: Path, offer: Offer) -> Space | None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cache.gc import Leftover, discard, leftovers, leftovers_of_targets, remove
+from cache.gc import Leftover, discard, leftovers, leftovers_of_store, remove
 from cache.reader import AttentionStore
 from cache.repair import Repair, repair
 from cache.spaces import Space
@@ -119,14 +119,14 @@ def collect_garbage(
                 unreadable.append(error)
             progress.advance()
         if not spaces:
-            found = leftovers_of_targets(store, older_than=older_than)
+            found = leftovers_of_store(store, older_than=older_than)
             gone += found if dry_run else map(discard, found)
     if as_json:
         print_json({"removed": not dry_run, "bytes": sum(each.bytes for each in gone), "leftovers": gone})
     else:
         print_leftovers(gone)
         verb = "would be freed" if dry_run else "freed"
-        click.echo(f"{size(sum(each.bytes for each in gone))} {verb}")
+        click.echo(f"{len(gone):,} leftovers, {size(sum(each.bytes for each in gone))} {verb}")
     if unreadable:
         family = next(
             (DamagedCacheError for error in unreadable if isinstance(error, DamagedCacheError)), MismatchError

@@ -20,12 +20,14 @@ from pipeline.exits import ErrorsToExitCodes, Invocation
 
 if TYPE_CHECKING:
     from data.sharding import Shard
+    from pipeline.inputs import Inputs
     from pipeline.plans import Stage, StageName, StagePlan
     from pipeline.work import Run
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 FOLDER = click.Path(file_okay=False, path_type=Path)
 FILE = click.Path(path_type=Path)
+SAMPLE_SECONDS = 20
 OVERVIEW = """\
 \b
 To begin:
@@ -45,6 +47,7 @@ class Request:
     overrides: tuple[str, ...]
     runs: Path
     dry_run: bool
+    sample: float | None
     as_json: bool
     quiet: bool
 
@@ -74,11 +77,22 @@ def run_options(command: Command) -> Command:
     @functools.wraps(command)
     def with_request(**options: Any) -> Any:  # click's own types
         shared = {name: options.pop(name) for name in Request.__annotations__}
+        if shared["sample"] is not None and not shared["dry_run"] and click.get_current_context().info_name != "status":
+            raise click.UsageError("--sample only says what the work would cost; it goes with --dry-run")
         return command(request=Request(**shared), **options)
 
     for option in (
         click.option("--quiet", is_flag=True, help="No progress; errors only."),
         click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables."),
+        click.option(
+            "--sample",
+            type=click.FloatRange(min=0, min_open=True),
+            is_flag=False,
+            flag_value=SAMPLE_SECONDS,
+            metavar="[SECONDS]",
+            help="With --dry-run or status: try a small share of each stage, about so long once it is loaded, and say "
+            f"what all of it would take. Nothing is kept.  [{SAMPLE_SECONDS} without a number]",
+        ),
         click.option("--dry-run", is_flag=True, help="Say what would be done and do nothing."),
         click.option("--runs", type=FOLDER, default=Path("runs"), show_default=True, help="Folder of all runs."),
         click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override one value; repeatable."),
@@ -148,24 +162,73 @@ def run(request: Request, only: "StageName | None") -> None:
     inputs = Inputs(work.config)
     inputs.check(names)
     if request.dry_run:
-        _print_plans(work, plan_stages(work, names, inputs), request)
+        _print_plans(work, plan_stages(work, names, inputs), inputs, request)
         return
     with _log_of(work):
         plans = run_stages(work, names, inputs, say=request.say, quiet=request.quiet)
     _print_results(work, plans, request)
 
 
-@molsaki.command(epilog=examples("molsaki status examples/svamp.yaml", "molsaki status examples/svamp.yaml --json"))
+@molsaki.command(
+    epilog=examples(
+        "molsaki status examples/svamp.yaml",
+        "molsaki status examples/svamp.yaml --json",
+        "molsaki status examples/svamp.yaml --sample      tries a share of each stage and says what all would take",
+    )
+)
 @run_options
 def status(request: Request) -> None:
-    """Say what is done, what is missing, and what it would take."""
+    """Say what is done, what is missing, and what it would take: bytes on disk, memory and, with --sample, time."""
     from pipeline.inputs import Inputs
     from pipeline.work import plan_stages, stages_of
 
     work = request.load()
     names, inputs = stages_of(work.config), Inputs(work.config)
     inputs.check(names)
-    _print_plans(work, plan_stages(work, names, inputs), request)
+    _print_plans(work, plan_stages(work, names, inputs), inputs, request)
+
+
+@molsaki.command("sample-stage", hidden=True)
+@click.argument("config", type=FILE)
+@click.option("--runs", type=FOLDER, required=True)
+@click.option("--stage", type=click.Choice(["rationales", "attention", "train", "evaluate"]), required=True)
+@click.option("--units", type=int, required=True)
+@click.option("--seconds", type=float, required=True)
+@click.option("--out", type=FILE, required=True)
+@click.option("--shard", callback=read_shard)
+@click.option("--quiet", is_flag=True)
+@supervised_option
+def sample_stage(
+    config: Path,
+    runs: Path,
+    stage: "StageName",
+    units: int,
+    seconds: float,
+    out: Path,
+    shard: "Shard | None",
+    quiet: bool,
+    supervised: bool,
+) -> None:
+    """Sample one stage of the shadow of a run, for `--sample`, which starts it."""
+    import json
+    from dataclasses import asdict
+
+    from pipeline.config import load_config
+    from pipeline.progress import open_progress
+    from pipeline.supervise import stop_with_parent
+    from pipeline.terminal import quieten_libraries, stdout_to_stderr
+    from pipeline.work import Run
+
+    if supervised:
+        stop_with_parent()
+    quieten_libraries(quiet=quiet)
+    from pipeline.sampling import sample_stage as sample
+
+    loaded = load_config(config)
+    work = Run(config=loaded, folder=runs / loaded.name, shard=shard)
+    with stdout_to_stderr(), open_progress(quiet=quiet) as progress:
+        found = sample(work, stage, units=units, seconds=seconds, progress=progress)
+    out.write_text(json.dumps(asdict(found)), encoding="utf-8")
 
 
 @molsaki.command(
@@ -424,7 +487,9 @@ def cache_verify(store: Path | None, **options: Any) -> None:  # click's own typ
 def cache_gc(spaces: tuple[str, ...], store: Path | None, **options: Any) -> None:  # click's own types
     """Remove what no commit names: parts of killed writers, temporary files, what a repair withdrew.
 
-    All spaces of the store, or those named. What is younger than AGE stays, for somebody may be writing or reading it.
+    All spaces of the store, or those named. Without a name also what lies beside them: staging folders of killed
+    imports and exports, and targets of spaces that are gone. What is younger than AGE stays, for somebody may be
+    writing or reading it.
     """
     from pipeline.cache_commands import collect_garbage
     from pipeline.config import default_store
@@ -557,7 +622,7 @@ def _stage(
 
         inputs.check((name,))
         if request.dry_run:
-            _print_plans(work, [open_stage().plan()], request)
+            _print_plans(work, [open_stage().plan()], inputs, request)
             return
         quieten_libraries(quiet=request.quiet)
         with _log_of(work), stdout_to_stderr(), open_progress(quiet=request.quiet) as progress:
@@ -577,11 +642,14 @@ def _log_of(work: "Run") -> Iterator[None]:
         yield
 
 
-def _print_plans(work: "Run", plans: "list[StagePlan]", request: Request) -> None:
+def _print_plans(work: "Run", plans: "list[StagePlan]", inputs: "Inputs", request: Request) -> None:
+    """Print what is to do and what it would cost, after trying it where that is asked for."""
+    from pipeline.costs import costs, take_samples
     from pipeline.provenance import read_provenance
     from pipeline.tables import print_plans
 
-    print_plans(plans, read_provenance(work.folder), as_json=request.as_json)
+    samples = take_samples(work, plans, seconds=request.sample, quiet=request.quiet) if request.sample else {}
+    print_plans(plans, costs(work, plans, inputs, read_provenance(work.folder), samples), as_json=request.as_json)
 
 
 def _print_results(

@@ -296,7 +296,7 @@ def test_gc_says_and_frees_what_is_left_over(explained: Experiment) -> None:
     part = leave_behind(explained, days=2)
     dry = explained("cache", "gc", "--store", "store", "--dry-run")
     assert (dry.exit_code, part.exists()) == (0, True)
-    assert "5 B would be freed" in dry.stdout
+    assert "1 leftovers, 5 B would be freed" in dry.stdout
     found = json.loads(explained("cache", "gc", "--store", "store", "--dry-run", "--json").stdout)
     assert (found["removed"], found["bytes"], found["leftovers"][0]["what"]) == (False, 5, "part without commit")
     result = explained("cache", "gc", "--store", "store")
