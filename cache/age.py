@@ -11,6 +11,9 @@ from cache.durable import temporary_file
 
 CANNOT_WRITE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
 
+ABANDONED_SECONDS = 86400.0
+"""Nobody who lives writes nothing for a day: imports and exports then remove what a killed one has left."""
+
 
 def now(folder: Path) -> float:
     """Return the time as the file system of `folder` sees it; this machine's time where nothing can be written."""

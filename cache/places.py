@@ -5,12 +5,14 @@ outside are only looked up here and never written to; see `cache.offers` for wha
 """
 
 import os
+import re
 import shutil
 import stat
 import tarfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 from secrets import token_hex
 from typing import Any, BinaryIO, Protocol
@@ -18,12 +20,15 @@ from typing import Any, BinaryIO, Protocol
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from cache.age import ABANDONED_SECONDS, age
 from cache.archive import Member, read_members
 from cache.durable import make_folder, sync_file, sync_folder
 from cache.fingerprints import READ_SIZE
 from data.errors import ConfigError, DamagedCacheError
 
 TAR = ".tar"
+TEMPORARY = re.compile(r"[.-][0-9a-f]{16}\.tmp$")
+"""Ends the names of files that are on their way to their own."""
 
 
 class Source(Protocol):
@@ -264,10 +269,11 @@ class LocalTarget:
         return WholeFolder(address=self.address, path=self.path) if any(self.path.iterdir()) else None
 
     def write(self, name: str, content: Path) -> None:
-        """Copy a file, under its name only when it is whole and on disk."""
+        """Copy a file, under its name only when it is whole and on disk; what killed exports left beside it goes."""
         path = self.path / name
         make_folder(path.parent)
-        temporary = path.parent / f".{token_hex(8)}.tmp"
+        _remove_abandoned(path.parent, ".*.tmp")
+        temporary = _temporary_name(path.parent)
         try:
             shutil.copyfile(content, temporary)
             sync_file(temporary)
@@ -288,6 +294,19 @@ class WholeFolder(LocalFolder):
         files = (path for path in self.path.rglob("*") if path.is_symlink() or not path.is_dir())
         named = ((path.relative_to(self.path).as_posix(), path) for path in files if path.suffix != ".tmp")
         return {name: self._size(name, path.lstat()) for name, path in named}
+
+
+def _temporary_name(folder: Path, begin: str = "") -> Path:
+    return folder / f".{begin}{token_hex(8)}.tmp"
+
+
+def _remove_abandoned(folder: Path, pattern: str) -> None:
+    """Remove temporary files that nobody has written to for a day; a younger one may be that of an export beside us."""
+    found = [path for path in folder.glob(pattern) if TEMPORARY.search(path.name) and path.is_file()]
+    for path in found:
+        with suppress(FileNotFoundError):  # it has got its name, or somebody else removes it
+            if age(path) > ABANDONED_SECONDS:
+                path.unlink()
 
 
 class RemoteTarget:
@@ -330,9 +349,10 @@ class TarTarget:
 
 @contextmanager
 def _new_tar_file(path: Path) -> Iterator[BinaryIO]:
-    """Give a file that gets the name `path` when all has gone well."""
+    """Give a file that gets the name `path` when all has gone well; what killed exports to it have left is removed."""
     make_folder(path.parent)
-    temporary = path.parent / f".{token_hex(8)}.tmp"
+    _remove_abandoned(path.parent, f".{escape(path.name)}-*.tmp")
+    temporary = _temporary_name(path.parent, f"{path.name}-")
     try:
         with temporary.open("xb") as file:
             yield file

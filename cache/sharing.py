@@ -2,7 +2,8 @@
 
 An export is the space as it lies in the store, committed parts only, with a card. Its files are written in an order
 that makes every unfinished state safe: a part before the commit that names it, and spec.json last, without which nobody
-takes the place for a space. The same export goes on where it was interrupted.
+takes the place for a space. Where the place holds a whole export already and gets what is new, the card comes last. The
+same export goes on where it was interrupted, also one of chosen records: names and bytes follow from the records.
 
 An import trusts nothing (see `cache.offers`) and is refused as a whole: everything is copied into a staging folder
 beside the spaces and judged there; only then parts move into the space under names of their own and are committed like
@@ -17,20 +18,21 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from secrets import token_hex
 from typing import TypeVar
 
+from cache.age import ABANDONED_SECONDS
 from cache.card import write_card
-from cache.commits import VERIFY, Commit
+from cache.commits import VERIFY, Commit, encode_commit
 from cache.durable import make_folder
 from cache.fingerprints import describe_differences, differences, fingerprint, hash_bytes, hash_file
 from cache.gc import EXPORT_PREFIX, FETCHED, IMPORT_PREFIX, abandoned_imports, discard
 from cache.layout import MAX_RECORDS
 from cache.metering import Meter, Unmetered
 from cache.offers import MAX_SPEC_BYTES, README_FILE, Offer, check_address, read_offer, stage
-from cache.places import Source, Target, exists, open_source, open_target
+from cache.places import TAR, Source, Target, exists, open_source, open_target
 from cache.rationales import RationaleStore
 from cache.reader import AttentionPart, AttentionStore
 from cache.spaces import SPEC_FILE, Kind, Space, declared_spec, dropped_records, is_space, space_path
@@ -39,8 +41,6 @@ from cache.writer import AttentionBlock, AttentionWriter
 from data.errors import ConfigError, DamagedCacheError, DataError, MismatchError, MissingRecordsError
 
 KEY = re.compile(r"[0-9a-f]{64}")
-ABANDONED_SECONDS = 86400.0
-"""No import writes nothing for a day: then a later one removes what it has left, as `molsaki cache gc` does."""
 Item = TypeVar("Item")
 
 
@@ -147,20 +147,34 @@ def _files_of(space: Space, commits: Sequence[Commit]) -> Iterator[_File]:
 
 def _write_missing(space: Space, files: Sequence[_File], address: str, meter: Meter) -> int:
     """Write what is not at the address yet; returns the number of files."""
-    if address.endswith(".tar") and exists(address):
-        with open_source(address) as source:
+    if address.endswith(TAR) and exists(address):
+        with _open_tar_file(address) as source:
             there = _already_there(space, files, source)
-        if len(there) == len(files):
+        if len(there.files) == len(files):
             return 0
     with open_target(address) as target:
         existing = target.existing()
-        there = set() if existing is None else _already_there(space, files, existing)
-        missing = [file for file in files if file.name not in there]
+        there = _There(files=frozenset(), whole=False) if existing is None else _already_there(space, files, existing)
+        missing = [file for file in files if file.name not in there.files]
+        if there.whole:  # its card tells of the records that are there until all that is new has come
+            missing.sort(key=lambda file: file.name == README_FILE)
         meter.start("exported bytes", sum(file.size for file in missing))
         for file in missing:
             _write(file, target)
             meter.advance(file.size)
     return len(missing)
+
+
+@contextmanager
+def _open_tar_file(address: str) -> Iterator[Source]:
+    """Open a tar file that an export would replace; one that is none may be of anybody's."""
+    try:
+        with open_source(address) as source:
+            yield source
+    except DamagedCacheError as error:
+        raise ConfigError(
+            f"{error}; an export was cut off there, or it is something else: remove it, and export again"
+        ) from error
 
 
 def _write(file: _File, target: Target) -> None:
@@ -173,25 +187,48 @@ def _write(file: _File, target: Target) -> None:
     target.write(file.name, file.path)
 
 
-def _already_there(space: Space, files: Sequence[_File], source: Source) -> set[str]:
-    """Return the files of an export that a place holds already; raises where anything else is in the way."""
-    sizes = source.sizes()
-    if SPEC_FILE in sizes:
+@dataclass(frozen=True, kw_only=True)
+class _There:
+    """The files of an export that a place holds already; `whole` where an earlier one has come to its end there."""
+
+    files: frozenset[str]
+    whole: bool
+
+
+def _already_there(space: Space, files: Sequence[_File], source: Source) -> _There:
+    """Return what a place holds of an export; raises where anything else is in the way."""
+    sizes, ours = source.sizes(), {file.name: file for file in files}
+    same = frozenset(name for name, size in sizes.items() if name in ours and _is_same(source, ours[name], size))
+    begun = {name for name in sizes.keys() & ours.keys() - same if _is_cut_off(source, ours[name], sizes[name])}
+    whole = SPEC_FILE in sizes and SPEC_FILE not in begun
+    if whole and SPEC_FILE not in same:
         _refuse_other_space(space, source, sizes[SPEC_FILE])
-    ours = {file.name: file for file in files}
-    there = set()
-    for name, size in sizes.items():
-        same = name in ours and size == ours[name].size and _hash(source, name, size) == ours[name].sha256
-        if same:
-            there.add(name)
-        elif name == README_FILE:
-            _refuse_other_card(space, source, size, finished=SPEC_FILE in sizes)
+    for name in sizes.keys() - same - begun:
+        if name == README_FILE:
+            _refuse_other_card(space, source, sizes[name], whole=whole)
         elif (name not in ours and name != ".gitattributes") or name.startswith("commits/"):
-            raise ConfigError(
-                f"{source.address}: holds {name}, which is not of this export; name an empty place, or take in what is "
-                f"there with `molsaki cache import {source.address}` first"
-            )
-    return there
+            raise ConfigError(f"{source.address}: holds {name}, which is not of this export; {_way_out(source, whole)}")
+    return _There(files=same, whole=whole)
+
+
+def _way_out(source: Source, whole: bool) -> str:
+    if whole:
+        return f"name an empty place, or take in what is there with `molsaki cache import {source.address}` first"
+    return (
+        f"no export has come to its end there ({SPEC_FILE} is missing), and this one cannot go on with what one of "
+        "other records may have left: name an empty place, or remove it"
+    )
+
+
+def _is_same(source: Source, file: _File, size: int) -> bool:
+    return size == file.size and _hash(source, file.name, size) == file.sha256
+
+
+def _is_cut_off(source: Source, file: _File, size: int) -> bool:
+    """Say whether the place holds the beginning of a small file, as one that does not write at once may be left."""
+    if file.name.startswith("parts/") or size >= file.size:
+        return False
+    return file.path.read_bytes().startswith(b"".join(source.chunks(file.name, size)))
 
 
 def _refuse_other_space(space: Space, source: Source, size: int) -> None:
@@ -206,10 +243,10 @@ def _refuse_other_space(space: Space, source: Source, size: int) -> None:
         raise MismatchError(f"{source.address}: holds another space\n{describe_differences(wrong)}")
 
 
-def _refuse_other_card(space: Space, source: Source, size: int, *, finished: bool) -> None:
+def _refuse_other_card(space: Space, source: Source, size: int, *, whole: bool) -> None:
     """An earlier card of ours is written anew; somebody's own README.md is not."""
     content = b"".join(source.chunks(README_FILE, min(size, MAX_SPEC_BYTES)))
-    if not finished and space.fingerprint.encode() not in content:
+    if not whole and space.fingerprint.encode() not in content:
         raise ConfigError(
             f"{source.address}: holds a {README_FILE} that no export of this space has written; name an empty place"
         )
@@ -227,7 +264,23 @@ def _select(space: Space, keys: Sequence[str], folder: Path) -> Space:
     chosen = Space.open_or_create(folder, space.kind, space.slug, space.spec)
     if space.kind == "rationales":
         _select_attempts(space, keys, chosen)
-        return chosen
+    else:
+        _select_records(space, keys, chosen)
+    _name_by_content(chosen)
+    return chosen
+
+
+def _name_by_content(space: Space) -> None:
+    """Let the names of parts follow from what is in them, so that the same choice of records is the same export."""
+    names = dict(space.commit_files())
+    for commit in space.commits():
+        hashes = {name: entry.sha256 for name, entry in commit.files.items()}
+        named = replace(commit, part=f"{commit.index:08d}-{fingerprint(hashes)[:12]}")
+        space.part_path(commit).rename(space.part_path(named))
+        names[commit.index].write_bytes(encode_commit(named))
+
+
+def _select_records(space: Space, keys: Sequence[str], chosen: Space) -> None:
     store = AttentionStore(space)
     writer = AttentionWriter(chosen)
     for batch in _batches(keys):
@@ -238,7 +291,6 @@ def _select(space: Space, keys: Sequence[str], folder: Path) -> Space:
                 for key, block in blocks
             ]
         )
-    return chosen
 
 
 def _select_attempts(space: Space, keys: Sequence[str], chosen: Space) -> None:

@@ -37,7 +37,8 @@ def run_export(space: str, store: Path, target: str, *, keys: Path | None, quiet
     """Hand a space on."""
     chosen = None if keys is None else read_keys(keys)
     found = find_space(space, store)
-    with _meter("the files exported so far", quiet=quiet) as meter:
+    saved = "nothing, for a tar file is written as a whole" if target.endswith(".tar") else "the files exported so far"
+    with _meter(saved, quiet=quiet) as meter:
         return export_space(found, target, keys=chosen, meter=meter)
 
 

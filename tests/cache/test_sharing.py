@@ -1,6 +1,7 @@
 import dataclasses
 import multiprocessing
 import os
+import signal
 import tarfile
 import time
 from collections.abc import Iterator
@@ -256,6 +257,138 @@ def test_an_interrupted_export_is_no_space_and_goes_on(tmp_path, address, calls)
     expected = 42 if address.endswith(".tar") else 42 - calls - 1
     assert export_space(space, address).written == expected
     assert_holds(import_space(address, tmp_path / "theirs").path, range(5))
+
+
+@pytest.mark.parametrize("calls", [5, 30])
+def test_an_interrupted_export_of_chosen_records_goes_on(tmp_path, address, calls, monkeypatch):
+    monkeypatch.setattr(cache.sharing, "MAX_RECORDS", 2)
+    write(tmp_path / "ours", range(5))
+    keys = keys_of(range(1, 4))
+    space = make_space(tmp_path / "ours")
+    with pytest.raises(Interrupted):
+        export_space(space, address, keys=keys, meter=StopAfter(calls))
+    with pytest.raises(ConfigError, match=r"no spec\.json there|there is no such file"):
+        import_space(address, tmp_path / "theirs")
+    write(tmp_path / "ours", range(5, 7))  # records that were not chosen change nothing
+    assert export_space(space, address, keys=keys).written == (42 if address.endswith(".tar") else 42 - calls - 1)
+    assert export_space(space, address, keys=keys).written == 0
+    assert_holds(import_space(address, tmp_path / "theirs").path, range(1, 4))
+
+
+def test_an_interrupted_export_of_chosen_rationales_goes_on(tmp_path):
+    ours, out = write_attempts(tmp_path / "a", range(6)), str(tmp_path / "out")
+    keys = [f"{number:064x}" for number in (1, 3)]
+    with pytest.raises(Interrupted):
+        export_space(ours.space, out, keys=keys, meter=StopAfter(1))
+    assert export_space(ours.space, out, keys=keys).written == 2
+    theirs = RationaleStore(Space.open(import_space(out, tmp_path / "b").path))
+    assert list(theirs.attempts().values()) == [attempt(1), attempt(3)]
+
+
+@pytest.mark.parametrize("others", [range(2, 4), range(3)])
+def test_what_an_export_of_other_records_left_unfinished_is_in_the_way_in_one_clear_line(tmp_path, memory, others):
+    space = write(tmp_path / "ours", range(4))
+    for address in (str(tmp_path / "out"), "memory://shared/space"):
+        with pytest.raises(Interrupted):
+            export_space(space, address, keys=keys_of(range(2)), meter=StopAfter(12))
+        with pytest.raises(ConfigError, match=r"^\S+: holds parts/\S+, which is not of this export; [^\n]+ remove it$"):
+            export_space(space, address, keys=keys_of(others))
+        assert export_space(space, address, keys=keys_of(range(2))).written < 22
+
+
+def kill_at(calls: int) -> StopAfter:
+    class Kill(StopAfter):
+        def advance(self, count: int = 1) -> None:
+            self.left -= 1
+            if self.left < 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    return Kill(calls)
+
+
+def export_and_be_killed(space: Space, target: str, keys: list[str] | None, calls: int) -> None:
+    export_space(space, target, keys=keys, meter=kill_at(calls))
+
+
+@pytest.mark.parametrize(("target", "chosen"), [("out", True), ("out", False), ("out.tar", True)])
+def test_a_killed_export_is_whole_or_none_and_goes_on(tmp_path, target, chosen):
+    space, out = write(tmp_path / "ours", range(3), range(3, 6)), str(tmp_path / target)
+    keys = keys_of(range(6)) if chosen else None
+    files = 22 if chosen else 42
+    for calls in (3, files - 2):
+        process = PROCESSES.Process(target=export_and_be_killed, args=(space, out, keys, calls))
+        process.start()
+        process.join()
+        if process.exitcode == 0:  # fewer files were missing
+            break
+        assert process.exitcode == -signal.SIGKILL
+        with pytest.raises(ConfigError, match=r"no spec\.json there|there is no such file"):
+            import_space(out, tmp_path / "none")
+    assert export_space(space, out, keys=keys).files == files
+    assert_holds(import_space(out, tmp_path / "theirs").path, range(6))
+
+
+def test_an_export_that_is_interrupted_while_it_grows_is_still_what_its_card_says(tmp_path):
+    space, out = write(tmp_path / "ours", range(3)), tmp_path / "out"
+    export_space(space, str(out))
+    write(tmp_path / "ours", range(3, 5))
+    with pytest.raises(Interrupted):
+        export_space(space, str(out), meter=StopAfter(10))
+    assert "| 3 in 1 parts |" in (out / "README.md").read_text(encoding="utf-8")
+    assert_holds(import_space(str(out), tmp_path / "theirs").path, range(3))
+    export_space(space, str(out))
+    assert "| 5 in 2 parts |" in (out / "README.md").read_text(encoding="utf-8")
+    assert_holds(import_space(str(out), tmp_path / "theirs").path, range(5))
+
+
+@pytest.mark.parametrize("name", ["README.md", "spec.json", "commits/00000000.json", "attention/c/0/0"])
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_a_file_that_breaks_off_where_writing_is_not_at_once_is_written_again(tmp_path, memory, name, share):
+    space, address = write(tmp_path / "ours", range(3)), "memory://shared/space"
+    export_space(space, address)
+    path = f"/shared/space/{name}" if name[0] != "a" else next(p for p in memory.find("/shared") if p.endswith(name))
+    content = memory.cat_file(path)
+    memory.pipe_file(path, content[: int(len(content) * share)])
+    assert export_space(space, address).written == 1
+    assert_holds(import_space(address, tmp_path / "theirs").path, range(3))
+
+
+def test_a_tar_file_that_breaks_off_is_named_and_not_replaced(tmp_path, memory):
+    space, address = write(tmp_path / "ours", range(3)), "memory://shared/space.tar"
+    export_space(space, address)
+    memory.pipe_file("/shared/space.tar", memory.cat_file("/shared/space.tar")[:5000])
+    with pytest.raises(ConfigError, match=r"an export was cut off there, or it is something else: remove it"):
+        export_space(space, address)
+    assert memory.size("/shared/space.tar") == 5000
+
+
+@pytest.mark.parametrize("tar", [True, False])
+def test_temporary_files_of_killed_exports_go_once_they_are_old_and_others_stay(tmp_path, tar):
+    space, out = write(tmp_path / "ours", range(3)), tmp_path / "out" / "space"
+    folder = out.parent if tar else out
+    target = f"{out}.tar" if tar else str(out)
+    begin = f".{out.name}.tar-" if tar else "."
+    folder.mkdir(parents=True)
+    young, old, foreign = (
+        folder / f"{begin}{end}" for end in ("0123456789abcdef.tmp", "00112233aabbccdd.tmp", "notes.tmp")
+    )
+    for path in (young, old, foreign):
+        path.write_text("half")
+    for path in (old, foreign):
+        os.utime(path, (0, 0))
+    export_space(space, target)
+    assert [path.exists() for path in (young, old, foreign)] == [True, False, True]
+
+
+def test_a_folder_that_is_refused_loses_nothing(tmp_path):
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "thesis.tex").write_text("precious")
+    (home / ".0123456789abcdef.tmp").write_text("of some other program")
+    os.utime(home / ".0123456789abcdef.tmp", (0, 0))
+    with pytest.raises(ConfigError, match=r"thesis\.tex"):
+        export_space(write(tmp_path / "ours", range(3)), str(home))
+    assert len(list(home.iterdir())) == 2
 
 
 @pytest.mark.parametrize("calls", [0, 10, 30])
