@@ -4,6 +4,7 @@ The fields come from the functions that make specs, so that a new one is tested 
 """
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -80,6 +81,15 @@ def test_no_field_of_a_spec_is_forgotten() -> None:
         ATTENTION
     )
     assert {path[0] for kind, path in FIELDS if kind == "rationales"} == set(RATIONALES)
+
+
+def test_the_document_says_what_each_field_is() -> None:
+    document = Path(__file__).parents[2].joinpath("docs", "cache-format.md").read_text(encoding="utf-8")
+    table = document.split("| field of `spec` |")[1].split("\n\n")[0]
+    documented = {
+        name for row in table.splitlines() for name in re.findall(r"`(\w+)`", row.split("|")[1] if row else "")
+    }
+    assert documented == set(ATTENTION) | set(RATIONALES)
 
 
 @pytest.mark.parametrize(("kind", "path"), FIELDS, ids=names(FIELDS))
