@@ -1,8 +1,8 @@
 """Where a run's results come from: written beside them, so that a number can be traced years later.
 
 In: what a stage did and when. Out: one entry for each execution of a stage: command line, versions, commit of this
-code, machine, device, seconds, units of work, and the fingerprints of what was read and written. The seconds also serve
-`molsaki status` to say what the missing work would cost.
+code, machine, device, seconds, memory, bytes, units of work, and the fingerprints of what was read and written. These
+figures also serve `molsaki status` to say what the missing work would cost.
 
 Each execution writes its entry to a file of its own, `provenance/<time>-<random>.json`, that nobody ever touches again:
 so any number of shards on any number of machines lose nothing, without locks, which network file systems implement as
@@ -57,7 +57,11 @@ def entry_id() -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class StageRecord:
-    """One execution of one stage, or of one `shard` of it: `units` of work in `seconds`, and how it ended."""
+    """One execution of one stage, or of one `shard` of it: `units` of work in `seconds`, and how it ended.
+
+    `bytes_grown` is what was added to the space or the run's folder meanwhile, by whomever; `peak_bytes` the resident
+    memory of the stage's processes, `peak_gpu_bytes` what torch reserved. All are 0 in entries of earlier versions.
+    """
 
     id: str = field(default_factory=entry_id)
     stage: str
@@ -66,6 +70,10 @@ class StageRecord:
     ended: str
     seconds: float
     units: int
+    cpu_seconds: float = 0.0
+    bytes_grown: int = 0
+    peak_bytes: int = 0
+    peak_gpu_bytes: int = 0
     outcome: str
     command: tuple[str, ...]
     fingerprints: Mapping[str, str]
@@ -79,11 +87,13 @@ class Provenance:
     schema: int = 1
     stages: tuple[StageRecord, ...] = field(default=())
 
-    def seconds_per_unit(self, stage: str) -> float | None:
-        """What a unit of `stage` took so far in one process, of however many; None before the first unit."""
-        records = [record for record in self.stages if record.stage == stage and record.units]
-        units = sum(record.units for record in records)
-        return sum(record.seconds for record in records) / units if units else None
+    def same_space(self, stage: str, fingerprints: Mapping[str, str]) -> list[StageRecord]:
+        """The executions of `stage` that did something to what has these fingerprints."""
+        return [
+            record
+            for record in self.stages
+            if record.stage == stage and record.units and dict(record.fingerprints) == dict(fingerprints)
+        ]
 
 
 def read_provenance(folder: Path) -> Provenance:

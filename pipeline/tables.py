@@ -5,7 +5,8 @@ that a log file is not cut to 80 columns.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,6 @@ from cache.spaces import SpaceDescription, SpaceSummary, UnreadableSpace
 from pipeline.accuracies import Score
 from pipeline.plans import StagePlan, reasons
 from pipeline.progress import duration
-from pipeline.provenance import Provenance
 from stages.statistics import PairedDifference
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from cache.repair import Repair
     from cache.sharing import Exported, Imported
     from cache.verify import Verification
+    from pipeline.costs import Cost, Figure
     from stages.against_teacher import Drift
 
 WIDE = 160
@@ -36,19 +37,58 @@ def print_json(value: object) -> None:
     click.echo(json.dumps(value, default=_plain, indent=1, ensure_ascii=False))
 
 
-def print_plans(plans: Sequence[StagePlan], past: Provenance, *, as_json: bool) -> None:
-    """Print what each stage has done and has to do, and what that would take by the run's own past."""
-    costs = [_cost(plan, past) for plan in plans]
+def print_plans(plans: Sequence[StagePlan], costs: "Sequence[Cost | None]", *, as_json: bool) -> None:
+    """Print what each stage has done and has to do, and what that would take."""
     if as_json:
-        print_json([{**asdict(plan), "seconds_left": cost} for plan, cost in zip(plans, costs, strict=True)])
+        seconds = [None if cost is None else cost.seconds.value for cost in costs]
+        print_json(
+            [
+                {**asdict(plan), "seconds_left": left, "cost": cost}
+                for plan, left, cost in zip(plans, seconds, costs, strict=True)
+            ]
+        )
         return
-    table = new_table("stage", "there", "to do", "unit", "dropped", "would take", "")
+    table = new_table("stage", "there", "to do", "unit", "disk", "memory", "time")
     for plan, cost in zip(plans, costs, strict=True):
         to_do = f"{plan.to_do:,}" + (" or more" if plan.waits_for else "")
-        takes = "" if plan.finished else "unknown" if cost is None else duration(cost)
-        detail = "; ".join(part for part in (f"after {plan.waits_for}" if plan.waits_for else "", plan.detail) if part)
-        table.add_row(plan.title, f"{plan.done:,}", to_do, plan.unit, reasons(plan.dropped) or "none", takes, detail)
+        table.add_row(plan.title, f"{plan.done:,}", to_do, plan.unit, *_cost_columns(cost))
     print_table(table)
+    lines = [line for plan, cost in zip(plans, costs, strict=True) for line in _remarks(plan, cost)]
+    if any(cost is not None and cost.seconds.value is None for cost in costs):
+        lines.append("~ is a rough estimate; to know more and how long it takes, try a share of it: --sample")
+    for line in lines:
+        click.echo(textwrap.fill(line, 80, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False))
+
+
+def _cost_columns(cost: "Cost | None") -> tuple[str, str, str]:
+    """Disk, memory and time for people; nothing where there is nothing to do."""
+    if cost is None:
+        return "", "", ""
+    gpu, host = cost.peak_gpu_bytes, cost.peak_bytes
+    memory = f"{_about(gpu, binary_size)} GPU" if gpu.value else _about(host, binary_size)
+    return _about(cost.bytes, binary_size), memory, _about(cost.seconds, duration)
+
+
+def _about(figure: "Figure", show: Callable[[float], str]) -> str:
+    """A figure for people, with a tilde where it is no more than an estimate."""
+    if figure.value is None:
+        return "unknown"
+    return ("~" if figure.source == "rough" else "") + show(figure.value)
+
+
+def _remarks(plan: StagePlan, cost: "Cost | None") -> Iterator[str]:
+    """What the table has no room for: why records are left out, what is waited for, where the figures come from."""
+    parts = [f"after {plan.waits_for}" if plan.waits_for else "", plan.detail]
+    if plan.dropped:
+        parts.append(f"{sum(plan.dropped.values()):,} dropped ({reasons(plan.dropped)})")
+    if cost is not None:
+        parts += cost.assumptions
+        if cost.bytes_meanwhile.value:
+            parts.append(f"{_about(cost.bytes_meanwhile, binary_size)} of checkpoints meanwhile")
+        if cost.seconds.value is not None:
+            parts.append(f"time and memory from {cost.seconds.how}")
+    if said := "; ".join(part for part in parts if part):
+        yield f"{plan.title}: {said}"
 
 
 def print_spaces(spaces: Sequence[SpaceSummary | UnreadableSpace], *, as_json: bool) -> None:
@@ -203,9 +243,13 @@ def size(count: int) -> str:
     return f"{amount:.3g} TB"
 
 
-def _cost(plan: StagePlan, past: Provenance) -> float | None:
-    each = past.seconds_per_unit(plan.name)
-    return None if each is None else each * plan.to_do
+def binary_size(count: float) -> str:
+    """Bytes for people, in powers of 1,024 as memory and job schedulers count."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(count) < 1024:
+            return f"{count:.3g} {unit}" if count < 1000 else f"{count:.0f} {unit}"
+        count /= 1024
+    return f"{count:.3g} TiB"
 
 
 def new_table(*columns: str) -> "Table":

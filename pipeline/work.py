@@ -10,13 +10,12 @@ import logging
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cache.durable import replace_file
-from data.errors import ConfigError, EngineError, Interrupted
+from data.errors import ConfigError, EngineError, Interrupted, MolsakiError
 from data.sharding import Shard, chosen_shard
 from pipeline import provenance
 from pipeline.config import Config, resolved_yaml
@@ -25,7 +24,8 @@ from pipeline.inputs import Inputs, Split
 from pipeline.plans import Stage, StageName, StagePlan
 from pipeline.student_stages import EvaluateStage, TrainStage
 from pipeline.supervise import ForwardingStop, stage_command
-from pipeline.teacher_stages import AttentionStage, RationaleStage
+from pipeline.teacher_stages import AttentionStage, RationaleStage, StageWithSpace
+from pipeline.usage import Usage, disk_bytes
 from stages.objective import objective_of
 from stages.progress import Progress, StopSignal
 
@@ -133,41 +133,66 @@ def execute_stage(run: Run, stage: Callable[[], Stage], *, progress: Progress, s
         progress.note(before.line())
         return before
     run.save_config()
-    record = functools.partial(_record, run, opened, started=provenance.now(), clock=time.monotonic())
-    try:
-        opened.execute(progress, stop)
-    except Interrupted:
-        record("stopped", units=before.to_do - stage().plan().to_do)
-        raise
-    except Exception:
-        record("failed", units=0)
-        raise
-    after = stage().plan()
-    record("done", units=before.to_do - after.to_do)
+    disk = disk_bytes(_places(run, opened))
+    with Usage() as usage:
+        record = functools.partial(_record, run, opened, started=provenance.now(), usage=usage, disk=disk)
+        try:
+            opened.execute(progress, stop)
+        except Interrupted:
+            record("stopped", units=before.to_do - stage().plan().to_do)
+            raise
+        except Exception:
+            record("failed", units=_committed(stage, before))
+            raise
+        after = stage().plan()
+        record("done", units=before.to_do - after.to_do)
     progress.note(after.result())
     return after
 
 
+def _committed(stage: Callable[[], Stage], before: StagePlan) -> int:
+    """Units that a stage has done before it failed; 0 where what is stored cannot be read now."""
+    try:
+        return before.to_do - stage().plan().to_do
+    except (MolsakiError, OSError) as error:
+        log.warning("units done before the failure are not known: %s", error)
+        return 0
+
+
+def _places(run: Run, stage: Stage) -> list[Path]:
+    """Folders that a stage writes to."""
+    space = [stage.path] if isinstance(stage, StageWithSpace) else []
+    return [run.folder, run.config.store / "targets", *space]
+
+
 def _run_process(run: Run, name: StageName, stop: ForwardingStop, *, quiet: bool) -> None:
     arguments = [str(run.config_file), "--runs", str(run.folder.parent), *(["--quiet"] if quiet else [])]
-    code = stop.run(stage_command(name, arguments))
+    require_success(f"stage {name}", stop.run(stage_command(name, arguments)))
+
+
+def require_success(what: str, code: int) -> None:
+    """Pass on how the process of `what` ended: `StageProcessError` where it has said why, else `EngineError`."""
     if code == 0:
         return
     if code in OUR_EXIT_CODES:
         raise StageProcessError(code)
     cause = signal.Signals(-code).name if code < 0 else f"exit code {code}"
     hint = "; the machine may have run out of memory" if code == -signal.SIGKILL else ""
-    raise EngineError(f"the process of the stage {name} was ended by {cause}{hint}; run the same command to go on")
+    raise EngineError(f"the process of the {what} was ended by {cause}{hint}; run the same command to go on")
 
 
-def _record(run: Run, stage: Stage, outcome: str, *, units: int, started: str, clock: float) -> None:
-    seconds = time.monotonic() - clock
+def _record(run: Run, stage: Stage, outcome: str, *, units: int, started: str, usage: Usage, disk: int) -> None:
+    used = usage.so_far()
     record = provenance.StageRecord(
         stage=stage.name,
         shard=None if run.shard is None else str(run.shard),
         started=started,
         ended=provenance.now(),
-        seconds=round(seconds, 3),
+        seconds=round(used.seconds, 3),
+        cpu_seconds=round(used.cpu_seconds, 3),
+        bytes_grown=disk_bytes(_places(run, stage)) - disk,
+        peak_bytes=used.peak_bytes,
+        peak_gpu_bytes=used.peak_gpu_bytes,
         units=max(units, 0),
         outcome=outcome,
         command=tuple(sys.argv),
@@ -175,4 +200,4 @@ def _record(run: Run, stage: Stage, outcome: str, *, units: int, started: str, c
         environment=provenance.environment(),
     )
     provenance.add_stage(run.folder, record)
-    log.info("%s %s: %d units in %.1f s", stage.name, outcome, record.units, seconds)
+    log.info("%s %s: %d units in %.1f s", stage.name, outcome, record.units, used.seconds)

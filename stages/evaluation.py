@@ -37,17 +37,7 @@ def evaluate_student(
     Questions without a gold answer cannot be marked: `ConfigError`. An output without an answer counts as wrong.
     """
     _require_gold(questions)
-    arguments = dict(settings.engine_arguments)
-    if settings.engine == "transformers":
-        arguments.setdefault("batch_size", settings.batch_size)
-    setup = EngineSetup(
-        model=str(checkpoint),
-        revision=None,
-        decoding=Decoding(max_tokens=settings.max_new_tokens),
-        dtype=dtype,
-        device=device,
-        arguments=arguments,
-    )
+    setup = student_engine(checkpoint, settings, dtype=dtype, device=device)
     asked = list(product(settings.prompts, questions))
     progress.start(f"evaluation {checkpoint.name}", len(asked))
     predictions: list[Prediction] = []
@@ -62,6 +52,21 @@ def evaluate_student(
             progress.advance(len(piece))
             stop.check("the students evaluated so far")
     return predictions
+
+
+def student_engine(checkpoint: Path, settings: EvaluationSettings, *, dtype: Dtype, device: Device) -> EngineSetup:
+    """How a student is asked."""
+    arguments = dict(settings.engine_arguments)
+    if settings.engine == "transformers":
+        arguments.setdefault("batch_size", settings.batch_size)
+    return EngineSetup(
+        model=str(checkpoint),
+        revision=None,
+        decoding=Decoding(max_tokens=settings.max_new_tokens),
+        dtype=dtype,
+        device=device,
+        arguments=arguments,
+    )
 
 
 def _require_gold(questions: Sequence[Question]) -> None:

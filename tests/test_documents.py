@@ -33,7 +33,7 @@ INLINE_COMMAND = re.compile(r"`(molsaki [^`]+)`")
 LINE_COMMAND = re.compile(r"^(?:[#\s$]*)(molsaki (?!is\b)[a-z].*)$", re.MULTILINE)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 NAMED = re.compile(r"`([\w./-]+\.py)::([\w.]+)`")
-SUBCOMMANDS = set(molsaki.commands)
+SUBCOMMANDS = {name for name, command in molsaki.commands.items() if not command.hidden}
 
 
 @dataclass(frozen=True, kw_only=True)

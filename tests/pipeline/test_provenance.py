@@ -86,7 +86,8 @@ def test_an_entry_that_comes_while_all_are_put_together_is_in_it(
 def test_entries_of_an_earlier_version_stay_and_come_first(tmp_path: Path) -> None:
     entries = [asdict(record(units=number)) for number in (1, 2)]
     for entry in entries:
-        del entry["id"], entry["shard"]
+        for name in ("id", "shard", "cpu_seconds", "bytes_grown", "peak_bytes", "peak_gpu_bytes"):
+            del entry[name]
     (tmp_path / "provenance.json").write_text(json.dumps({"schema": 1, "stages": entries}))
     assert [each.units for each in read_provenance(tmp_path).stages] == [1, 2]
     for units in (3, 4):
@@ -105,9 +106,10 @@ def test_an_entry_that_cannot_be_read_is_named_and_the_others_stay(
     assert "20000101T000000-broken.json is not readable" in caplog.text
 
 
-def test_shards_side_by_side_say_what_a_unit_takes_in_one_process() -> None:
-    shards = [record(units=10, seconds=20.0, shard=f"{index}/3") for index in (1, 2, 3)]
-    nothing_done = record(units=0, seconds=500.0, outcome="failed")
-    past = Provenance(stages=(*shards, nothing_done, record(stage="train", units=1, seconds=1000.0)))
-    assert past.seconds_per_unit("attention") == 2.0
-    assert past.seconds_per_unit("evaluate") is None
+def test_only_executions_into_the_same_space_that_did_something_serve_to_reckon_with() -> None:
+    shards = [record(units=10, shard=f"{index}/3", fingerprints={"attention": "a"}) for index in (1, 2, 3)]
+    nothing_done = record(units=0, outcome="failed", fingerprints={"attention": "a"})
+    other_space = record(fingerprints={"attention": "b"})
+    past = Provenance(stages=(*shards, nothing_done, other_space, record(stage="train")))
+    assert past.same_space("attention", {"attention": "a"}) == shards
+    assert past.same_space("evaluate", {"attention": "a"}) == []

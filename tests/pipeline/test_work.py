@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from cache.writer import AttentionWriter
 from pipeline.config import load_config
 from pipeline.provenance import read_provenance
 from pipeline.work import Run
@@ -220,7 +221,34 @@ def test_provenance_holds_versions_commands_and_fingerprints(experiment: Experim
     assert [record.stage for record in provenance.stages] == ["rationales", "attention", "train", "evaluate"]
     last = provenance.stages[-1]
     assert "numpy" in last.environment.libraries and last.command and len(last.fingerprints["evaluation-test"]) == 64
-    assert provenance.seconds_per_unit("attention") is not None
+    assert last.fingerprints == provenance.same_space("evaluate", last.fingerprints)[0].fingerprints
+
+
+def test_provenance_holds_what_was_measured(experiment: Experiment) -> None:
+    experiment.run()
+    (space,) = Path("store/attention").iterdir()
+    stored = sum(path.stat().st_size for path in space.rglob("*") if path.is_file())
+    attention = read_provenance(RUN).stages[1]
+    assert stored <= attention.bytes_grown <= stored + 10_000  # the log lies in the run's folder and grows meanwhile
+    assert attention.peak_bytes > 10_000_000 and attention.peak_gpu_bytes == 0
+    assert attention.cpu_seconds > 0
+
+
+def test_failed_stage_records_what_it_had_committed(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
+    experiment.run("--only", "rationales")
+    append, calls = AttentionWriter.append, []
+
+    def append_twice(self: AttentionWriter, *arguments: object, **named: object) -> object:
+        calls.append(1)
+        if len(calls) > 2:
+            raise RuntimeError("the third piece fails")
+        return append(self, *arguments, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(AttentionWriter, "append", append_twice)
+    result = experiment("attention", "run.yaml", "--set", "attention.piece=3")
+    assert result.exit_code == 1 and "the third piece fails" in result.stderr
+    failed = read_provenance(RUN).stages[-1]
+    assert (failed.outcome, failed.units) == ("failed", 6)
 
 
 def test_saved_configuration_alone_repeats_the_run(experiment: Experiment) -> None:
