@@ -228,6 +228,21 @@ def is_space(folder: Path) -> bool:
     return spec_file.is_file() and not is_torn(spec_file.read_bytes())
 
 
+def space_folders(store: Path, *, kinds: Sequence[Kind] = KINDS) -> list[Path]:
+    """Return the folders of all spaces below `store` by kind and name, damaged ones too.
+
+    What somebody has just begun to make, or was killed over, is none yet.
+    """
+    folders = (folder for kind in kinds for folder in _children(Path(store) / kind))
+    return [folder for folder in folders if is_space(folder) or _has_content(folder)]
+
+
+def _has_content(folder: Path) -> bool:
+    """Say whether a folder has commits or parts, which a space gets after its spec.json and never before."""
+    commits = any(COMMIT_NAME.fullmatch(found.name) for found in _children(folder / "commits"))
+    return commits or bool(_children(folder / "parts"))
+
+
 def read_spec(path: Path, *, expected: Spec | None = None) -> Space:
     """Return the space in the folder `path` as `Space.open` does, whatever fingerprint its folder is named for."""
     space, declared = _read_spec_file(path)
@@ -319,15 +334,11 @@ def _is_of_another_schema(spec: Spec, declared: JSON) -> bool:
     return "schema" in spec and spec["schema"] != SCHEMA_VERSION and ours != declared
 
 
-def _has_commits(path: Path) -> bool:
-    return any(COMMIT_NAME.fullmatch(found.name) for found in _children(path / "commits"))
-
-
 def _no_spec_file(path: Path) -> ConfigError | DamagedCacheError:
-    if _has_commits(path):
+    if _has_content(path):
         return DamagedCacheError(
-            f"{path / SPEC_FILE}: missing, while commits/ is not empty; the next run with the configuration that the "
-            "space was made with writes it anew"
+            f"{path / SPEC_FILE}: missing, while there are parts or commits; the next run with the configuration that "
+            "the space was made with writes it anew"
         )
     return ConfigError(f"{path}: not a space of a store, it has no {SPEC_FILE}; see `molsaki cache ls`")
 
@@ -398,8 +409,7 @@ def list_spaces(store: Path, *, kinds: Sequence[Kind] = KINDS) -> list[SpaceSumm
 
     One that cannot be opened does not keep the others from being listed.
     """
-    folders = ((kind, folder) for kind in kinds for folder in _children(Path(store) / kind))
-    return [_line_about(kind, folder) for kind, folder in folders if is_space(folder) or _has_commits(folder)]
+    return [_line_about(kind, folder) for kind in kinds for folder in space_folders(store, kinds=[kind])]
 
 
 def _line_about(kind: Kind, folder: Path) -> SpaceSummary | UnreadableSpace:

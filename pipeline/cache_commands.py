@@ -15,11 +15,11 @@ import click
 from cache.gc import Leftover, discard, leftovers, leftovers_of_store, remove
 from cache.reader import AttentionStore
 from cache.repair import Repair, repair
-from cache.spaces import Space
+from cache.spaces import Space, space_folders
 from cache.verify import Verification, commit_count, verify
 from data.errors import ConfigError, DamagedCacheError, MismatchError
 from pipeline.progress import open_progress
-from pipeline.spaces import find_folder, space_folders
+from pipeline.spaces import find_folder, raise_unreadable
 from pipeline.tables import print_findings, print_json, print_leftovers, size
 from pipeline.terminal import quieten_libraries, stdout_to_stderr
 from stages.progress import Progress
@@ -121,17 +121,18 @@ def collect_garbage(
         if not spaces:
             found = leftovers_of_store(store, older_than=older_than)
             gone += found if dry_run else map(discard, found)
+    _print_gone(gone, dry_run=dry_run, as_json=as_json)
+    damaged = any(isinstance(error, DamagedCacheError) for error in unreadable)
+    raise_unreadable([str(error) for error in unreadable], damaged=damaged)
+
+
+def _print_gone(gone: Sequence[Leftover], *, dry_run: bool, as_json: bool) -> None:
+    total = sum(leftover.bytes for leftover in gone)
     if as_json:
-        print_json({"removed": not dry_run, "bytes": sum(each.bytes for each in gone), "leftovers": gone})
-    else:
-        print_leftovers(gone)
-        verb = "would be freed" if dry_run else "freed"
-        click.echo(f"{len(gone):,} leftovers, {size(sum(each.bytes for each in gone))} {verb}")
-    if unreadable:
-        family = next(
-            (DamagedCacheError for error in unreadable if isinstance(error, DamagedCacheError)), MismatchError
-        )
-        raise family("\n".join(map(str, unreadable)))
+        print_json({"removed": not dry_run, "bytes": total, "leftovers": gone})
+        return
+    print_leftovers(gone)
+    click.echo(f"{len(gone):,} leftovers, {size(total)} {'would be freed' if dry_run else 'freed'}")
 
 
 def read_age(text: str) -> float:

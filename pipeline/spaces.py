@@ -1,9 +1,10 @@
 """The spaces of a store as a user meets them: listed, or found by a path or by the beginning of a name."""
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
-from cache.spaces import KINDS, SPEC_FILE, Space, UnreadableSpace, list_spaces
+from cache.spaces import SPEC_FILE, Space, UnreadableSpace, list_spaces, space_folders
 from data.errors import ConfigError, DamagedCacheError, MismatchError
 from pipeline.tables import print_spaces
 
@@ -14,10 +15,13 @@ def list_store(store: Path, *, as_json: bool) -> None:
     print_spaces(spaces, as_json=as_json)
     unreadable = [space for space in spaces if isinstance(space, UnreadableSpace)]
     lines = [_what_helps(space, store) for space in unreadable]
-    if any(space.damaged for space in unreadable):
-        raise DamagedCacheError("\n".join(lines))
+    raise_unreadable(lines, damaged=any(space.damaged for space in unreadable))
+
+
+def raise_unreadable(lines: Sequence[str], *, damaged: bool) -> None:
+    """Raise one error for all spaces that could not be opened, if there are any: damage counts for more than age."""
     if lines:
-        raise MismatchError("\n".join(lines))
+        raise (DamagedCacheError if damaged else MismatchError)("\n".join(lines))
 
 
 def _what_helps(space: UnreadableSpace, store: Path) -> str:
@@ -44,12 +48,6 @@ def find_folder(wanted: str, store: Path) -> Path:
     if len(found) > 1:
         raise ConfigError(f"space {wanted}: could be {' or '.join(found)}; write more of the name")
     return names[found[0]]
-
-
-def space_folders(store: Path) -> list[Path]:
-    """The folders of all spaces below `store`, by kind and name."""
-    folders = (folder for kind in KINDS if (store / kind).is_dir() for folder in sorted((store / kind).iterdir()))
-    return [folder for folder in folders if _looks_like_a_space(folder)]
 
 
 def _looks_like_a_space(folder: Path) -> bool:

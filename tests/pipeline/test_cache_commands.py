@@ -238,6 +238,10 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     ),
     "spec.json is gone": lambda folder: (folder / "spec.json").unlink(),
     "a commit is none": lambda folder: (folder / "commits" / "00000000.json").write_text("{}"),
+    "spec.json and commits are gone": lambda folder: [
+        (folder / "spec.json").unlink(),
+        shutil.rmtree(folder / "commits"),
+    ],
     "commits are gone": lambda folder: shutil.rmtree(folder / "commits"),
 }
 
@@ -264,6 +268,17 @@ def test_a_damaged_space_is_listed_with_reason_and_command_and_the_others_as_usu
     assert len(open_attention(sound).to_pandas()) == 10
     assert explained("cache", "export", str(sound), "out", "--quiet").exit_code == 0
     assert explained("cache", "export", "attention/", "out.tar", "--store", "store", "--quiet").exit_code == 0
+
+
+def test_a_space_that_somebody_has_just_begun_to_make_is_none_yet(explained: Experiment) -> None:
+    begun = explained.folder / "store" / "attention" / "begun-0123456789abcdef"
+    for name in ("parts", "commits"):
+        (begun / name).mkdir(parents=True)
+    for _ in range(2):
+        for command in ("ls", "gc"):
+            result = explained("cache", command, "--store", "store")
+            assert (result.exit_code, "begun" in result.stdout) == (0, False), result.output
+        (begun / "spec.json").touch()  # claimed, where there are no hard links
 
 
 def test_a_space_of_a_newer_molsaki_is_listed_and_no_damage(explained: Experiment) -> None:

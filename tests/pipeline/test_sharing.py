@@ -119,7 +119,7 @@ def test_a_signal_ends_both_with_75_at_a_safe_place(space: Space, monkeypatch: p
     with monkeypatch.context() as patched:
         patched.setattr(pipeline.sharing, "StoppingMeter", Stopped)
         (line,) = fails(75, "export", "teacher", "out.tar", "--store", "ours", "--quiet")
-        assert "stopped by SIGTERM" in line
+        assert "stopped by SIGTERM after saving nothing, for a tar file is written as a whole" in line
         assert not Path("out.tar").exists()
         (line,) = fails(75, "import", str(space.path), "--store", "theirs", "--quiet")
         assert "after saving nothing, the store is as it was; run the same command to go on" in line
