@@ -41,8 +41,9 @@ types: setup  ## Check types
 
 check: lint types test  ## Everything that CI checks
 
-bench: setup  ## Measure what recording attention costs on this machine
+bench: setup  ## Measure what recording attention and keeping it cost on this machine
 	$(BIN)/molsaki bench attention
+	$(BIN)/molsaki bench cache
 	$(BIN)/python -P benchmarks/attention_scaling.py
 
 faults: setup  ## Kill, flip, damage and fill the disk: nothing may be lost or wrong (KILLS=20 FLIPS=100 for less)

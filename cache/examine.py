@@ -22,8 +22,9 @@ import numpy as np
 import numpy.typing as npt
 
 from cache.commits import VERIFY, is_damage
+from cache.key_index import KEY_BYTES
 from cache.keys import record_key
-from cache.layout import ARRAYS, KEY_BYTES, TEXT_END, Array, decode, open_array, open_rebuilt
+from cache.layout import ARRAYS, TEXT_END, Array, decode, open_array, open_rebuilt
 from cache.rounding import ALL_BITS
 from data.records import Marked
 

@@ -17,8 +17,9 @@ import zarr
 
 from cache.commits import Commit
 from cache.fingerprints import JSON
+from cache.key_index import KEY_BYTES
 from cache.keys import record_key
-from cache.layout import KEY_BYTES, MAX_RECORDS, TEXT_END, Array, counts_of, write_arrays
+from cache.layout import MAX_RECORDS, TEXT_END, Array, counts_of, write_arrays
 from cache.rounding import ALL_BITS, kept_bits, largest_value, stored_values
 from cache.spaces import Space
 from data.errors import DataError, ModelError

@@ -1,22 +1,18 @@
-"""`molsaki bench`: which methods are compared on which cases, in which processes, and the table that comes of it.
+"""`molsaki bench attention`: which methods are compared on which cases, in which processes, and the table of it.
 
 In: the options of a command. Out: a table or JSON on stdout. Each method gets processes of its own for its peak memory,
 since a process never forgets its peak; a method for which memory does not suffice is reported as such and left out of
 the one process in which the others then take turns for the times.
 
-This module is also what those processes run (`python -P -m pipeline.bench TASK JOB`): they write one JSON object a line
-to stdout, an empty one for each piece of work done, the last with the result.
+This module is also what those processes run; `pipeline.measuring` says how.
 """
 
 import json
-import os
 import signal
-import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import cycle, islice
-from pathlib import Path
 from statistics import median_low
 from typing import Literal, TypeAlias, cast, get_args
 
@@ -24,11 +20,10 @@ import click
 from pydantic import TypeAdapter
 
 from data.errors import ConfigError, MolsakiError
-from pipeline.exits import StageProcessError, complain
+from pipeline.exits import StageProcessError
+from pipeline.measuring import run_process, serve
 from pipeline.progress import open_progress
-from pipeline.supervise import stop_with_parent
 from pipeline.tables import new_table, print_json, print_table, size
-from pipeline.terminal import stdout_to_stderr
 from stages.bench_attention import (
     METHODS,
     SVAMP,
@@ -54,7 +49,6 @@ Status: TypeAlias = Literal["ok", "out of memory"]
 OUT_OF_MEMORY: Status = "out of memory"
 KILLED = -signal.SIGKILL
 """Exit code of a process to which Linux gave no more memory."""
-OOM_SCORE = Path("/proc/self/oom_score_adj")
 SMALL = Shape(layers=8, width=512, heads=8, kv_heads=8)
 PRESETS = {"7b": Shape(layers=32, width=4096, heads=32, kv_heads=32)}
 BATCH_TOKENS = {"cpu": 4096, "cuda": 8192}
@@ -274,29 +268,8 @@ def _times(job: Job, progress: Progress) -> Times:
 
 
 def run_task(task: Task, job: Job, advance: Callable[[], object]) -> object:
-    """Do `task` in a process of its own and return its result as JSON gives it; `StageProcessError` where it fails.
-
-    As in `pipeline.supervise`, the process stands in a group of its own and ends when its standard input does; it has
-    nothing to save, so where we are interrupted it is killed.
-    """
-    command = [sys.executable, "-P", "-m", "pipeline.bench", task, TypeAdapter(Job).dump_json(job).decode()]
-    result = None
-    with subprocess.Popen(  # noqa: S603  our own command
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0, encoding="utf-8"
-    ) as process:
-        try:
-            assert process.stdout is not None
-            for line in process.stdout:
-                result = json.loads(line)
-                if not result:
-                    advance()
-            code = process.wait()
-        finally:
-            process.kill()
-    if code:
-        raise StageProcessError(code)
-    assert isinstance(result, dict)
-    return result["result"]
+    """Do `task` in a process of its own; see `run_process`."""
+    return run_process("pipeline.bench", task, TypeAdapter(Job).dump_json(job).decode(), advance)
 
 
 def do_task(task: Task, job: Job, say: Callable[[str], object]) -> None:
@@ -355,27 +328,14 @@ def _setting_line(result: Result) -> str:
     )
 
 
-def prefer_to_be_killed() -> None:
-    """Where memory ends, Linux shall end this process and not somebody else's."""
-    if os.access(OOM_SCORE, os.W_OK):
-        OOM_SCORE.write_text("1000", encoding="ascii")
-
-
 def main(arguments: Sequence[str]) -> int:
-    """Measure as `run_task` asked, and return the exit code; an error of ours is one line on stderr."""
-    task, job = arguments
-    assert task in get_args(Task)
-    stop_with_parent()
-    prefer_to_be_killed()
-    with os.fdopen(os.dup(1), "w", encoding="utf-8") as out, stdout_to_stderr():
-        try:
-            do_task(
-                cast(Task, task), TypeAdapter(Job).validate_json(job), lambda line: print(line, file=out, flush=True)
-            )
-        except MolsakiError as error:
-            complain(str(error))
-            return error.exit_code
-    return 0
+    """Measure as `run_task` asked, and return the exit code."""
+
+    def measure(task: str, job: str, say: Callable[[str], object]) -> None:
+        assert task in get_args(Task)
+        do_task(cast(Task, task), TypeAdapter(Job).validate_json(job), say)
+
+    return serve(arguments, measure)
 
 
 if __name__ == "__main__":

@@ -589,6 +589,61 @@ def bench_attention(as_json: bool, quiet: bool, **options: Any) -> None:  # clic
     measure(BenchRequest(**options), as_json=as_json, quiet=quiet)
 
 
+@bench.command(
+    "cache",
+    epilog=examples(
+        "molsaki bench cache",
+        "molsaki bench cache --records 2000 --index-records 0",
+        "molsaki bench cache --teacher demo/teacher --out . --json > cache.json",
+    ),
+)
+@click.option("--records", type=POSITIVE, default=20_000, show_default=True, help="Records that are written and read.")
+@click.option("--layers", type=POSITIVE, help="Layers of each record.  [default: 32]")
+@click.option(
+    "--repeats",
+    type=POSITIVE,
+    default=3,
+    show_default=True,
+    help="Rounds; epochs in which the store decodes each record alone are in one.",
+)
+@click.option("--reads", type=POSITIVE, default=2000, show_default=True, help="Random reads in a round.")
+@click.option(
+    "--index-records",
+    type=click.IntRange(min=0),
+    default=500_000,
+    show_default=True,
+    help="Records of the store whose opening is measured; 0 leaves it out.",
+)
+@click.option(
+    "--teacher", metavar="PATH_OR_ID", help="A model of transformers whose attention is taken, instead of a random one."
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Folder on the file system to measure; a temporary folder is made in it.  [default: the system's]",
+)
+@click.option("--quiet", is_flag=True, help="No progress; errors only.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def bench_cache(as_json: bool, quiet: bool, layers: int | None, **options: Any) -> None:  # click's own types
+    """Bytes, files and times of a store and its memory map, beside one torch.save file a record.
+
+    The texts are made-up problems; 128 of each shape are run through a random Llama with large weights (or --teacher),
+    and the others take their attention with every value changed by about a tenth, so that zeros and exponents are like
+    those of a real store and mantissas are all different. The same seed is taken every time. Everything is written into
+    a temporary folder that is removed in the end. Without root, only the contents of files can be dropped from memory
+    before they are opened, not their names and places.
+    """
+    from pipeline.terminal import quieten_libraries
+
+    quieten_libraries(quiet=True)
+    if layers is not None and options["teacher"] is not None:
+        raise click.UsageError("--layers: a --teacher has its own; leave out one of the two")
+    from pipeline.bench_cache import Request as CacheRequest
+    from pipeline.bench_cache import bench_cache as measure
+
+    measure(CacheRequest(layers=layers or 32, **options), as_json=as_json, quiet=quiet)
+
+
 def main() -> None:
     """Entry point of the command `molsaki`."""
     molsaki(prog_name="molsaki")

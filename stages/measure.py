@@ -6,24 +6,20 @@ turns within one process, so that a machine that becomes slower for a minute bec
 memory belongs to a process and never goes down again, so whoever wants it of one work gives it a process of its own.
 """
 
-import resource
 import statistics
-import sys
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeAlias
 
 import torch
 
 from stages.memory import unless_out_of_memory
+from stages.resident_memory import peak_resident_bytes, resident_bytes
 
 Work: TypeAlias = Callable[[], object]
 Rounds: TypeAlias = tuple[float | None, ...]
 """Seconds of one work in each round; None in the rounds that it sat out."""
-
-STATUS = Path("/proc/self/status")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,29 +111,16 @@ def bytes_in_use(device: torch.device) -> int:
     """Memory of this process now."""
     if device.type == "cuda":
         return torch.cuda.memory_allocated(device)
-    return _from_status("VmRSS") if STATUS.exists() else peak_bytes(device)
+    return resident_bytes()
 
 
 def peak_bytes(device: torch.device) -> int:
-    """The most memory that this process has had.
-
-    Linux counts it for the program that runs (VmHWM). Its `ru_maxrss` is no substitute there: a new process inherits
-    it from the one that started it.
-    """
+    """The most memory that this process has had."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    if STATUS.exists():
-        return _from_status("VmHWM")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
+    return peak_resident_bytes()
 
 
 def _finish(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-def _from_status(field: str) -> int:
-    """A field of Linux' account of this process, which is in units of 1,024 bytes."""
-    (line,) = (line for line in STATUS.read_text(encoding="ascii").splitlines() if line.startswith(f"{field}:"))
-    return 1024 * int(line.split()[1])
