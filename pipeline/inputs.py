@@ -11,6 +11,7 @@ from typing import Literal
 
 from data.errors import ConfigError
 from data.records import Question
+from data.settings import DataSource
 from pipeline.config import Config
 from pipeline.plans import StageName
 from stages.models import ModelIdentity, identify_model
@@ -20,24 +21,33 @@ Split = Literal["train", "dev", "test"]
 
 
 class Inputs:
-    """The inputs of one run."""
+    """The inputs of one run.
 
-    def __init__(self, config: Config) -> None:
+    With `alike`, the inputs of another run, what both name is read once: the points of a matrix agree on most of it.
+    """
+
+    def __init__(self, config: Config, alike: "Inputs | None" = None) -> None:
         self.config = config
-        self._questions: dict[Split, tuple[Question, ...]] = {}
+        self._questions: dict[tuple[Split, tuple[DataSource, ...]], tuple[Question, ...]]
+        self._questions = {} if alike is None else alike._questions
+        self._models: dict[tuple[str, str, str | None, bool], ModelIdentity] = {} if alike is None else alike._models
 
     def questions(self, split: Split) -> tuple[Question, ...]:
         """All questions of a split, source after source; raises `ConfigError` or `DataError` as the readers do."""
-        if split not in self._questions:
-            self._questions[split] = self._read(split)
-        return self._questions[split]
+        key = (split, self._sources(split))
+        if key not in self._questions:
+            self._questions[key] = self._read(split)
+        return self._questions[key]
+
+    def _sources(self, split: Split) -> tuple[DataSource, ...]:
+        return {"train": self.config.data.train, "dev": self.config.data.dev, "test": self.config.data.test}[split]
 
     def _read(self, split: Split) -> tuple[Question, ...]:
         """Source after source; within a data set ids differ, for predictions are told apart by them."""
         from data.readers import read_questions
 
         found: dict[tuple[str, str], Question] = {}
-        for number, source in enumerate(getattr(self.config.data, split)):
+        for number, source in enumerate(self._sources(split)):
             for question in read_questions(source):
                 if (question.dataset, question.id) in found:
                     raise ConfigError(
@@ -53,14 +63,20 @@ class Inputs:
     @cached_property
     def teacher(self) -> ModelIdentity:
         """Which teacher it is, exactly."""
-        return _identify("teacher.model", self.config.teacher.model, self.config.teacher.revision, weights=True)
+        return self._identify("teacher.model", self.config.teacher.model, self.config.teacher.revision, weights=True)
 
     @cached_property
     def student(self) -> ModelIdentity:
         """Which student it is, exactly; one that starts from fresh weights needs none in its folder."""
         settings = self.config.student
         pretrained = settings.initialise == "pretrained"
-        return _identify("student.model", settings.model, settings.revision, weights=pretrained)
+        return self._identify("student.model", settings.model, settings.revision, weights=pretrained)
+
+    def _identify(self, key: str, model: str, revision: str | None, *, weights: bool) -> ModelIdentity:
+        known = (key, model, revision, weights)
+        if known not in self._models:
+            self._models[known] = _identify(key, model, revision, weights=weights)
+        return self._models[known]
 
     def check(self, stages: Sequence[StageName]) -> None:
         """Raise the first `ConfigError` or `DataError` that `stages` would meet in their inputs."""
@@ -70,6 +86,10 @@ class Inputs:
             rationale_file(self.config.rationales)
         if {"train", "evaluate"} & set(stages):
             _ = self.student
+        if "train" in stages and self.config.student.peft:
+            from stages.adapters import adapter_config  # loads torch, which other runs have no need of here
+
+            adapter_config(self.config.student.peft)
         if "evaluate" in stages and self.questions("test") and not self.labelled("test"):
             raise ConfigError(f"data.test: none of {len(self.questions('test')):,} questions has a gold answer")
 

@@ -7,6 +7,7 @@ different means that it is moved to `earlier/<time>/` and made anew.
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -24,7 +25,7 @@ from stages.objective import Objective, objective_of
 from stages.progress import Progress, StopSignal
 from stages.settings import EvaluationSettings
 
-STUDENT_SCHEMA = 2
+STUDENT_SCHEMA = 3
 """Raised when the same settings would lead to another student than before."""
 NO_INFLUENCE = frozenset({"seeds", "device", "checkpoint_steps", "gradient_checkpointing"})
 """Training settings that change where and when, not what."""
@@ -123,8 +124,10 @@ class TrainStage:
     def _spec(self) -> Spec:
         config, student = self._inputs.config, self._inputs.student
         training = asdict(config.training)
+        peft: Spec = {"peft": config.student.peft} if config.student.peft else {}
         return {
             "schema": STUDENT_SCHEMA,
+            **peft,
             "student": student.revision,
             "tokenizer": student.tokenizer,
             "initialise": config.student.initialise,
@@ -293,5 +296,6 @@ def move_to_earlier(folder: Path, paths: Sequence[Path], progress: Progress) -> 
     for path in paths:
         target = earlier / path.relative_to(folder)
         target.parent.mkdir(parents=True, exist_ok=True)
-        path.rename(target)
+        with suppress(FileNotFoundError):  # a job beside this one, with other seeds, has just moved the summary
+            path.rename(target)
     progress.note(f"results made with other settings moved to {earlier}")

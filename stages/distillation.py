@@ -170,7 +170,17 @@ class TrainingStep:
     def _answer(self, task: Task) -> CausalLMOutput:
         ids, labels = self.batch[f"{task}_ids"], self.batch[f"{task}_labels"]
         answer: CausalLMOutput = self.student(input_ids=ids, labels=labels, use_cache=False)
+        assert answer.loss is not None
+        answer.loss = answer.loss * self._share(task)
         return answer
+
+    def _share(self, of: str) -> torch.Tensor | float:
+        """How much a mean over this batch counts among those of one optimizer step; see stages/global_batches.py."""
+        return self.batch.get(f"{of}_share", 1.0)
+
+    def mean_over_records(self, values_B: torch.Tensor) -> torch.Tensor:
+        """Mean over the batch's first dimension, weighed where the step has more batches than this one."""
+        return values_B.mean(dim=0) * self._share("record")
 
     @contextmanager
     def recording(self) -> Iterator[Recording]:
@@ -193,14 +203,14 @@ class TrainingStep:
             loss = attention_loss(
                 target_BPSK.flatten(1, 2), student_BPSK.flatten(1, 2), step_mask, self.batch["word_mask"]
             )
-        return loss, weights_BL.mean(dim=0)
+        return loss * self._share("record"), self.mean_over_records(weights_BL)
 
 
 class DistillationModel(nn.Module):
     """The student with what only training needs around it: the objective and its helper, such as the layer router."""
 
     accepts_loss_kwargs = False
-    """Every loss is a mean over its batch: the Trainer divides by the accumulation steps."""
+    """Every loss is a weighed mean over its batch: the Trainer divides by the accumulation steps."""
 
     def __init__(self, student: PreTrainedModel, objective: Objective, *, teacher_layers: int = 0) -> None:
         """An objective with attention needs `teacher_layers`; raises `ConfigError` for layers that do not fit."""

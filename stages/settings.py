@@ -20,6 +20,9 @@ CriticalRule = Literal["numbers", "keywords", "regex"]
 Dtype = Literal["float32", "bfloat16", "float16"]
 Device = Literal["auto", "cpu", "cuda"]
 PositiveInt = Annotated[int, Ge(1)]
+Scalar = str | int | float | bool | None
+PeftValue = Scalar | list[str | int] | dict[str, str | int | float]
+"""What PEFT's configurations are made of."""
 
 
 @settings
@@ -106,6 +109,9 @@ class StudentSettings:
     """`random` takes the model's configuration and tokenizer only, with fresh weights from each seed."""
     max_length: PositiveInt = 1024
     """Training texts with more tokens are left out and counted."""
+    peft: dict[str, PeftValue] = field(default_factory=dict)
+    """Learn through an adapter of PEFT: `peft_type: LORA` and the keys of its configuration, such as r, lora_alpha and
+    `target_modules: all-linear`. It is merged in the end, and saved beside the student as well."""
 
 
 @settings

@@ -9,41 +9,38 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import safetensors.torch
 import torch
+from peft import PeftModel
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PrinterCallback,
-    Trainer,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
     TrainingArguments,
     set_seed,
 )
-from transformers.trainer_utils import get_last_checkpoint
 
 from cache.durable import replace_file
 from cache.reader import AttentionStore
-from data.errors import ConfigError, MissingRecordsError, ModelError
+from data.errors import ConfigError, Interrupted, MissingRecordsError
+from stages.adapters import add_adapter, save_adapted
 from stages.attention import attention_layers, checkpointing_contexts
 from stages.distillation import DistillationModel, TrainingCollator, TrainingRecord, training_record
 from stages.engines import load_tokenizer
 from stages.examples import Example
+from stages.global_batches import NumberedRecords
 from stages.loading import load_causal_lm, torch_device
 from stages.models import ModelIdentity, identify_model
 from stages.objective import Objective, objective_of
+from stages.processes import Processes, join_processes
 from stages.progress import Progress, StopSignal
 from stages.settings import ObjectiveSettings, StudentSettings, TrainingSettings
 from stages.targets import Target, stored_targets
+from stages.trainer import ProgressAndStop, StudentTrainer, last_checkpoint
 
-WEIGHTS = "model.safetensors"
 CHECKPOINTS = "checkpoints"
 SUMMARY = "training.json"
 LOGGED_STEPS = 10
@@ -69,28 +66,54 @@ def train_student(
     continued. Raises `MissingRecordsError` before the first step where a record's attention is missing, `Interrupted`
     after saving a checkpoint when a signal asks to stop.
     """
+    processes = join_processes(training.device, batch_size=training.batch_size)
+    _require_precision(training)
     set_seed(seed)
     identity = identify_model(student.model, student.revision, weights=student.initialise == "pretrained")
     tokenizer = load_tokenizer(identity.path, identity.hub_revision)
     objective = objective_of(settings)
-    loaded = _load_student(identity, student, training)
-    targets = _targets(examples, objective, attention, attention_layers(loaded), progress)
+    loaded = _load_student(identity, student)
+    layers = attention_layers(loaded)
+    adapted = add_adapter(loaded, student.peft) if student.peft else None
+    if training.gradient_checkpointing:
+        loaded.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": checkpointing_contexts})
+    targets = _targets(examples, objective, attention, layers, progress)
     records = _training_records(tokenizer, examples, student, targets, progress)
     model = DistillationModel(loaded, objective, teacher_layers=_layers(attention))
-    checkpoints = _checkpoints(out, fingerprint)
+    checkpoints = _checkpoints(out, fingerprint, processes)
+    watching = ProgressAndStop(progress, stop, processes, f"training seed {seed}")
     trainer = StudentTrainer(
         model=model,
         args=_arguments(training, seed, checkpoints),
-        train_dataset=list(enumerate(records)),
+        train_dataset=NumberedRecords(records),
         data_collator=TrainingCollator(pad=_pad_token(tokenizer), tasks=objective.tasks),
-        callbacks=[_ProgressAndStop(progress, stop, f"training seed {seed}")],
+        callbacks=[watching],
+        processes=processes,
+        batch_size=training.batch_size,
+        only_trainable=adapted is not None,
     )
     trainer.remove_callback(PrinterCallback)  # its dictionaries on stdout; the log keeps all of them
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(checkpoints)))
-    stop.check(f"checkpoint {trainer.state.global_step} in {checkpoints}")
-    _save_student(model.student, tokenizer, out)
-    _write_summary(out, trainer, objective, seed=seed, records=len(records), fingerprint=fingerprint)
-    shutil.rmtree(checkpoints)
+    if not processes.is_main:
+        set_seed(seed + processes.index)  # for dropout: the weights are the main process's
+    resumed = last_checkpoint(checkpoints)
+    trainer.train(resume_from_checkpoint=None if resumed is None else str(resumed))
+    saved = f"checkpoint {trainer.state.global_step} in {checkpoints}"
+    stop.check(saved)
+    if watching.stopped:
+        raise Interrupted(f"stopped by a signal to another process after saving {saved}; run the same command to go on")
+    if processes.is_main:
+        _save_student(model.student, adapted, tokenizer, out)
+        _write_summary(out, trainer, objective, seed=seed, records=len(records), fingerprint=fingerprint)
+        shutil.rmtree(checkpoints)
+    processes.wait()
+
+
+def _require_precision(training: TrainingSettings) -> None:
+    if training.dtype == "float16" and torch_device(training.device).type == "cpu":
+        raise ConfigError(
+            "training.dtype: float16 is trained in on a GPU only, for small gradients become zero without the scaling "
+            "that torch has there; use bfloat16 or float32"
+        )
 
 
 def _training_records(
@@ -142,26 +165,25 @@ def _layers(attention: Mapping[str, np.ndarray] | None) -> int:
     return len(next(iter(attention.values()))) if attention else 0
 
 
-def _load_student(identity: ModelIdentity, student: StudentSettings, training: TrainingSettings) -> PreTrainedModel:
+def _load_student(identity: ModelIdentity, student: StudentSettings) -> PreTrainedModel:
     """Load or freshly initialise the student in float32: mixed precision casts on the way, not the weights."""
     if student.initialise == "pretrained":
-        model = load_causal_lm(identity.path, identity.hub_revision, "float32")
-    else:
-        config = AutoConfig.from_pretrained(identity.path, revision=identity.hub_revision)
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    if training.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": checkpointing_contexts})
+        return load_causal_lm(identity.path, identity.hub_revision, "float32")
+    config = AutoConfig.from_pretrained(identity.path, revision=identity.hub_revision)
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     return model
 
 
-def _checkpoints(out: Path, fingerprint: str) -> Path:
+def _checkpoints(out: Path, fingerprint: str, processes: Processes) -> Path:
     """Folder of this run's checkpoints; those of a run with other settings are useless and go."""
     folder = out / CHECKPOINTS
     mark = folder / "fingerprint"
-    if folder.exists() and (not mark.exists() or mark.read_text() != fingerprint):
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    mark.write_text(fingerprint)
+    if processes.is_main:
+        if folder.exists() and (not mark.exists() or mark.read_text() != fingerprint):
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        mark.write_text(fingerprint)
+    processes.wait()
     return folder
 
 
@@ -170,7 +192,6 @@ def _arguments(training: TrainingSettings, seed: int, folder: Path) -> TrainingA
         output_dir=str(folder),
         seed=seed,
         num_train_epochs=training.epochs,
-        per_device_train_batch_size=training.batch_size,
         gradient_accumulation_steps=training.gradient_accumulation,
         learning_rate=training.learning_rate,
         lr_scheduler_type=training.scheduler,
@@ -198,79 +219,16 @@ def _pad_token(tokenizer: PreTrainedTokenizerBase) -> int:
     return int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0)
 
 
-class StudentTrainer(Trainer):
-    """transformers' Trainer with every part of the loss in its log, and checkpoints that hold the router too."""
-
-    def __init__(self, **arguments: Any) -> None:  # the Trainer's own
-        super().__init__(**arguments)
-        self._parts: dict[str, list[torch.Tensor]] = {}
-
-    def compute_loss(
-        self,
-        model: torch.nn.Module,
-        inputs: dict[str, torch.Tensor],
-        return_outputs: bool = False,
-        num_items_in_batch: torch.Tensor | int | None = None,
-    ) -> torch.Tensor | tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Sum the losses; each is a mean over its batch, which the Trainer divides by the accumulation steps."""
-        numbers = inputs.pop("record")
-        outputs = model(**inputs)
-        self._require_finite(outputs, numbers)
-        for name, part in outputs.items():
-            if name != "loss":
-                self._parts.setdefault(name, []).append(part.detach())
-        return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
-
-    def _require_finite(self, outputs: Mapping[str, torch.Tensor], numbers: torch.Tensor) -> None:
-        """Raise `ModelError` where the loss is not a number: the student would be nothing but that from here on."""
-        if torch.isfinite(outputs["loss"]):
-            return
-        parts = ", ".join(f"{name} {part.item()}" for name, part in outputs.items() if part.dim() == 0)
-        records = "; ".join(self.train_dataset[number][1].name for number in numbers.tolist())
-        raise ModelError(
-            f"the loss is not finite at step {self.state.global_step + 1} ({parts}); the batch holds {records}; a "
-            "smaller training.learning_rate or training.dtype float32 may help"
-        )
-
-    def log(self, logs: dict[str, Any], start_time: float | None = None) -> None:
-        """Add the means of the loss's parts since the last log."""
-        means = {name: torch.stack(parts).float().mean(dim=0).tolist() for name, parts in self._parts.items()}
-        self._parts = {}
-        super().log({**logs, **means}, start_time)
-
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        folder = Path(output_dir or self.args.output_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        safetensors.torch.save_model(self.model, str(folder / WEIGHTS))
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
-        safetensors.torch.load_model(model or self.model, str(Path(resume_from_checkpoint) / WEIGHTS))
-
-
-class _ProgressAndStop(TrainerCallback):
-    """Tells how far training is, and turns a stop signal into a checkpoint."""
-
-    def __init__(self, progress: Progress, stop: StopSignal, task: str) -> None:
-        self._progress, self._stop, self._task = progress, stop, task
-
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self._progress.start(self._task, state.max_steps)
-        self._progress.advance(state.global_step)
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self._progress.advance()
-        if self._stop.received is not None and state.global_step < state.max_steps:
-            control.should_save = True
-            control.should_training_stop = True
-
-
-def _save_student(student: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, out: Path) -> None:
-    student.save_pretrained(out)
+def _save_student(
+    student: PreTrainedModel, adapted: PeftModel | None, tokenizer: PreTrainedTokenizerBase, out: Path
+) -> None:
+    merged = student if adapted is None else save_adapted(adapted, out)
+    merged.save_pretrained(out)
     tokenizer.save_pretrained(out)
 
 
 def _write_summary(
-    out: Path, trainer: Trainer, objective: Objective, *, seed: int, records: int, fingerprint: str
+    out: Path, trainer: StudentTrainer, objective: Objective, *, seed: int, records: int, fingerprint: str
 ) -> None:
     summary = {
         "fingerprint": fingerprint,

@@ -31,7 +31,7 @@ class Mmi(Objective):
         """Return the two tasks' losses, and the cross-entropy between their outputs."""
         predict, explain = step.output("predict"), step.output("explain")
         wanted = _log_distribution(predict).detach().exp()
-        l_mi = -(wanted * _log_distribution(explain)).sum(dim=-1).mean()
+        l_mi = step.mean_over_records(-(wanted * _log_distribution(explain)).sum(dim=-1))
         two_tasks = self.alpha * predict.loss + (1 - self.alpha) * explain.loss
         return {"loss": two_tasks + self.beta * l_mi, "L_pre": predict.loss, "L_exp": explain.loss, "L_mi": l_mi}
 

@@ -20,6 +20,9 @@ class Said:
     def __init__(self, **outputs: TaskOutput) -> None:
         self.output = outputs.__getitem__
 
+    def mean_over_records(self, values_B: torch.Tensor) -> torch.Tensor:
+        return values_B.mean(dim=0)
+
 
 def said(probabilities: list[list[float]], targets: list[bool]) -> TaskOutput:
     logits = torch.tensor([probabilities]).log().requires_grad_()

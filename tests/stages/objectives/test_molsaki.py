@@ -6,6 +6,7 @@ import pytest
 import torch
 from transformers import AttentionInterface, AttentionMaskInterface, AutoModelForCausalLM, PreTrainedModel
 
+from stages.adapters import add_adapter
 from stages.attention import checkpointing_contexts
 from stages.losses import attention_loss
 from stages.settings import ObjectiveSettings, SinglePair
@@ -40,7 +41,7 @@ def eager_gradients(student: PreTrainedModel, batch, model) -> dict[str, torch.T
     student.zero_grad()
     student.set_attn_implementation(WRITTEN_OUT)
     values: dict[int, torch.Tensor] = {}
-    handles = [
+    handles = [  # an adapted projection is a module of the adapter, whose output is what the layer sees
         layer.self_attn.v_proj.register_forward_hook(lambda _, __, out, at=at: values.__setitem__(at, out))
         for at, layer in enumerate(student.model.layers)
     ]
@@ -98,6 +99,36 @@ def test_gradients_equal_those_of_eager_attention(
         size = gradient.norm()
         assert (found[name] - gradient).norm() <= tolerance * size + 1e-12, name
     assert found["model.layers.0.self_attn.q_proj.weight"].norm() > 0
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("targets", ["all-linear", ["q_proj"], ["v_proj"]])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.float64, 1e-8)])
+def test_gradients_of_an_adapter_equal_those_of_eager_attention(
+    tmp_path: Path, targets, dtype: torch.dtype, tolerance: float, checkpointing: bool
+):
+    """With `v_proj` alone the first layer's attention has no gradient, and later ones' have."""
+    torch.manual_seed(1)
+    folder = tiny_model_folder(tmp_path, "llama", hidden=32, heads=4, kv_heads=2)
+    student = AutoModelForCausalLM.from_pretrained(folder).train()
+    batch = full_batch(student, EXAMPLES)
+    add_adapter(student, {"peft_type": "LORA", "r": 4, "target_modules": targets})
+    for one in student.parameters():
+        if one.requires_grad:  # away from the zeros that LoRA begins with
+            torch.nn.init.normal_(one, std=0.2)
+    student.to(dtype)
+    model = model_of(student, ObjectiveSettings()).to(dtype)
+    torch.nn.init.normal_(model.helper.router.score.weight, std=0.05)
+    if checkpointing:
+        student.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": checkpointing_contexts})
+    found = our_gradients(student, batch, model)
+    student.gradient_checkpointing_disable()
+    expected = eager_gradients(student, batch, model)
+    assert found.keys() == expected.keys()
+    assert all("lora_" in name for name in found)
+    for name, gradient in expected.items():
+        assert (found[name] - gradient).norm() <= tolerance * gradient.norm() + 1e-12, name
+    assert max(gradient.norm() for gradient in found.values()) > 0
 
 
 def test_with_checkpointing_the_whole_step_is_the_same(tmp_path: Path):
