@@ -29,11 +29,8 @@ from stages.bench_attention import (
     SVAMP,
     Job,
     Method,
-    Setting,
-    Shape,
     Text,
     Times,
-    check_shape,
     check_text,
     measure_peak,
     measure_times,
@@ -42,6 +39,7 @@ from stages.bench_attention import (
 from stages.loading import torch_device
 from stages.measure import Memory, Rounds, fastest, median, median_ratio
 from stages.progress import Progress
+from stages.random_llama import Setting, Shape, check_shape
 from stages.settings import Device, Dtype
 
 Task: TypeAlias = Literal["memory", "times"]

@@ -644,6 +644,70 @@ def bench_cache(as_json: bool, quiet: bool, layers: int | None, **options: Any) 
     measure(CacheRequest(layers=layers or 32, **options), as_json=as_json, quiet=quiet)
 
 
+TRAIN_METHODS = ("dss", "molsaki", "output_attentions")
+
+
+@bench.command(
+    "train",
+    epilog=examples(
+        "molsaki bench train",
+        "molsaki bench train --gradient-checkpointing --json > train.json",
+        "molsaki bench train --preset 1b --device cuda --records 16",
+    ),
+)
+@click.option("--length", type=POSITIVE, default=256, show_default=True, help="Tokens of an `explain` text.")
+@click.option("--words", type=POSITIVE, default=24, show_default=True, help="Critical words in a record.")
+@click.option("--steps", type=POSITIVE, default=8, show_default=True, help="Reasoning steps in a record.")
+@click.option("--records", type=POSITIVE, default=8, show_default=True, help="Records of a batch.")
+@click.option(
+    "--methods",
+    default=",".join(TRAIN_METHODS),
+    show_default=True,
+    callback=_separated(allowed=TRAIN_METHODS),
+    help="What to compare: without attention, ours, and eager attention of the student in a pass of its own.",
+)
+@click.option(
+    "--repeats", type=POSITIVE, default=7, show_default=True, help="Rounds; eager attention is in five at most."
+)
+@click.option(
+    "--preset", type=click.Choice(["1b"]), help="Shape of TinyLlama: 22 layers, width 2048, 32 heads, 4 for keys."
+)
+@click.option("--layers", type=POSITIVE, help="Layers of the random student.  [default: 8]")
+@click.option("--width", type=POSITIVE, help="Its hidden size.  [default: 512]")
+@click.option("--heads", type=POSITIVE, help="Its query heads.  [default: 8]")
+@click.option("--kv-heads", type=POSITIVE, help="Its key-value heads.  [default: as many as query heads]")
+@click.option("--vocabulary", type=POSITIVE, default=32_000, show_default=True, help="Its vocabulary.")
+@click.option("--gradient-checkpointing", is_flag=True, help="Compute layers again in the backward pass.")
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="`auto` is the GPU where there is one.",
+)
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "bfloat16"]),
+    help="Mixed precision.  [default: float32, on a GPU bfloat16]",
+)
+@click.option("--threads", type=POSITIVE, help="Threads on a CPU.  [default: what torch takes]")
+@click.option("--quiet", is_flag=True, help="No progress; errors only.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def bench_train(as_json: bool, quiet: bool, **options: Any) -> None:  # click's own types
+    """Time and peak memory of a training step with the attention loss, beside one without.
+
+    All methods take whole steps (both tasks, backward pass, AdamW) on the same student and batch, in turns within one
+    process; each has its memory measured in processes of its own.
+    """
+    from pipeline.terminal import quieten_libraries
+
+    quieten_libraries(quiet=True)
+    from pipeline.bench_train import Request as BenchRequest
+    from pipeline.bench_train import bench_train as measure
+
+    measure(BenchRequest(**options), as_json=as_json, quiet=quiet)
+
+
 def main() -> None:
     """Entry point of the command `molsaki`."""
     molsaki(prog_name="molsaki")

@@ -11,12 +11,11 @@ Shapes: B batch, T tokens, L layers, H heads, S reasoning steps, K critical word
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from data.errors import ConfigError, MismatchError
 from stages.attention import recording_attention
@@ -30,6 +29,7 @@ from stages.measure import (
     take_turns,
 )
 from stages.memory import unless_out_of_memory
+from stages.random_llama import SEED, Setting, Shape, random_llama, setting_of
 from stages.settings import Dtype
 from stages.tokens import Located, padded_ids, pooling
 
@@ -39,7 +39,6 @@ Blocks: TypeAlias = dict[int, np.ndarray]
 
 VOCABULARY = 1000
 """Rows of the random model's embedding, which is not what is measured."""
-SEED = 0
 SLOW_ROUNDS = 3
 """Rounds that methods with T × T matrices take part in, at most."""
 DIFFERENCE_A_TOKEN = 1e-3
@@ -48,21 +47,6 @@ DIFFERENCE_SHARE: Mapping[Dtype, float] = {"float32": 1e-2, "bfloat16": 0.2, "fl
 """Largest difference as a share of a record's largest value. Over long texts attention to a word is a small number,
 and a method that returned zeros would pass the bound above. With half precision the hidden states of two kernels drift
 apart from layer to layer; the wide bound still tells a wrong number from a rounded one."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Shape:
-    """Size of a random Llama; the feed-forward part is as wide as Llama's, 8/3 of the width."""
-
-    layers: int
-    width: int
-    heads: int
-    kv_heads: int
-
-    @property
-    def feed_forward(self) -> int:
-        """8/3 of the width, rounded up to a multiple of 64."""
-        return -(-8 * self.width // (3 * 64)) * 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,20 +87,6 @@ class Job:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Setting:
-    """What was measured on, as it turned out."""
-
-    device: str
-    threads: int
-    torch: str
-    transformers: str
-    layers: int
-    width: int
-    heads: int
-    kv_heads: int
-
-
-@dataclass(frozen=True, kw_only=True)
 class Times:
     """Seconds of each method that did not run out of memory, and its largest difference to the reference."""
 
@@ -138,19 +108,11 @@ class Approach:
     """It takes part in `SLOW_ROUNDS` rounds only."""
 
 
-def check_shape(shape: Shape) -> None:
-    """Raise `ConfigError` where no Llama of this shape exists."""
-    if shape.width % shape.heads or (shape.width // shape.heads) % 2:
-        raise ConfigError(f"--width {shape.width}: expected an even multiple of --heads {shape.heads}")
-    if shape.heads % shape.kv_heads:
-        raise ConfigError(f"--heads {shape.heads}: expected a multiple of --kv-heads {shape.kv_heads}")
-
-
 def check_text(text: Text) -> None:
     """Raise `ConfigError` for a text too short for its words, each two tokens at most, and for its steps."""
     if text.tokens < max(2 * text.words, text.steps):
         raise ConfigError(
-            f"--lengths {text.tokens}: {text.words} words of up to two tokens and {text.steps} steps need "
+            f"a text of {text.tokens} tokens: {text.words} words of up to two tokens and {text.steps} steps need "
             f"{max(2 * text.words, text.steps)} tokens; take longer texts, or fewer --words or --steps"
         )
 
@@ -180,7 +142,7 @@ def measure_times(job: Job, *, after_each: Callable[[], object] = lambda: None) 
         after_each=after_each,
     )
     rounds = {method: seconds[method] for method in job.methods if method in seconds}
-    return Times(rounds=rounds, differences=differences, setting=_setting(model))
+    return Times(rounds=rounds, differences=differences, setting=setting_of(model))
 
 
 def measure_peak(job: Job) -> Memory | None:
@@ -269,45 +231,8 @@ def _model(job: Job) -> PreTrainedModel:
     device = torch.device(job.device)
     if job.model is not None:
         return load_causal_lm(job.model, None, job.dtype).to(device)
-    torch.manual_seed(SEED)
-    with device:  # made where and as it is used: 7 billion weights in float32 on the host would be 28 GB
-        return AutoModelForCausalLM.from_config(
-            _configuration(job), dtype=getattr(torch, job.dtype), attn_implementation="sdpa"
-        )
-
-
-def _configuration(job: Job) -> LlamaConfig:
-    shape = job.shape
-    return LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=shape.width,
-        intermediate_size=shape.feed_forward,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        num_key_value_heads=shape.kv_heads,
-        max_position_embeddings=max(text.tokens for text in job.texts),
-        # As large at every width as 0.02 is at 4096. Were it 0.02 at width 512, attention would be all but even, and
-        # the comparison of results would hardly see which tokens a method looked at.
-        initializer_range=1.28 / shape.width**0.5,
-        bos_token_id=None,
-        eos_token_id=None,
-    )
-
-
-def _setting(model: PreTrainedModel) -> Setting:
-    config = model.config.get_text_config()
-    heads = config.num_attention_heads
-    on_gpu = model.device.type == "cuda"
-    return Setting(
-        device=torch.cuda.get_device_name(model.device) if on_gpu else "cpu",
-        threads=torch.get_num_threads(),
-        torch=torch.__version__,
-        transformers=version("transformers"),
-        layers=config.num_hidden_layers,
-        width=config.hidden_size,
-        heads=heads,
-        kv_heads=getattr(config, "num_key_value_heads", None) or heads,
-    )
+    positions = max(text.tokens for text in job.texts)
+    return random_llama(job.shape, positions=positions, vocabulary=VOCABULARY, device=device, dtype=job.dtype)
 
 
 def _work(

@@ -18,7 +18,8 @@ from data.errors import MolsakiError
 from pipeline import bench
 from pipeline.cli import BENCH_METHODS, molsaki
 from pipeline.exits import StageProcessError, complain
-from stages.bench_attention import METHODS, SVAMP, Job, Method, Shape, Text
+from stages.bench_attention import METHODS, SVAMP, Job, Method, Text
+from stages.random_llama import Shape
 from stages.tokens import Located
 
 SMALL = ("--layers", "2", "--width", "32", "--heads", "4", "--words", "5", "--repeats", "2", "--batch-tokens", "200")
@@ -283,7 +284,7 @@ def test_a_method_that_computes_something_else_ends_the_command(
         (("--lengths", "long"), "expected numbers above zero, svamp, separated by commas; found 'long'"),
         (("--lengths", "0"), "found '0'"),
         (("--lengths", ""), "found ''"),
-        (("--lengths", "9"), "--lengths 9: 5 words of up to two tokens and 8 steps need 10 tokens"),
+        (("--lengths", "9"), "a text of 9 tokens: 5 words of up to two tokens and 8 steps need 10 tokens"),
         (("--lengths", "48", "--steps", "49"), "need 49 tokens"),
         (("--methods", "forward,eager"), "found 'eager'"),
         (("--repeats", "0"), "--repeats"),

@@ -18,15 +18,14 @@ from stages.bench_attention import (
     SVAMP,
     Job,
     Method,
-    Shape,
     Text,
-    check_shape,
     check_text,
     compare,
     made_up_records,
     measure_peak,
     measure_times,
 )
+from stages.random_llama import Shape, check_shape
 from stages.tokens import Located
 from tests.fakes import POSITIONS, tiny_model_folder
 
@@ -185,7 +184,7 @@ def test_number_of_threads_is_that_of_the_job() -> None:
 def test_made_up_records_have_their_steps_and_words_all_over_the_text(tokens: int, steps: int, words: int) -> None:
     text = Text(tokens=tokens, steps=steps, words=words)
     if tokens < max(steps, 2 * words):
-        with pytest.raises(ConfigError, match=f"--lengths {tokens}"):
+        with pytest.raises(ConfigError, match=f"a text of {tokens} tokens"):
             check_text(text)
         return
     check_text(text)
