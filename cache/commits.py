@@ -15,7 +15,7 @@ from cache.fingerprints import JSON, SCHEMA_VERSION, check_schema, fingerprint
 from data.errors import DamagedCacheError
 
 PART_NAME = re.compile(r"\d{8,}-[0-9a-f]{12}")
-VERIFY = "`molsaki cache verify` lists all damage"
+VERIFY = "`molsaki cache verify SPACE` lists all damage"
 
 MACHINE_TROUBLE = {errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 """Errors of the system that say nothing about a file: no permission, too many open files, no memory."""

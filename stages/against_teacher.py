@@ -67,7 +67,7 @@ def drift_from_teacher(store: AttentionStore, teacher: str, count: int, *, devic
     if not len(store):
         raise MissingRecordsError(f"{store.space.path}: no record to compare with the teacher")
     spec = store.space.spec
-    settings, identity = _teacher_of(spec, teacher, device)
+    settings, identity = _teacher_of(store, teacher, device)
     _require_same(spec, attention_spec(identity, settings, AttentionSettings()), store)
     keys = evenly(list(store), count)
     progress.start("against the teacher", len(keys))
@@ -112,12 +112,18 @@ def _apart(stored: np.ndarray, computed: np.ndarray) -> float:
     return float(np.max(difference_L / np.maximum(size_L, np.finfo(np.float16).smallest_normal)))
 
 
-def _teacher_of(spec: Spec, teacher: str, device: Device) -> tuple[TeacherSettings, ModelIdentity]:
+def _teacher_of(store: AttentionStore, teacher: str, device: Device) -> tuple[TeacherSettings, ModelIdentity]:
     """The settings that the space was made with, and who the given teacher is."""
+    spec = store.space.spec
     dtype = next((known for known in DTYPES if known == spec.get("dtype")), None)
     quantization = spec.get("quantization", {})
     if dtype is None or not isinstance(quantization, dict):
-        raise MismatchError(f"dtype\n    ours:   {', '.join(DTYPES)}\n    theirs: {spec.get('dtype')}")
+        made = {"dtype": spec.get("dtype"), "quantization": quantization}
+        found = differences({"dtype": " or ".join(DTYPES), "quantization": {}}, made)
+        raise MismatchError(
+            f"{store.space.path}: made in a number format that this version cannot load a teacher in\n"
+            f"{describe_differences(found)}"
+        )
     _, at, revision = str(spec.get("model")).rpartition("@")
     identity = identify_model(teacher, revision if at else None)
     settings = TeacherSettings(

@@ -186,5 +186,5 @@ def test_whatever_a_library_raises_over_foreign_bytes_is_damage(tmp_path, error)
         def __getitem__(self, rows):
             raise error
 
-    with pytest.raises(DamagedCacheError, match=r"does not decode .*`molsaki cache verify`"):
+    with pytest.raises(DamagedCacheError, match=r"does not decode .*`molsaki cache verify SPACE`"):
         decode(Array(), tmp_path)

@@ -183,7 +183,7 @@ def test_a_commit_that_breaks_off_is_damage_for_no_crash_leaves_one(space, share
     path = space.path / "commits" / "00000000.json"
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
-    with pytest.raises(DamagedCacheError, match=r"00000000\.json: not a commit record .* `molsaki cache verify`"):
+    with pytest.raises(DamagedCacheError, match=r"00000000\.json: not a commit record .* `molsaki cache verify SPACE`"):
         space.commits()
 
 
@@ -314,7 +314,7 @@ def test_missing_and_shortened_files_are_found_by_their_size(space):
     check_files(space, commit)
     path = space.part_path(commit) / "inner" / "text"
     path.write_text("ab")
-    with pytest.raises(DamagedCacheError, match=r"inner/text: 2 bytes, 3 were committed; `molsaki cache verify`"):
+    with pytest.raises(DamagedCacheError, match=r"inner/text: 2 bytes, 3 were committed; `molsaki cache verify SPACE`"):
         check_files(space, commit)
     path.unlink()
     with pytest.raises(DamagedCacheError, match="inner/text: missing, 3 bytes were committed"):

@@ -15,6 +15,7 @@ import pytest
 import cache
 from cache.fingerprints import JSON, SCHEMA_VERSION, Spec, fingerprint
 from cache.nearest import neighbour
+from cache.reader import AttentionStore
 from cache.sharing import export_space, import_space
 from cache.spaces import SPEC_FILE, Kind, Space
 from cache.verify import verify
@@ -239,6 +240,21 @@ def test_every_field_is_compared_with_the_teacher_or_taken_from_the_space() -> N
     taken = {"dtype", "quantization", "rounding", "steps", "critical", "max_length"}
     assert set(ATTENTION) == set(against_teacher.COMPARED) | taken
     assert not set(against_teacher.COMPARED) & taken
+
+
+@pytest.mark.parametrize("field", [*against_teacher.COMPARED, "dtype"])
+def test_verifying_against_another_teacher_shows_the_field(tmp_path: Path, field: str) -> None:
+    other, before, after = changed(ATTENTION, (field,))
+    assert isinstance(other, Mapping)
+    store = AttentionStore(Space.open_or_create(tmp_path, "attention", "teacher", ATTENTION))
+    store.space = replace(store.space, spec=other)
+    with pytest.raises(MismatchError, match=str(store.space.path)) as caught:
+        if field == "dtype":
+            before = '"float32 or bfloat16 or float16"'
+            against_teacher._teacher_of(store, "nowhere", "cpu")
+        else:
+            against_teacher._require_same(other, ATTENTION, store)
+    assert shows(caught.value, (field,), before, after)
 
 
 def test_errors_of_a_mismatch_are_configuration_not_damage() -> None:
