@@ -7,17 +7,17 @@ that a log file is not cut to 80 columns.
 import json
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from cache.spaces import SpaceDescription, SpaceSummary, UnreadableSpace
-from pipeline.accuracies import Score
+from pipeline.accuracies import Score, short_names
 from pipeline.plans import StagePlan, reasons
 from pipeline.progress import duration
-from stages.statistics import PairedDifference
+from stages.statistics import Accuracy, PairedDifference
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -50,14 +50,20 @@ def print_plans(plans: Sequence[StagePlan], costs: "Sequence[Cost | None]", *, a
         return
     table = new_table("stage", "there", "to do", "unit", "disk", "memory", "time")
     for plan, cost in zip(plans, costs, strict=True):
-        to_do = f"{plan.to_do:,}" + (" or more" if plan.waits_for else "")
-        table.add_row(plan.title, f"{plan.done:,}", to_do, plan.unit, *_cost_columns(cost))
+        table.add_row(plan.title, f"{plan.done:,}", _to_do(plan, cost), plan.unit, *_cost_columns(cost))
     print_table(table)
     lines = [line for plan, cost in zip(plans, costs, strict=True) for line in _remarks(plan, cost)]
     if any(cost is not None and cost.seconds.value is None for cost in costs):
         lines.append("~ is a rough estimate; to know more and how long it takes, try a share of it: --sample")
     for line in lines:
         click.echo(textwrap.fill(line, 80, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False))
+
+
+def _to_do(plan: StagePlan, cost: "Cost | None") -> str:
+    """Units to do; with a tilde where an earlier stage has still to say how many they are."""
+    if plan.waits_for is None or cost is None:
+        return f"{plan.to_do:,}"
+    return f"~{cost.units:,}" if cost.unit == plan.unit else f"{plan.to_do:,}"
 
 
 def _cost_columns(cost: "Cost | None") -> tuple[str, str, str]:
@@ -179,19 +185,61 @@ def print_imported(imported: "Imported", *, as_json: bool) -> None:
 
 
 def print_scores(scores: Sequence[Score], *, as_json: bool) -> None:
-    """Print accuracies in percent, and the paired differences to the first run where there are any."""
+    """Print accuracies in percent, and the paired differences to the base where there are any."""
     if as_json:
         print_json(scores)
         return
-    compared = any(score.difference for score in scores)
-    headings = ("run", "data set", "prompt", "accuracy", "seeds", "questions")
-    table = new_table(*headings, *(["difference to the first", "95% interval"] if compared else []))
-    for score in scores:
-        own = score.accuracy
-        spread = f" ± {100 * own.deviation:.1f}" if own.seeds > 1 else ""
-        row = [score.run, score.dataset, score.prompt, f"{100 * own.mean:.1f}{spread}", f"{own.seeds}"]
-        table.add_row(*row, f"{own.questions:,}", *(_difference(score.difference) if compared else ()))
+    found = score_table(scores)
+    table = new_table(*found.headings)
+    for row in found.rows:
+        table.add_row(*row)
     print_table(table)
+    if found.caption:
+        click.echo(found.caption)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreTable:
+    """Accuracies as text; `caption` says what is the same for all rows, which then has no column."""
+
+    headings: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    caption: str
+
+    def markdown(self) -> str:
+        """The table for a Markdown document."""
+        lines = [self.headings, tuple("---" for _ in self.headings), *self.rows]
+        return "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{self.caption}\n"
+
+
+def score_table(scores: Sequence[Score]) -> ScoreTable:
+    """The table of some runs; points of a matrix show only what varies."""
+    names = short_names(list(dict.fromkeys(score.run for score in scores)))
+    bases = dict.fromkeys(names[score.base] for score in scores if score.base)
+    columns = {
+        "run": [names[score.run] for score in scores],
+        "data set": [score.dataset for score in scores],
+        "prompt": [score.prompt for score in scores],
+        "accuracy": [_percent(score.accuracy) for score in scores],
+        "seeds": [f"{score.accuracy.seeds}" for score in scores],
+        "questions": [f"{score.accuracy.questions:,}" for score in scores],
+    }
+    said = []
+    if bases:
+        differences = [_difference(score.difference) for score in scores]
+        columns["difference"] = [difference for difference, _ in differences]
+        columns["95% interval"] = [interval for _, interval in differences]
+        alike = [name for name in ("data set", "seeds", "questions") if len(set(columns[name])) == 1]
+        said = [f"{name} {columns.pop(name)[0]}" for name in alike]
+        said.append(f"difference to {' or '.join(bases)}, of the same seeds and questions")
+    headings = tuple(columns)
+    return ScoreTable(headings=headings, rows=tuple(zip(*columns.values(), strict=True)), caption="; ".join(said))
+
+
+def _percent(accuracy: Accuracy) -> str:
+    """Mean and, of several seeds, standard deviation."""
+    spread = f" ± {100 * accuracy.deviation:.1f}" if accuracy.seeds > 1 else ""
+    return f"{100 * accuracy.mean:.1f}{spread}"
 
 
 def _difference(difference: PairedDifference | None) -> tuple[str, str]:

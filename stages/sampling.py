@@ -243,15 +243,14 @@ def sample_attention(
     first = measured.get(0, warm)
     measured[0] = np.minimum(first, warm)
     computing = _over_batches(batches, lengths, measured)
-    writing = Stopwatch()
-    exact = [block.attention for block in blocks.values()]
-    writer.append(list(blocks.values()), note={NOTE: certify(exact, writer.keep_bits).as_note()})
     # Pieces are written while the next one is computed; only the last one has to be waited for.
-    last = writing.elapsed() * max(1.0, min(settings.piece, total) / len(blocks))
+    last = _line(_write_twice(writer, list(blocks.values())), [min(settings.piece, total)])
     cells = sum(len(marked.step_spans) * len(marked.critical_spans) for marked in records) / len(records)
-    layers = len(exact[0])
+    layers = len(next(iter(blocks.values())).attention)
     sizes = part_sizes(writer.space.path, writer.space.commits())
     assert sizes is not None, "a part was just written"
+    # A piece is committed when it is full or when its time is up.
+    parts = max(len(_pieces(total, settings.piece)), int(computing[0] / (60 * settings.commit_minutes)))
     took = once + (warm - measured[0]) + computing + last
     # Blocks are float32, and those of one piece are written while those of the next one come.
     held = 2 * 4 * cells * layers * max(0, min(settings.piece, total) - len(blocks))
@@ -262,9 +261,22 @@ def sample_attention(
         seconds=float(took[0]),
         cpu_seconds=float(took[1]),
         once_seconds=float(once[0]),
-        bytes=sizes.of(cells * layers * total, total, len(_pieces(total, settings.piece))),
+        bytes=sizes.of(cells * layers * total, total, parts),
         further_memory=round(held),
     )
+
+
+def _write_twice(writer: AttentionWriter, blocks: Sequence[AttentionBlock]) -> list[tuple[int, Times]]:
+    """Commit blocks as a small part and a large one: records and time of each."""
+    small = max(1, len(blocks) // 8)
+    points = []
+    for some in (blocks[:small], blocks[small:]):
+        if some:
+            watch = Stopwatch()
+            exact = [block.attention for block in some]
+            writer.append(some, note={NOTE: certify(exact, writer.keep_bits).as_note()})
+            points.append((len(some), watch.elapsed()))
+    return points
 
 
 def _over_batches(batches: Sequence[Sequence[int]], lengths: Sequence[int], measured: Mapping[int, Times]) -> Times:
