@@ -114,8 +114,8 @@ def sample_training(job: Job) -> "Sample":
     trial = _Trial.made(job, [fitting[i][0] for i in chosen], min(steps, STEPS))
     slower = padded_step(lengths, training.batch_size) / padded_step([lengths[i] for i in chosen], training.batch_size)
     each = trial.each * slower * min(training.batch_size, records) / min(training.batch_size, len(chosen))
-    locating, held = locating(tokenizer, [one.marked for one, _ in fitting[:LOCATED]])
-    load = trial.load + (records - len(chosen)) * locating
+    each_located, held = locating(tokenizer, [one.marked for one, _ in fitting[:LOCATED]])
+    load = trial.load + (records - len(chosen)) * each_located
     student = load + each * steps + trial.tail * (1 + steps // training.checkpoint_steps / 2)
     grown = records / max(1, len(attention.recorded))
     took = imports + trial.targets * max(1.0, grown) + student * job.units
