@@ -151,9 +151,10 @@ class TrainingSettings:
     epochs: Annotated[float, Gt(0)] = 5.0
     """Passes over the training records."""
     batch_size: PositiveInt = 16
-    """Records in one step on one device."""
+    """Records in one forward pass, those of all processes together: each process takes its share."""
     gradient_accumulation: PositiveInt = 1
-    """Steps whose gradients are added before the weights change."""
+    """Batches whose gradients are added before the weights change, with less memory than one large batch takes: 2 times
+    batch_size 4 is the training of batch_size 8, dropout's random numbers aside."""
     learning_rate: Annotated[float, Gt(0)] = 5e-5
     """Peak learning rate of AdamW."""
     scheduler: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "linear"

@@ -160,7 +160,7 @@ class StudentTrainer(Trainer):
         unlogged = torch.load(mine, map_location=self.args.device, weights_only=True)
         self._parts, self._steps_before = unlogged["parts"], unlogged["steps_before"]
         self._tr_loss += unlogged["loss"]
-        self._total_loss_scalar = unlogged["loss_before"]
+        self._total_loss_scalar, self._initial_global_step = unlogged["loss_before"], 0
         self._globalstep_last_logged = unlogged["logged_at"]
 
 
