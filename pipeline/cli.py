@@ -311,6 +311,26 @@ def compare(runs: tuple[str, ...], root: Path, as_json: bool) -> None:
     print_scores(compare_runs(evaluation_folders(runs, root)), as_json=as_json)
 
 
+@molsaki.command(
+    epilog=examples(
+        "molsaki push runs/svamp my-name/svamp-student",
+        "molsaki push runs/svamp my-name/svamp-student --seed 2 --public",
+    )
+)
+@click.argument("run", type=click.Path(file_okay=False, path_type=Path))
+@click.argument("repository")
+@click.option("--seed", type=int, default=0, show_default=True, help="Which of the run's students.")
+@click.option("--public", is_flag=True, help="Make a new repository public; it is private otherwise.")
+def push(run: Path, repository: str, seed: int, public: bool) -> None:
+    """Upload one student of RUN, with its model card, to REPOSITORY on the Hugging Face hub.
+
+    Nothing else ever does so. Needs HF_TOKEN in the environment, or `hf auth login` once.
+    """
+    from pipeline.push import push_student
+
+    click.echo(push_student(run, seed, repository, private=not public))
+
+
 @molsaki.group()
 def config() -> None:
     """Show, describe or start a configuration file."""

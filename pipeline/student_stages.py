@@ -18,6 +18,7 @@ from data.errors import ConfigError, DamagedCacheError, MissingRecordsError
 from pipeline.accuracies import SUMMARY, write_summary
 from pipeline.config import resolved_yaml
 from pipeline.inputs import Inputs, Split
+from pipeline.model_card import CardScore, Origin, card_scores, write_card
 from pipeline.plans import StageName, StagePlan
 from pipeline.predictions import predictions_path, stored_fingerprint, write_predictions
 from pipeline.teacher_stages import AttentionStage, RationaleStage
@@ -98,7 +99,20 @@ class TrainStage:
                 stop=stop,
             )
             (out / CONFIGURATION).write_text(resolved_yaml(config), encoding="utf-8")
+            self.write_card(seed, [])
             stop.check(f"the student of seed {seed}")
+
+    def write_card(self, seed: int, scores: list[CardScore]) -> None:
+        """Write the model card of a student that is there, with what has been measured of it."""
+        origin = Origin(
+            config=self._inputs.config,
+            teacher=self._inputs.teacher,
+            student=self._inputs.student,
+            seed=seed,
+            rationales=self._rationales.fingerprint,
+            attention=self._attention.fingerprint if self._needs_attention else None,
+        )
+        write_card(self.student_folder(seed), origin, scores)
 
     def fingerprints(self) -> Mapping[str, str]:
         """What the students are known by."""
@@ -242,7 +256,10 @@ class EvaluateStage:
                 progress=progress,
                 stop=stop,
             )
-            write_predictions(predictions_path(self.results, seed), seed, predictions, self.fingerprint)
+            path = predictions_path(self.results, seed)
+            write_predictions(path, seed, predictions, self.fingerprint)
+            if self._split == "test":
+                self._train.write_card(seed, card_scores(path, seed))
             stop.check(f"the answers of seed {seed}")
         write_summary(config.name, self.results)
 

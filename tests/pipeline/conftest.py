@@ -81,18 +81,24 @@ class Scripted:
         fingerprint: str,
         **_: object,
     ) -> None:
-        assert (attention is None) == (objective.name == "dss")
+        assert (attention is None) == (objective.name != "molsaki")
         assert attention is None or all(example.key in attention for example in examples)
         self.trained.append(seed)
         self.examples = len(examples)
-        training_json = {"fingerprint": fingerprint, "objective": objective.name}
+        training_json = {
+            "fingerprint": fingerprint,
+            "objective": {"name": objective.name},
+            "seed": seed,
+            "records": len(examples),
+            "steps": 3,
+        }
         (out / "training.json").write_text(json.dumps(training_json))
 
     def evaluate_student(
         self, checkpoint: Path, questions: Sequence[Question], settings: EvaluationSettings, **_: object
     ) -> list[Prediction]:
         self.evaluated.append(checkpoint.name)
-        dss = json.loads((checkpoint / "training.json").read_text())["objective"] == "dss"
+        dss = json.loads((checkpoint / "training.json").read_text())["objective"]["name"] == "dss"
         return [
             Prediction(
                 question_id=question.id,

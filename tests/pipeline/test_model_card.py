@@ -1,0 +1,54 @@
+"""The model card of a student: what it was made from, how to ask it, and what it scored."""
+
+from pathlib import Path
+
+import pytest
+from huggingface_hub import ModelCard
+
+from tests.pipeline.conftest import Experiment
+
+
+def card(experiment: Experiment, run: str = "small", seed: int = 0) -> ModelCard:
+    return ModelCard.load(experiment.folder / "runs" / run / "student" / f"seed-{seed}" / "README.md")
+
+
+def test_a_card_says_what_the_student_was_made_from(experiment: Experiment):
+    experiment.run("--only", "rationales")
+    experiment.run("--only", "attention")
+    experiment.run("--only", "train")
+    text = card(experiment, seed=1).text
+    assert "A student of `teacher`" in text and "objective `molsaki` on 10 rationales in 3 steps" in text
+    assert "| training data | svamp (train) |" in text
+    spaces = {path.parent.name: path.name.rpartition("-")[2] for path in (experiment.folder / "store").glob("*/*")}
+    for kind in ("rationales", "attention"):
+        assert f"fingerprint `{spaces[kind]}" in text, kind
+    assert "- `predict: QUESTION\\n` gives the bare answer." in text
+    assert "| seed | 1 |" in text
+    assert "Not measured yet." in text
+    assert str(experiment.folder) not in text and str(Path.home()) not in text
+
+
+def test_after_evaluation_the_scores_stand_in_text_and_metadata(experiment: Experiment):
+    experiment.run()
+    found = card(experiment)
+    assert "| svamp | predict | 100.0% | 4 |" in found.text
+    (result,) = found.data.eval_results
+    assert (result.dataset_name, result.metric_type, result.metric_value) == ("svamp", "accuracy", 1.0)
+    assert found.data.library_name == "transformers" and found.data.datasets == ["svamp"]
+
+
+def test_answers_to_dev_questions_are_no_scores(experiment: Experiment):
+    experiment.run("--only", "rationales")
+    experiment.run("--only", "attention")
+    experiment.run("--only", "train")
+    assert experiment("evaluate", "run.yaml", "--split", "dev").exit_code == 0
+    assert "Not measured yet." in card(experiment).text
+
+
+@pytest.mark.parametrize(("objective", "asked"), [("answer-only", "predict"), ("fine-tune-cot", "explain")])
+def test_only_prompts_that_were_taught_are_named(experiment: Experiment, objective: str, asked: str):
+    experiment.run("--set", f"objective.name={objective}", "--set", "evaluation.prompts=[predict, explain]")
+    text = card(experiment).text
+    assert f"`{asked}: QUESTION" in text
+    assert text.count("QUESTION") == 1
+    assert "cache fingerprint" not in text
