@@ -417,8 +417,8 @@ def _line_about(kind: Kind, folder: Path) -> SpaceSummary | UnreadableSpace:
         space = Space.open(folder)
         return _summarise(space, space.commits())
     except (DamagedCacheError, MismatchError) as error:
-        damaged = isinstance(error, DamagedCacheError)
-        return UnreadableSpace(path=folder, kind=kind, problem=reason_of(error, folder), damaged=damaged)
+        problem = reason_of(error, folder).replace(f"{folder}/", "")
+        return UnreadableSpace(path=folder, kind=kind, problem=problem, damaged=isinstance(error, DamagedCacheError))
 
 
 def describe(space: Space) -> SpaceDescription:

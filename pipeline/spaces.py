@@ -29,7 +29,7 @@ def _what_helps(space: UnreadableSpace, store: Path) -> str:
     if not space.damaged:
         return f"{name}: {space.problem}"
     command = shlex.join(["molsaki", "cache", "verify", name, "--store", str(store)])
-    return f"{name}: damaged: {space.problem}; `{command}` lists all damage, and repairs it with --repair"
+    return f"{name}: damaged: {space.problem}; `{command}` lists all damage and, with --repair, keeps what is sound"
 
 
 def find_space(wanted: str, store: Path) -> Space:
