@@ -125,7 +125,9 @@ def _committed(space: Space) -> set[str]:
     """Names of the parts that are committed."""
     for _, path in space.commit_files():
         if is_torn(path.read_bytes()) and now(path.parent) - path.stat().st_mtime > CLAIM_SECONDS:
-            raise DamagedCacheError(f"{path}: empty, so its part is not known; see `molsaki cache verify SPACE --repair`")
+            raise DamagedCacheError(
+                f"{path}: empty, so its part is not known; see `molsaki cache verify SPACE --repair`"
+            )
     return {commit.part for commit in space.commits() if commit.part is not None}
 
 
