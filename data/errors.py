@@ -47,6 +47,12 @@ class EngineError(MolsakiError, RuntimeError):
     exit_code = 1
 
 
+class PointsFailedError(MolsakiError, RuntimeError):
+    """Some points of a matrix failed, each with an error that the message lists; the others are done."""
+
+    exit_code = 1
+
+
 class DamagedCacheError(MolsakiError, OSError):
     """A file of a store is missing, has another size or hash, or does not decode."""
 

@@ -1,7 +1,7 @@
 """Accuracies of runs, from the predictions in their folders: what `evaluate` and `compare` show.
 
-In: evaluation folders. Out: one `Score` for each run, data set and prompt, and against the first run one
-`PairedDifference`, over the seeds and questions that both runs have.
+In: evaluation folders. Out: one `Score` for each run, data set and prompt, and against the run that is the base one
+`PairedDifference`, over the seeds and questions that both runs have. The folder of a matrix stands for all its points.
 """
 
 import json
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cache.durable import replace_file
-from data.errors import ConfigError, MissingRecordsError
+from data.errors import ConfigError, DamagedCacheError, MissingRecordsError
 from pipeline.predictions import read_predictions, seed_files
 from stages.statistics import Accuracy, PairedDifference, accuracy, paired_bootstrap
 
@@ -21,19 +21,22 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SUMMARY = "summary.json"
+POINTS = "matrix.json"
 Group = tuple[str, str]
 """Data set and prompt."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """Accuracy of one run on one data set by one prompt; `difference` is to the first run, None for that one itself."""
+    """Accuracy of one run on one data set by one prompt; `difference` is to the base, None for that one itself."""
 
     run: str
     dataset: str
     prompt: str
     accuracy: Accuracy
     difference: PairedDifference | None = None
+    base: str | None = None
+    """The run that `difference` is to."""
 
 
 def scores_of(run: str, evaluation: Path) -> list[Score]:
@@ -42,13 +45,16 @@ def scores_of(run: str, evaluation: Path) -> list[Score]:
     return [_score(run, group, right, base=None) for group, right in groups.items()]
 
 
-def compare(evaluations: Mapping[str, Path]) -> list[Score]:
-    """The accuracies of several runs, by name, each with its paired difference to the first."""
+def compare(evaluations: Mapping[str, Path], base: str | None = None) -> list[Score]:
+    """The accuracies of several runs, by name, each with its paired difference to `base`, which is the first by itself.
+
+    A prompt that a run was not asked by has no score there.
+    """
     found = {run: _right_or_wrong(run, folder) for run, folder in evaluations.items()}
-    first = next(iter(found.values()))
+    first = next(iter(found)) if base is None else base
     groups = dict.fromkeys(group for groups in found.values() for group in groups)
     return [
-        _score(run, group, own[group], base=None if own is first else first.get(group))
+        _score(run, group, own[group], base=None if run == first else found[first].get(group), named=first)
         for group in groups
         for run, own in found.items()
         if group in own
@@ -62,17 +68,80 @@ def write_summary(run: str, evaluation: Path) -> None:
 
 
 def evaluation_folders(runs: Sequence[str], root: Path) -> dict[str, Path]:
-    """The evaluation folders of `runs`, each the path of a run's folder or its name below `root`."""
+    """The evaluation folders of `runs`, each the path of a run's folder or its name below `root`.
+
+    A matrix stands for its points, as `matrix/point`, as far as they have been evaluated.
+    """
     found: dict[str, Path] = {}
     for run in runs:
-        folder = Path(run) if Path(run).is_dir() else root / run
-        if not folder.is_dir():
-            raise ConfigError(f"run {run}: neither a folder nor a run in {root}")
-        name = folder.resolve().name if folder.resolve().name not in found else str(folder)
-        if name in found:
-            raise ConfigError(f"run {run}: named twice")
-        found[name] = folder / "evaluation"
+        folder = _folder_of(run, root)
+        name = folder.resolve().name
+        points = points_of(folder)
+        evaluated = {f"{name}/{point}": folder / point / "evaluation" for point in points}
+        evaluated = {point: place for point, place in evaluated.items() if seed_files(place)}
+        if points and not evaluated:
+            raise MissingRecordsError(f"run {run}: no point of it is evaluated; go on with: molsaki run CONFIG")
+        for each, place in (evaluated or {name: folder / "evaluation"}).items():
+            unique = each if each not in found else str(place.parent)
+            if unique in found:
+                raise ConfigError(f"run {run}: named twice")
+            found[unique] = place
     return found
+
+
+def points_of(folder: Path) -> tuple[str, ...]:
+    """The names of the points of the matrix in `folder`, in its order; none where it is the folder of one run."""
+    try:
+        return tuple(json.loads((folder / POINTS).read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return ()
+    except ValueError as error:
+        raise DamagedCacheError(
+            f"{folder / POINTS}: does not decode ({error}); `molsaki run CONFIG` writes it again"
+        ) from error
+
+
+def unevaluated_points(runs: Sequence[str], root: Path) -> list[str]:
+    """The points of the matrices among `runs` that have no scores yet."""
+    folders = [_folder_of(run, root) for run in runs]
+    return [point for folder in folders for point in points_of(folder) if not seed_files(folder / point / "evaluation")]
+
+
+def _folder_of(run: str, root: Path) -> Path:
+    folder = Path(run) if Path(run).is_dir() else root / run
+    if not folder.is_dir():
+        raise ConfigError(f"run {run}: neither a folder nor a run in {root}")
+    return folder
+
+
+def base_of(name: str, runs: Sequence[str]) -> str:
+    """The one of `runs` that `name` means: all of a run's name, its end, or its short name in the table."""
+    short = short_names(runs)
+    for known in ({run: run for run in runs}, short, {run: run.rpartition("/")[2] for run in runs}):
+        found = [run for run in runs if known[run] == name]
+        if len(found) == 1:
+            return found[0]
+    raise ConfigError(f"--base {name}: expected one of {', '.join(short.values())}")
+
+
+def short_names(runs: Sequence[str]) -> dict[str, str]:
+    """Names for a table, in which points of matrices show only what varies: `study/objective=dss` is `dss`."""
+    settings = {run: run.rpartition("/")[2].split(",") for run in runs if "=" in run.rpartition("/")[2]}
+    shared = set.intersection(*map(set, settings.values())) if len(settings) == len(runs) > 1 else set()
+    several = len({run.rpartition("/")[0] for run in settings}) > 1
+    short = {run: run for run in runs}
+    for run, parts in settings.items():
+        said = ", ".join(_said(part) for part in parts if part not in shared)
+        matrix = run.rpartition("/")[0]
+        short[run] = f"{matrix}: {said}" if several and matrix else said
+    unique = len(set(short.values())) == len(runs) and all(short.values())
+    return short if unique else {run: run for run in runs}
+
+
+def _said(part: str) -> str:
+    """`beta=3` as it is; what objective and alignment are called says enough."""
+    key, _, value = part.partition("=")
+    return value if key in {"objective", "alignment"} else part
 
 
 def _right_or_wrong(run: str, evaluation: Path) -> "dict[Group, pd.DataFrame]":
@@ -86,10 +155,18 @@ def _right_or_wrong(run: str, evaluation: Path) -> "dict[Group, pd.DataFrame]":
     }
 
 
-def _score(run: str, group: Group, right: "pd.DataFrame", base: "pd.DataFrame | None") -> Score:
+def _score(
+    run: str, group: Group, right: "pd.DataFrame", base: "pd.DataFrame | None", named: str | None = None
+) -> Score:
     difference = _difference(base, right) if base is not None else None
-    dataset, prompt = group
-    return Score(run=run, dataset=dataset, prompt=prompt, accuracy=accuracy(_shares(right)), difference=difference)
+    return Score(
+        run=run,
+        dataset=group[0],
+        prompt=group[1],
+        accuracy=accuracy(_shares(right)),
+        difference=difference,
+        base=None if difference is None else named,
+    )
 
 
 def _difference(base: "pd.DataFrame", other: "pd.DataFrame") -> PairedDifference | None:

@@ -6,6 +6,7 @@ options and hand over; everything heavy is imported inside them, so that `molsak
 
 import functools
 import logging
+import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from data.sharding import Shard
     from pipeline.inputs import Inputs
     from pipeline.plans import Stage, StageName, StagePlan
+    from pipeline.sweep import Sweep
+    from pipeline.sweep_commands import Options
     from pipeline.work import Run
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -58,6 +61,29 @@ class Request:
 
         config = load_config(self.config, self.overrides)
         return Run(config=config, folder=self.runs / config.name, shard=shard)
+
+    def sweep(self, shard: "Shard | None" = None) -> "Sweep | None":
+        """The matrix in the configuration, or which shard of its students; None where it is one run."""
+        from pipeline.matrix import load_matrix
+        from pipeline.sweep import Sweep
+
+        matrix = load_matrix(self.config, self.overrides)
+        if matrix is None:
+            if shard is not None:
+                raise click.UsageError(
+                    f"--shard {shard}: {self.config} has no matrix, and --shard shares out the students of one; take "
+                    "--seed for jobs side by side, and --shard with `molsaki attention` for shares of the records"
+                )
+            return None
+        if self.sample is not None:
+            raise click.UsageError("--sample tries one run, not a matrix; try what all begin with: --set matrix=null")
+        return Sweep(matrix=matrix, folder=self.runs / matrix.name, shard=shard)
+
+    def options(self) -> "Options":
+        """How a command on a matrix works and prints."""
+        from pipeline.sweep_commands import Options
+
+        return Options(say=self.say, dry_run=self.dry_run, as_json=self.as_json, quiet=self.quiet)
 
     def say(self, line: str) -> None:
         """Tell the person at the terminal, and the log."""
@@ -113,6 +139,14 @@ def read_shard(ctx: click.Context, param: click.Parameter, value: str | None) ->
         raise click.BadParameter(str(error), ctx, param) from error
 
 
+units_option = click.option(
+    "--shard",
+    callback=read_shard,
+    metavar="I/N",
+    help="Of a matrix: only share I of N, counted from 1, of its students; each belongs to exactly one of them.",
+)
+hidden_report = click.option("--report", type=FILE, hidden=True)
+hidden_without = click.option("--without", multiple=True, hidden=True)
 seed_option = click.option(
     "--seed", "seeds", type=int, multiple=True, help="Only this seed of training.seeds; repeatable."
 )
@@ -144,19 +178,28 @@ def demo(out: Path, seeds: int) -> None:
     epilog=examples(
         "molsaki run examples/svamp.yaml",
         "molsaki run examples/svamp.yaml --set student.model=gpt2-large --set name=svamp-gpt2",
+        "molsaki run examples/study.yaml                  a matrix: all its points, then one table",
+        "molsaki run examples/study.yaml --shard 1/2      half of its students, once stage one is there",
     )
 )
 @run_options
 @click.option("--only", type=click.Choice(["rationales", "attention", "train", "evaluate"]), help="This stage only.")
-def run(request: Request, only: "StageName | None") -> None:
+@units_option
+def run(request: Request, only: "StageName | None", shard: "Shard | None") -> None:
     """Do everything that CONFIG asks for, stage after stage, each in a process of its own.
 
-    Finished work is found and skipped, so the same command goes on after an interruption.
+    Finished work is found and skipped, so the same command goes on after an interruption. Where CONFIG has a `matrix`,
+    stage one is done for all of its points, then their students; a point that fails does not stop the others.
     """
     from pipeline.inputs import Inputs
     from pipeline.work import plan_stages, run_stages, shard_of, stages_of
 
     shard_of("run")
+    if (sweep := request.sweep(shard)) is not None:
+        from pipeline.sweep_commands import run_points
+
+        run_points(sweep, (only,) if only else sweep.stages(), request.options())
+        return
     work = request.load()
     names = (only,) if only else stages_of(work.config)
     inputs = Inputs(work.config)
@@ -182,10 +225,40 @@ def status(request: Request) -> None:
     from pipeline.inputs import Inputs
     from pipeline.work import plan_stages, stages_of
 
+    if (sweep := request.sweep()) is not None:
+        from pipeline.sweep_commands import print_sweep
+
+        sweep.check(sweep.stages())
+        print_sweep(sweep, sweep.stages(), as_json=request.as_json)
+        return
     work = request.load()
     names, inputs = stages_of(work.config), Inputs(work.config)
     inputs.check(names)
     _print_plans(work, plan_stages(work, names, inputs), inputs, request)
+
+
+@molsaki.command("train-share", hidden=True)
+@click.argument("folder", type=FOLDER)
+@seed_option
+@click.option("--quiet", is_flag=True)
+def train_share(folder: Path, seeds: tuple[int, ...], quiet: bool) -> None:
+    """Train the students of a run's folder as one of several processes, for `training.processes`, which starts it."""
+    from data.sharding import process_of
+    from pipeline.config import load_config
+    from pipeline.progress import open_progress
+    from pipeline.supervise import stop_with_parent
+    from pipeline.terminal import quieten_libraries, stdout_to_stderr
+    from pipeline.work import CONFIGURATION, Run
+    from pipeline.work import train_share as train_this_share
+    from stages.progress import StopSignal
+
+    with StopSignal() as stop:
+        stop_with_parent()
+        quiet = quiet or not process_of(os.environ).is_main
+        quieten_libraries(quiet=quiet)
+        run = Run(config=load_config(folder / CONFIGURATION), folder=folder)
+        with stdout_to_stderr(), open_progress(quiet=quiet) as progress:
+            train_this_share(run, seeds, progress=progress, stop=stop)
 
 
 @molsaki.command("sample-stage", hidden=True)
@@ -272,14 +345,19 @@ def attention(request: Request, shard: "Shard | None", supervised: bool) -> None
     epilog=examples(
         "molsaki train examples/svamp.yaml",
         "molsaki train examples/svamp.yaml --seed 2      one of training.seeds, for jobs side by side",
+        "molsaki train examples/study.yaml --shard 2/8   the second eighth of a matrix's students",
     )
 )
 @run_options
 @seed_option
+@units_option
+@hidden_report
+@hidden_without
 @supervised_option
-def train(request: Request, seeds: tuple[int, ...], supervised: bool) -> None:
+def train(request: Request, seeds: tuple[int, ...], supervised: bool, **units: Any) -> None:  # click's own types
     """Train the students from the stored rationales and attention; the teacher is not loaded."""
-    _stage(request, "train", seeds=seeds, supervised=supervised)
+    if not _students_of_points(request, "train", seeds=seeds, supervised=supervised, **units):
+        _stage(request, "train", seeds=seeds, supervised=supervised)
 
 
 @molsaki.command(
@@ -287,28 +365,39 @@ def train(request: Request, seeds: tuple[int, ...], supervised: bool) -> None:
 )
 @run_options
 @seed_option
+@units_option
 @click.option("--split", type=click.Choice(["test", "dev"]), default="test", show_default=True, help="Which questions.")
+@hidden_report
+@hidden_without
 @supervised_option
-def evaluate(request: Request, seeds: tuple[int, ...], split: Literal["test", "dev"], supervised: bool) -> None:
+def evaluate(
+    request: Request, seeds: tuple[int, ...], split: Literal["test", "dev"], supervised: bool, **units: Any
+) -> None:  # click's own types
     """Let the students answer and count what is right."""
-    _stage(request, "evaluate", seeds=seeds, split=split, supervised=supervised)
+    if not _students_of_points(request, "evaluate", seeds=seeds, split=split, supervised=supervised, **units):
+        _stage(request, "evaluate", seeds=seeds, split=split, supervised=supervised)
 
 
 @molsaki.command(
     epilog=examples(
-        "molsaki compare svamp-dss svamp-molsaki", "molsaki compare runs/svamp-dss /scratch/runs/svamp-molsaki --json"
+        "molsaki compare svamp-dss svamp-molsaki",
+        "molsaki compare runs/svamp-dss /scratch/runs/svamp-molsaki --json",
+        "molsaki compare study --base dss      all points of a matrix",
     )
 )
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True)
 @click.option("--runs", "root", type=FOLDER, default=Path("runs"), show_default=True, help="Folder of all runs.")
+@click.option("--base", metavar="RUN", help="The run that differences are to.  [default: the first]")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-def compare(runs: tuple[str, ...], root: Path, as_json: bool) -> None:
-    """Show accuracies of runs side by side, and their paired differences to the first RUN."""
-    from pipeline.accuracies import compare as compare_runs
-    from pipeline.accuracies import evaluation_folders
-    from pipeline.tables import print_scores
+def compare(runs: tuple[str, ...], root: Path, base: str | None, as_json: bool) -> None:
+    """Show accuracies of runs side by side, and their paired differences to one of them.
 
-    print_scores(compare_runs(evaluation_folders(runs, root)), as_json=as_json)
+    The folder of a matrix stands for all of its points. Differences are taken question by question and seed by seed,
+    over those that both have; the interval (95%) comes from resampling both.
+    """
+    from pipeline.sweep_commands import compare_runs
+
+    compare_runs(runs, root, base, as_json=as_json)
 
 
 @molsaki.command(
@@ -743,17 +832,23 @@ def _stage(
     supervised: bool,
 ) -> None:
     """Do one stage, or a shard of it, in this process, or say what it would do."""
+    if (sweep := request.sweep()) is not None:
+        _stage_one_of_points(sweep, request, name, shard)
+        return
+    from data.sharding import process_of
     from pipeline.inputs import Inputs
     from pipeline.progress import open_progress
     from pipeline.supervise import stop_with_parent
     from pipeline.terminal import quieten_libraries, stdout_to_stderr
     from pipeline.work import execute_stage, open_stages, shard_of
-    from stages.progress import StopSignal
+    from pipeline.work import train_share as train_this_share
+    from stages.progress import SilentProgress, StopSignal
 
     with StopSignal() as stop:
         if supervised:
             stop_with_parent()
-        work = request.load(shard_of(name, shard))
+        share = process_of(os.environ)
+        work = request.load(None if name == "train" else shard_of(name, shard))
         inputs = Inputs(work.config)
 
         def open_stage() -> "Stage":
@@ -763,11 +858,46 @@ def _stage(
         if request.dry_run:
             _print_plans(work, [open_stage().plan()], inputs, request)
             return
+        if name == "train" and not share.is_main:
+            train_this_share(work, seeds, progress=SilentProgress(), stop=stop)
+            return
         quieten_libraries(quiet=request.quiet)
         with _log_of(work), stdout_to_stderr(), open_progress(quiet=request.quiet) as progress:
             plan = execute_stage(work, open_stage, progress=progress, stop=stop)
     if not supervised:
         _print_results(work, [plan], request, split=split)
+
+
+def _stage_one_of_points(sweep: "Sweep", request: Request, name: "StageName", shard: "Shard | None") -> None:
+    """Do one half of stage one for a matrix, each piece that its points share in a process of its own."""
+    from pipeline.sweep_commands import run_points
+    from pipeline.work import shard_of
+
+    shard = shard_of(name, shard)
+    run_points(sweep, (name,), request.options(), pass_on=() if shard is None else ("--shard", str(shard)))
+
+
+def _students_of_points(
+    request: Request,
+    name: "StageName",
+    *,
+    seeds: tuple[int, ...],
+    split: Literal["test", "dev"] = "test",
+    shard: "Shard | None",
+    report: Path | None,
+    without: tuple[str, ...],
+    supervised: bool,
+) -> bool:
+    """Train or evaluate the students of a matrix, or a shard of them, in this process; False where there is none."""
+    if (sweep := request.sweep(shard)) is None:
+        return False
+    from pipeline.sweep_commands import StudentsRequest, work_points
+    from pipeline.work import shard_of
+
+    shard_of(name)
+    students = StudentsRequest(seeds=seeds, split=split, without=without, report=report, supervised=supervised)
+    work_points(sweep, name, request.options(), students)
+    return True
 
 
 @contextmanager

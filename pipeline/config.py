@@ -12,13 +12,13 @@ import math
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Annotated, cast
 
 from annotated_types import MinLen
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from data.errors import ConfigError
 from data.settings import DataSource
@@ -35,7 +35,7 @@ from stages.settings import (
 )
 
 LARGEST_PIECE = 4096  # records in one part of a store
-RUN_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+RUN_NAME = r"^[A-Za-z0-9][A-Za-z0-9._=,+-]{0,99}$"
 SECRET = re.compile(r"(^|_)token$|password|secret|api_?key|credential", re.IGNORECASE)
 PATHS: tuple[Key, ...] = (("store",), ("teacher", "model"), ("student", "model"), ("rationales", "path"))
 EXPECTED = {
@@ -71,7 +71,7 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     name: Annotated[str, Field(pattern=RUN_NAME)]
-    """Name of the run and of its folder: letters, digits, dot, dash and underscore."""
+    """Name of the run and of its folder: letters, digits and any of . _ - = , +"""
     store: Path = Field(default_factory=default_store)
     """Folder of the shared stores of rationales and attention."""
     data: DataSettings
@@ -92,10 +92,32 @@ class Config(BaseModel):
     """How the trained students are measured."""
 
 
+class ConfigFile(Config):
+    """What a configuration file may hold: one run, and in `matrix` what varies from run to run."""
+
+    matrix: dict[str, list[JsonValue]] | list[dict[str, list[JsonValue]]] | None = None
+    """Several runs in one file: a mapping from keys such as objective.beta to lists of values, of which every
+    combination is a run (a point), or a list of such mappings, whose points are put together."""
+
+
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
-    """Read, override and check a configuration file; `ConfigError` with one line a problem."""
+    """Read, override and check a configuration file; `ConfigError` with one line a problem.
+
+    Of a file with `matrix` this is what all points begin with; `pipeline.matrix` makes the points.
+    """
+    return check_document(read_config(path, overrides))
+
+
+def read_config(path: Path, overrides: Sequence[str] = ()) -> Document:
+    """Read and override a configuration file without checking it."""
     document = read_document(path, overrides)
     _drop_empty_sections(document.tree)
+    return document
+
+
+def check_document(document: Document) -> Config:
+    """Check what was read, `matrix` aside; `ConfigError` with one line a problem."""
+    document = replace(document, tree={name: value for name, value in document.tree.items() if name != "matrix"})
     _expand_home(document.tree)
     try:
         config = Config.model_validate(document.tree)
@@ -119,7 +141,7 @@ def schema_json() -> str:
 
 def _drop_empty_sections(tree: dict[str, Tree]) -> None:
     """A section whose keys are all commented out reads as null; it means the defaults."""
-    for section in [name for name, value in tree.items() if value is None and name in Config.model_fields]:
+    for section in [name for name, value in tree.items() if value is None and name in ConfigFile.model_fields]:
         del tree[section]
 
 
@@ -140,13 +162,8 @@ def _expand_entry(section: Tree, name: str) -> None:
 
 def _conflicts(config: Config) -> Iterator[tuple[Key, str]]:
     """What is wrong although every value by itself is allowed."""
-    attention, rationales = config.attention, config.rationales
-    if attention.critical == "regex" and attention.pattern is None:
-        yield ("attention", "pattern"), "missing; `critical: regex` needs the regular expression that finds the words"
-    if attention.pattern is not None and (problem := _regex_problem(attention.pattern)):
-        yield ("attention", "pattern"), f"expected a regular expression, found {attention.pattern!r}: {problem}"
-    if attention.piece > LARGEST_PIECE:
-        yield ("attention", "piece"), f"expected at most {LARGEST_PIECE:,}, found {attention.piece:,}"
+    yield from _attention_conflicts(config.attention)
+    rationales = config.rationales
     taught = objective_class(config.objective.name).tasks
     if not set(taught) & set(config.evaluation.prompts):
         yield (
@@ -167,6 +184,15 @@ def _conflicts(config: Config) -> Iterator[tuple[Key, str]]:
     for key, value in _floats(config):
         if not math.isfinite(value):
             yield key, f"expected a finite number, found {value}"
+
+
+def _attention_conflicts(attention: AttentionSettings) -> Iterator[tuple[Key, str]]:
+    if attention.critical == "regex" and attention.pattern is None:
+        yield ("attention", "pattern"), "missing; `critical: regex` needs the regular expression that finds the words"
+    if attention.pattern is not None and (problem := _regex_problem(attention.pattern)):
+        yield ("attention", "pattern"), f"expected a regular expression, found {attention.pattern!r}: {problem}"
+    if attention.piece > LARGEST_PIECE:
+        yield ("attention", "piece"), f"expected at most {LARGEST_PIECE:,}, found {attention.piece:,}"
 
 
 def _regex_problem(pattern: str) -> str | None:
@@ -237,7 +263,7 @@ def _nearest_key(key: Key) -> str:
 
 @cache
 def _schema() -> dict[str, Tree]:
-    return cast(dict[str, Tree], Config.model_json_schema())
+    return cast(dict[str, Tree], ConfigFile.model_json_schema())
 
 
 def _schema_at(key: Key) -> dict[str, Tree]:

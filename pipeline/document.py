@@ -68,12 +68,18 @@ def dotted(key: Key) -> str:
     return ".".join(str(part) for part in key)
 
 
+def parse_key(name: str) -> Key | None:
+    """`data.train.0.limit` or `data.train[0].limit` as a key; None where a part of it is missing."""
+    parts = [part.strip() for part in re.sub(r"\[(\d+)\]", r".\1", name).split(".")]
+    return tuple(int(part) if part.isdecimal() else part for part in parts) if all(parts) else None
+
+
 def read_document(path: Path, overrides: Sequence[str] = ()) -> Document:
     """Parse the file at `path` and apply `overrides` (`a.b=c`, the value in YAML) in order."""
     tree, places = _parse(path)
     for override in overrides:
         key, value = _parse_override(override)
-        _replace(tree, key, value, override)
+        put(tree, key, value, f"--set {override}")
         places[key] = f"--set {override}"
         for length in range(1, len(key)):
             places.setdefault(key[:length], places[key])  # sections that are there because of it
@@ -155,39 +161,42 @@ def _record_places(node: yaml.Node, key: Key, path: Path, places: dict[Key, str]
 
 def _parse_override(override: str) -> tuple[Key, Tree]:
     name, equals, text = override.partition("=")
-    parts = [part.strip() for part in re.sub(r"\[(\d+)\]", r".\1", name).split(".")]
-    if not equals or not all(parts):
+    key = parse_key(name)
+    if not equals or key is None:
         raise ConfigError(f"--set {override}: expected key=value such as training.epochs=3")
     try:
         value = yaml.load(text, Loader=_Loader)  # noqa: S506  _Loader is a SafeLoader
     except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"--set {override}: the value is not valid YAML: {' '.join(str(error).split())}") from error
-    return tuple(int(part) if part.isdecimal() else part for part in parts), cast(Tree, value)
+    return key, cast(Tree, value)
 
 
-def _replace(tree: dict[str, Tree], key: Key, value: Tree, override: str) -> None:
-    """Set `key` in `tree`; sections that are missing on the way are made, items of a list are not."""
+def put(tree: dict[str, Tree], key: Key, value: Tree, place: str) -> None:
+    """Set `key` in `tree`; sections that are missing on the way are made, items of a list are not.
+
+    Raises `ConfigError`, which begins with `place`, where there is no such item, or a value where a section has to be.
+    """
     section: Tree = tree
     for depth, part in enumerate(key[:-1], start=1):
         if isinstance(section, dict) and section.get(str(part)) is None:
             section[str(part)] = {}
-        section = _section(section, key[:depth], override)
-    _section(section, key, override)
+        section = _section(section, key[:depth], place)
+    _section(section, key, place)
     if isinstance(section, list):
         section[cast(int, key[-1])] = value
     else:
         cast(dict[str, Tree], section)[str(key[-1])] = value
 
 
-def _section(section: Tree, key: Key, override: str) -> Tree:
+def _section(section: Tree, key: Key, place: str) -> Tree:
     """The value at the last part of `key`; an error unless `section` can have such a part."""
     part, around = key[-1], dotted(key[:-1])
     if isinstance(section, list):
         if not _holds(section, part):
-            raise ConfigError(f"--set {override}: {around} has {len(section)} entries; they count from 0")
+            raise ConfigError(f"{place}: {around} has {len(section)} entries; they count from 0")
         return _child(section, part)
     if not isinstance(section, dict):
-        raise ConfigError(f"--set {override}: {around} is {section!r}, which has no key {part!r}")
+        raise ConfigError(f"{place}: {around} is {section!r}, which has no key {part!r}")
     return section.get(str(part))
 
 

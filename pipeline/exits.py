@@ -67,6 +67,16 @@ def complain(message: str) -> None:
         click.secho(line if line.startswith(" ") else f"error: {line}", fg="red", err=True)
 
 
+def describe_failure(error: Exception, log: Path) -> str:
+    """One line about an error that does not end the command, with its traceback in `log` but where the disk is full."""
+    if (full := _full_disk(error)) is not None:
+        return _describe_full_disk(full, log)
+    from pipeline.logs import record_exception
+
+    record_exception(log, error)
+    return str(error) if isinstance(error, MolsakiError) else f"{_one_line(error)} (traceback: {log})"
+
+
 def _report(ctx: click.Context, error: Exception, message: str) -> None:
     if _invocation(ctx).debug:
         click.echo("".join(traceback.format_exception(error)), err=True, nl=False)
