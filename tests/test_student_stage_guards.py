@@ -1,7 +1,7 @@
-"""The student stage by its real command: the teacher stays on disk, vLLM is not imported, nothing missing is overlooked.
+"""The student stage by its real command: the teacher stays on disk, vLLM is not imported, nothing missing is passed by.
 
-Stage one is done with a teacher of 20 million weights, 80 MB in float32, so that a student stage that loaded it would be
-seen in the peak memory.
+Stage one is done with a teacher of 20 million weights, 80 MB in float32, so that a student stage that loaded it would
+be seen in the peak memory.
 """
 
 import json
