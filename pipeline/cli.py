@@ -301,7 +301,7 @@ def sample_stage(
     work = Run(config=loaded, folder=runs / loaded.name, shard=shard)
     with stdout_to_stderr(), open_progress(quiet=quiet) as progress:
         found = sample(work, stage, units=units, seconds=seconds, progress=progress)
-    out.write_text(json.dumps(asdict(found)), encoding="utf-8")
+    out.write_text(json.dumps(found and asdict(found)), encoding="utf-8")
 
 
 @molsaki.command(

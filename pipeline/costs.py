@@ -158,8 +158,8 @@ def take_samples(run: Run, plans: Sequence[StagePlan], *, seconds: float, quiet:
             code = stop.run(stage_command("sample-stage", arguments))
             stop.check("nothing, for samples are not kept")
             require_success(f"sample of {plan.name}", code)
-            found = json.loads(out.read_text(encoding="utf-8"))
-            samples[plan.name] = StageSample(**{**found, "assumptions": tuple(found["assumptions"])})
+            if (found := json.loads(out.read_text(encoding="utf-8"))) is not None:
+                samples[plan.name] = StageSample(**{**found, "assumptions": tuple(found["assumptions"])})
     return samples
 
 

@@ -42,8 +42,11 @@ class StageSample:
     assumptions: tuple[str, ...]
 
 
-def sample_stage(run: Run, name: StageName, *, units: int, seconds: float, progress: Progress) -> StageSample:
-    """Sample the stage `name` of a shadow; of students, `units` are to be made. `seconds` bound what is repeated."""
+def sample_stage(run: Run, name: StageName, *, units: int, seconds: float, progress: Progress) -> StageSample | None:
+    """Sample the stage `name` of a shadow; of students, `units` are to be made. `seconds` bound what is repeated.
+
+    None where earlier stages have given nothing that this one could work on; the progress says so.
+    """
     from pipeline.student_samples import sample_evaluation, sample_training
 
     work: Mapping[StageName, Callable[[Job], Sample]] = {
@@ -54,7 +57,11 @@ def sample_stage(run: Run, name: StageName, *, units: int, seconds: float, progr
     }
     job = Job(run=run, inputs=Inputs(run.config), units=units, seconds=seconds, progress=progress)
     with Usage() as usage:
-        sample = work[name](job)
+        try:
+            sample = work[name](job)
+        except MissingRecordsError as error:  # what is known without a sample can still be said
+            progress.note(f"{name}: no sample, {error}")
+            return None
         used = usage.so_far()
     return StageSample(
         units=sample.units,
@@ -131,7 +138,7 @@ def _sample_attention(job: Job) -> "Sample":
     missing = attention.missing
     expected, assumptions = expected_records(rationales, attention)
     if not missing:
-        raise MissingRecordsError("no record whose attention could be computed for a sample")
+        raise MissingRecordsError("not one record is there whose attention is missing")
     began = now()
     from cache.writer import AttentionWriter
     from stages.sampling import sample_attention

@@ -76,3 +76,11 @@ def test_bytes_of_a_sample_are_those_of_the_run(folder: Path) -> None:
     for stage in ("rationales", "attention", "train"):
         assert costs[stage]["bytes"]["value"] == pytest.approx(done[stage].bytes_grown, rel=0.25), stage
     assert not any(status("--sample").values())
+
+
+def test_where_no_rationale_is_kept_later_stages_keep_their_rough_figures(folder: Path) -> None:
+    wrong = [{"id": f"q{n}", "rationale": "The answer is 999."} for n in range(QUESTIONS)]
+    (folder / "told.jsonl").write_text("\n".join(map(json.dumps, wrong)))
+    costs = status("--sample", "1")
+    assert costs["rationales"]["seconds"]["source"] == "sample"
+    assert costs["attention"]["seconds"]["source"] == costs["train"]["seconds"]["source"] == "unknown"
