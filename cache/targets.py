@@ -4,9 +4,9 @@
 
 The layers of each record are combined by a *rule* of the caller's to one matrix or to a few; the result is a few
 kilobytes a record that never change. They lie in one file for all records of a space, which every job and data-loader
-worker maps, so that they share its memory. The file is derived: one that is damaged, or made from other parts than those
-committed now, is made again, and parts that it held already are copied. It appears complete and durable, by a rename,
-and is never changed.
+worker maps, so that they share its memory. The file is derived: one that is damaged, or made from other parts than
+those committed now, is made again, and parts that it held already are copied. It appears complete and durable, by a
+rename, and is never changed.
 
 Shape letters: L layers, P matrices that a rule makes of them, S steps, K critical words.
 """
@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 import numpy.typing as npt
@@ -111,26 +111,27 @@ def combined(
     """Map the combined records of `store`, made by `combine` where the file is not there yet.
 
     `rule` says what `combine` does: equal rules have to give equal results, `matrices` (P) for each record. `advance`
-    hears of records that are done.
-    Where the store may not be written to, the file is a nameless temporary one. Raises `MissingRecordsError` for a
-    store without records.
+    hears of records that are done. Where there is no store, or none that may be written to, the file is a nameless
+    temporary one. Raises `MissingRecordsError` for a store without records.
     """
     path = targets_path(store, rule)
     head: Spec = {"schema": SCHEMA_VERSION, "space": store.space.fingerprint, "rule": rule}
     layers = store.layers
     blocks = [_block(part, layers, matrices) for part in store.parts]
-    found = _File.read(path, head)
+    found = None if path is None else _File.read(path, head)
     if found is None or found.blocks != blocks:
         with _file_to_fill(path) as file:
             _fill(file, head, blocks, _contents(store, blocks, found, combine, advance))
             found = _File.mapped(file, head)
-        assert found is not None and found.blocks == blocks, f"{path}: not what was just written"
+        assert found is not None and found.blocks == blocks, f"{store.space.path}: targets are not what was written"
     return CombinedStore(store, blocks, found.floats)
 
 
-def targets_path(store: AttentionStore, rule: Spec) -> Path:
-    """Return where the combined records of a space lie, beside the folder of its kind."""
+def targets_path(store: AttentionStore, rule: Spec) -> Path | None:
+    """Return where the combined records of a space lie; None for one outside of a store, such as an export."""
     space = store.space.path
+    if space.parent.name != store.space.kind:
+        return None
     return space.parent.parent / "targets" / f"{space.name}-{fingerprint(rule)[:16]}.targets"
 
 
@@ -239,19 +240,14 @@ def _slices(part: AttentionPart) -> Iterator[range]:
 
 
 @contextmanager
-def _file_to_fill(path: Path) -> Iterator[IO[bytes]]:
+def _file_to_fill(path: Path | None) -> Iterator[IO[bytes]]:
     """Give a file that takes the name `path` once it is full; a nameless one where nothing may be written there."""
-    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
-    try:
-        make_folder(path.parent)
-        file: IO[Any] = temporary.open("x+b")
-    except OSError as error:
-        if error.errno not in NOT_OURS_TO_WRITE:
-            raise
-        log.info("%s: cannot be written (%s); this process keeps a copy of its own", path, error.strerror)
+    file = None if path is None else _temporary_beside(path)
+    if path is None or file is None:
         with tempfile.TemporaryFile() as nameless:
             yield nameless
         return
+    temporary = Path(file.name)
     try:
         with errors_name(path), file:
             yield file
@@ -259,3 +255,15 @@ def _file_to_fill(path: Path) -> Iterator[IO[bytes]]:
         sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _temporary_beside(path: Path) -> IO[bytes] | None:
+    """Open a new file in the folder of `path`; None where nothing may be written there."""
+    try:
+        make_folder(path.parent)
+        return path.with_name(f".{secrets.token_hex(8)}.tmp").open("x+b")
+    except OSError as error:
+        if error.errno not in NOT_OURS_TO_WRITE:
+            raise
+        log.info("%s: cannot be written (%s); this process keeps a copy of its own", path, error.strerror)
+        return None

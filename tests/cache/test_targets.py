@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import pickle
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -214,3 +215,12 @@ def test_a_record_travels_to_other_processes(space: Space):
     found = combined(store, RULE, Combining())[next(iter(store))]
     copied = pickle.loads(pickle.dumps(found))
     np.testing.assert_array_equal(copied.attention, found.attention)
+
+
+def test_of_a_space_outside_of_a_store_nothing_is_written_around_it(space: Space, tmp_path: Path):
+    exported = tmp_path / "shared" / "qwen"
+    shutil.copytree(space.path, exported)
+    store = AttentionStore.open(exported)
+    assert_right(store, combined(store, RULE, Combining()))
+    assert targets_path(store, RULE) is None
+    assert [path.name for path in exported.parent.iterdir()] == ["qwen"]
