@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from cache.commits import VERIFY, Commit
 from cache.key_index import KeyIndex, KeyRows, hex_keys
-from cache.layout import TEXT_END, Array, check_part, decode, open_array
+from cache.layout import TEXT_END, Array, check_part, decode, open_array, read_keys
 from cache.spaces import Space, check_files, dropped_records
 from data.errors import ConfigError, DamagedCacheError, MissingRecordsError
 from data.records import Marked, Span
@@ -53,7 +53,9 @@ class AttentionPart:
     @cached_property
     def key_rows(self) -> KeyRows:
         """The record keys as bytes (n, 32) in the order of the part."""
-        return self._read("key")
+        check_files(self._space, self._commit, below="key")
+        rows = read_keys(self.folder, self._commit)
+        return self._read("key") if rows is None else rows
 
     @cached_property
     def keys(self) -> list[str]:
