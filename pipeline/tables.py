@@ -63,7 +63,7 @@ def _to_do(plan: StagePlan, cost: "Cost | None") -> str:
     """Units to do; with a tilde where an earlier stage has still to say how many they are."""
     if plan.waits_for is None or cost is None:
         return f"{plan.to_do:,}"
-    return f"~{cost.units:,}" if cost.unit == plan.unit else f"{plan.to_do:,}"
+    return f"~{cost.units:,}" if cost.units > plan.to_do else f"{plan.to_do:,}"
 
 
 def _cost_columns(cost: "Cost | None") -> tuple[str, str, str]:
