@@ -288,7 +288,9 @@ def test_truncated_and_deleted_files_are_found_at_opening(space, name):
     write(space, 1, 2)
     path = only_part(space) / name
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(DamagedCacheError, match=rf"{name}: \d+ bytes, \d+ were committed; `molsaki cache verify SPACE`"):
+    with pytest.raises(
+        DamagedCacheError, match=rf"{name}: \d+ bytes, \d+ were committed; `molsaki cache verify SPACE`"
+    ):
         AttentionStore.open(space.path)
     path.unlink()
     with pytest.raises(DamagedCacheError, match=rf"{name}: missing, \d+ bytes were committed"):
