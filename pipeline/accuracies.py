@@ -5,6 +5,7 @@ In: evaluation folders. Out: one `Score` for each run, data set and prompt, and 
 """
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -125,17 +126,26 @@ def base_of(name: str, runs: Sequence[str]) -> str:
 
 
 def short_names(runs: Sequence[str]) -> dict[str, str]:
-    """Names for a table, in which points of matrices show only what varies: `study/objective=dss` is `dss`."""
+    """Names for a table, in which points of matrices show only what varies: `study/objective=dss` is `dss`.
+
+    A setting that has one value wherever it stands is left out as long as names stay apart, then one that all points
+    have alike; where not even that leaves a name for each, they are shown whole.
+    """
     settings = {run: run.rpartition("/")[2].split(",") for run in runs if "=" in run.rpartition("/")[2]}
-    shared = set.intersection(*map(set, settings.values())) if len(settings) == len(runs) > 1 else set()
+    parts = dict.fromkeys(part for found in settings.values() for part in found)
+    keys = Counter(part.partition("=")[0] for part in parts)
+    single = {part for part in parts if keys[part.partition("=")[0]] == 1}
+    shared = {part for part in single if all(part in found for found in settings.values())}
     several = len({run.rpartition("/")[0] for run in settings}) > 1
-    short = {run: run for run in runs}
-    for run, parts in settings.items():
-        said = ", ".join(_said(part) for part in parts if part not in shared)
-        matrix = run.rpartition("/")[0]
-        short[run] = f"{matrix}: {said}" if several and matrix else said
-    unique = len(set(short.values())) == len(runs) and all(short.values())
-    return short if unique else {run: run for run in runs}
+    for left_out in (single, shared if len(settings) == len(runs) else set(), set()):
+        said = {
+            run: ", ".join(_said(part) for part in found if part not in left_out) for run, found in settings.items()
+        }
+        prefix = {run: f"{run.rpartition('/')[0]}: " if several else "" for run in settings}
+        short = {run: prefix[run] + said[run] if run in settings else run for run in runs}
+        if len(set(short.values())) == len(runs) and all(said.values()):
+            return short
+    return {run: run for run in runs}
 
 
 def _said(part: str) -> str:

@@ -163,15 +163,28 @@ def molsaki(ctx: click.Context, debug: bool) -> None:
 
 
 @molsaki.command(
-    epilog=examples("molsaki demo", "molsaki demo --seeds 10        enough seeds for an interval that excludes zero")
+    epilog=examples(
+        "molsaki demo",
+        "molsaki demo --seeds 10        enough seeds for an interval that excludes zero",
+        "molsaki demo --models-only 4 --out study      the models of examples/study.yaml",
+    )
 )
 @click.option("--out", type=FOLDER, default=Path("demo"), show_default=True, help="Folder for everything it makes.")
 @click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Students per objective.")
-def demo(out: Path, seeds: int) -> None:
+@click.option(
+    "--models-only",
+    type=click.IntRange(min=1),
+    metavar="LAYERS",
+    help="Make a teacher of so many layers and a student without weights, and stop there.",
+)
+def demo(out: Path, seeds: int, models_only: int | None) -> None:
     """Run the whole pipeline on made-up word problems; needs no network and no GPU."""
-    from pipeline.demo import run_demo
+    from pipeline.demo import make_models, run_demo
 
-    run_demo(out=out, seeds=seeds)
+    if models_only is not None:
+        make_models(out=out, teacher_layers=models_only)
+    else:
+        run_demo(out=out, seeds=seeds)
 
 
 @molsaki.command(
@@ -894,7 +907,7 @@ def _students_of_points(
     from pipeline.sweep_commands import StudentsRequest, work_points
     from pipeline.work import shard_of
 
-    shard_of(name)
+    shard_of(f"{name} MATRIX")
     students = StudentsRequest(seeds=seeds, split=split, without=without, report=report, supervised=supervised)
     work_points(sweep, name, request.options(), students)
     return True

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 Objective = Literal["dss", "molsaki"]
 OBJECTIVES: tuple[Objective, ...] = ("dss", "molsaki")
+TEACHER_LAYERS = 2
 TEACHER_QUESTIONS, TRAINING_QUESTIONS, TEST_QUESTIONS = 30_000, 250, 500
 # A stream of questions of its own for each purpose; train, dev and test share no question, whatever the seeds.
 TEACHER_SEED, TRAINING_SEED, TEST_SEED = 1, 5, 6
@@ -86,7 +87,7 @@ def run_demo(*, out: Path, seeds: int) -> None:
     started = time.monotonic()
     with ForwardingStop() as stop:
         _say("1/4  A teacher of 0.4 million weights learns to reason about made-up word problems.")
-        _make_models(out, stop)
+        _make_models(out, stop, TEACHER_LAYERS)
         files = {objective: _write_configuration(out, objective, range(seeds)) for objective in OBJECTIVES}
         _say(f"2/4  It explains {TRAINING_QUESTIONS} training problems. vLLM takes a good half minute to start.")
         _run_stage("rationales", files["molsaki"], out, stop)
@@ -97,15 +98,24 @@ def run_demo(*, out: Path, seeds: int) -> None:
     _conclude(out, files, seeds, time.monotonic() - started)
 
 
+def make_models(*, out: Path, teacher_layers: int) -> None:
+    """Make a teacher of so many layers and a student's folder in `out`, and nothing else."""
+    from pipeline.supervise import ForwardingStop
+
+    quieten_libraries(quiet=True)
+    with ForwardingStop() as stop:
+        _make_models(out, stop, teacher_layers)
+
+
 def _say(line: str) -> None:
     click.echo(line, err=True)
 
 
-def _make_models(out: Path, stop: "StopSignal") -> None:
+def _make_models(out: Path, stop: "StopSignal", teacher_layers: int) -> None:
     """Train the teacher and write the student's folder, unless an earlier demo with the same recipe has done so."""
     from stages.from_scratch import ModelShape, Recipe
 
-    shape = ModelShape(layers=2, width=128, heads=4, feed_forward=256)
+    shape = ModelShape(layers=teacher_layers, width=128, heads=4, feed_forward=256)
     recipe = Recipe(batch_size=32, learning_rate=4e-3, good_loss=0.03, most_steps=2000, cooling_steps=250)
     wanted = {"shape": asdict(shape), "recipe": asdict(recipe), "seed": TEACHER_SEED, "questions": TEACHER_QUESTIONS}
     mark = out / "teacher" / MADE

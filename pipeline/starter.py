@@ -24,6 +24,9 @@ SOURCES = {
     "train": "    - {name: svamp, split: train}",
     "test": "    - {name: svamp, split: test}",
 }
+EXAMPLES = {
+    "matrix": ("#   - {objective.name: [dss, mmi]}", "#   - {objective.name: [molsaki], objective.beta: [0.3, 1, 3]}"),
+}
 HEAD = """\
 # Configuration of a MoLSAKI run. Commented keys show their defaults.
 #   molsaki run FILE --dry-run      what would be done
@@ -55,6 +58,10 @@ def _top_level() -> Iterator[str]:
             yield f"{name}:"
             for key, below in keys.items():
                 yield from _sources(key, below) if name == "data" else _entry(key, below, f"{name}.{key}", "  ")
+        elif name in EXAMPLES:
+            yield ""
+            yield from _comment(_about(schema), "")
+            yield from (f"# {name}:", *EXAMPLES[name])
         else:
             yield from _entry(name, schema, name, "")
 

@@ -230,8 +230,11 @@ def work_on_students(
                 execute_stage(run, partial(stages.open, name, own, split), progress=said, stop=stop)
         except Interrupted:
             raise
+        except StageProcessError as error:  # of several processes for one student
+            report.failed[point.name] = f"{name} ended with exit code {error.code} and has said why above"
         except Exception as error:
             report.failed[point.name] = f"{name}: {describe_failure(error, run.log)}"
+        if point.name in report.failed:
             said.note(f"failed, and the other points go on: {report.failed[point.name]}")
         report.at = None
         report.write()

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from data.errors import ConfigError
 from pipeline.config import RUN_NAME, load_config, schema_json
 from pipeline.matrix import LONGEST_NAME, Matrix, load_matrix, point_name
+from pipeline.starter import starter_text
 from tests.pipeline.test_config import MINIMAL
 
 
@@ -149,6 +150,17 @@ def test_what_cannot_be_a_matrix_is_refused_with_the_reason(file: Path, text: st
 def test_a_key_that_varies_cannot_be_set_as_well(file: Path) -> None:
     found = complaint(file, "{objective.beta: [1, 3]}", "objective.beta=2")
     assert found.endswith("varies here and is one value by `--set objective.beta=2`; leave out one of the two")
+
+
+def test_the_starter_file_shows_a_matrix_that_works(file: Path) -> None:
+    head, found, example = starter_text().partition("# matrix:\n")
+    file.write_text(f"{head}matrix:\n{example.replace('# ', '')}")
+    matrix = load_matrix(file)
+    assert found and matrix is not None
+    assert [point.name for point in matrix.points] == [
+        "objective=dss", "objective=mmi", "objective=molsaki,beta=0.3", "objective=molsaki,beta=1",
+        "objective=molsaki,beta=3",
+    ]  # fmt: skip
 
 
 def test_the_schema_knows_the_matrix_for_editors() -> None:
