@@ -89,6 +89,25 @@ def chosen_shard(option: Shard | None, environment: Mapping[str, str]) -> Shard 
     return chosen if chosen is not None and chosen.count > 1 else None
 
 
+@dataclass(frozen=True, kw_only=True)
+class ProcessShare:
+    """Which of the processes that do one piece of work together this is, counted from 0."""
+
+    index: int
+    count: int
+
+    @property
+    def is_main(self) -> bool:
+        """Whether it is the one that writes what all of them achieve."""
+        return self.index == 0
+
+
+def process_of(environment: Mapping[str, str]) -> ProcessShare:
+    """The process that torchrun's `RANK` and `WORLD_SIZE` tell; without them the only one."""
+    found = Shard.from_environment(environment)
+    return ProcessShare(index=0, count=1) if found is None else ProcessShare(index=found.index - 1, count=found.count)
+
+
 def local_rank(environment: Mapping[str, str]) -> int | None:
     """Which of this machine's processes this is, from 0, by torchrun's `LOCAL_RANK`; None where it is not set."""
     return _whole_number(environment, "LOCAL_RANK")

@@ -6,10 +6,11 @@ options and hand over; everything heavy is imported inside them, so that `molsak
 
 import functools
 import logging
+import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -247,6 +248,31 @@ def status(request: Request) -> None:
     names, inputs = stages_of(work.config), Inputs(work.config)
     inputs.check(names)
     _print_plans(work, plan_stages(work, names, inputs), inputs, request)
+
+
+@molsaki.command("train-share", hidden=True)
+@click.argument("folder", type=FOLDER)
+@seed_option
+@click.option("--quiet", is_flag=True)
+def train_share(folder: Path, seeds: tuple[int, ...], quiet: bool) -> None:
+    """Train the students of a run's folder as one of several processes, for `training.processes`, which starts it."""
+    from data.sharding import process_of
+    from pipeline.config import load_config
+    from pipeline.progress import open_progress
+    from pipeline.supervise import stop_with_parent
+    from pipeline.terminal import quieten_libraries, stdout_to_stderr
+    from pipeline.work import CONFIGURATION, Run
+    from pipeline.work import train_share as train_this_share
+    from stages.progress import StopSignal
+
+    with StopSignal() as stop:
+        stop_with_parent()
+        is_main = process_of(os.environ).is_main
+        quieten_libraries(quiet=quiet or not is_main)
+        run = Run(config=load_config(folder / CONFIGURATION), folder=folder)
+        log = _log_of(run) if is_main else nullcontext()
+        with log, stdout_to_stderr(), open_progress(quiet=quiet or not is_main) as progress:
+            train_this_share(run, seeds, progress=progress, stop=stop)
 
 
 @molsaki.command("sample-stage", hidden=True)
@@ -823,17 +849,20 @@ def _stage(
     if (sweep := request.sweep()) is not None:
         _stage_one_of_points(sweep, request, name, shard)
         return
+    from data.sharding import process_of
     from pipeline.inputs import Inputs
     from pipeline.progress import open_progress
     from pipeline.supervise import stop_with_parent
     from pipeline.terminal import quieten_libraries, stdout_to_stderr
     from pipeline.work import execute_stage, open_stages, shard_of
-    from stages.progress import StopSignal
+    from pipeline.work import train_share as train_this_share
+    from stages.progress import SilentProgress, StopSignal
 
     with StopSignal() as stop:
         if supervised:
             stop_with_parent()
-        work = request.load(shard_of(name, shard))
+        share = process_of(os.environ)
+        work = request.load(None if name == "train" else shard_of(name, shard))
         inputs = Inputs(work.config)
 
         def open_stage() -> "Stage":
@@ -842,6 +871,9 @@ def _stage(
         inputs.check((name,))
         if request.dry_run:
             _print_plans(work, [open_stage().plan()], inputs, request)
+            return
+        if name == "train" and not share.is_main:
+            train_this_share(work, seeds, progress=SilentProgress(), stop=stop)
             return
         quieten_libraries(quiet=request.quiet)
         with _log_of(work), stdout_to_stderr(), open_progress(quiet=request.quiet) as progress:

@@ -173,6 +173,17 @@ def _conflicts(config: Config) -> Iterator[tuple[Key, str]]:
         )
     if rationales.engine == "file" and rationales.path is None:
         yield ("rationales", "path"), "missing; `engine: file` needs the file that holds the rationales"
+    if config.training.early_stopping is not None and not config.data.dev:
+        yield (
+            ("training", "early_stopping"),
+            "needs questions to measure on, never those of the test; name some in data.dev",
+        )
+    if config.training.processes > config.training.batch_size:
+        yield (
+            ("training", "batch_size"),
+            f"expected at least the {config.training.processes} of training.processes, which share each batch, "
+            f"found {config.training.batch_size}",
+        )
     if len(set(config.training.seeds)) < len(config.training.seeds):
         yield ("training", "seeds"), f"expected different seeds, found {list(config.training.seeds)}"
     for section, settings in (("rationales", rationales), ("evaluation", config.evaluation)):
@@ -289,6 +300,10 @@ def schema_of(key: Key) -> dict[str, dict[str, Tree]]:
 
 
 def _properties(schema: Mapping[str, Tree]) -> dict[str, Tree]:
+    options = schema.get("anyOf")
+    if isinstance(options, list):  # a section that may be left out is, where it is there, one of these
+        sections = [_dereferenced(one) for one in options if isinstance(one, dict) and "$ref" in one]
+        return _properties(sections[0]) if len(sections) == 1 else {}
     properties = schema.get("properties")
     return properties if isinstance(properties, dict) else {}
 

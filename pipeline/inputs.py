@@ -90,6 +90,15 @@ class Inputs:
             from stages.adapters import adapter_config  # loads torch, which other runs have no need of here
 
             adapter_config(self.config.student.peft)
+        if "train" in stages and self.config.training.early_stopping is not None and not self.labelled("dev"):
+            raise ConfigError(
+                f"data.dev: none of {len(self.questions('dev')):,} questions has a gold answer, which "
+                "training.early_stopping needs"
+            )
+        if "train" in stages and self.config.training.report_to:
+            from stages.trackers import require_trackers
+
+            require_trackers(self.config.training.report_to)
         if "evaluate" in stages and self.questions("test") and not self.labelled("test"):
             raise ConfigError(f"data.test: none of {len(self.questions('test')):,} questions has a gold answer")
 

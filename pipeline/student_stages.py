@@ -6,29 +6,37 @@ different means that it is moved to `earlier/<time>/` and made anew.
 """
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cache.fingerprints import Spec, fingerprint
-from data.errors import ConfigError, DamagedCacheError, MissingRecordsError
+from data.errors import ConfigError, DamagedCacheError, Interrupted, MissingRecordsError
+from data.sharding import process_of
 from pipeline.accuracies import SUMMARY, write_summary
 from pipeline.config import resolved_yaml
+from pipeline.exits import StageProcessError
 from pipeline.inputs import Inputs, Split
+from pipeline.launch import run_together, share_command
 from pipeline.model_card import CardScore, Origin, card_scores, write_card
 from pipeline.plans import StageName, StagePlan
 from pipeline.predictions import predictions_path, stored_fingerprint, write_predictions
 from pipeline.teacher_stages import AttentionStage, RationaleStage
 from stages.objective import Objective, objective_of
-from stages.progress import Progress, StopSignal
+from stages.progress import Progress, SilentProgress, StopSignal
 from stages.settings import EvaluationSettings
+
+if TYPE_CHECKING:
+    from stages.dev_accuracy import DevQuestions
 
 STUDENT_SCHEMA = 3
 """Raised when the same settings would lead to another student than before."""
-NO_INFLUENCE = frozenset({"seeds", "device", "checkpoint_steps", "gradient_checkpointing"})
+NO_INFLUENCE = frozenset({"seeds", "device", "processes", "checkpoint_steps", "gradient_checkpointing", "report_to"})
 """Training settings that change where and when, not what."""
 TRAINED = "training.json"
 CONFIGURATION = "molsaki.yaml"
@@ -74,10 +82,14 @@ class TrainStage:
         """Train the students that are not there, one seed after the other."""
         self._require_stage_one()
         examples = self._attention.selection.examples
-        move_to_earlier(self._folder, self._stale(), progress)
+        config, share = self._inputs.config, process_of(os.environ)
+        if share.is_main:
+            move_to_earlier(self._folder, self._stale(), progress)
+        if config.training.processes > 1 and share.count == 1:
+            self._train_together(progress, stop)
+            return
         from stages.training import train_student
 
-        config = self._inputs.config
         attention = self._attention.open() if self._needs_attention else None
         if attention is not None:
             examples = tuple(example for example in examples if example.key not in attention.dropped)
@@ -85,7 +97,8 @@ class TrainStage:
             if self.is_finished(seed):
                 continue
             out = self.student_folder(seed)
-            out.mkdir(parents=True, exist_ok=True)
+            if share.is_main:
+                out.mkdir(parents=True, exist_ok=True)
             train_student(
                 examples,
                 config.student,
@@ -97,10 +110,23 @@ class TrainStage:
                 fingerprint=self.fingerprint,
                 progress=progress,
                 stop=stop,
+                dev=self._dev(),
+                logs=self._folder / "logs",
             )
-            (out / CONFIGURATION).write_text(resolved_yaml(config), encoding="utf-8")
-            self.write_card(seed, [])
+            if share.is_main:
+                (out / CONFIGURATION).write_text(resolved_yaml(config), encoding="utf-8")
+                self.write_card(seed, [])
             stop.check(f"the student of seed {seed}")
+
+    def _train_together(self, progress: Progress, stop: StopSignal) -> None:
+        """Start the processes that train the missing students, and wait for them."""
+        missing = [seed for seed in self.seeds if not self.is_finished(seed)]
+        command = share_command(self._folder, missing, quiet=isinstance(progress, SilentProgress))
+        code = run_together(command, self._inputs.config.training.processes, stop)
+        if code == Interrupted.exit_code:
+            raise Interrupted("stopped after saving a checkpoint; run the same command to go on")
+        if code != 0:
+            raise StageProcessError(code)
 
     def write_card(self, seed: int, scores: list[CardScore]) -> None:
         """Write the model card of a student that is there, with what has been measured of it."""
@@ -139,19 +165,40 @@ class TrainStage:
         config, student = self._inputs.config, self._inputs.student
         training = asdict(config.training)
         peft: Spec = {"peft": config.student.peft} if config.student.peft else {}
+        stopping = config.training.early_stopping is not None
+        left_out = NO_INFLUENCE if stopping else NO_INFLUENCE | {"early_stopping"}
         return {
             "schema": STUDENT_SCHEMA,
             **peft,
+            **(self._dev_spec() if stopping else {}),
             "student": student.revision,
             "tokenizer": student.tokenizer,
             "initialise": config.student.initialise,
             "max_length": config.student.max_length,
             "objective": self._objective.described(),
-            "training": {name: value for name, value in training.items() if name not in NO_INFLUENCE},
+            "training": {name: value for name, value in training.items() if name not in left_out},
             "rationales": self._rationales.fingerprint,
             "attention": self._attention.fingerprint if self._needs_attention else None,
             "records": sorted(example.key for example in self._attention.selection.examples),
         }
+
+    def _dev(self) -> "DevQuestions | None":
+        """What early stopping asks the student, if it is asked at all."""
+        if self._inputs.config.training.early_stopping is None:
+            return None
+        from stages.dev_accuracy import DevQuestions
+
+        evaluation = self._inputs.config.evaluation
+        return DevQuestions(
+            questions=self._inputs.labelled("dev"),
+            prompts=self._objective.tasks,
+            max_new_tokens=evaluation.max_new_tokens,
+            batch_size=evaluation.batch_size,
+        )
+
+    def _dev_spec(self) -> Spec:
+        questions: list[Spec] = [asdict(question) for question in self._inputs.labelled("dev")]
+        return {"dev": questions, "dev_max_new_tokens": self._inputs.config.evaluation.max_new_tokens}
 
     def _waiting(self, stage: StageName) -> StagePlan:
         return StagePlan(name=self.name, unit="students", done=0, to_do=len(self.seeds), waits_for=stage)

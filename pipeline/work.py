@@ -71,9 +71,15 @@ def shard_of(command: str, option: Shard | None = None) -> Shard | None:
     if shard is not None and command not in SHARDED:
         raise ConfigError(
             f"WORLD_SIZE={shard.count} in the environment, but `molsaki {command}` has to be one process; only "
-            "`molsaki attention CONFIG` can be shared out: let torchrun start that, and then run this by itself"
+            "`molsaki attention CONFIG` and `molsaki train CONFIG` can be shared out: let torchrun start those, and "
+            "then run this by itself"
         )
     return shard
+
+
+def train_share(run: Run, seeds: Sequence[int], *, progress: Progress, stop: StopSignal) -> None:
+    """Take this process's part in training; nothing is recorded, which is the task of the process that counts."""
+    open_stages(run, Inputs(run.config), seeds=seeds)["train"].execute(progress, stop)
 
 
 def stages_of(config: Config) -> tuple[StageName, ...]:

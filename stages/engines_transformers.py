@@ -27,14 +27,15 @@ CONTEXT = 4
 class TransformersEngine(Engine):
     """`transformers`' own generation; `batch_size` and `max_model_len` are its arguments, others go to the model."""
 
-    def __init__(self, setup: EngineSetup) -> None:
+    def __init__(self, setup: EngineSetup, loaded: tuple[Any, Any] | None = None) -> None:
+        """Load what `setup` names; `loaded` are model and tokenizer where they are in memory already."""
         arguments = dict(setup.arguments)
         self._batch_size = int(arguments.pop("batch_size", BATCH_SIZE))
         window = int(arguments.pop("max_model_len", sys.maxsize))
         self._setup = setup
-        self._tokenizer = load_tokenizer(setup.model, setup.revision)
-        self._model = (
-            load_causal_lm(setup.model, setup.revision, setup.dtype, arguments).to(torch_device(setup.device)).eval()
+        self._model, self._tokenizer = loaded or (
+            load_causal_lm(setup.model, setup.revision, setup.dtype, arguments).to(torch_device(setup.device)).eval(),
+            load_tokenizer(setup.model, setup.revision),
         )
         positions = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
         self._window = min(window, positions or sys.maxsize)

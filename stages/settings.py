@@ -19,6 +19,7 @@ StepRule = Literal["periods", "sentences", "lines"]
 CriticalRule = Literal["numbers", "keywords", "regex"]
 Dtype = Literal["float32", "bfloat16", "float16"]
 Device = Literal["auto", "cpu", "cuda"]
+TrackerName = Literal["tensorboard", "wandb"]
 PositiveInt = Annotated[int, Ge(1)]
 Scalar = str | int | float | bool | None
 PeftValue = Scalar | list[str | int] | dict[str, str | int | float]
@@ -143,6 +144,16 @@ class ObjectiveSettings:
 
 
 @settings
+class EarlyStoppingSettings:
+    """When training ends before `training.epochs` are over."""
+
+    patience: PositiveInt = 2
+    """So many looks at the dev questions in a row without a better accuracy, and training ends."""
+    every_epochs: PositiveInt = 1
+    """Epochs from one look to the next."""
+
+
+@settings
 class TrainingSettings:
     """How the student is trained; one student for every seed."""
 
@@ -155,6 +166,9 @@ class TrainingSettings:
     gradient_accumulation: PositiveInt = 1
     """Batches whose gradients are added before the weights change, with less memory than one large batch takes: 2 times
     batch_size 4 is the training of batch_size 8, dropout's random numbers aside."""
+    processes: PositiveInt = 1
+    """Processes that train a student together, one a GPU; each takes its share of every batch, so that the training is
+    the same for any number of them, dropout's random numbers aside."""
     learning_rate: Annotated[float, Gt(0)] = 5e-5
     """Peak learning rate of AdamW."""
     scheduler: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "linear"
@@ -173,6 +187,11 @@ class TrainingSettings:
     """Compute layers again in the backward pass instead of keeping their activations: less memory, more time."""
     checkpoint_steps: PositiveInt = 500
     """Optimizer steps between checkpoints."""
+    early_stopping: EarlyStoppingSettings | None = None
+    """Let the student answer the questions of `data.dev` after each epoch, end where it gets no better, and keep the
+    best; {} takes the defaults. Unset trains all epochs and keeps the last."""
+    report_to: tuple[TrackerName, ...] = ()
+    """Follow all losses and layer weights in `tensorboard` or `wandb`; they write below `logs/` in the run's folder."""
 
 
 @settings

@@ -7,7 +7,7 @@ trained (router and adapter included), and is taken up again to bit-equal weight
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +24,29 @@ from stages.progress import Progress, StopSignal
 WEIGHTS = "model.safetensors"
 STATE = "trainer_state.json"
 UNLOGGED = "unlogged-{}.pt"
+ACCURACY = "eval_accuracy"
 OF_TRAINING = frozenset({"loss", "train_loss"})
 """Either stands in a log of training, as opposed to one of an evaluation."""
 
 
 class StudentTrainer(Trainer):
-    """A Trainer of a `DistillationModel`; `only_trainable` leaves weights that do not learn out of checkpoints."""
+    """A Trainer of a `DistillationModel`.
 
-    def __init__(self, *, processes: Processes, batch_size: int, only_trainable: bool, **arguments: Any) -> None:
+    `only_trainable` leaves weights that do not learn out of checkpoints; `measure` says which share of the dev
+    questions the student answers right, by prompt.
+    """
+
+    def __init__(
+        self,
+        *,
+        processes: Processes,
+        batch_size: int,
+        only_trainable: bool,
+        measure: Callable[[], Mapping[str, float]] | None = None,
+        **arguments: Any,
+    ) -> None:
         super().__init__(**arguments)
+        self._measure = measure
         self._processes = processes
         self._batch_size = batch_size
         self._only_trainable = only_trainable
@@ -112,6 +126,24 @@ class StudentTrainer(Trainer):
             **listed,
         }
 
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """Measure the student on the dev questions; the mean over prompts is what the best is chosen by."""
+        assert self._measure is not None, "without early stopping nothing asks for this"
+        accuracies = self._measure()
+        mean = sum(accuracies.values()) / len(accuracies)
+        found = {ACCURACY: mean, **{f"eval_{prompt}": value for prompt, value in accuracies.items()}}
+        self.log(dict(found))
+        best = max(looks(self.state), key=lambda entry: float(entry[ACCURACY]))  # the first of equals
+        self.state.best_metric, self.state.best_global_step = best[ACCURACY], int(best["step"])
+        self.callback_handler.on_evaluate(self.args, self.state, self.control, found)  # it changes `control` itself
+        return found
+
+    def take_best(self, checkpoints: Path) -> None:
+        """Go back to the weights of the best look."""
+        best = checkpoints / f"checkpoint-{self.state.best_global_step}"
+        assert _is_complete(best), "a checkpoint is written at every look, and the best one is kept"
+        self._load_from_checkpoint(str(best))
+
     def _mean_over_processes(self, part: torch.Tensor) -> torch.Tensor:
         mean: torch.Tensor = self.accelerator.reduce(part, "mean")
         return mean.cpu()
@@ -141,9 +173,9 @@ class StudentTrainer(Trainer):
         """Save what this process alone knows; the Trainer then marks the checkpoint as complete by its state."""
         super()._save_rng_state(output_dir)
         unlogged = {
-            "parts": self._parts,
+            "parts": {name: part.cpu() for name, part in self._parts.items()},
             "steps_before": self._steps_before,
-            "loss": self._tr_loss,
+            "loss": self._tr_loss.cpu(),
             "loss_before": self._total_loss_scalar,
             "logged_at": self._globalstep_last_logged,
         }
@@ -157,9 +189,10 @@ class StudentTrainer(Trainer):
         saved = sorted(Path(checkpoint).glob(UNLOGGED.format("*")))
         # After a stop there may be more processes than before: any one's losses tell their mean as well as they can.
         mine = saved[self._processes.index % len(saved)]
-        unlogged = torch.load(mine, map_location=self.args.device, weights_only=True)
-        self._parts, self._steps_before = unlogged["parts"], unlogged["steps_before"]
-        self._tr_loss += unlogged["loss"]
+        unlogged = torch.load(mine, map_location="cpu", weights_only=True)
+        self._parts = {name: part.to(self.args.device) for name, part in unlogged["parts"].items()}
+        self._steps_before = unlogged["steps_before"]
+        self._tr_loss += unlogged["loss"].to(self.args.device)
         self._total_loss_scalar, self._initial_global_step = unlogged["loss_before"], 0
         self._globalstep_last_logged = unlogged["logged_at"]
 
@@ -202,6 +235,50 @@ def _scalars(parts: Mapping[str, Any]) -> dict[str, float]:
         for number, entry in enumerate(value, start=1)
     }
     return {**single, **entries}
+
+
+def looks(state: TrainerState) -> list[dict[str, Any]]:
+    """What the dev questions have said so far; it stands in the log, so that a checkpoint knows it."""
+    return [entry for entry in state.log_history if ACCURACY in entry]
+
+
+class EarlyStopping(TrainerCallback):
+    """Looks at the dev questions at the end of epochs and ends training where they get no better.
+
+    As transformers' EarlyStoppingCallback counts: a look no better than the best before it is one of `patience`.
+    Every look comes with a checkpoint, which is written after it: nothing that is taken up again has missed one.
+    """
+
+    def __init__(self, patience: int, every_epochs: int) -> None:
+        self._patience, self._every = patience, every_epochs
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """End a training that had come to its end before it was interrupted."""
+        self._end_if_no_better(state, control)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Leave the checkpoint of an epoch's last step to the end of the epoch."""
+        if self._is_due(state):
+            control.should_save = False
+
+    def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Ask for a look and a checkpoint."""
+        if self._is_due(state):
+            control.should_evaluate = control.should_save = True
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """End training after `patience` looks without a better accuracy."""
+        self._end_if_no_better(state, control)
+
+    def _end_if_no_better(self, state: TrainerState, control: TrainerControl) -> None:
+        since_best = [entry for entry in looks(state) if entry["step"] > (state.best_global_step or 0)]
+        if len(since_best) >= self._patience:
+            control.should_training_stop = True
+
+    def _is_due(self, state: TrainerState) -> bool:
+        assert state.epoch is not None
+        ends_epoch = abs(state.epoch - round(state.epoch)) < 1e-9 and round(state.epoch) % self._every == 0
+        return bool(ends_epoch or state.global_step >= state.max_steps)
 
 
 class ProgressAndStop(TrainerCallback):

@@ -8,6 +8,7 @@ was trained from) written last, so that its presence means the student is comple
 import json
 import shutil
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ from cache.reader import AttentionStore
 from data.errors import ConfigError, Interrupted, MissingRecordsError
 from stages.adapters import add_adapter, save_adapted
 from stages.attention import attention_layers, checkpointing_contexts
+from stages.dev_accuracy import DevQuestions, dev_accuracy
 from stages.distillation import DistillationModel, TrainingCollator, TrainingRecord, training_record
 from stages.engines import load_tokenizer
 from stages.examples import Example
@@ -39,7 +41,8 @@ from stages.processes import Processes, join_processes
 from stages.progress import Progress, StopSignal
 from stages.settings import ObjectiveSettings, StudentSettings, TrainingSettings
 from stages.targets import Target, stored_targets
-from stages.trainer import ProgressAndStop, StudentTrainer, last_checkpoint
+from stages.trackers import close_trackers, require_trackers, tracker_callbacks
+from stages.trainer import EarlyStopping, ProgressAndStop, StudentTrainer, last_checkpoint, looks
 
 CHECKPOINTS = "checkpoints"
 SUMMARY = "training.json"
@@ -58,14 +61,18 @@ def train_student(
     fingerprint: str,
     progress: Progress,
     stop: StopSignal,
+    dev: DevQuestions | None = None,
+    logs: Path | None = None,
 ) -> None:
-    """Train one student and save it to `out`.
+    """Train one student and save it to `out`, in this process or together with others.
 
     `attention` maps an example's key to its (L, S, K) block (of a store, the targets are kept in a memory map beside
     it); objectives without attention take None. A checkpoint of an interrupted run with the same fingerprint is
     continued. Raises `MissingRecordsError` before the first step where a record's attention is missing, `Interrupted`
-    after saving a checkpoint when a signal asks to stop.
+    after saving a checkpoint when a signal asks to stop. `dev` is what early stopping measures on, `logs` the folder
+    that trackers write to.
     """
+    require_trackers(training.report_to)
     processes = join_processes(training.device, batch_size=training.batch_size)
     _require_precision(training)
     set_seed(seed)
@@ -82,30 +89,40 @@ def train_student(
     model = DistillationModel(loaded, objective, teacher_layers=_layers(attention))
     checkpoints = _checkpoints(out, fingerprint, processes)
     watching = ProgressAndStop(progress, stop, processes, f"training seed {seed}")
+    trackers = tracker_callbacks(training.report_to, logs or out, f"seed-{seed}") if processes.is_main else []
     trainer = StudentTrainer(
         model=model,
         args=_arguments(training, seed, checkpoints),
         train_dataset=NumberedRecords(records),
         data_collator=TrainingCollator(pad=_pad_token(tokenizer), tasks=objective.tasks),
-        callbacks=[watching],
+        callbacks=[watching, *_early_stopping(training), *trackers],
         processes=processes,
         batch_size=training.batch_size,
         only_trainable=adapted is not None,
+        measure=None if dev is None else partial(dev_accuracy, loaded, tokenizer, dev, training, processes),
     )
     trainer.remove_callback(PrinterCallback)  # its dictionaries on stdout; the log keeps all of them
     if not processes.is_main:
         set_seed(seed + processes.index)  # for dropout: the weights are the main process's
     resumed = last_checkpoint(checkpoints)
     trainer.train(resume_from_checkpoint=None if resumed is None else str(resumed))
+    close_trackers(training.report_to)
     saved = f"checkpoint {trainer.state.global_step} in {checkpoints}"
     stop.check(saved)
     if watching.stopped:
         raise Interrupted(f"stopped by a signal to another process after saving {saved}; run the same command to go on")
+    if training.early_stopping is not None:
+        trainer.take_best(checkpoints)
     if processes.is_main:
         _save_student(model.student, adapted, tokenizer, out)
         _write_summary(out, trainer, objective, seed=seed, records=len(records), fingerprint=fingerprint)
         shutil.rmtree(checkpoints)
     processes.wait()
+
+
+def _early_stopping(training: TrainingSettings) -> list[EarlyStopping]:
+    settings = training.early_stopping
+    return [] if settings is None else [EarlyStopping(settings.patience, settings.every_epochs)]
 
 
 def _require_precision(training: TrainingSettings) -> None:
@@ -203,7 +220,7 @@ def _arguments(training: TrainingSettings, seed: int, folder: Path) -> TrainingA
         use_cpu=torch_device(training.device).type == "cpu",
         logging_steps=LOGGED_STEPS,
         save_steps=training.checkpoint_steps,
-        save_total_limit=1,
+        save_total_limit=1 if training.early_stopping is None else 2,  # the best and the newest
         report_to="none",
         disable_tqdm=True,
         remove_unused_columns=False,
@@ -236,6 +253,7 @@ def _write_summary(
         "seed": seed,
         "records": records,
         "steps": trainer.state.global_step,
+        **({"best_step": trainer.state.best_global_step} if looks(trainer.state) else {}),
         "log": trainer.state.log_history,
     }
     replace_file(out / SUMMARY, json.dumps(summary, indent=1).encode())

@@ -1,0 +1,87 @@
+"""What the settings of training mean for a run: which of them make another student, and which are refused at once."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from data.errors import ConfigError
+from pipeline.config import load_config
+from pipeline.inputs import Inputs
+from pipeline.work import Run, open_stages
+from tests.pipeline.conftest import Experiment
+
+PEFT = "student.peft={peft_type: LORA, r: 4}"
+DEV = "data.dev=[{name: synthetic, split: dev, limit: 3}]"
+STOPPING = "training.early_stopping={patience: 1}"
+
+
+@pytest.fixture
+def fingerprint(experiment: Experiment):
+    def of(*overrides: str) -> str:
+        config = load_config(Path("run.yaml"), overrides)
+        train = open_stages(Run(config=config, folder=Path("runs") / config.name), Inputs(config))["train"]
+        return train.fingerprints()["students"]
+
+    assert experiment("rationales", "run.yaml").exit_code == 0
+    return of
+
+
+def test_only_what_changes_a_student_changes_its_fingerprint(fingerprint):
+    plain = fingerprint()
+    alike = ("training.processes=2", "training.report_to=[tensorboard]", "training.gradient_checkpointing=true", DEV)
+    assert [fingerprint(one) for one in alike] == [plain] * len(alike)
+    other = {
+        plain,
+        fingerprint(PEFT),
+        fingerprint(PEFT.replace("r: 4", "r: 8")),
+        fingerprint("training.gradient_accumulation=2"),
+        fingerprint(DEV, STOPPING),
+        fingerprint(DEV.replace("3", "4"), STOPPING),
+        fingerprint(DEV, STOPPING.replace("1", "2")),
+        fingerprint(DEV, STOPPING, "evaluation.max_new_tokens=7"),
+    }
+    assert len(other) == 8
+
+
+@pytest.mark.parametrize(
+    ("override", "complaint"),
+    [
+        (
+            f"data.dev=[] {STOPPING}",
+            r"training\.early_stopping: needs questions to measure on, never those of the test; name some in data\.dev",
+        ),
+        ("training.early_stopping={patiense: 2}", r"patiense: no such key; did you mean .*patience"),
+        ("training.processes=64", r"training\.batch_size: expected at least the 64 of training\.processes"),
+        ("training.report_to=[tensorbord]", r"training\.report_to.*did you mean tensorboard\?"),
+        ("student.peft={r: {a: [1]}}", r"student\.peft"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(experiment: Experiment, override: str, complaint: str):
+    with pytest.raises(ConfigError, match=complaint):
+        load_config(Path("run.yaml"), override.split(" ", 1) if override.startswith("data.dev") else [override])
+
+
+def test_an_adapter_is_checked_before_stage_one(experiment: Experiment):
+    result = experiment("run", "run.yaml", "--set", "student.peft={peft_type: LORA, rank: 4}")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: student.peft.rank: LoraConfig of peft has no such key")
+    assert not Path("store").exists()
+
+
+def test_a_tracker_that_is_missing_is_named_before_stage_one(experiment: Experiment, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match="wandb is not installed; install it with: pip install wandb"):
+        Inputs(load_config(Path("run.yaml"), ["training.report_to=[wandb]"])).check(("train",))
+
+
+def test_torch_is_loaded_for_an_adapter_only(experiment: Experiment):
+    code = (
+        "import sys; from pathlib import Path; from pipeline.config import load_config; from pipeline.inputs import "
+        "Inputs; Inputs(load_config(Path('run.yaml'), sys.argv[1:])).check(('train',)); print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.strip() == "False"
+    assert yaml.safe_load(Path("run.yaml").read_text())
