@@ -109,7 +109,7 @@ def unevaluated_points(runs: Sequence[str], root: Path) -> list[str]:
 
 
 def _folder_of(run: str, root: Path) -> Path:
-    folder = Path(run) if Path(run).is_dir() else root / run
+    folder = root / run if (root / run).is_dir() else Path(run)  # a name first: other folders may be called like runs
     if not folder.is_dir():
         raise ConfigError(f"run {run}: neither a folder nor a run in {root}")
     return folder

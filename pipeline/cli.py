@@ -444,11 +444,16 @@ def config() -> None:
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override one value; repeatable.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of YAML.")
 def config_show(path: Path, overrides: tuple[str, ...], as_json: bool) -> None:
-    """Print CONFIG with every default filled in."""
+    """Print CONFIG with every default filled in, and its matrix as it is, after every point was checked."""
     from pipeline.config import load_config, resolved_yaml
+    from pipeline.matrix import load_matrix
+    from pipeline.tables import print_json
 
-    resolved = load_config(path, overrides)
-    click.echo(resolved.model_dump_json(indent=1) if as_json else resolved_yaml(resolved).rstrip())
+    resolved, matrix = load_config(path, overrides), load_matrix(path, overrides)
+    if as_json:
+        print_json(resolved.model_dump(mode="json") | ({} if matrix is None else {"matrix": matrix.written}))
+    else:
+        click.echo((resolved_yaml(resolved) if matrix is None else matrix.yaml()).rstrip())
 
 
 @config.command("schema", epilog=examples("molsaki config schema > molsaki.schema.json"))

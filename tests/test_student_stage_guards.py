@@ -37,6 +37,16 @@ for name in ("dss", "molsaki"):
     peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 print(json.dumps({"peaks": peaks, "loaded": loaded, "modules": sorted({n.split(".")[0] for n in sys.modules})}))
 """
+MATRIX_STAGE = """
+import json, sys
+import pipeline.cli
+for stage in ("train", "evaluate"):
+    try:
+        pipeline.cli.molsaki([stage, "run.yaml", "--quiet", "--set", sys.argv[1]])
+    except SystemExit as end:
+        assert not end.code, (stage, end.code)
+print(json.dumps(sorted({n.split(".")[0] for n in sys.modules})))
+"""
 
 
 def molsaki(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -101,3 +111,20 @@ def test_a_missing_record_stops_training_before_anything_is_loaded(folder: Path,
     assert done.returncode == 1, done.stderr
     assert "teacher attention of 4 records is missing" in done.stderr and "molsaki attention" in done.stderr
     assert not list(work.glob("runs/*/student/*"))
+
+
+def test_students_of_a_matrix_in_one_process_are_those_of_processes_of_their_own(folder: Path, tmp_path: Path):
+    """And the process that trains them all loads no more than one that trains one."""
+    work = tmp_path / "work"
+    shutil.copytree(folder, work, ignore=shutil.ignore_patterns("runs"))
+    matrix = "matrix={objective.name: [mmi, molsaki]}"
+    together = python("-c", MATRIX_STAGE, matrix, folder=work)
+    assert together.returncode == 0, together.stderr
+    modules = json.loads(together.stdout.splitlines()[-1])
+    assert "vllm" not in modules and "torch" in modules
+    point = work / "runs/molsaki/objective=molsaki"
+    alone = molsaki("train", str(point / "config.yaml"), "--runs", "alone", folder=work)
+    assert alone.returncode == 0, alone.stderr
+    other = work / "alone/objective=molsaki"
+    for file in ("model.safetensors", "config.json"):
+        assert (point / "student/seed-0" / file).read_bytes() == (other / "student/seed-0" / file).read_bytes()

@@ -2,7 +2,9 @@
 
 import pytest
 
-from pipeline.accuracies import short_names
+from pipeline.accuracies import Score, short_names
+from pipeline.tables import print_scores
+from stages.statistics import Accuracy, PairedDifference
 
 
 @pytest.mark.parametrize(
@@ -30,3 +32,28 @@ from pipeline.accuracies import short_names
 )
 def test_short_names_say_what_varies(runs: list[str], expected: list[str]) -> None:
     assert list(short_names(runs).values()) == expected
+
+
+def test_a_table_of_ten_points_is_readable_at_100_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    points = ["dss", "answer-only", "fine-tune-cot", "mmi"]
+    points += [f"molsaki,beta=10,alignment={one}" for one in ("mixture", "uniform", "one-to-one", "last")]
+    points += [f"molsaki,beta=10,alignment=single-{one}" for one in ("2-1", "4-1")]
+    difference = PairedDifference(mean=-0.105, low=-0.125, high=0.101, level=0.95, seeds=10, questions=500)
+    print_scores(
+        [
+            Score(
+                run=f"study/objective={point}",
+                dataset="synthetic",
+                prompt=prompt,
+                accuracy=Accuracy(mean=0.55, deviation=0.1, seeds=10 if point != "mmi" else 9, questions=500),
+                difference=None if point == "dss" else difference,
+                base=None if point == "dss" else "study/objective=dss",
+            )
+            for prompt in ("predict", "explain")
+            for point in points
+        ],
+        as_json=False,
+    )
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 + 20 + 1 and max(map(len, lines)) <= 100
+    assert " molsaki, one-to-one   predict   55.0 ± 10.0   10      -10.5        -12.5 to +10.1" in lines

@@ -75,6 +75,17 @@ def test_the_end_is_one_table_that_is_written_too(study: Experiment) -> None:
     assert "molsaki, uniform" in result.stdout and "difference to dss" in result.stdout
 
 
+def test_a_run_for_machines_prints_json_only(study: Experiment) -> None:
+    found = json.loads(study.run("--json").stdout)
+    assert found["unfinished"] == [] and [score["run"] for score in found["scores"]] == [DSS, MOLSAKI, UNIFORM]
+
+
+def test_config_show_prints_a_file_that_is_the_same_matrix(study: Experiment) -> None:
+    Path("shown.yaml").write_text(study("config", "show", "run.yaml").stdout)
+    assert load_matrix(Path("shown.yaml")) == load_matrix(Path("run.yaml"))
+    assert json.loads(study("config", "show", "run.yaml", "--json").stdout)["matrix"][0] == {"objective.name": ["dss"]}
+
+
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 7])
 def test_every_student_belongs_to_exactly_one_shard_and_shards_are_even(study: Experiment, count: int) -> None:
     matrix = load_matrix(Path("run.yaml"), ["training.seeds=[0, 1, 2, 3]"])
