@@ -18,7 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from cache.durable import replace_file
-from data.errors import EngineError, Interrupted, MissingRecordsError
+from data.errors import EngineError, Interrupted, MissingRecordsError, MolsakiError
 from data.sharding import Shard
 from pipeline.accuracies import POINTS
 from pipeline.exits import StageProcessError, complain, describe_failure
@@ -275,7 +275,12 @@ def _run_stage_one(
     """Run each piece of stage one that is missing in a process of its own, under the first point that needs it."""
     sound = [point for point in look(sweep) if point.one.point.name not in failed]
     for shared in shared_work(sound, name):
-        plan, first = shared.stage.plan(), shared.points[0]
+        names, first = [one.point.name for one in shared.points], shared.points[0]
+        try:
+            plan = shared.stage.plan()
+        except MolsakiError as error:
+            failed.update(dict.fromkeys(names, f"{name}: {error}"))
+            continue
         say(f"{plan.line()}; for {len(shared.points)} of {len(sweep.points)} points")
         if plan.finished:
             continue
@@ -290,10 +295,9 @@ def _run_stage_one(
         except StageProcessError as error:
             if error.code == Interrupted.exit_code:
                 raise
-            message = f"{name} ended with exit code {error.code} and has said why above"
-            failed.update(dict.fromkeys((one.point.name for one in shared.points), message))
+            failed.update(dict.fromkeys(names, f"{name} ended with exit code {error.code} and has said why above"))
         except EngineError as error:
-            failed.update(dict.fromkeys((one.point.name for one in shared.points), str(error)))
+            failed.update(dict.fromkeys(names, str(error)))
 
 
 def _quiet(quiet: bool) -> list[str]:
@@ -304,9 +308,10 @@ def _run_students(
     sweep: Sweep, name: StageName, failed: dict[str, str], stop: ForwardingStop, *, say: Say, quiet: bool
 ) -> None:
     """Train or evaluate in one process, and in another one where a point has brought the first down."""
-    plans = [plans[name] for plans in plan_points(sweep, (name,)) if name in plans]
+    plans = [plans[name] for plans in plan_points(sweep, (name,), failed=failed) if name in plans]
     if not plans:
-        say(f"{name}: nothing for shard {sweep.shard}, there are more shards than students")
+        if not failed:
+            say(f"{name}: nothing for shard {sweep.shard}, there are more shards than students")
         return
     plan = total_plan(plans)
     which = "" if sweep.shard is None else f" in shard {sweep.shard}"
@@ -336,14 +341,29 @@ def _student_arguments(sweep: Sweep, failed: Mapping[str, str], report: Path, *,
 
 
 def plan_points(
-    sweep: Sweep, names: Sequence[StageName], seeds: Sequence[int] = (), split: Split = "test"
+    sweep: Sweep,
+    names: Sequence[StageName],
+    seeds: Sequence[int] = (),
+    split: Split = "test",
+    failed: dict[str, str] | None = None,
 ) -> list[dict[StageName, StagePlan]]:
-    """What each point has done and has to do of `names`; students that belong to another shard are not counted."""
+    """What each point has done and has to do of `names`; students that belong to another shard are not counted.
+
+    With `failed`, points in it have no plan, and what keeps another from having one is put into it, not raised.
+    """
     found: list[dict[StageName, StagePlan]] = []
     for stages, own in zip(look(sweep), sweep.shares(seeds), strict=True):
         has = [name for name in stages_of(stages.one.run.config) if name in names]
         idle = () if own else ("train", "evaluate")
-        found.append({name: stages.open(name, own, split).plan() for name in has if name not in idle})
+        plans: dict[StageName, StagePlan] = {}
+        try:
+            if stages.one.point.name not in (failed or {}):
+                plans = {name: stages.open(name, own, split).plan() for name in has if name not in idle}
+        except MolsakiError as error:
+            if failed is None:
+                raise
+            failed[stages.one.point.name] = str(error)
+        found.append(plans)
     return found
 
 

@@ -80,7 +80,7 @@ def run_points(sweep: Sweep, names: Sequence[StageName], options: Options, pass_
     with _log_of(sweep):
         failed = run_sweep(sweep, names, say=options.say, quiet=options.quiet, pass_on=pass_on)
         if "evaluate" in names:
-            _conclude(sweep, options)
+            _conclude(sweep, options, failed)
         elif options.as_json:
             print_sweep(sweep, names, as_json=True)
         _require_none(failed, len(sweep.points))
@@ -191,9 +191,9 @@ def _past(one: PointRun, name: StageName) -> list[StageRecord]:
     return [record for record in read_provenance(one.run.folder).stages if record.stage == name and record.units]
 
 
-def _conclude(sweep: Sweep, options: Options) -> None:
+def _conclude(sweep: Sweep, options: Options, failed: Mapping[str, str]) -> None:
     """Write the results and print them; a shard leaves that to whoever is last."""
-    missing = unfinished_points(sweep)
+    missing = unfinished_points(sweep, failed)
     if sweep.shard is not None and missing:
         options.say(f"shard {sweep.shard} is done; {len(missing)} points wait for other shards")
         return
@@ -205,14 +205,14 @@ def _conclude(sweep: Sweep, options: Options) -> None:
         options.say(f"{sweep.folder / RESULTS} and {SUMMARY} hold this table")
 
 
-def unfinished_points(sweep: Sweep) -> list[str]:
-    """The points whose students have not all answered the test questions."""
-    whole = replace(sweep, shard=None)
-    plans = plan_points(whole, ("evaluate",))
+def unfinished_points(sweep: Sweep, failed: Mapping[str, str]) -> list[str]:
+    """The points whose students have not all answered the test questions, those that failed among them."""
+    known = dict(failed)
+    plans = plan_points(replace(sweep, shard=None), ("evaluate",), failed=known)
     return [
         one.point.name
         for one, found in zip(sweep.points, plans, strict=True)
-        if "evaluate" in found and not found["evaluate"].finished
+        if one.point.name in known or ("evaluate" in found and not found["evaluate"].finished)
     ]
 
 

@@ -177,6 +177,33 @@ def test_a_failing_point_does_not_stop_the_others_and_is_reported_at_the_end(
     assert len(study.scripted.trained) == 6
 
 
+def test_points_whose_stage_one_fails_do_not_stop_the_others(study: Experiment) -> None:
+    nothing = "matrix=[{attention.critical: [numbers]}, {attention.critical: [regex], attention.pattern: ['zebra']}]"
+    result = study("run", "run.yaml", "--set", nothing)
+    assert result.exit_code == 1, result.output
+    assert "1 of 2 points failed" in result.stderr and "'zebra' finds no critical word" in result.stderr
+    assert study.scripted.trained == [0, 1] and len(study.scripted.evaluated) == 2
+    assert "Not finished: attention.critical=regex" in (STUDY / "results.md").read_text()
+
+
+def test_points_whose_teacher_stage_fails_do_not_stop_the_others(
+    study: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = study.scripted.write_attention
+
+    def write_attention(*arguments: Any, **others: Any) -> None:
+        if arguments[4].steps == "lines":
+            raise DamagedCacheError("no way")
+        good(*arguments, **others)
+
+    monkeypatch.setattr(sys.modules["stages.extraction"], "write_attention", write_attention)
+    result = study("run", "run.yaml", "--set", "matrix={attention.steps: [lines, periods]}")
+    assert result.exit_code == 1 and "attention ended with exit code 65 and has said why above" in result.stderr
+    assert study.scripted.trained == [0, 1] and trained_points(study) == {
+        ("attention.steps=periods", 0): 1, ("attention.steps=periods", 1): 1,
+    }  # fmt: skip
+
+
 def test_a_point_that_brings_its_process_down_is_left_out_of_the_next(
     study: Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
