@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -165,9 +166,9 @@ def _state(plan: StagePlan | None) -> str:
 
 
 def _cost_of(sweep: Sweep, plans: Sequence[tuple[StagePlan, PointRun]]) -> "Cost | None":
-    """What is left of one stage: disk and memory as of the first point that has to do it, time as of all that have.
+    """What is left of one stage: time and memory as of all points that have done some, disk as of the first to do it.
 
-    Points differ in what they cost, so both are told in proportion to the units that are left.
+    Points differ in what they cost; time and disk are told in proportion to the units that are left.
     """
     from pipeline.costs import Figure, costs
 
@@ -179,12 +180,16 @@ def _cost_of(sweep: Sweep, plans: Sequence[tuple[StagePlan, PointRun]]) -> "Cost
     assert cost is not None, "a plan that is not finished costs something"
     units, share = sum(plan.to_do for plan, _ in left), sum(plan.to_do for plan, _ in left) / max(1, plan.to_do)
     past = [record for one in sweep.points for record in _past(one, plan.name)]
-    seconds = Figure()
     if done := sum(record.units for record in past):
-        value = sum(record.seconds for record in past) / done * units
-        seconds = Figure(value=value, source="past", how=f"{done:,} {plan.unit} of this matrix, one process")
+        known = partial(Figure, source="past", how=f"{done:,} {plan.unit} of this matrix, in one process")
+        cost = replace(
+            cost,
+            seconds=known(value=sum(record.seconds for record in past) / done * units),
+            peak_bytes=known(value=max(record.peak_bytes for record in past)),
+            peak_gpu_bytes=known(value=max(record.peak_gpu_bytes for record in past)),
+        )
     scaled = replace(cost.bytes, value=None if cost.bytes.value is None else cost.bytes.value * share)
-    return replace(cost, units=units, bytes=scaled, seconds=seconds)
+    return replace(cost, units=units, bytes=scaled)
 
 
 def _past(one: PointRun, name: StageName) -> list[StageRecord]:
