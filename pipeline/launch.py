@@ -76,6 +76,7 @@ def _start(command: Sequence[str], rank: int, count: int, port: int, stack: Exit
     threads = str(max((os.cpu_count() or 1) // count, 1))
     environment = {
         "OMP_NUM_THREADS": threads,
+        "TORCH_CPP_LOG_LEVEL": "ERROR",  # or every process warns that all weights were in use
         **os.environ,
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),

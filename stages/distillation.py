@@ -216,6 +216,7 @@ class DistillationModel(nn.Module):
         """An objective with attention needs `teacher_layers`; raises `ConfigError` for layers that do not fit."""
         super().__init__()
         self.student = student
+        self._no_split_modules = getattr(student, "_no_split_modules", None)  # what FSDP shards one by one
         self.objective = objective
         self.helper = objective.helper(student, teacher_layers)
         if objective.needs_attention:

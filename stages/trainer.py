@@ -138,6 +138,13 @@ class StudentTrainer(Trainer):
         self.callback_handler.on_evaluate(self.args, self.state, self.control, found)  # it changes `control` itself
         return found
 
+    def gathered_student(self) -> dict[str, torch.Tensor] | None:
+        """The student's weights from all processes that FSDP has spread them over; None where they are in one place."""
+        if not self.is_fsdp_enabled:
+            return None
+        state: Mapping[str, torch.Tensor] = self.accelerator.get_state_dict(self.model)
+        return {name.removeprefix("student."): one for name, one in state.items() if name.startswith("student.")}
+
     def take_best(self, checkpoints: Path) -> None:
         """Go back to the weights of the best look."""
         best = checkpoints / f"checkpoint-{self.state.best_global_step}"

@@ -101,6 +101,8 @@ def train_student(
         only_trainable=adapted is not None,
         measure=None if dev is None else partial(dev_accuracy, loaded, tokenizer, dev, training, processes),
     )
+    if trainer.is_fsdp_enabled:
+        _require_whole(student, training)
     trainer.remove_callback(PrinterCallback)  # its dictionaries on stdout; the log keeps all of them
     if not processes.is_main:
         set_seed(seed + processes.index)  # for dropout: the weights are the main process's
@@ -113,8 +115,9 @@ def train_student(
         raise Interrupted(f"stopped by a signal to another process after saving {saved}; run the same command to go on")
     if training.early_stopping is not None:
         trainer.take_best(checkpoints)
+    whole = trainer.gathered_student()
     if processes.is_main:
-        _save_student(model.student, adapted, tokenizer, out)
+        _save_student(model.student, adapted, whole, tokenizer, out)
         _write_summary(out, trainer, objective, seed=seed, records=len(records), fingerprint=fingerprint)
         shutil.rmtree(checkpoints)
     processes.wait()
@@ -123,6 +126,16 @@ def train_student(
 def _early_stopping(training: TrainingSettings) -> list[EarlyStopping]:
     settings = training.early_stopping
     return [] if settings is None else [EarlyStopping(settings.patience, settings.every_epochs)]
+
+
+def _require_whole(student: StudentSettings, training: TrainingSettings) -> None:
+    """Raise `ConfigError` for what needs all weights at once, which FSDP spreads over the processes."""
+    for name, asked in (("student.peft", student.peft), ("training.early_stopping", training.early_stopping)):
+        if asked:
+            raise ConfigError(
+                f"{name}: not together with FSDP, where no process has the whole student; leave it out, or let "
+                "training.processes or torchrun start the processes, each of which then holds all of it"
+            )
 
 
 def _require_precision(training: TrainingSettings) -> None:
@@ -237,10 +250,14 @@ def _pad_token(tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 def _save_student(
-    student: PreTrainedModel, adapted: PeftModel | None, tokenizer: PreTrainedTokenizerBase, out: Path
+    student: PreTrainedModel,
+    adapted: PeftModel | None,
+    whole: dict[str, torch.Tensor] | None,
+    tokenizer: PreTrainedTokenizerBase,
+    out: Path,
 ) -> None:
     merged = student if adapted is None else save_adapted(adapted, out)
-    merged.save_pretrained(out)
+    merged.save_pretrained(out, state_dict=whole)
     tokenizer.save_pretrained(out)
 
 
