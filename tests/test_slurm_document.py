@@ -97,7 +97,8 @@ def script_with(*words: str) -> str:
 
 ATTENTION = script_with("#SBATCH", "SLURM_PROCID")
 JOB = script_with("#SBATCH", "SLURM_ARRAY_TASK_ID")
-SUBMIT = script_with("sbatch --parsable")
+SUBMIT = script_with("sbatch --parsable", "examples/svamp.yaml")
+SUBMIT_MATRIX = script_with("sbatch --parsable", "examples/study.yaml")
 LOOP = script_with("CUDA_VISIBLE_DEVICES")
 WITH_TORCHRUN = script_with("torchrun")
 
@@ -193,6 +194,18 @@ def test_the_array_of_the_training_does_every_seed_of_the_configuration(
     config = load_config(ROOT / "examples" / "svamp.yaml", contexts[0].params["overrides"])
     assert [context.params["seeds"] for context in contexts] == [(seed,) for seed in config.training.seeds]
     assert config.store == Path("/shared/molsaki")
+
+
+def test_the_arrays_of_a_matrix_do_every_shard_of_records_and_of_students_once(cluster: Cluster) -> None:
+    assert cluster.run(SUBMIT_MATRIX) == 0
+    rationales, attention, students, table = [shlex.split(call) for call in cluster.calls("sbatch.called")]
+    for words in (attention, students):
+        tasks = tasks_of(words)
+        assert [run_task(cluster, words, task, len(tasks)) for task in tasks] == [0] * len(tasks)
+    called = cluster.calls()
+    assert shards_of([call for call in called if call.startswith("attention")]) == once_each(4)
+    assert shards_of([call for call in called if call.startswith("run")]) == once_each(8)
+    assert [words[words.index("job.sbatch") + 1] for words in (rationales, table)] == ["rationales", "run"]
 
 
 @pytest.mark.parametrize("number", [0, 3])
