@@ -94,6 +94,10 @@ def sample_training(job: Job) -> "Sample":
     expected, assumptions = expected_records(rationales, attention)
     known = list(attention.readable)
     usable = [one for one in known if one.key in attention.recorded] if "attention" in stages_of(config) else known
+    if training.processes > 1:
+        assumptions = (*assumptions, f"one process trains; {training.processes} take less time")
+    if training.early_stopping is not None:
+        assumptions = (*assumptions, "all epochs are trained, and what the dev questions take is not in it")
     began = now()
     import stages.training  # noqa: F401  what it imports is needed once, however many students there are
     from stages.engines import load_tokenizer
@@ -157,6 +161,9 @@ class _Trial:
             seeds=config.training.seeds[:1],
             epochs=count / _updates(len(share), job),
             checkpoint_steps=1 << 30,
+            processes=1,
+            early_stopping=None,
+            report_to=(),
         )
         run = Run(config=config.model_copy(update={"training": short}), folder=job.run.folder)
         stage = open_stages(run, _Share(run, [one.rationale.question for one in share]))["train"]
