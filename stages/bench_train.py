@@ -259,6 +259,7 @@ def _batch(job: Job) -> dict[str, torch.Tensor]:
 
     records = [
         TrainingRecord(
+            key=str(number),
             name=f"made up {number}",
             predict=text(one.ids[: _predict_tokens(job)]),
             explain=text(one.ids),

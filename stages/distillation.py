@@ -41,9 +41,10 @@ class TrainingText:
 class TrainingRecord:
     """A record as both tasks see it; `target` is None for an objective without attention.
 
-    `name` tells people which record it is.
+    `name` tells people which record it is, `key` what it is called in the store.
     """
 
+    key: str
     name: str
     predict: TrainingText
     explain: TrainingText
@@ -69,6 +70,7 @@ def training_record(tokenizer: PreTrainedTokenizerBase, example: Example, target
     located = locate(tokenizer, example.marked, prefix=prompt[: prompt.index(question)])
     asking = example.rationale.question
     return TrainingRecord(
+        key=example.key,
         name=f"{asking.dataset} {asking.id} (key {example.key[:16]})",
         predict=_training_text(tokenizer, *encode(tokenizer, answer), written_from=len(asked)),
         explain=_training_text(tokenizer, located.ids, located.spans, written_from=len(prompt)),

@@ -34,6 +34,7 @@ from stages.distillation import DistillationModel, TrainingCollator, TrainingRec
 from stages.engines import load_tokenizer
 from stages.examples import Example
 from stages.global_batches import NumberedRecords
+from stages.layer_weights import student_layer_weights, write_layer_weights
 from stages.loading import load_causal_lm, torch_device
 from stages.models import ModelIdentity, identify_model
 from stages.objective import Objective, objective_of
@@ -87,6 +88,7 @@ def train_student(
     targets = _targets(examples, objective, attention, layers, progress)
     records = _training_records(tokenizer, examples, student, targets, progress)
     model = DistillationModel(loaded, objective, teacher_layers=_layers(attention))
+    collator = TrainingCollator(pad=_pad_token(tokenizer), tasks=objective.tasks)
     checkpoints = _checkpoints(out, fingerprint, processes)
     watching = ProgressAndStop(progress, stop, processes, f"training seed {seed}")
     trackers = tracker_callbacks(training.report_to, logs or out, f"seed-{seed}") if processes.is_main else []
@@ -94,7 +96,7 @@ def train_student(
         model=model,
         args=_arguments(training, seed, checkpoints),
         train_dataset=NumberedRecords(records),
-        data_collator=TrainingCollator(pad=_pad_token(tokenizer), tasks=objective.tasks),
+        data_collator=collator,
         callbacks=[watching, *_early_stopping(training), *trackers],
         processes=processes,
         batch_size=training.batch_size,
@@ -117,6 +119,9 @@ def train_student(
         trainer.take_best(checkpoints)
     whole = trainer.gathered_student()
     if processes.is_main:
+        if model.helper is not None and whole is None:  # spread over processes it would take all of them
+            weights = student_layer_weights(model, records, collator, training.batch_size)
+            write_layer_weights(out, records, weights)
         _save_student(model.student, adapted, whole, tokenizer, out)
         _write_summary(out, trainer, objective, seed=seed, records=len(records), fingerprint=fingerprint)
         shutil.rmtree(checkpoints)
