@@ -86,6 +86,13 @@ def same_answer(a: str, b: str, kind: AnswerKind) -> bool:
     return abs(first - second) <= NUMBER_TOLERANCE * max(abs(second), Fraction(1))
 
 
+def is_right(answer: str | None, question: Question) -> bool:
+    """Whether a canonical answer is the question's gold answer; no answer is wrong, and so is any without gold."""
+    if answer is None or question.answer is None:
+        return False
+    return same_answer(answer, question.answer, question.answer_kind)
+
+
 def canonical_answer(raw: object, kind: AnswerKind, choices: Sequence[str] = ()) -> str | None:
     """The canonical form of an answer as a data file gives it, or None where it has not the form of its kind."""
     text = str(raw).strip()

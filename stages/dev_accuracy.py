@@ -12,7 +12,7 @@ from itertools import product
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from data.answers import parse_answer, same_answer
+from data.answers import is_right, parse_answer
 from data.records import Question
 from stages.attention import attention_implementation
 from stages.engines import Decoding, EngineSetup
@@ -54,9 +54,7 @@ def dev_accuracy(
         outputs = engine.generate([PROMPTS[prompt](question.text) for prompt, question in mine])
     right: dict[str, float] = dict.fromkeys(dev.prompts, 0.0)
     for (prompt, question), output in zip(mine, outputs, strict=True):
-        parsed = parse_answer(output.text, question)
-        assert question.answer is not None
-        right[prompt] += parsed is not None and same_answer(parsed, question.answer, question.answer_kind)
+        right[prompt] += is_right(parse_answer(output.text, question), question)
     totals = processes.total(list(right.values()))
     return {prompt: total / len(dev.questions) for prompt, total in zip(dev.prompts, totals, strict=True)}
 

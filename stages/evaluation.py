@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 
-from data.answers import parse_answer, same_answer
+from data.answers import is_right, parse_answer
 from data.errors import ConfigError
 from data.prompts import explain_prompt, predict_prompt
 from data.records import Prediction, Question
@@ -88,5 +88,5 @@ def _marked(prompt: PromptName, question: Question, output: str) -> Prediction:
         output=output,
         parsed=parsed,
         gold=question.answer,
-        correct=parsed is not None and same_answer(parsed, question.answer, question.answer_kind),
+        correct=is_right(parsed, question),
     )

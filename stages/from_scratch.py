@@ -17,7 +17,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch.nn.utils.rnn import pad_sequence
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from data.answers import parse_answer, same_answer
+from data.answers import is_right, parse_answer
 from data.prompts import answer_sentence, explain_prompt, predict_prompt, rationale_prompt
 from data.records import Question
 from stages.distillation import IGNORED
@@ -127,11 +127,11 @@ def share_solved(model: Path, questions: Sequence[Question]) -> float:
     setup = EngineSetup(model=str(model), revision=None, decoding=Decoding(max_tokens=96), dtype="float32")
     with open_engine("transformers", setup) as engine:
         outputs = engine.generate([_prompt(question) for question in questions])
-    answers = [parse_answer(output.text, question) for output, question in zip(outputs, questions, strict=True)]
-    return sum(
-        answer is not None and same_answer(answer, question.answer or "", question.answer_kind)
-        for answer, question in zip(answers, questions, strict=True)
-    ) / len(questions)
+    right = [
+        is_right(parse_answer(output.text, question), question)
+        for output, question in zip(outputs, questions, strict=True)
+    ]
+    return sum(right) / len(questions)
 
 
 def _configuration(tokenizer: PreTrainedTokenizerFast, shape: ModelShape) -> LlamaConfig:

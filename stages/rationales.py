@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 from cache.keys import question_key
 from cache.rationales import KEPT, Attempt, RationaleStore
-from data.answers import parse_answer, same_answer
+from data.answers import is_right, parse_answer
 from data.errors import EngineError
 from data.prompts import STOP_STRINGS, answer_sentence, finish_rationale, hint, rationale_messages, rationale_prompt
 from data.readers import read_rationales
@@ -157,7 +157,7 @@ def judge(question: Question, generation: Generation | None, phase: Phase) -> tu
         return CUT_OFF, answer
     if answer is None:
         return NOT_FOUND, None
-    if not same_answer(answer, question.answer, question.answer_kind):
+    if not is_right(answer, question):
         return WRONG, answer
     return (_shown_outcome(question, generation.text) if phase == "gold_shown" else KEPT), answer
 

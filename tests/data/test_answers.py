@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.answers import canonical_answer, number_text, number_value, parse_answer, same_answer, with_choices
+from data.answers import canonical_answer, is_right, number_text, number_value, parse_answer, same_answer, with_choices
 from data.records import AnswerKind, Question
 
 CHOICES = ("race track", "populated areas", "the desert", "apartment", "st. louis")
@@ -229,3 +229,11 @@ def test_any_output_gives_a_canonical_answer_or_none(output: str, kind: AnswerKi
 
 def test_choices_are_listed_below_the_question() -> None:
     assert with_choices("Where?", ["here", "there"]) == "Where?\nAnswer Choices:\n(A) here\n(B) there"
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold", "right"),
+    [("7.0000000001", "7", True), ("8", "7", False), (None, "7", False), ("7", None, False), (None, None, False)],
+)
+def test_an_answer_is_right_where_it_is_the_gold_answer(answer: str | None, gold: str | None, right: bool) -> None:
+    assert is_right(answer, question("number", gold)) is right
