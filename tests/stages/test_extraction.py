@@ -228,18 +228,20 @@ def test_a_signal_ends_after_the_batch_and_what_was_computed_is_committed(
 
 
 def test_a_piece_is_written_while_the_next_is_computed(teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    computing = threading.Event()
+    begun = threading.Semaphore(0)  # one for every batch whose computing has begun
     appended: list[tuple[bool, bool]] = []
     compute, append = extraction.attention_of, AttentionWriter.append
 
     def tell_compute(*arguments):
-        computing.set()
+        begun.release()
         return compute(*arguments)
 
     def wait_for_compute(*arguments, **note):
-        computing.clear()  # the batch before is done: what is heard of now is the next
-        last = len(appended) == 2
-        appended.append((threading.current_thread() is threading.main_thread(), last or computing.wait(timeout=60)))
+        beside = begun.acquire(timeout=60)  # that of its own batch
+        if len(appended) < 2:
+            beside = begun.acquire(timeout=60)  # that of the next
+            begun.release()
+        appended.append((threading.current_thread() is threading.main_thread(), beside))
         return append(*arguments, **note)
 
     monkeypatch.setattr(extraction, "attention_of", tell_compute)
