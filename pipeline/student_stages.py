@@ -36,7 +36,9 @@ if TYPE_CHECKING:
 
 STUDENT_SCHEMA = 3
 """Raised when the same settings would lead to another student than before."""
-NO_INFLUENCE = frozenset({"seeds", "device", "processes", "checkpoint_steps", "gradient_checkpointing", "report_to"})
+NO_INFLUENCE = frozenset(
+    {"seeds", "device", "processes", "loader_workers", "checkpoint_steps", "gradient_checkpointing", "report_to"}
+)
 """Training settings that change where and when, not what."""
 TRAINED = "training.json"
 CONFIGURATION = "molsaki.yaml"

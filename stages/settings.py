@@ -185,6 +185,9 @@ class TrainingSettings:
     """Where training runs."""
     gradient_checkpointing: bool = False
     """Compute layers again in the backward pass instead of keeping their activations: less memory, more time."""
+    loader_workers: Annotated[int, Ge(0)] | None = None
+    """Processes that put batches together beside training, from the same memory map of targets; unset is 2 where a GPU
+    trains and none on a CPU. What is trained does not depend on it."""
     checkpoint_steps: PositiveInt = 500
     """Optimizer steps between checkpoints."""
     early_stopping: EarlyStoppingSettings | None = None

@@ -64,8 +64,13 @@ class StudentTrainer(Trainer):
             process=self._processes.index,
             seed=self.args.seed,
         )
+        # Workers that outlived an epoch would draw fewer random numbers than none do, and dropout would be another.
         return ShareLoader(
-            records, batch_sampler=shares, collate_fn=self.data_collator, pin_memory=self.args.dataloader_pin_memory
+            records,
+            batch_sampler=shares,
+            collate_fn=self.data_collator,
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory,
         )
 
     def get_batch_samples(

@@ -48,6 +48,7 @@ from stages.trainer import EarlyStopping, ProgressAndStop, StudentTrainer, last_
 CHECKPOINTS = "checkpoints"
 SUMMARY = "training.json"
 LOGGED_STEPS = 10
+GPU_LOADER_WORKERS = 2
 
 
 def train_student(
@@ -242,11 +243,19 @@ def _arguments(training: TrainingSettings, seed: int, folder: Path) -> TrainingA
         report_to="none",
         disable_tqdm=True,
         remove_unused_columns=False,
+        dataloader_num_workers=_loader_workers(training),
         dataloader_pin_memory=torch.cuda.is_available(),
     )
     # With several GPUs in sight the Trainer would split batches over threads (DataParallel), which see no recording.
     arguments._n_gpu = min(arguments.n_gpu, 1)
     return arguments
+
+
+def _loader_workers(training: TrainingSettings) -> int:
+    """On a CPU, putting batches together is work for the cores that train anyway."""
+    if training.loader_workers is not None:
+        return training.loader_workers
+    return 0 if torch_device(training.device).type == "cpu" else GPU_LOADER_WORKERS
 
 
 def _pad_token(tokenizer: PreTrainedTokenizerBase) -> int:

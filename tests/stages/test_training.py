@@ -123,8 +123,9 @@ def test_training_changes_the_weights_and_the_seed_repeats_them(folder, attentio
     assert not torch.equal(one["model.layers.0.mlp.up_proj.weight"], before["model.layers.0.mlp.up_proj.weight"])
 
 
-def test_targets_of_a_store_are_kept_for_the_next_student_and_train_alike(folder, attention, tmp_path):
-    space = make_space(tmp_path)
+def in_a_store(attention: dict[str, np.ndarray], place: Path) -> tuple[list[Example], AttentionStore]:
+    """The examples under the keys that their texts have in a store, and that store, of two parts."""
+    space = make_space(place)
     examples = [replace(one, key=record_key(one.marked)) for one in EXAMPLES]
     blocks = [
         AttentionBlock(
@@ -137,7 +138,11 @@ def test_targets_of_a_store_are_kept_for_the_next_student_and_train_alike(folder
     ]
     AttentionWriter(space).append(blocks[:7])
     AttentionWriter(space).append(blocks[7:])
-    store = AttentionStore(space)
+    return examples, AttentionStore(space)
+
+
+def test_targets_of_a_store_are_kept_for_the_next_student_and_train_alike(folder, attention, tmp_path):
+    examples, store = in_a_store(attention, tmp_path)
     train(folder, tmp_path / "mapped", store, examples=examples)
     (file,) = (tmp_path / "targets").iterdir()
     made = file.stat().st_mtime_ns

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -13,13 +13,14 @@ import torch
 from transformers import AutoConfig
 
 from data.errors import ConfigError, Interrupted, ModelError
+from stages.examples import Example
 from stages.global_batches import ONLY_TAKES_PART, Shares
 from stages.progress import Progress, SilentProgress, StopSignal
 from stages.settings import ObjectiveSettings, StudentSettings, TrainingSettings
 from stages.trainer import last_checkpoint
 from stages.training import train_student
 from tests.fakes import tiny_model_folder
-from tests.stages.test_training import EXAMPLES, TermAfter, weights
+from tests.stages.test_training import EXAMPLES, TermAfter, in_a_store, weights
 from tests.stages.test_training import attention as attention  # a fixture
 from tests.stages.test_training import folder as folder  # a fixture
 
@@ -40,11 +41,12 @@ def train(folder, attention, tmp_path) -> Train:
         objective: str = "molsaki",
         model: Path = folder,
         progress: Progress | None = None,
-        attention: dict[str, np.ndarray] = attention,
+        attention: Mapping[str, np.ndarray] = attention,
+        examples: Sequence[Example] = EXAMPLES,
     ) -> Path:
         with StopSignal() as stop:
             train_student(
-                EXAMPLES,
+                examples,
                 StudentSettings(model=str(model)),
                 ObjectiveSettings(name=objective),
                 training,
@@ -121,6 +123,24 @@ def test_an_interrupted_training_ends_at_the_same_bits(
     assert_same_weights(stopped, undisturbed)
     assert log_of(stopped) == log_of(undisturbed)
     assert [entry["step"] for entry in log_of(stopped) if "loss" in entry] == [2, 4]
+
+
+def test_batches_from_workers_that_share_the_memory_map_give_the_same_training(
+    train, folder_with_dropout, attention, tmp_path
+):
+    """Interrupted in the middle of an epoch as well, when the workers have batches ready that nobody takes."""
+    examples, store = in_a_store(attention, tmp_path)
+    training = replace(TRAINING, batch_size=4)
+    plain = {"model": folder_with_dropout, "attention": store, "examples": examples}
+    alone = train("alone", training, **plain)
+    with_workers = replace(training, loader_workers=2)
+    assert_same_weights(train("workers", with_workers, **plain), alone)
+    with pytest.raises(Interrupted):
+        train("stopped", with_workers, **plain, progress=TermAfter(3))
+    stopped = train("stopped", with_workers, **plain)
+    assert_same_weights(stopped, alone)
+    assert log_of(stopped) == log_of(alone)
+    assert list((tmp_path / "targets").iterdir())
 
 
 def test_dropout_is_at_work_in_that_test(train, folder_with_dropout):
