@@ -10,10 +10,10 @@ SEEDS ?= 3
 KILLS ?= 200
 FLIPS ?= 1000
 
-.PHONY: help setup demo test lint types check bench faults lock clean
+.PHONY: help setup setup-browser demo test lint types check bench faults lock clean
 
 help:  ## Say what there is
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
 
 setup: $(INSTALLED)  ## Create .venv with the pinned packages for this machine
 
@@ -25,6 +25,14 @@ $(INSTALLED): requirements/$(KIND).txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --no-deps -r requirements/$(KIND).txt
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
 	@touch $@
+
+setup-browser:  ## Install Debian's chromium for the tests of HTML pages (apt-get, as root or with sudo)
+	@command -v chromium >/dev/null && command -v chromedriver >/dev/null && exit 0; \
+	    command -v apt-get >/dev/null || { echo "error: no apt-get here; install chromium and a chromedriver of" \
+	        "the same version yourself, tests find them on the PATH"; exit 1; }; \
+	    if [ "$$(id -u)" -ne 0 ]; then sudo=sudo; fi; \
+	    $${sudo:-} apt-get update --quiet && \
+	    $${sudo:-} apt-get install --quiet --yes --no-install-recommends chromium chromium-driver fonts-liberation
 
 demo: setup  ## Run the whole pipeline on made-up word problems (SEEDS=10 for a narrow interval)
 	$(BIN)/molsaki demo --out demo --seeds $(SEEDS)

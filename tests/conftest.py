@@ -1,4 +1,4 @@
-"""Fixtures shared by all rooms: where the real benchmark data lies, if it is there."""
+"""Fixtures shared by all rooms: where the real benchmark data lies, if it is there; a browser (tests/browser.py)."""
 
 import os
 from pathlib import Path
@@ -9,6 +9,7 @@ import pytest
 # torch is imported, and for the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+pytest_plugins = ("tests.browser",)
 BESIDE_REPOSITORY = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
