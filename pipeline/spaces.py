@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from cache.spaces import SPEC_FILE, Space, UnreadableSpace, list_spaces, space_folders
+from cache.spaces import KINDS, SPEC_FILE, Kind, Space, UnreadableSpace, list_spaces, space_folders
 from data.errors import ConfigError, DamagedCacheError, MismatchError
 from pipeline.tables import print_spaces
 
@@ -37,11 +37,11 @@ def find_space(wanted: str, store: Path) -> Space:
     return Space.open(find_folder(wanted, store))
 
 
-def find_folder(wanted: str, store: Path) -> Path:
-    """The same without opening it: its folder, however damaged what lies in it may be."""
+def find_folder(wanted: str, store: Path, *, kinds: Sequence[Kind] = KINDS) -> Path:
+    """The same without opening it: its folder, however damaged what lies in it may be; by name only of `kinds`."""
     if _looks_like_a_space(Path(wanted)):
         return Path(wanted)
-    names = {f"{folder.parent.name}/{folder.name}": folder for folder in space_folders(store)}
+    names = {f"{folder.parent.name}/{folder.name}": folder for folder in space_folders(store, kinds=kinds)}
     found = [name for name in names if name.startswith(wanted) or name.partition("/")[2].startswith(wanted)]
     if not found:
         raise ConfigError(f"space {wanted}: no folder of that name, none in {store} begins so; see: molsaki cache ls")
