@@ -105,7 +105,7 @@ def test_a_matrix_whose_points_share_their_attention_is_one(explained: Experimen
     chosen = choose("study.yaml")
     assert (len(chosen.keys), chosen.folder) == (10, None)
     (explained.folder / "study.yaml").write_text(text + "matrix: {attention.max_length: [512, 1024]}\n")
-    with pytest.raises(ConfigError, match=r"its points differ in attention.*runs/small/max_length=1024"):
+    with pytest.raises(ConfigError, match=r"its points differ in attention.*runs/small/attention\.max_length=1024"):
         choose("study.yaml")
 
 
