@@ -1,4 +1,4 @@
-"""What a generation engine is: prompt strings go in, one `Generation` each comes out, in order.
+"""What a generation engine is: prompt strings go in, one `Generation` each comes out.
 
 Two engines keep this contract, `engines_vllm` (fast, GPU or CPU) and `engines_transformers` (runs wherever torch runs),
 and one suite of tests holds both to it; in float32 they give the same greedy text. The rules that make them equal stand
@@ -6,19 +6,23 @@ here: how a prompt becomes tokens, when it is too long, and what seed it is samp
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Protocol, Self, assert_never
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, assert_never
 
 from data.errors import ConfigError, ModelError
+from stages.progress import StopSignal
 from stages.settings import Device, Dtype
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 FinishReason = Literal["stop", "length", "too_long"]
-EngineArguments = Mapping[str, str | int | float | bool]
+EngineArguments = Mapping[str, Any]
+"""Whatever JSON can say; each engine checks its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +35,14 @@ class Generation:
 
     text: str
     finish_reason: FinishReason
+
+
+TOO_LONG = Generation(text="", finish_reason="too_long")
+WATCH_SECONDS = 0.5
+Answer: TypeAlias = tuple[int, Generation]
+"""(place in the prompts, what came out)."""
+Answers: TypeAlias = Generator[Answer, None, None]
+"""Answers in any order; `close` gives up the rest."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +62,7 @@ class EngineSetup:
 
     `revision` is a hub commit, None for a folder. `adds_special_tokens` is False for prompts that a chat template has
     rendered, because those hold their special tokens already. `arguments` go to the engine as they are and win over its
-    defaults.
+    defaults. `stop` ends the waiting for an answer that is slow to come.
     """
 
     model: str
@@ -60,17 +72,29 @@ class EngineSetup:
     device: Device = "auto"
     adds_special_tokens: bool = True
     arguments: EngineArguments = field(default_factory=dict)
+    stop: StopSignal | None = field(default=None, compare=False)
 
 
-class Engine(Protocol):
+class Engine(ABC):
     """Generates text; a context manager that closes itself."""
 
-    def generate(self, prompts: Sequence[str], decoding: Decoding | None = None) -> list[Generation]:
-        """Answer every prompt, in order; `decoding` stands in for that of the set-up in this call.
+    @abstractmethod
+    def stream(self, prompts: Sequence[str], decoding: Decoding | None = None) -> Answers:
+        """Answer every prompt; yields (place in `prompts`, generation) as each is finished, in any order.
 
-        Raises `EngineError` when the engine fails; then it is of no more use.
+        Every place comes exactly once. `decoding` stands in for that of the set-up in this call. A stream that is
+        closed half way gives up what is not answered yet, and the engine can be asked again; only one runs at a
+        time. Raises `EngineError` when the engine fails; then it is of no more use. Once `EngineSetup.stop` has
+        received a signal, an engine that waits for an answer raises `Interrupted` within about a second. Whatever was
+        yielded before an error stays good.
         """
 
+    def generate(self, prompts: Sequence[str], decoding: Decoding | None = None) -> list[Generation]:
+        """Answer every prompt, in order; as `stream` otherwise."""
+        answers = dict(self.stream(prompts, decoding))
+        return [answers[place] for place in range(len(prompts))]
+
+    @abstractmethod
     def close(self) -> None:
         """Give memory and processes back; closing twice is allowed."""
 
@@ -94,6 +118,28 @@ def open_engine(name: Literal["vllm", "transformers"], setup: EngineSetup) -> En
 
         return TransformersEngine(setup)
     assert_never(name)
+
+
+def next_answer(
+    answers: "SimpleQueue[Answer | BaseException]",
+    stop: StopSignal | None,
+    watch: Callable[[], None] = lambda: None,
+) -> Answer:
+    """Wait for the next answer of the thread that speaks to an engine; raises what that thread failed with.
+
+    While there is none, a signal ends the waiting, and `watch` sees every half second whether it is worth it.
+    """
+    while True:
+        try:
+            answer = answers.get(timeout=WATCH_SECONDS)
+        except Empty:
+            if stop is not None:
+                stop.check("what was answered before")
+            watch()
+            continue
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
 
 
 def load_tokenizer(model: str, revision: str | None) -> "PreTrainedTokenizerBase":

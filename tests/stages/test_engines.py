@@ -1,6 +1,7 @@
 """The contract of generation engines, held against both of them, and that they say the same."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -104,6 +105,29 @@ def test_sampling_is_repeatable_and_depends_on_no_other_prompt(engine: Engine, r
 
 def test_no_prompts_give_no_generations(engine: Engine) -> None:
     assert engine.generate([]) == []
+    assert list(engine.stream([])) == []
+
+
+def test_a_stream_yields_every_place_once_with_the_answer_of_its_prompt(engine: Engine, reference: list[str]) -> None:
+    prompts = [*PROMPTS, "x" * WINDOW, *reversed(PROMPTS), PROMPTS[0]]
+    answers = list(engine.stream(prompts))
+    assert sorted(place for place, _ in answers) == list(range(len(prompts)))
+    texts = {place: generation.text for place, generation in answers}
+    assert [texts[place] for place in range(len(prompts))] == [*reference, "", *reversed(reference), reference[0]]
+
+
+def test_a_stream_takes_other_decoding(engine: Engine) -> None:
+    assert {generation.text for _, generation in engine.stream(PROMPTS, SAMPLED)} == {
+        generation.text for generation in engine.generate(PROMPTS, SAMPLED)
+    }
+
+
+def test_a_stream_given_up_half_way_leaves_the_engine_usable(engine: Engine, reference: list[str]) -> None:
+    with closing(engine.stream(100 * PROMPTS)) as answers:
+        for _ in range(3):
+            place, generation = next(answers)
+            assert generation.text == reference[place % len(PROMPTS)]
+    assert [generation.text for generation in engine.generate(PROMPTS)] == reference
 
 
 @pytest.fixture(scope="module", params=ENGINES)
@@ -139,10 +163,13 @@ def test_a_vllm_process_that_is_killed_is_an_engine_error(ending_engine: Engine)
     from stages.engines_vllm import VllmEngine
 
     assert isinstance(ending_engine, VllmEngine) and ending_engine.processes
+    answers = ending_engine.stream(1000 * PROMPTS, replace(GREEDY, max_tokens=WINDOW))
+    answered = [next(answers)]
     for process in ending_engine.processes:
         process.kill()
-    with pytest.raises(EngineError, match="vLLM failed with 9 prompts in work"):
-        ending_engine.generate(PROMPTS)
+    with pytest.raises(EngineError) as caught:
+        answered.extend(answers)
+    assert f"vLLM failed with {1000 * len(PROMPTS) - len(answered):,} prompts unanswered" in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ENGINES)
@@ -238,3 +265,10 @@ def test_the_scripted_engine_of_the_tests_keeps_the_contract() -> None:
         with pytest.raises(EngineError, match="after 2 prompts"):
             engine.generate(["c"])
     assert engine.closed and engine.prompts == ["a", "b"]
+
+
+def test_the_scripted_engine_of_the_tests_fails_in_the_middle_of_a_stream() -> None:
+    answers = ScriptedEngine(str.upper, fails_after=2, backwards=True).stream(["a", "b", "c"])
+    assert [(place, generation.text) for place, generation in (next(answers), next(answers))] == [(2, "C"), (1, "B")]
+    with pytest.raises(EngineError, match="after 2 prompts"):
+        next(answers)
