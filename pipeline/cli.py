@@ -72,7 +72,8 @@ class Request:
             if shard is not None:
                 raise click.UsageError(
                     f"--shard {shard}: {self.config} has no matrix, and --shard shares out the students of one; take "
-                    "--seed for jobs side by side, and --shard with `molsaki attention` for shares of the records"
+                    "--seed for jobs side by side, and --shard with `molsaki rationales` and `molsaki attention` for "
+                    "shares of stage one"
                 )
             return None
         if self.sample is not None:
@@ -137,6 +138,17 @@ def read_shard(ctx: click.Context, param: click.Parameter, value: str | None) ->
         return None if value is None else Shard.parse(value)
     except ConfigError as error:
         raise click.BadParameter(str(error), ctx, param) from error
+
+
+def shard_option(units: str) -> Callable[[Command], Command]:
+    """Add `--shard` to a stage that several processes may share out among them, by its `units`."""
+    return click.option(
+        "--shard",
+        callback=read_shard,
+        metavar="I/N",
+        help=f"Only share I of N of the {units}, counted from 1; each belongs to exactly one of them.  "
+        "[default: RANK and WORLD_SIZE where torchrun sets them, else everything]",
+    )
 
 
 units_option = click.option(
@@ -322,13 +334,18 @@ def sample_stage(
     epilog=examples(
         "molsaki rationales examples/svamp.yaml",
         "molsaki rationales examples/svamp.yaml --set rationales.engine=transformers",
+        "molsaki rationales examples/svamp.yaml --shard 2/8      the second of eight jobs, in any order or at once",
     )
 )
 @run_options
+@shard_option("questions")
 @supervised_option
-def rationales(request: Request, supervised: bool) -> None:
-    """Let the teacher explain the training questions."""
-    _stage(request, "rationales", supervised=supervised)
+def rationales(request: Request, shard: "Shard | None", supervised: bool) -> None:
+    """Let the teacher explain the training questions.
+
+    Any number of processes may do so at once, on any number of machines, each with a share of the questions.
+    """
+    _stage(request, "rationales", shard=shard, supervised=supervised)
 
 
 @molsaki.command(
@@ -339,13 +356,7 @@ def rationales(request: Request, supervised: bool) -> None:
     )
 )
 @run_options
-@click.option(
-    "--shard",
-    callback=read_shard,
-    metavar="I/N",
-    help="Only share I of N of the records, counted from 1; each record belongs to exactly one of them.  "
-    "[default: RANK and WORLD_SIZE where torchrun sets them, else everything]",
-)
+@shard_option("records")
 @supervised_option
 def attention(request: Request, shard: "Shard | None", supervised: bool) -> None:
     """Record where the teacher looks, step by step, over questions and rationales.

@@ -190,10 +190,10 @@ def _stored_attempts(stage: RationaleStage) -> float | None:
 
 
 def _rough_attention(run: Run, plan: StagePlan, stages: Mapping[StageName, Stage], inputs: Inputs) -> Cost:
-    rationales, attention = stages["rationales"], stages["attention"]
-    assert isinstance(rationales, RationaleStage) and isinstance(attention, AttentionStage)
+    attention = stages["attention"]
+    assert isinstance(attention, AttentionStage)
     settings = run.config.attention
-    more, assumptions = expected_records(rationales, attention)
+    more, assumptions = expected_records(attention)
     if run.shard is not None:
         more /= run.shard.count
     units = plan.to_do + round(more)
@@ -227,9 +227,9 @@ def _attention_bytes(stage: AttentionStage, units: int, piece: int, model: Model
 
 
 def _rough_training(run: Run, plan: StagePlan, stages: Mapping[StageName, Stage], inputs: Inputs) -> Cost:
-    rationales, attention = stages["rationales"], stages["attention"]
-    assert isinstance(rationales, RationaleStage) and isinstance(attention, AttentionStage)
-    _, assumptions = expected_records(rationales, attention)
+    attention = stages["attention"]
+    assert isinstance(attention, AttentionStage)
+    _, assumptions = expected_records(attention)
     model, training = _size(inputs.student), run.config.training
     longest = max((len(one.marked.text) for one in attention.selection.examples), default=0) / CHARACTERS_A_TOKEN
     tokens = training.batch_size * min(longest, run.config.student.max_length)

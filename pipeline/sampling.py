@@ -121,7 +121,7 @@ def _sample_rationales(job: Job) -> "Sample":
 
     imports = now() - began
     sample = sample_rationales(
-        job.inputs.questions("train"),
+        rationales.questions,
         RationaleStore(Space.open_or_create(config.store, "rationales", rationales.slug, rationales.spec)),
         config.teacher,
         config.rationales,
@@ -133,10 +133,10 @@ def _sample_rationales(job: Job) -> "Sample":
 
 
 def _sample_attention(job: Job) -> "Sample":
-    rationales, attention = job.teacher_stages()
+    _, attention = job.teacher_stages()
     config = job.run.config
     missing = attention.missing
-    expected, assumptions = expected_records(rationales, attention)
+    expected, assumptions = expected_records(attention)
     if not missing:
         raise MissingRecordsError("not one record is there whose attention is missing")
     began = now()
@@ -158,8 +158,9 @@ def _sample_attention(job: Job) -> "Sample":
     return replace(_plus(sample, imports), assumptions=(*assumptions, *sample.assumptions))
 
 
-def expected_records(rationales: RationaleStage, attention: AttentionStage) -> tuple[float, tuple[str, ...]]:
-    """How many records are still to come from questions not asked yet, and on what assumption."""
+def expected_records(attention: AttentionStage) -> tuple[float, tuple[str, ...]]:
+    """How many records of the run are still to come from questions not asked yet, and on what assumption."""
+    rationales = attention.rationales
     plan = rationales.plan()
     if not plan.to_do:
         return 0.0, ()

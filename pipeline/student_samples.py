@@ -89,9 +89,9 @@ class _Steps(SilentProgress):
 
 def sample_training(job: Job) -> "Sample":
     """Let the stage train one student for some steps, on random records with the longest one among them."""
-    rationales, attention = job.teacher_stages()
+    _, attention = job.teacher_stages()
     config, training = job.run.config, job.run.config.training
-    expected, assumptions = expected_records(rationales, attention)
+    expected, assumptions = expected_records(attention)
     known = list(attention.readable)
     usable = [one for one in known if one.key in attention.recorded] if "attention" in stages_of(config) else known
     if training.processes > 1:

@@ -5,7 +5,7 @@ stores hold with what the run needs; nothing is created and no model is loaded u
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -14,7 +14,7 @@ from cache.fingerprints import Spec, fingerprint
 from cache.nearest import neighbour
 from cache.spaces import Space, dropped_records, is_space, space_path
 from data.errors import MissingRecordsError
-from data.records import Rationale
+from data.records import Question, Rationale
 from data.sharding import Shard
 from pipeline.inputs import Inputs
 from pipeline.plans import StagePlan, reasons
@@ -80,13 +80,14 @@ class StageWithSpace:
 
 
 class RationaleStage(StageWithSpace):
-    """Lets the teacher explain the training questions."""
+    """Lets the teacher explain the training questions; with `shard` its questions only."""
 
     name = "rationales"
 
-    def __init__(self, inputs: Inputs) -> None:
+    def __init__(self, inputs: Inputs, shard: Shard | None = None) -> None:
         self._inputs = inputs
         self._settings = inputs.config.rationales
+        self._shard = shard
 
     @cached_property
     def spec(self) -> Spec:
@@ -99,13 +100,23 @@ class RationaleStage(StageWithSpace):
         return rationale_slug(self._inputs.teacher, self._settings)
 
     @cached_property
+    def questions(self) -> Sequence[Question]:
+        """Those of the run's questions that are this process's own: all of them, or a shard."""
+        everything = self._inputs.questions("train")
+        if self._shard is None:
+            return everything
+        from stages.rationales import own_questions
+
+        return own_questions(everything, self._settings, self._shard)
+
+    @cached_property
     def rationales(self) -> tuple[Rationale, ...]:
-        """The kept rationales of the run's questions, as far as they are there."""
+        """The kept rationales of these questions, as far as they are there."""
         if not self.begun:
             return ()
         from stages.rationales import kept_rationales
 
-        return tuple(kept_rationales(self._inputs.questions("train"), self._store(), self._settings))
+        return tuple(kept_rationales(self.questions, self._store(), self._settings))
 
     def plan(self) -> StagePlan:
         """Count the questions that were asked and what became of them."""
@@ -116,7 +127,7 @@ class RationaleStage(StageWithSpace):
         from stages.rationales import plan_rationales
 
         attempts = self._store().attempts() if self.begun else {}
-        plan = plan_rationales(self._inputs.questions("train"), attempts, self._settings)
+        plan = plan_rationales(self.questions, attempts, self._settings)
         again = len(plan.pending.get("gold_shown", ()))
         return StagePlan(
             name=self.name,
@@ -125,6 +136,7 @@ class RationaleStage(StageWithSpace):
             to_do=plan.to_do,
             dropped=dict(plan.dropped),
             detail=f"{again:,} of them again, with the gold answer shown" if again else self._neighbour,
+            shard=self._shard,
         )
 
     def execute(self, progress: Progress, stop: StopSignal) -> None:
@@ -135,7 +147,7 @@ class RationaleStage(StageWithSpace):
         config = self._inputs.config
         space = self._open_or_create(progress)
         write_rationales(
-            self._inputs.questions("train"),
+            self.questions,
             RationaleStore(space, note={"engine": self._settings.engine, **commit_note()}),
             config.teacher,
             self._settings,
@@ -156,6 +168,7 @@ class AttentionStage(StageWithSpace):
     name = "attention"
 
     def __init__(self, inputs: Inputs, rationales: RationaleStage, shard: Shard | None = None) -> None:
+        """`rationales` are those of the whole run: which of the records are a shard's own follows from the records."""
         self._inputs = inputs
         self._settings = inputs.config.attention
         self._rationales = rationales
@@ -237,6 +250,11 @@ class AttentionStage(StageWithSpace):
     def readable(self) -> tuple[Example, ...]:
         """All records of the run but those that the teacher is known to be unable to read."""
         return tuple(one for one in self.selection.examples if one.key not in self._dropped)
+
+    @property
+    def rationales(self) -> RationaleStage:
+        """The stage whose rationales it reads, all of the run's."""
+        return self._rationales
 
     def open(self) -> "AttentionStore":
         """Open the stored attention for training."""

@@ -32,7 +32,7 @@ from stages.progress import Progress, StopSignal
 log = logging.getLogger(__name__)
 Say = Callable[[str], None]
 CONFIGURATION = "config.yaml"
-SHARDED: frozenset[StageName] = frozenset({"attention"})
+SHARDED: frozenset[StageName] = frozenset({"rationales", "attention"})
 """Stages that several processes may share out among them."""
 OUR_EXIT_CODES = frozenset({1, 2, 65, 75})
 
@@ -71,8 +71,8 @@ def shard_of(command: str, option: Shard | None = None) -> Shard | None:
     if shard is not None and command not in SHARDED:
         raise ConfigError(
             f"WORLD_SIZE={shard.count} in the environment, but `molsaki {command}` has to be one process; only "
-            "`molsaki attention CONFIG` and `molsaki train CONFIG` can be shared out: let torchrun start those, and "
-            "then run this by itself"
+            "`molsaki rationales CONFIG`, `molsaki attention CONFIG` and `molsaki train CONFIG` can be shared out: let "
+            "torchrun start those, and then run this by itself"
         )
     return shard
 
@@ -93,10 +93,11 @@ def open_stages(
     run: Run, inputs: Inputs, *, seeds: Sequence[int] = (), split: Split = "test"
 ) -> Mapping[StageName, Stage]:
     """Look at a run as it is now; the stages remember what they saw, so look again after something was done."""
-    rationales = RationaleStage(inputs)
-    whole = AttentionStage(inputs, rationales)
-    attention = whole if run.shard is None else AttentionStage(inputs, rationales, run.shard)
-    train = TrainStage(inputs, run.folder, rationales, whole, seeds)
+    whole = RationaleStage(inputs)
+    rationales = whole if run.shard is None else RationaleStage(inputs, run.shard)
+    all_attention = AttentionStage(inputs, whole)
+    attention = all_attention if run.shard is None else AttentionStage(inputs, whole, run.shard)
+    train = TrainStage(inputs, run.folder, whole, all_attention, seeds)
     evaluate = EvaluateStage(inputs, run.folder, train, split)
     return {"rationales": rationales, "attention": attention, "train": train, "evaluate": evaluate}
 

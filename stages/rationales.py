@@ -21,6 +21,7 @@ from data.errors import EngineError
 from data.prompts import STOP_STRINGS, answer_sentence, finish_rationale, hint, rationale_messages, rationale_prompt
 from data.readers import read_rationales
 from data.records import Phase, Question, Rationale
+from data.sharding import Shard
 from stages.engines import Decoding, Engine, EngineSetup, Generation, load_tokenizer, open_engine, render_chat
 from stages.models import ModelIdentity
 from stages.progress import Progress, StopSignal
@@ -139,6 +140,11 @@ def kept_rationales(
         for attempt in made
         if attempt.outcome == KEPT
     ]
+
+
+def own_questions(questions: Sequence[Question], settings: RationaleSettings, shard: Shard) -> list[Question]:
+    """The questions of one shard: all phases of a question belong to the same one."""
+    return [question for question in questions if shard.owns(_key(question, settings))]
 
 
 def judge(question: Question, generation: Generation | None, phase: Phase) -> tuple[str, str | None]:

@@ -22,6 +22,8 @@ MOLSAKI = """
 echo "$*" >> {folder}/called
 if [ -n "$UNDER_SIGNAL" ]; then
     trap 'touch {folder}/saved; exit 75' USR1
+    # Not before the script has set its trap, which comes after it has started us: bit 9 is SIGUSR1.
+    until [ $((0x$(awk '/SigCgt/ {print $2}' /proc/$PPID/status) & 0x200)) -ne 0 ]; do sleep 0.02; done
     kill -USR1 $PPID
     for _ in $(seq 200); do sleep 0.05; done
     exit 1
@@ -178,11 +180,15 @@ def run_task(cluster: Cluster, words: list[str], task: int, count: int, **variab
     return cluster.run(JOB, *arguments, **array, **variables)
 
 
-def test_the_array_of_the_attention_does_every_shard_once(cluster: Cluster, submitted: list[list[str]]) -> None:
-    attention = submitted[1]
-    tasks = tasks_of(attention)
-    assert [run_task(cluster, attention, task, len(tasks)) for task in tasks] == [0] * len(tasks)
+@pytest.mark.parametrize(("number", "stage"), [(0, "rationales"), (1, "attention")])
+def test_the_arrays_of_stage_one_do_every_shard_once(
+    cluster: Cluster, submitted: list[list[str]], number: int, stage: str
+) -> None:
+    array = submitted[number]
+    tasks = tasks_of(array)
+    assert [run_task(cluster, array, task, len(tasks)) for task in tasks] == [0] * len(tasks)
     assert shards_of(cluster.calls()) == once_each(len(tasks))
+    assert {parse(tuple(shlex.split(call))).info_name for call in cluster.calls()} == {stage}
 
 
 def test_the_array_of_the_training_does_every_seed_of_the_configuration(

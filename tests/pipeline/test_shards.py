@@ -116,7 +116,7 @@ def test_a_wrong_shard_is_wrong_usage(experiment: Experiment, shard: str) -> Non
     assert result.exit_code == 2 and "Invalid value for '--shard'" in result.stderr
 
 
-@pytest.mark.parametrize("command", ["run", "rationales", "evaluate"])
+@pytest.mark.parametrize("command", ["run", "evaluate"])
 def test_what_has_to_be_one_process_refuses_torchrun(
     experiment: Experiment, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
