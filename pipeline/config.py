@@ -24,8 +24,10 @@ from data.errors import ConfigError
 from data.settings import DataSource
 from pipeline.document import Document, Key, Tree, dotted, read_document, to_yaml
 from stages.objective import objective_class
+from stages.servers import address_problem
 from stages.settings import (
     AttentionSettings,
+    EngineValue,
     EvaluationSettings,
     ObjectiveSettings,
     RationaleSettings,
@@ -37,6 +39,7 @@ from stages.settings import (
 LARGEST_PIECE = 4096  # records in one part of a store
 RUN_NAME = r"^[A-Za-z0-9][A-Za-z0-9._=,+-]{0,99}$"
 SECRET = re.compile(r"(^|_)token$|password|secret|api_?key|credential", re.IGNORECASE)
+NOT_SAVED = "saved with the run"
 PATHS: tuple[Key, ...] = (("store",), ("teacher", "model"), ("student", "model"), ("rationales", "path"))
 EXPECTED = {
     "string_type": "text; put it in quotes",
@@ -123,10 +126,16 @@ def check_document(document: Document) -> Config:
         config = Config.model_validate(document.tree)
     except ValidationError as error:
         raise ConfigError("\n".join(_complaints(error, document))) from error
-    conflicts = [f"{document.place(key)}: {dotted(key)}: {problem}" for key, problem in _conflicts(config)]
+    conflicts = [f"{_place(document, key, problem)}: {dotted(key)}: {problem}" for key, problem in _conflicts(config)]
     if conflicts:
         raise ConfigError("\n".join(conflicts))
     return config
+
+
+def _place(document: Document, key: Key, problem: str) -> str:
+    """Where a key was written; an override is not repeated where it is a secret."""
+    place = document.place(key)
+    return place.partition("=")[0] if NOT_SAVED in problem else place
 
 
 def resolved_yaml(config: Config) -> str:
@@ -186,15 +195,40 @@ def _conflicts(config: Config) -> Iterator[tuple[Key, str]]:
         )
     if len(set(config.training.seeds)) < len(config.training.seeds):
         yield ("training", "seeds"), f"expected different seeds, found {list(config.training.seeds)}"
+    yield from _server_conflicts(rationales)
     for section, settings in (("rationales", rationales), ("evaluation", config.evaluation)):
-        for name in filter(SECRET.search, settings.engine_arguments):
-            yield (
-                (section, "engine_arguments", name),
-                "a secret, and this file is saved with the run; set it in the environment (HF_TOKEN)",
-            )
+        yield from _argument_conflicts((section, "engine_arguments"), settings.engine_arguments)
     for key, value in _floats(config):
         if not math.isfinite(value):
             yield key, f"expected a finite number, found {value}"
+
+
+def _server_conflicts(rationales: RationaleSettings) -> Iterator[tuple[Key, str]]:
+    if rationales.server is not None and (problem := address_problem(rationales.server)):
+        yield ("rationales", "server"), problem
+    if rationales.author is not None and rationales.engine != "openai":
+        yield ("rationales", "author"), f"needs `engine: openai`; with `engine: {rationales.engine}` the teacher writes"
+    if rationales.author is not None and rationales.served_model is not None:
+        yield (
+            ("rationales", "served_model"),
+            "means that the server runs teacher.model, rationales.author that another model writes; leave one out",
+        )
+
+
+def _argument_conflicts(key: Key, arguments: Mapping[str, EngineValue]) -> Iterator[tuple[Key, str]]:
+    """Arguments of an engine that may not be said there, at any depth."""
+    for name, value in arguments.items():
+        below = (*key, name)
+        if SECRET.search(name):
+            yield below, f"a secret, and this file is {NOT_SAVED}; set it in the environment (HF_TOKEN)"
+        elif name == "trust_remote_code":
+            yield (
+                below,
+                "is said by teacher.trust_remote_code, for all that loads the teacher; a student's code never runs",
+            )
+        for mapping in (value,) if isinstance(value, dict) else value if isinstance(value, list) else ():
+            if isinstance(mapping, dict):
+                yield from _argument_conflicts(below, mapping)
 
 
 def _attention_conflicts(attention: AttentionSettings) -> Iterator[tuple[Key, str]]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, assert_never
 
 from data.errors import ConfigError, ModelError
 from stages.progress import StopSignal
+from stages.servers import Server
 from stages.settings import Device, Dtype
 
 if TYPE_CHECKING:
@@ -62,7 +63,8 @@ class EngineSetup:
 
     `revision` is a hub commit, None for a folder. `adds_special_tokens` is False for prompts that a chat template has
     rendered, because those hold their special tokens already. `arguments` go to the engine as they are and win over its
-    defaults. `stop` ends the waiting for an answer that is slow to come.
+    defaults. `server` is who is asked by `openai`. An engine that dies is started again `restarts` times, which `note`
+    is told. `stop` ends the waiting for an answer that is slow to come.
     """
 
     model: str
@@ -71,7 +73,11 @@ class EngineSetup:
     dtype: Dtype = "bfloat16"
     device: Device = "auto"
     adds_special_tokens: bool = True
+    trust_remote_code: bool = False
     arguments: EngineArguments = field(default_factory=dict)
+    server: Server | None = None
+    restarts: int = 0
+    note: Callable[[str], None] = field(default=lambda _line: None, compare=False)
     stop: StopSignal | None = field(default=None, compare=False)
 
 
@@ -107,16 +113,25 @@ class Engine(ABC):
         self.close()
 
 
-def open_engine(name: Literal["vllm", "transformers"], setup: EngineSetup) -> Engine:
+def open_engine(name: Literal["vllm", "transformers", "openai"], setup: EngineSetup) -> Engine:
     """Start an engine; `ConfigError` for a model or argument that it refuses, `EngineError` if it does not start."""
     if name == "vllm":
+        from stages.engine_restarts import RestartingEngine
         from stages.engines_vllm import VllmEngine
 
-        return VllmEngine(setup)
+        return RestartingEngine(lambda: VllmEngine(setup), setup) if setup.restarts else VllmEngine(setup)
     if name == "transformers":
         from stages.engines_transformers import TransformersEngine
 
         return TransformersEngine(setup)
+    if name == "openai":
+        try:
+            from stages.engines_openai import OpenAiEngine
+        except ImportError as error:
+            if error.name != "openai":
+                raise
+            raise ConfigError("rationales.engine: `openai` needs a package: pip install 'molsaki[server]'") from error
+        return OpenAiEngine(setup)
     assert_never(name)
 
 
@@ -142,14 +157,29 @@ def next_answer(
         return answer
 
 
-def load_tokenizer(model: str, revision: str | None) -> "PreTrainedTokenizerBase":
-    """Load a model's tokenizer, never running code that comes with it."""
+def load_tokenizer(model: str, revision: str | None, *, trust_remote_code: bool = False) -> "PreTrainedTokenizerBase":
+    """Load a model's tokenizer; code that comes with it runs only where it is trusted."""
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(model, revision=revision, trust_remote_code=False)
+        return AutoTokenizer.from_pretrained(model, revision=revision, trust_remote_code=trust_remote_code)
     except Exception as error:  # tokenizers raises nothing more special than that for a broken file
+        if needs_trust(error):
+            raise ConfigError(untrusted(model)) from error
         raise ConfigError(f"model {model}: its tokenizer cannot be loaded ({first_line(error)})") from error
+
+
+def needs_trust(error: BaseException) -> bool:
+    """Whether a library refuses a model because it brings its own code."""
+    return "trust_remote_code" in str(error)
+
+
+def untrusted(model: str) -> str:
+    """What a user is told then."""
+    return (
+        f"model {model}: it comes with code of its own, which is not run; read that code, and set "
+        "teacher.trust_remote_code: true if you trust it (a student's is never run)"
+    )
 
 
 def render_chat(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Mapping[str, str]]) -> str:

@@ -44,8 +44,12 @@ class TransformersEngine(Engine):
         window = int(arguments.pop("max_model_len", sys.maxsize))
         self._setup = setup
         self._model, self._tokenizer = loaded or (
-            load_causal_lm(setup.model, setup.revision, setup.dtype, arguments).to(torch_device(setup.device)).eval(),
-            load_tokenizer(setup.model, setup.revision),
+            load_causal_lm(
+                setup.model, setup.revision, setup.dtype, arguments, trust_remote_code=setup.trust_remote_code
+            )
+            .to(torch_device(setup.device))
+            .eval(),
+            load_tokenizer(setup.model, setup.revision, trust_remote_code=setup.trust_remote_code),
         )
         positions = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
         self._window = min(window, positions or sys.maxsize)

@@ -32,8 +32,10 @@ from stages.engines import (
     Generation,
     encode,
     first_line,
+    needs_trust,
     next_answer,
     prompt_seed,
+    untrusted,
 )
 from stages.progress import StopSignal
 
@@ -233,6 +235,8 @@ def _start(setup: EngineSetup) -> Any:
     try:
         return LLM(**_arguments(setup, eager=on_cpu))
     except (TypeError, ValueError, OSError) as error:
+        if needs_trust(error) and not setup.trust_remote_code:
+            raise ConfigError(untrusted(setup.model)) from error
         raise ConfigError(f"vLLM refuses model {setup.model} or its engine_arguments: {_complaint(error)}") from error
     except RuntimeError as error:
         raise EngineError(f"vLLM does not start with model {setup.model}: {first_line(error)}") from error
@@ -252,7 +256,7 @@ def _arguments(setup: EngineSetup, *, eager: bool) -> EngineArguments:
         **revision,
         "dtype": setup.dtype,
         "seed": setup.decoding.seed,
-        "trust_remote_code": False,
+        "trust_remote_code": setup.trust_remote_code,
         "enable_prefix_caching": True,
         "enforce_eager": eager,
         "disable_log_stats": True,

@@ -67,7 +67,7 @@ def write_attention(
     if not to_do:
         return
     progress.start("attention", len(to_do))
-    tokenizer = load_tokenizer(identity.path, identity.hub_revision)
+    tokenizer = load_tokenizer(identity.path, identity.hub_revision, trust_remote_code=teacher.trust_remote_code)
     # Lengths only: the tokens of a large set, with their places in the text, would fill gigabytes.
     lengths = dict(zip(to_do, token_counts(tokenizer, [marked.text for marked in to_do.values()]), strict=True))
     model = load_teacher(identity.path, identity.hub_revision, teacher)

@@ -1,7 +1,7 @@
 """From a model's name to a model in memory: the one place where weights are read.
 
 In: a folder or hub id, and settings. Out: a causal language model of transformers. Only safetensors are read, and code
-that comes with a model is not run unless the engine's arguments say so.
+that comes with a model is not run unless `teacher.trust_remote_code` says so.
 """
 
 import os
@@ -13,23 +13,30 @@ from transformers.quantizers import AutoQuantizationConfig
 
 from data.errors import ConfigError
 from data.sharding import local_rank
-from stages.engines import first_line
+from stages.engines import first_line, needs_trust, untrusted
 from stages.settings import Device, Dtype, TeacherSettings
 
 
 def load_causal_lm(
-    path: str, revision: str | None, dtype: Dtype, arguments: Mapping[str, object] | None = None
+    path: str,
+    revision: str | None,
+    dtype: Dtype,
+    arguments: Mapping[str, object] | None = None,
+    *,
+    trust_remote_code: bool = False,
 ) -> PreTrainedModel:
     """Load a model from a folder or the hub; `ConfigError` with one line where transformers cannot."""
     defaults: Mapping[str, object] = {
         "revision": revision,
         "dtype": getattr(torch, dtype),
-        "trust_remote_code": False,
+        "trust_remote_code": trust_remote_code,
         "use_safetensors": True,
     }
     try:
         return AutoModelForCausalLM.from_pretrained(path, **{**defaults, **(arguments or {})})
     except (OSError, ValueError, TypeError, ImportError) as error:
+        if needs_trust(error) and not trust_remote_code:
+            raise ConfigError(untrusted(path)) from error
         raise ConfigError(f"model {path}: transformers cannot load it: {first_line(error)}") from error
 
 
@@ -50,7 +57,7 @@ def load_teacher(path: str, revision: str | None, teacher: TeacherSettings) -> P
     arguments: dict[str, object] = {"device_map": teacher.device_map or torch_device(teacher.device)}
     if teacher.quantization:
         arguments["quantization_config"] = _quantization(teacher.quantization)
-    model = load_causal_lm(path, revision, teacher.dtype, arguments)
+    model = load_causal_lm(path, revision, teacher.dtype, arguments, trust_remote_code=teacher.trust_remote_code)
     body: PreTrainedModel = model.base_model
     return body.eval()
 

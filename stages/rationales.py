@@ -10,7 +10,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol, Self
 
@@ -25,8 +25,9 @@ from data.sharding import Shard
 from stages.engines import Decoding, Engine, EngineSetup, Generation, load_tokenizer, open_engine, render_chat
 from stages.models import ModelIdentity
 from stages.progress import Progress, StopSignal
+from stages.servers import Server
 from stages.settings import RationaleSettings, TeacherSettings
-from stages.specs import rationale_file
+from stages.specs import author_of, rationale_file
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -101,7 +102,7 @@ def write_rationales(
     if before.found:
         progress.note(f"rationales: {before.found:,} attempts are in the store already")
     job = _Job(store=store, piece=settings.piece, progress=progress, stop=stop)
-    with _source(questions, teacher, settings, identity, progress, engine) as source:
+    with _source(questions, teacher, settings, identity, progress, stop, engine) as source:
         for phase in _phases(settings):
             pending = plan_rationales(questions, attempts, settings).pending[phase]
             attempts |= {(attempt.key, phase): attempt for attempt in _write_phase(pending, phase, source, job)}
@@ -291,11 +292,12 @@ def _source(
     settings: RationaleSettings,
     identity: ModelIdentity,
     progress: Progress,
+    stop: StopSignal,
     engine: Engine | None,
 ) -> _Source:
     if settings.engine == "file":
         return _File(questions, settings)
-    return _Teacher(teacher, settings, identity, progress, engine)
+    return _Teacher(teacher, settings, identity, progress, stop, engine)
 
 
 class _File:
@@ -330,12 +332,14 @@ class _Teacher:
         settings: RationaleSettings,
         identity: ModelIdentity,
         progress: Progress,
+        stop: StopSignal,
         engine: Engine | None,
     ) -> None:
         self._teacher = teacher
         self._settings = settings
         self._identity = identity
         self._progress = progress
+        self._stop = stop
         self._given = engine
         self._started: Engine | None = None
 
@@ -353,12 +357,14 @@ class _Teacher:
     def _prompt(self, question: Question, gold_shown: bool) -> str:
         shots = self._settings.shots
         if self._settings.chat:
-            return render_chat(self._tokenizer, rationale_messages(question, shots=shots, gold_shown=gold_shown))
+            messages = rationale_messages(question, shots=shots, gold_shown=gold_shown)
+            return render_chat(self._tokenizer, messages) if author_of(self._settings) is None else json.dumps(messages)
         return rationale_prompt(question, shots=shots, gold_shown=gold_shown)
 
     @cached_property
     def _tokenizer(self) -> "PreTrainedTokenizerBase":
-        return load_tokenizer(self._identity.path, self._identity.hub_revision)
+        trust = self._teacher.trust_remote_code
+        return load_tokenizer(self._identity.path, self._identity.hub_revision, trust_remote_code=trust)
 
     @property
     def _engine(self) -> Engine:
@@ -366,7 +372,9 @@ class _Teacher:
             return self._given
         if self._started is None:
             self._progress.note(f"starting {self._settings.engine} with {self._identity.name}")
-            setup = engine_setup(self._teacher, self._settings, self._identity)
+            setup = replace(
+                engine_setup(self._teacher, self._settings, self._identity), stop=self._stop, note=self._progress.note
+            )
             assert self._settings.engine != "file"
             self._started = open_engine(self._settings.engine, setup)
         return self._started
@@ -388,5 +396,25 @@ def engine_setup(teacher: TeacherSettings, settings: RationaleSettings, identity
         dtype=teacher.dtype,
         device=teacher.device,
         adds_special_tokens=not settings.chat,
+        trust_remote_code=teacher.trust_remote_code,
         arguments=settings.engine_arguments,
+        server=served_by(teacher, settings),
+        restarts=settings.restarts,
+    )
+
+
+def served_by(teacher: TeacherSettings, settings: RationaleSettings) -> Server | None:
+    """The server that `engine: openai` asks."""
+    if settings.engine != "openai":
+        return None
+    author = author_of(settings)
+    return Server(
+        address=settings.server,
+        model=author or settings.served_model or teacher.model,
+        is_teacher=author is None,
+        renamed=settings.served_model is not None,
+        chat=settings.chat and author is not None,
+        requests=settings.server_requests,
+        request_seconds=settings.request_seconds,
+        patience_seconds=settings.patience_seconds,
     )

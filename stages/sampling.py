@@ -204,7 +204,7 @@ def sample_attention(
     sets the peak of memory. Time goes by padded tokens, at a rate that depends on the length.
     """
     watch = Stopwatch()
-    tokenizer = load_tokenizer(identity.path, identity.hub_revision)
+    tokenizer = load_tokenizer(identity.path, identity.hub_revision, trust_remote_code=teacher.trust_remote_code)
     model = load_teacher(identity.path, identity.hub_revision, teacher)
     counts = token_counts(tokenizer, [marked.text for marked in records])
     limit = min(settings.max_length, getattr(model.config.get_text_config(), "max_position_embeddings", 0) or 1 << 62)

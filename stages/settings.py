@@ -8,11 +8,12 @@ from dataclasses import field
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
+from typing_extensions import TypeAliasType
 
 from data.settings import settings
 from stages.objective import ObjectiveName, Task
 
-EngineName = Literal["vllm", "transformers", "file"]
+EngineName = Literal["vllm", "transformers", "openai", "file"]
 PromptName = Task
 AlignmentName = Literal["mixture", "uniform", "one-to-one", "last"]
 StepRule = Literal["periods", "sentences", "lines"]
@@ -22,6 +23,8 @@ Device = Literal["auto", "cpu", "cuda"]
 TrackerName = Literal["tensorboard", "wandb"]
 PositiveInt = Annotated[int, Ge(1)]
 Scalar = str | int | float | bool | None
+EngineValue = TypeAliasType("EngineValue", "Scalar | list[EngineValue] | dict[str, EngineValue]")
+"""Whatever JSON can say: vLLM's arguments may be nested."""
 PeftValue = Scalar | list[str | int] | dict[str, str | int | float]
 """What PEFT's configurations are made of."""
 
@@ -43,6 +46,9 @@ class TeacherSettings:
     quantization: dict[str, str | int | float | bool] = field(default_factory=dict)
     """Keys of transformers' `quantization_config` for the attention's pass, such as quant_method and load_in_8bit; part
     of the fingerprint. A checkpoint that is quantised already needs none."""
+    trust_remote_code: bool = False
+    """Run code that comes with the model, in this process and with your rights: read it first, and name a commit in
+    `revision`. For models that need it; part of the fingerprint then."""
 
 
 @settings
@@ -50,7 +56,8 @@ class RationaleSettings:
     """Stage one, first half: the teacher writes rationales."""
 
     engine: EngineName = "vllm"
-    """`vllm`, `transformers` (same contract, slower, runs everywhere) or `file` (existing rationales)."""
+    """`vllm`, `transformers` (same contract, slower, runs everywhere), `openai` (a server that is asked by its address,
+    such as `vllm serve`) or `file` (existing rationales)."""
     path: str | None = None
     """`engine: file`: JSON Lines with the question's id and its rationale."""
     shots: Annotated[int, Ge(0)] = 4
@@ -69,8 +76,25 @@ class RationaleSettings:
     """Ask again, with the gold answer shown, what the teacher got wrong."""
     piece: PositiveInt = 256
     """Questions per commit: at most this much work is repeated after a crash."""
-    engine_arguments: dict[str, str | int | float | bool] = field(default_factory=dict)
-    """Handed to the engine as they are, e.g. `max_model_len: 4096`."""
+    engine_arguments: dict[str, EngineValue] = field(default_factory=dict)
+    """Handed to the engine as they are, nested ones too, e.g. `max_model_len: 4096`; with `openai` they say how the
+    server runs the teacher, and go to an `author` with every request."""
+    restarts: Annotated[int, Ge(0)] = 2
+    """`engine: vllm`: so often its process is started again when it dies, for what is not answered yet."""
+    server: str | None = None
+    """`engine: openai`: address, e.g. http://node7:8000/v1; unset is OPENAI_BASE_URL. Its key is read from
+    OPENAI_API_KEY, and from nowhere else."""
+    served_model: str | None = None
+    """`engine: openai`: what the server calls `teacher.model`, where that is another name."""
+    author: str | None = None
+    """`engine: openai`: a served model that writes the rationales instead of `teacher.model`, whose attention is
+    recorded all the same. It gets text, with `chat` messages, and its rationales have a store of their own."""
+    server_requests: PositiveInt = 64
+    """`engine: openai`: requests at a time."""
+    request_seconds: Annotated[float, Gt(0)] = 300.0
+    """`engine: openai`: how long one request may take."""
+    patience_seconds: Annotated[float, Gt(0)] = 900.0
+    """`engine: openai`: how long a request that the server did not answer is tried again before the stage fails."""
 
 
 @settings
@@ -209,5 +233,5 @@ class EvaluationSettings:
     """Longest output, in tokens."""
     batch_size: PositiveInt = 64
     """Questions generated together by `transformers`."""
-    engine_arguments: dict[str, str | int | float | bool] = field(default_factory=dict)
+    engine_arguments: dict[str, EngineValue] = field(default_factory=dict)
     """Handed to vLLM as they are."""

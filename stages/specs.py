@@ -9,14 +9,14 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from cache.fingerprints import JSON, SCHEMA_VERSION, Spec, hash_file
+from cache.fingerprints import JSON, SCHEMA_VERSION, Spec, hash_file, hash_folder
 from cache.rounding import ALL_BITS
 from data.errors import ConfigError
 from data.marking import Keywords, Numbers, Regex
 from data.prompts import prompts_version
 from data.records import Question
 from stages.models import ModelIdentity
-from stages.settings import AttentionSettings, RationaleSettings, TeacherSettings
+from stages.settings import AttentionSettings, EngineValue, RationaleSettings, TeacherSettings
 
 RATIONALE_RULES = 1
 """Raised when prompts are rendered, answers are parsed or outcomes are decided differently than before."""
@@ -45,25 +45,26 @@ NEUTRAL_ARGUMENTS = frozenset(
     }
 )
 """Engine arguments that say how fast, not what: experiments that differ in them share a store."""
+CODE = "*.py"
 
 
 def rationale_spec(identity: ModelIdentity, teacher: TeacherSettings, settings: RationaleSettings) -> Spec:
-    """What rationales depend on: the file for `engine: file`, else teacher, prompts and sampling.
+    """What rationales depend on: the file for `engine: file`, else who writes, prompts and sampling.
 
-    Which engine runs the teacher is not part of it, so that one engine continues what another began.
+    Which engine runs the teacher is not part of it, so that one engine continues what another began. An author behind
+    a server is known by its name only, wherever it is served.
     """
     common: dict[str, JSON] = {
         "schema": SCHEMA_VERSION,
         "rules": RATIONALE_RULES,
-        "source": "file" if settings.engine == "file" else "teacher",
+        "source": _source(settings),
         "prompts": prompts_version(),
     }
     if settings.engine == "file":
         return {**common, "file": hash_file(rationale_file(settings))}
     return {
         **common,
-        **_model_fields(identity),
-        "dtype": teacher.dtype,
+        **_writer(identity, teacher, settings),
         "shots": settings.shots,
         "chat": settings.chat,
         "max_tokens": settings.max_tokens,
@@ -78,7 +79,7 @@ def attention_spec(identity: ModelIdentity, teacher: TeacherSettings, settings: 
     return {
         "schema": SCHEMA_VERSION,
         "rules": ATTENTION_RULES,
-        **_model_fields(identity),
+        **_model_fields(identity, teacher),
         "dtype": teacher.dtype,
         **quantization,
         "heads": "mean",
@@ -93,7 +94,8 @@ def rationale_slug(identity: ModelIdentity, settings: RationaleSettings) -> str:
     """Readable first half of the folder's name, such as `Qwen2.5-7B-Instruct-4-shot`."""
     if settings.engine == "file":
         return _slug(rationale_file(settings).stem)
-    return _slug(f"{identity.name}-{settings.shots}-shot")
+    name = identity.name if (author := author_of(settings)) is None else author.rpartition("/")[2]
+    return _slug(f"{name}-{settings.shots}-shot")
 
 
 def attention_slug(identity: ModelIdentity, settings: AttentionSettings) -> str:
@@ -120,10 +122,37 @@ def marking_rule(settings: AttentionSettings, question: Question) -> Numbers | K
     return Regex(pattern=_pattern(settings))
 
 
-def _model_fields(identity: ModelIdentity) -> dict[str, str]:
-    if identity.source == "hub":
-        return {"model": f"{identity.path}@{identity.revision}", "tokenizer": identity.tokenizer}
-    return {"model": f"sha256:{identity.revision}", "tokenizer": identity.tokenizer}
+def author_of(settings: RationaleSettings) -> str | None:
+    """The served model that writes instead of the teacher; None where it is the teacher."""
+    return settings.author if settings.engine == "openai" else None
+
+
+def _source(settings: RationaleSettings) -> JSON:
+    if settings.engine == "file":
+        return "file"
+    return "teacher" if author_of(settings) is None else "author"
+
+
+def _writer(identity: ModelIdentity, teacher: TeacherSettings, settings: RationaleSettings) -> dict[str, JSON]:
+    """Who writes: the teacher with its number format, or a served model of which the name is all that is known."""
+    author = author_of(settings)
+    if author is not None:
+        return {"author": author}
+    return {**_model_fields(identity, teacher), "dtype": teacher.dtype}
+
+
+def _model_fields(identity: ModelIdentity, teacher: TeacherSettings) -> dict[str, JSON]:
+    model = f"{identity.path}@{identity.revision}" if identity.source == "hub" else f"sha256:{identity.revision}"
+    return {"model": model, "tokenizer": identity.tokenizer, **_trust(identity, teacher)}
+
+
+def _trust(identity: ModelIdentity, teacher: TeacherSettings) -> dict[str, JSON]:
+    """A model's own code, where it may run; a hub model's commit says which code that is, a folder's files have to."""
+    if not teacher.trust_remote_code:
+        return {}
+    folder = Path(identity.path)
+    has_code = identity.source == "folder" and any(folder.glob(CODE))
+    return {"trust_remote_code": True, **({"code": hash_folder(folder, (CODE,))} if has_code else {})}
 
 
 def _sampling(settings: RationaleSettings) -> JSON:
@@ -133,7 +162,7 @@ def _sampling(settings: RationaleSettings) -> JSON:
     return {"temperature": settings.temperature, "top_p": settings.top_p, "seed": settings.seed}
 
 
-def _relevant(arguments: Mapping[str, str | int | float | bool]) -> JSON:
+def _relevant(arguments: Mapping[str, EngineValue]) -> JSON:
     return {name: value for name, value in arguments.items() if name not in NEUTRAL_ARGUMENTS}
 
 

@@ -1,13 +1,21 @@
-"""Stand-ins for what tests cannot afford: tiny random models, an offline tokenizer and a scripted generator.
+"""Stand-ins for what tests cannot afford: tiny random models, an offline tokenizer, a scripted generator and
+a scripted server.
 
-Nothing here is downloaded. The tokenizer is byte-level without merges (one token a byte, with character offsets), so
-every text can be encoded; the models are real `transformers` architectures with random weights from a seed, saved as
-plain checkpoint folders that transformers and vLLM both load (vLLM on a CPU wants heads of 32 or more: `hidden=128`).
+Nothing here is downloaded and no address but 127.0.0.1 is spoken to. The tokenizer is byte-level without merges (one
+token a byte, with character offsets), so every text can be encoded; the models are real `transformers` architectures
+with random weights from a seed, saved as plain checkpoint folders that transformers and vLLM both load (vLLM on a CPU
+wants heads of 32 or more: `hidden=128`).
 """
 
-from collections.abc import Callable, Sequence
+import json
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Literal
+from threading import Event, Lock, Thread
+from types import TracebackType
+from typing import Any, Literal, Self
 
 import torch
 from tokenizers import AddedToken, Tokenizer, pre_tokenizers, processors
@@ -101,6 +109,30 @@ def tiny_model_folder(
     return path
 
 
+REMOTE_CODE = """
+from transformers import LlamaConfig, LlamaForCausalLM
+
+class RemoteConfig(LlamaConfig):
+    model_type = "remote"
+
+class RemoteForCausalLM(LlamaForCausalLM):
+    config_class = RemoteConfig
+"""
+
+
+def with_remote_code(folder: Path) -> Path:
+    """Make the saved Llama in `folder` one that needs code of its own, and return the folder."""
+    (folder / "remote.py").write_text(REMOTE_CODE)
+    config = json.loads((folder / "config.json").read_text())
+    config |= {
+        "model_type": "remote",
+        "architectures": ["RemoteForCausalLM"],
+        "auto_map": {"AutoConfig": "remote.RemoteConfig", "AutoModelForCausalLM": "remote.RemoteForCausalLM"},
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
 def _config(
     architecture: Architecture, vocabulary: int, layers: int, hidden: int, heads: int, kv_heads: int
 ) -> PretrainedConfig:
@@ -162,3 +194,117 @@ class ScriptedEngine(Engine):
     def _generation(self, prompt: str) -> Generation:
         answer = self._answer(prompt)
         return answer if isinstance(answer, Generation) else Generation(text=answer, finish_reason="stop")
+
+
+Fault = int | tuple[int, Mapping[str, str], object] | Literal["reset", "hang", "not json", "no completion"]
+"""What a scripted server does instead of answering: a status, one with headers and body, or worse."""
+
+
+class ScriptedServer:
+    """Speaks OpenAI's protocol on 127.0.0.1: first come the faults of `script`, then answers from a function.
+
+    `models` is what it lists, None for a server without a list. What it was asked stands in `requests`, as (path, key,
+    body), and `most_at_once` says how many requests it had at the same time.
+    """
+
+    def __init__(
+        self,
+        answer: Callable[[Any], str | Mapping[str, object]] = lambda _prompt: "an answer",
+        *,
+        script: Sequence[Fault] = (),
+        models: Sequence[Mapping[str, object]] | None = None,
+        takes: float = 0.0,
+    ) -> None:
+        self._answer = answer
+        self.script = deque(script)
+        self._models = models
+        self._takes = takes
+        self.requests: list[tuple[str, str, dict[str, Any]]] = []
+        self.most_at_once = 0
+        self._at_once = 0
+        self._lock = Lock()
+        self._closing = Event()
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                server._list(self)
+
+            def do_POST(self) -> None:
+                server._complete(self)
+
+            def log_message(self, *_: object) -> None:
+                """Say nothing."""
+
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._http.daemon_threads = True
+        self.address = f"http://127.0.0.1:{self._http.server_address[1]}/v1"
+
+    def __enter__(self) -> Self:
+        Thread(target=self._http.serve_forever, args=(0.05,), daemon=True).start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._closing.set()
+        self._http.shutdown()
+        self._http.server_close()
+
+    def _list(self, handler: BaseHTTPRequestHandler) -> None:
+        if self._models is None:
+            _reply(handler, 404, {"error": {"message": "no such path"}})
+        else:
+            _reply(handler, 200, {"object": "list", "data": [{"object": "model", **model} for model in self._models]})
+
+    def _complete(self, handler: BaseHTTPRequestHandler) -> None:
+        body = json.loads(handler.rfile.read(int(handler.headers["content-length"])))
+        with self._lock:
+            self.requests.append((handler.path, handler.headers.get("authorization", ""), body))
+            fault = self.script.popleft() if self.script else None
+            self._at_once += 1
+            self.most_at_once = max(self.most_at_once, self._at_once)
+        try:
+            self._fail(handler, fault) if fault is not None else self._reply(handler, body)
+        finally:
+            with self._lock:
+                self._at_once -= 1
+
+    def _fail(self, handler: BaseHTTPRequestHandler, fault: Fault) -> None:
+        if isinstance(fault, tuple):
+            _reply(handler, fault[0], fault[2], fault[1])
+        elif isinstance(fault, int):
+            _reply(handler, fault, {"error": {"message": f"scripted {fault}"}})
+        elif fault == "hang":
+            self._closing.wait()
+        elif fault == "no completion":
+            _reply(handler, 200, {"hello": "world"})
+        elif fault == "not json":
+            _reply(handler, 200, None)
+        handler.close_connection = True
+
+    def _reply(self, handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
+        time.sleep(self._takes)
+        answer = self._answer(body.get("messages", body.get("prompt")))
+        said = {"text": answer} if isinstance(answer, str) else dict(answer)
+        choice: dict[str, object] = {"index": 0, "finish_reason": "stop", **said}
+        if "messages" in body:
+            choice["message"] = {"role": "assistant", "content": choice.pop("text")}
+        _reply(handler, 200, {"id": "1", "object": "text_completion", "created": 0, "model": "m", "choices": [choice]})
+
+
+def _reply(
+    handler: BaseHTTPRequestHandler, status: int, content: object, headers: Mapping[str, str] | None = None
+) -> None:
+    sent = b"{ not json" if content is None else json.dumps(content).encode()
+    handler.send_response(status)
+    for name, value in {
+        "content-type": "application/json",
+        "content-length": str(len(sent)),
+        **(headers or {}),
+    }.items():
+        handler.send_header(name, value)
+    handler.end_headers()
+    handler.wfile.write(sent)

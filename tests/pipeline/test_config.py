@@ -97,8 +97,8 @@ def test_list_without_entries_is_one_complaint(file: Path) -> None:
 
 
 def test_union_is_one_complaint(file: Path) -> None:
-    line = complaint(file, "rationales.engine_arguments.max_model_len=[1]")
-    assert line.count("\n") == 0 and "max_model_len: expected" in line and line.endswith("found [1]")
+    line = complaint(file, "teacher.quantization.bits=[1]")
+    assert line.count("\n") == 0 and "bits: expected" in line and line.endswith("found [1]")
 
 
 @pytest.mark.parametrize("name", ["../up", "a/b", "", ".hidden", "-dash", "a b", "x" * 101])
@@ -120,10 +120,28 @@ def test_name_must_be_a_safe_folder_name(file: Path, name: str) -> None:
         ("training.seeds=[1, 2, 1]", "expected different seeds"),
         ("training.epochs=.inf", "expected a finite number"),
         ("rationales.engine_arguments.hf_token=abc", "a secret"),
+        ("rationales.engine_arguments.a={b: [{api_key: abc}]}", "rationales.engine_arguments.a.b.api_key: a secret"),
+        ("evaluation.engine_arguments.trust_remote_code=true", "is said by teacher.trust_remote_code"),
+        ("rationales.server=http://me:secret@host/v1", "rationales.server: holds a user or a password"),
+        ("rationales.server=https://host/v1?api_key=abc", "rationales.server: expected an address without"),
+        ("rationales.author=gpt-x", "needs `engine: openai`"),
+        ("rationales={engine: openai, author: a, served_model: b}", "rationales.served_model: means that the server"),
     ],
 )
 def test_values_that_do_not_go_together_are_refused(file: Path, override: str, expected: str) -> None:
     assert expected in complaint(file, override)
+
+
+@pytest.mark.parametrize("key", ["rationales.engine_arguments.hf_token", "rationales.server"])
+def test_a_secret_is_not_repeated(file: Path, key: str) -> None:
+    line = complaint(file, f"{key}=http://me:hunter2@host")
+    assert line.startswith(f"--set {key}: {key}: ") and "hunter2" not in line
+
+
+def test_arguments_of_an_engine_may_be_nested(file: Path) -> None:
+    arguments = {"hf_overrides": {"rope_parameters": {"factor": 2.0}, "list": [1, "a", None]}, "quantization": None}
+    config = load_config(file, [f"rationales.engine_arguments={json.dumps(arguments)}"])
+    assert config.rationales.engine_arguments == arguments
 
 
 def test_override_parses_yaml_and_indexes_lists(file: Path) -> None:
@@ -189,7 +207,7 @@ def test_home_is_expanded_and_nothing_else(file: Path, monkeypatch: pytest.Monke
 
 
 def test_resolved_file_loads_back_to_the_equal_configuration(file: Path, tmp_path: Path) -> None:
-    overrides = ["rationales.engine_arguments={a: '1e-4', b: 1e-4, c: 'yes', d: true, e: '2025-01-31'}"]
+    overrides = ["rationales.engine_arguments={a: '1e-4', b: 1e-4, c: 'yes', d: true, e: '2025-01-31', f: {g: [1.0]}}"]
     config = load_config(file, [*overrides, "attention.keywords=['null', ' x ', '12']", "training.seeds=[2, 3]"])
     saved = tmp_path / "saved.yaml"
     saved.write_text(resolved_yaml(config))

@@ -46,6 +46,8 @@ def attention(**changes: object) -> Spec:
         {"temperature": 0.7},
         {"max_tokens": 100},
         {"engine_arguments": {"max_model_len": 1024}},
+        {"engine_arguments": {"hf_overrides": {"rope_theta": 5e5}}},
+        {"engine": "openai", "author": "gpt-x"},
     ],
 )
 def test_what_changes_rationales_separates_their_stores(changes: dict[str, object]) -> None:
@@ -56,6 +58,9 @@ def test_what_changes_rationales_separates_their_stores(changes: dict[str, objec
     "changes",
     [
         {"engine": "transformers"},
+        {"engine": "openai", "server": "http://here/v1", "served_model": "teacher", "server_requests": 3},
+        {"author": "gpt-x"},  # nobody is asked for it
+        {"restarts": 0},
         {"piece": 7},
         {"second_phase": False},
         {"seed": 5},  # greedy decoding draws nothing
@@ -130,6 +135,33 @@ def test_imported_rationales_depend_on_the_file_and_not_on_the_teacher(tmp_path:
     file.write_text("{}\n{}\n")
     assert rationale_spec(HUB, TEACHER, settings) != before
     assert rationale_slug(HUB, settings) == "palm"
+
+
+def test_rationales_of_an_author_depend_on_its_name_and_not_on_the_teacher() -> None:
+    settings = RationaleSettings(engine="openai", author="lab/gpt-x", server="http://here/v1")
+    spec = rationale_spec(HUB, TEACHER, settings)
+    elsewhere = replace(settings, server="http://there/v1")
+    assert rationale_spec(FOLDER, replace(TEACHER, dtype="float32"), elsewhere) == spec
+    assert rationale_spec(HUB, TEACHER, replace(settings, author="gpt-y")) != spec
+    assert (spec["source"], spec["author"]) == ("author", "lab/gpt-x") and "model" not in spec
+    assert rationale_slug(HUB, settings) == "gpt-x-4-shot"
+
+
+def test_code_of_a_model_counts_where_it_may_run(tmp_path: Path) -> None:
+    trusting = replace(TEACHER, trust_remote_code=True)
+    folder = replace(FOLDER, path=str(tmp_path))
+    for make in (
+        lambda identity, teacher: rationale_spec(identity, teacher, RATIONALES),
+        lambda identity, teacher: attention_spec(identity, teacher, ATTENTION),
+    ):
+        assert "trust_remote_code" not in make(folder, TEACHER)
+        assert make(HUB, trusting) == {**make(HUB, TEACHER), "trust_remote_code": True}
+        assert make(folder, trusting) == {**make(folder, TEACHER), "trust_remote_code": True}
+        (tmp_path / "modeling.py").write_text("first = 1")
+        first = make(folder, trusting)
+        (tmp_path / "modeling.py").write_text("second = 2")
+        assert make(folder, trusting) != first
+        (tmp_path / "modeling.py").unlink()
 
 
 @pytest.mark.parametrize("path", [None, "/no/such/file.jsonl"])

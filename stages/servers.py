@@ -1,0 +1,115 @@
+"""A server that speaks OpenAI's protocol: where it is, what it is asked for, and how long it is asked again.
+
+In: settings and two environment variables. Out: a `Server`, an address that holds no secret, and the pauses between
+attempts. Addresses stand in saved configurations, keys only in the environment. Nothing here speaks to a server.
+"""
+
+import os
+import random
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from time import monotonic
+from urllib.parse import urlsplit
+
+from data.errors import ConfigError
+
+KEY, ADDRESS = "OPENAI_API_KEY", "OPENAI_BASE_URL"
+"""Environment variables, the same that OpenAI's own client reads."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0
+_CREDENTIAL_IN_PATH = re.compile(r"\b(?:sk|hf|key|token)[-_=][A-Za-z0-9_-]{16,}", re.IGNORECASE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Server:
+    """A server and how it is spoken to; `address` None means the environment's.
+
+    `model` is what the server calls the model, `renamed` where it was configured as such. With `is_teacher` that is the
+    teacher, which gets the tokens that every other engine would give it; otherwise it is another model, which gets
+    text, or with `chat` messages. One attempt may take `request_seconds`, and attempts end `patience_seconds` after the
+    first that failed.
+    """
+
+    address: str | None
+    model: str
+    is_teacher: bool = True
+    renamed: bool = False
+    chat: bool = False
+    requests: int = 64
+    request_seconds: float = 300.0
+    patience_seconds: float = 900.0
+
+
+def server_address(configured: str | None, environment: Mapping[str, str] = os.environ) -> str:
+    """The address to ask; `ConfigError` where there is none or where it holds a secret."""
+    address = configured or environment.get(ADDRESS)
+    if not address:
+        raise ConfigError(
+            f"rationales.server: missing, and {ADDRESS} is not set either; `engine: openai` needs an address such as "
+            "http://127.0.0.1:8000/v1"
+        )
+    if problem := address_problem(address):
+        raise ConfigError(f"{'rationales.server' if configured else ADDRESS}: {problem}")
+    return address
+
+
+def address_problem(address: str) -> str | None:
+    """What is wrong with an address; it never repeats what may be a secret."""
+    try:
+        parts = urlsplit(address)
+        host = parts.hostname
+        _ = parts.port
+    except ValueError:
+        return "expected an address such as http://127.0.0.1:8000/v1, found something that is none"
+    if parts.username is not None or parts.password is not None:
+        return f"holds a user or a password, and addresses are saved with the run; set {KEY} in the environment"
+    if parts.query or parts.fragment or _CREDENTIAL_IN_PATH.search(parts.path):
+        return (
+            "expected an address without anything after a ? or #, and without a key, since addresses are saved with "
+            f"the run; set {KEY} in the environment"
+        )
+    if parts.scheme not in {"http", "https"} or not host:
+        return f"expected an address such as http://127.0.0.1:8000/v1, found {address!r}"
+    return None
+
+
+def without_secrets(text: str, environment: Mapping[str, str] = os.environ) -> str:
+    """What a server said, with the key that it was asked with blotted out."""
+    key = environment.get(KEY)
+    return text.replace(key, "(key)") if key else text
+
+
+@dataclass(kw_only=True)
+class Attempts:
+    """How often one thing was tried, and how long to wait before the next time: twice as long each time, with jitter.
+
+    `patience` seconds after the first failure it is over. `jitter` draws from 0 to 1.
+    """
+
+    patience: float
+    clock: Callable[[], float] = monotonic
+    jitter: Callable[[], float] = random.random
+    count: int = 0
+    _first_failure: float | None = field(default=None, init=False)
+
+    @property
+    def seconds(self) -> float:
+        """Time since the first failure."""
+        return 0.0 if self._first_failure is None else self.clock() - self._first_failure
+
+    @property
+    def left(self) -> float:
+        """Seconds of patience that are left."""
+        return self.patience - self.seconds
+
+    def pause(self, retry_after: float | None = None) -> float | None:
+        """Count a failure; seconds to wait before the next attempt, None where patience does not last until then.
+
+        `retry_after` is how long the server itself asks to wait at least.
+        """
+        if self._first_failure is None:
+            self._first_failure = self.clock()
+        self.count += 1
+        longest = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** (self.count - 1))
+        pause = max(longest * (0.5 + self.jitter() / 2), retry_after or 0.0)
+        return None if pause >= self.left else pause

@@ -1,0 +1,285 @@
+"""The engine behind an address, against a scripted server: what is sent, what is tried again, and what is not."""
+
+import json
+import signal
+import socket
+import time
+import traceback
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from pathlib import Path
+from threading import Timer
+from typing import Any
+
+import pytest
+
+from data.errors import ConfigError, EngineError, Interrupted, MolsakiError
+from stages import servers
+from stages.engines import Decoding, EngineSetup, Generation, encode, open_engine, prompt_seed
+from stages.progress import StopSignal
+from stages.servers import Server
+from tests.fakes import Fault, ScriptedServer, tiny_tokenizer
+
+KEY = "k3y-that-nobody-may-see"
+PROMPTS = [f"prompt {number}" for number in range(20)]
+TOKENIZER = tiny_tokenizer()
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key, no other address, and short pauses."""
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    monkeypatch.setattr(servers, "FIRST_PAUSE", 0.01)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("models") / "teacher"
+    TOKENIZER.save_pretrained(path)
+    return path
+
+
+@pytest.fixture
+def setup(folder: Path) -> EngineSetup:
+    server = Server(address="", model=str(folder), patience_seconds=30)
+    return EngineSetup(model=str(folder), revision=None, decoding=Decoding(max_tokens=9, stop=("\n\n",)), server=server)
+
+
+def at(setup: EngineSetup, server: ScriptedServer, **changes: Any) -> EngineSetup:
+    assert setup.server is not None
+    return replace(setup, server=replace(setup.server, address=server.address, **changes))
+
+
+def ask(setup: EngineSetup, prompts: list[str] = PROMPTS) -> list[Generation]:
+    with open_engine("openai", setup) as engine:
+        return engine.generate(prompts)
+
+
+def text_of(tokens: list[int]) -> str:
+    return str(TOKENIZER.decode(tokens)).upper()
+
+
+def test_the_teacher_gets_tokens_and_greedy_decoding_without_preferences_of_the_checkpoint(setup: EngineSetup) -> None:
+    with ScriptedServer(text_of) as server:
+        answers = ask(at(setup, server))
+    assert answers == [Generation(text=prompt.upper(), finish_reason="stop") for prompt in PROMPTS]
+    path, key, body = server.requests[0]
+    assert (path, key) == ("/v1/completions", f"Bearer {KEY}")
+    assert body == {
+        "model": setup.model,
+        "prompt": encode(TOKENIZER, [TOKENIZER.decode(body["prompt"])], adds_special_tokens=True)[0],
+        "max_tokens": 9,
+        "temperature": 0.0,
+        "stop": ["\n\n"],
+        "top_k": -1,
+        "min_p": 0.0,
+        "repetition_penalty": 1.0,
+    }
+
+
+def test_a_sampled_request_has_a_seed_of_its_own(setup: EngineSetup) -> None:
+    sampled = Decoding(max_tokens=9, temperature=0.7, top_p=0.9, seed=3)
+    with ScriptedServer(text_of) as server:
+        ask(at(replace(setup, decoding=sampled), server), PROMPTS[:3])
+    found = {TOKENIZER.decode(body["prompt"]): (body["seed"], body["top_p"]) for _, _, body in server.requests}
+    assert found == {prompt: (prompt_seed(3, prompt), 0.9) for prompt in PROMPTS[:3]}
+
+
+def test_no_more_requests_are_under_way_than_configured(setup: EngineSetup) -> None:
+    with ScriptedServer(takes=0.02) as server:
+        ask(at(setup, server, requests=4))
+    assert server.most_at_once == 4
+
+
+def test_a_cut_text_and_an_unfit_one_say_so(setup: EngineSetup) -> None:
+    said = iter([{"text": "a", "finish_reason": "length"}, {"text": "b", "finish_reason": "content_filter"}])
+    with ScriptedServer(lambda _: next(said)) as server:
+        answers = ask(at(setup, server, requests=1), PROMPTS[:2])
+    assert answers == [Generation(text="a", finish_reason="length"), Generation(text="b", finish_reason="stop")]
+
+
+@pytest.mark.parametrize("fault", [408, 429, 500, 502, 503, "reset", "not json"])
+def test_what_may_pass_is_tried_again(setup: EngineSetup, fault: Fault) -> None:
+    with ScriptedServer(text_of, script=[fault, fault, fault]) as server:
+        answers = ask(at(setup, server, requests=3))
+    assert [answer.text for answer in answers] == [prompt.upper() for prompt in PROMPTS]
+    assert len(server.requests) == len(PROMPTS) + 3
+
+
+def test_an_answer_that_does_not_come_in_time_is_asked_for_again(setup: EngineSetup) -> None:
+    with ScriptedServer(text_of, script=["hang"]) as server:
+        answers = ask(at(setup, server, request_seconds=0.3), PROMPTS[:1])
+    assert [answer.text for answer in answers] == ["PROMPT 0"] and len(server.requests) == 2
+
+
+@pytest.mark.parametrize("as_date", [False, True])
+def test_a_server_says_how_long_to_wait(setup: EngineSetup, as_date: bool) -> None:
+    until = datetime.now(UTC) + timedelta(seconds=2)
+    wait = format_datetime(until, usegmt=True) if as_date else "0.4"
+    with ScriptedServer(script=[(429, {"retry-after": wait}, {})]) as server:
+        begun = time.monotonic()
+        ask(at(setup, server), PROMPTS[:1])
+    assert time.monotonic() - begun >= 0.4
+
+
+def test_patience_ends_with_the_address_the_answer_and_the_number_of_attempts(setup: EngineSetup) -> None:
+    with ScriptedServer(text_of, script=[*[503] * 1000]) as server:
+        with pytest.raises(EngineError) as caught:
+            ask(at(setup, server, patience_seconds=0.5), PROMPTS[:1])
+        said = str(caught.value)
+        assert f"server {server.address} was asked {len(server.requests)} times" in said
+        assert "with 503 (scripted 503)" in said and len(server.requests) > 2
+
+
+def test_what_was_answered_before_a_failure_is_there(setup: EngineSetup) -> None:
+    answered = []
+    with (
+        ScriptedServer(text_of) as server,
+        open_engine("openai", at(setup, server, requests=1, patience_seconds=0.2)) as engine,
+    ):
+        answers = engine.stream(PROMPTS)
+        answered += [next(answers) for _ in range(3)]
+        server.script.extend([500] * 1000)
+        with pytest.raises(EngineError):
+            answered.extend(answers)
+    assert [(place, generation.text) for place, generation in answered] == [
+        (place, prompt.upper()) for place, prompt in enumerate(PROMPTS[: len(answered)])
+    ]
+
+
+def test_nobody_at_the_address_is_an_engine_error_after_patience(setup: EngineSetup) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    assert setup.server is not None
+    server = replace(setup.server, address=f"http://127.0.0.1:{port}/v1", patience_seconds=0.3)
+    with pytest.raises(EngineError, match=rf"127.0.0.1:{port}/v1 was asked \d+ times .* not at all"):
+        ask(replace(setup, server=server))
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 422])
+def test_a_refusal_is_a_configuration_error_at_once(setup: EngineSetup, status: int) -> None:
+    body = {"error": {"message": f"the key {KEY} is not right for this"}}
+    with ScriptedServer(script=[(status, {}, body)] * 50) as server, pytest.raises(ConfigError) as caught:
+        ask(at(setup, server, requests=1))
+    assert len(server.requests) == 1
+    assert server.address in str(caught.value) and str(status) in str(caught.value)
+    assert KEY not in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_refused_key_names_the_variable_that_holds_it(setup: EngineSetup) -> None:
+    with ScriptedServer(script=[401] * 50) as server, pytest.raises(ConfigError, match="OPENAI_API_KEY"):
+        ask(at(setup, server))
+
+
+@pytest.mark.parametrize("fault", ["no completion", (200, {}, {"choices": [{"text": "a", "finish_reason": "tool"}]})])
+def test_an_answer_that_is_no_completion_is_an_engine_error(setup: EngineSetup, fault: Fault) -> None:
+    with ScriptedServer(script=[fault]) as server, pytest.raises(EngineError, match=f"server {server.address}"):
+        ask(at(setup, server), PROMPTS[:1])
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        {"message": "This model's maximum context length is 96 tokens.", "code": 400},
+        {"message": "too much", "code": "context_length_exceeded"},
+    ],
+)
+def test_a_prompt_that_the_server_finds_too_long_is_reported_and_the_others_are_answered(
+    setup: EngineSetup, error: dict[str, object]
+) -> None:
+    with ScriptedServer(text_of, script=[(400, {}, {"error": error})]) as server:
+        answers = ask(at(setup, server, requests=1), PROMPTS[:2])
+    assert [answer.finish_reason for answer in answers] == ["too_long", "stop"]
+
+
+def test_the_window_that_a_server_states_is_kept(setup: EngineSetup) -> None:
+    models = [{"id": "other", "max_model_len": 5}, {"id": setup.model, "max_model_len": 12}]
+    with ScriptedServer(text_of, models=models) as server:
+        answers = ask(at(setup, server), ["12345678901234", "123456789012", "12345678901", "1234567"])
+    assert [answer.finish_reason for answer in answers] == ["too_long", "too_long", "stop", "stop"]
+    assert sorted(body["max_tokens"] for _, _, body in server.requests) == [1, 5]
+
+
+def test_a_configured_window_that_the_server_does_not_reach_is_refused(setup: EngineSetup) -> None:
+    models = [{"id": setup.model, "max_model_len": 12}]
+    with ScriptedServer(models=models) as server, pytest.raises(ConfigError, match="takes 12 tokens"):
+        ask(at(replace(setup, arguments={"max_model_len": 13}), server))
+    with ScriptedServer(models=models) as server:
+        answers = ask(at(replace(setup, arguments={"max_model_len": 8}), server), ["12345678", "1234567"])
+    assert [answer.finish_reason for answer in answers] == ["too_long", "stop"]
+
+
+def test_a_server_of_another_model_is_refused_with_the_keys_that_help(setup: EngineSetup) -> None:
+    with ScriptedServer(models=[{"id": "gpt-x"}]) as server:
+        with pytest.raises(ConfigError, match=r"serves gpt-x, .*rationales.served_model .*rationales.author"):
+            ask(at(setup, server))
+        assert ask(at(setup, server, model="gpt-x", renamed=True), PROMPTS[:1])[0].text == "an answer"
+    assert server.requests[-1][2]["model"] == "gpt-x"
+
+
+def test_a_teacher_served_by_another_path_to_its_folder_is_found(
+    setup: EngineSetup, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder.parent)
+    with ScriptedServer(models=[{"id": "teacher"}]) as server:
+        ask(at(setup, server), PROMPTS[:1])
+    assert server.requests[0][2]["model"] == "teacher"
+
+
+def test_an_author_gets_text_and_its_own_arguments(setup: EngineSetup) -> None:
+    arguments = {"reasoning_effort": "low", "gpu_memory_utilization": 0.5, "max_model_len": 4}
+    with ScriptedServer(str.upper) as server:
+        answers = ask(at(replace(setup, arguments=arguments), server, model="gpt-x", is_teacher=False), PROMPTS[:1])
+    assert answers == [Generation(text="PROMPT 0", finish_reason="stop")]
+    assert server.requests[0][2] == {
+        "model": "gpt-x",
+        "prompt": "prompt 0",
+        "max_tokens": 9,
+        "temperature": 0.0,
+        "stop": ["\n\n"],
+        "reasoning_effort": "low",
+    }
+
+
+def test_an_author_gets_messages_of_a_chat(setup: EngineSetup) -> None:
+    messages = [{"role": "user", "content": "What is 1 + 1?"}]
+    greedy = replace(setup, decoding=Decoding(max_tokens=9))
+    with ScriptedServer(lambda said: said[0]["content"].upper()) as server:
+        answers = ask(at(greedy, server, model="gpt-x", is_teacher=False, chat=True), [json.dumps(messages)])
+    assert answers == [Generation(text="WHAT IS 1 + 1?", finish_reason="stop")]
+    path, _, body = server.requests[0]
+    assert path == "/v1/chat/completions"
+    assert body == {"model": "gpt-x", "messages": messages, "max_completion_tokens": 9, "temperature": 0.0}
+
+
+@pytest.mark.parametrize("script", [["hang"] * 100, [(503, {"retry-after": "20"}, {})] * 100])
+def test_a_signal_ends_the_waiting_for_a_slow_server(setup: EngineSetup, script: list[Fault]) -> None:
+    with ScriptedServer(text_of, script=script) as server, StopSignal() as stop:
+        begun = time.monotonic()
+        timer = Timer(0.2, signal.raise_signal, (signal.SIGTERM,))
+        timer.start()
+        with (
+            pytest.raises(Interrupted, match="SIGTERM"),
+            open_engine("openai", replace(at(setup, server), stop=stop)) as e,
+        ):
+            e.generate(PROMPTS)
+        assert time.monotonic() - begun < 3
+        timer.join()
+
+
+def test_an_engine_may_be_closed_with_a_stream_still_open(setup: EngineSetup) -> None:
+    with ScriptedServer(text_of, script=["hang"] * 3) as server, open_engine("openai", at(setup, server)) as engine:
+        answers = engine.stream(PROMPTS)
+        next(answers)
+        engine.close()
+        engine.close()
+
+
+def test_every_error_of_a_server_is_one_line(setup: EngineSetup) -> None:
+    body = {"error": {"message": "first\nsecond\n" + 1000 * "x"}}
+    with ScriptedServer(script=[(400, {}, body)]) as server, pytest.raises(MolsakiError) as caught:
+        ask(at(setup, server), PROMPTS[:1])
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 600
