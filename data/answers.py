@@ -1,47 +1,80 @@
-"""What an answer looks like, and how to find it in what a model wrote.
+r"""What an answer looks like, and how to find it in what a model wrote.
 
 Enters: a model's output and the question that it answers. Leaves: the canonical answer, or None where there is none.
 
 Canonical forms, by the question's kind:
 
 - number: a plain decimal without sign of zero, separators or trailing zeros ("42", "-3.5", "0.75"), a reduced fraction
-  where no finite decimal exists ("2/3"). Currency, units and the percent sign are left out: "45%" is "45".
+  where no finite decimal exists ("2/3"). Currency, units and the percent sign are left out: "45%" is "45", and "0.45"
+  is another number. What may be written for a number: `data.numbers`.
+- numbers: several in their order, "8; 128", or a ratio or time of day, "9:7"; the units are left out.
 - choice: the letter, "A" for the first choice.
 - boolean: "yes" or "no"; true and false mean the same.
-- text: the words with single spaces between them and without marks at the end; compared without regard to case.
+- text: the words with single spaces between them and without marks at the end; compared without regard to case and to
+  an article in front.
 """
 
 import math
 import re
-import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
+from itertools import zip_longest
 from string import ascii_uppercase
 
-from data.marking import number_spans
-from data.records import AnswerKind, Question
+from data.numbers import (
+    decimal_places,
+    number_text,
+    number_value,
+    numbers_in_digits,
+    numbers_in_words,
+    plain_numbers,
+    words_as_digits,
+)
+from data.records import AnswerKind, Question, Span
 
 # Differences up to this share are the rounding of floating-point labels and results.
 NUMBER_TOLERANCE = Fraction(1, 1_000_000)
-# More characters than this are a model that repeats a digit, no answer.
-LONGEST_NUMBER = 100
+# Sets whose labels are rounded results ("16.3" for 114 / 7): what rounds to the label is right, too.
+ROUNDED_LABELS = frozenset({"asdiv"})
 _YES_NO = {"yes": "yes", "true": "yes", "no": "no", "false": "no"}
+# The word, where it does not belong to the one after it.
+_NO = r"no(?!\s+(?:one|body|way|idea|answer|doubt|matter|longer)\b)"
 
-# "The answer is …", "Final answer: …", "the answer to how many he has is …", "#### …"; what follows is the answer.
+# "The answer is …", "Final answer: …", "the answer to how many he has is …", "The correct option is …", "#### …"; what
+# follows is the answer.
 _STATED = re.compile(
-    r"(?:\banswer(?:s|\s+choice|\s+option)?\s*(?:\([^()\n]*\)\s*)?"
+    r"(?:(?:\banswer(?:s|\s+choice|\s+option)?|\b(?:correct|right|best)\s+(?:option|choice))\s*(?:\([^()\n]*\)\s*)?"
     r"(?:(?:is|are|would\s+be|=|:)(?!\w)|(?:to|for)\s[^.\n]{1,120}?\sis\b)\s*:?|####)\s*",
     re.IGNORECASE,
 )
 _BOXED = re.compile(r"\\boxed\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
-_SENTENCE_END = re.compile(r"[.!?]+(?=\s|$)|\n")
+_SENTENCE_END = re.compile(r"(?<!\b[DMS]r)(?<!\bM[rs]s)(?<!\bMs)(?<!\bSt)(?<!\bvs)[.!?]+(?=\s|$)|\n", re.IGNORECASE)
 _NEXT_QUESTION = re.compile(r"\n\s*Q:")
-_NUMBER_FORM = re.compile(r"[+-]?(?:[0-9]+/[0-9]+|[0-9]+(?:\.[0-9]+)?|\.[0-9]+)")
-_MIXED_NUMBER = re.compile(r"(?<![\d.,/])(\d+) (\d+)/(\d+)(?![\d/])")
-_SIGN_BEFORE_CURRENCY = re.compile(r"(?<![\w)])([-−])\s?([$€£])(?=[\d.])")
+_BOLD = re.compile(r"(?<![0-9])\*\*|\*\*(?![0-9])")
+_TYPESET_FRACTION = re.compile(r"\\[dt]?frac\s*(?:\{([0-9]+)\}\s*\{([0-9]+)\}|([0-9])\s*([0-9]))")
+_TYPESET_TEXT = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mbox)\s*\{([^{}]*)\}")
+_RATIO = re.compile(r"\d+(?:\.\d+)?(?:\s*(?::|\bto\b)\s*\d+(?:\.\d+)?)+")
 _LETTER_IN_BRACKETS = re.compile(r"\(\s*([A-Za-z])\s*\)")
-_LETTER_ALONE = re.compile(r"\W*(?:(?:option|choice)\s+)?([A-Z])\s*(?:[).:,;]|$|\s-)")
+_SEVERAL_LETTERS = re.compile(r"\(\s*[A-Z]\s*\)[^()]{0,60}\b(?:or|and)\s+\(\s*[A-Z]\s*\)", re.IGNORECASE)
+_LETTER_ALONE = re.compile(
+    r"\W*(?:(?:option|choice)\s+)?([A-Z])\s*(?:[).:,;]|$|\s[-–—]|\s+(?:because|since|is|which)\b)"
+)
+_LETTER_NAMED = re.compile(
+    r"\b(?:[Oo]ption|[Cc]hoice|[Cc]hoose|[Pp]ick|[Ss]elect|[Aa]nswer)\s+\(?([A-Z])\b(?!['’])\)?"
+    r"(?=\W*(?:$|[.,;:]|\s(?:is|as|because|since)\b))|^\W*([B-Z])\)?\s+is\s+(?:the\s+)?(?:correct|right|best)\b"
+)
+# What choices may differ by beside words and numbers: "x - 2" and "x + 2", "7!" and "7"; not the hyphen of "x-ray".
+_SPOKEN = re.compile(
+    r"#-?[0-9]+(?:[./][0-9]+)?|[\w'’]+|(?<=[0-9)])!|(?<=\b[a-z])!|(?<=[0-9]):(?=#)|(?<![^\W\d_])-|-(?![^\W\d_])"
+    r"|[+*^/√=<>≤≥×÷()]"
+)
+_BEFORE_SOLE_NUMBER = re.compile(r"[\s$€£₹(]*(?:[Rr]s\.?)?\s*")
+_AFTER_SOLE_NUMBER = re.compile(r"[\s%°.)]*(?:[^\W\d_]{2,}[^\W\d_ ./'’]*|[a-zA-Z])?[^\W\d+*^/√=<>≤≥×÷!-]*")
+_YES_AND_NO = re.compile(
+    r"\b(?:(?:yes|true)\W+(?:and|or)?\W*(?:no|false)|(?:no|false)\W+(?:and|or)?\W*(?:yes|true))\b", re.I
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,32 +97,36 @@ def parse_answer(output: str, question: Question) -> str | None:
     r"""Find the canonical answer in a model's output.
 
     The last outright statement that can be read counts ("The answer is …", "#### …", "\boxed{…}"). Without one: for
-    numbers the last result after an equals sign, else the last number; for choices the one that the last sentence
-    names; for yes and no the last sentence that begins or ends with one of them; for text the last line.
+    numbers the last result after an equals sign, else the last number; for several numbers those of the last sentence;
+    for choices the one that the last sentence names; for yes and no the last sentence that begins or ends with one of
+    them; for text the last line. Who hedges ("5 or 6", "(A) or (B)") has not answered.
     """
     text = plain_text(output)
-    stated = [_read(statement, question) for statement in statements(text)]
-    answers = [answer for answer in stated if answer is not None]
+    stated = list(statements(text))
+    answers = [answer for answer in (_read(statement, question) for statement in stated) if answer is not None]
     if answers:
         return answers[-1]
-    # Whoever announces a choice and then names none or several has not chosen.
-    return None if stated and question.answer_kind == "choice" else _unstated(text, question)
+    return None if stated and _leaves_open(stated[-1], question) else _unstated(text, question)
 
 
 def same_answer(a: str, b: str, kind: AnswerKind) -> bool:
     """Whether two canonical answers mean the same; numbers may differ by a millionth part of the second."""
-    if kind != "number":
-        return a.casefold() == b.casefold()
-    first, second = number_value(a), number_value(b)
-    if first is None or second is None:
-        return a == b
-    return abs(first - second) <= NUMBER_TOLERANCE * max(abs(second), Fraction(1))
+    if kind in ("number", "numbers"):
+        return _same_numbers(a, b, rounded=False)
+    if kind == "text":
+        return _without_article(a) == _without_article(b)
+    return a.casefold() == b.casefold()
 
 
 def is_right(answer: str | None, question: Question) -> bool:
-    """Whether a canonical answer is the question's gold answer; no answer is wrong, and so is any without gold."""
+    """Whether a canonical answer is the question's gold answer; no answer is wrong, and so is any without gold.
+
+    Where a set's labels are rounded (`ROUNDED_LABELS`), so is the answer, to as many decimals as the label shows.
+    """
     if answer is None or question.answer is None:
         return False
+    if question.answer_kind in ("number", "numbers") and question.benchmark in ROUNDED_LABELS:
+        return _same_numbers(answer, question.answer, rounded=True)
     return same_answer(answer, question.answer, question.answer_kind)
 
 
@@ -99,6 +136,8 @@ def canonical_answer(raw: object, kind: AnswerKind, choices: Sequence[str] = ())
     if kind == "number":
         value = _written_number(raw) if isinstance(raw, str) else _stored_number(raw)
         return None if value is None else number_text(value)
+    if kind == "numbers":
+        return _written_numbers(text)
     if kind == "boolean":
         return _YES_NO.get(text.casefold())
     if kind == "choice":
@@ -107,18 +146,6 @@ def canonical_answer(raw: object, kind: AnswerKind, choices: Sequence[str] = ())
         bare = text.strip("().: ").upper()
         return bare if bare in letters else next(iter(named), None)
     return " ".join(text.split()).rstrip(".! ") or None
-
-
-def _written_number(raw: str) -> Fraction | None:
-    sign, bare = ("-", raw.strip()[1:]) if raw.strip()[:1] in ("-", "−") else ("", raw.strip())
-    return number_value(sign + bare.lstrip("$€£ ").removesuffix("%").rstrip())
-
-
-def _stored_number(raw: object) -> Fraction | None:
-    """A number that a data file holds as a number; truth values and the infinite are none."""
-    if isinstance(raw, bool) or not isinstance(raw, int | float) or not math.isfinite(raw):
-        return None
-    return Fraction(str(raw))
 
 
 def letters_of(choices: Sequence[str]) -> str:
@@ -138,9 +165,17 @@ def with_choices(stem: str, choices: Sequence[str]) -> str:
 
 
 def plain_text(output: str) -> str:
-    """An output without bold type and typeset fractions, up to where it goes on to ask itself another question."""
-    text = _NEXT_QUESTION.split(output, maxsplit=1)[0].replace("**", "").replace("\\$", "$").replace("{,}", ",")
-    return re.sub(r"\\[dt]?frac\s*\{(\d+)\}\s*\{(\d+)\}", r"\1/\2", text)
+    """An output without bold type and what sets formulas, up to where it goes on to ask itself another question."""
+    text = _BOLD.sub("", _NEXT_QUESTION.split(output, maxsplit=1)[0]).replace("\\$", "$").replace("{,}", ",")
+    text = re.sub(r"(?<=[0-9])\\[,!;:](?=[0-9]{3})", ",", text.replace("\\%", "%").replace("\\times", "×"))
+    text = _TYPESET_TEXT.sub(r"\1", re.sub(r"\\[,!;:]", " ", text))
+    return _TYPESET_FRACTION.sub(_typeset_fraction, text)
+
+
+def _typeset_fraction(found: re.Match[str]) -> str:
+    """3/4, apart from a whole number right before it."""
+    follows_number = found.start() > 0 and found.string[found.start() - 1].isdigit()
+    return f"{' ' if follows_number else ''}{found[1] or found[3]}/{found[2] or found[4]}"
 
 
 def statements(text: str) -> Iterator[Statement]:
@@ -155,27 +190,47 @@ def statements(text: str) -> Iterator[Statement]:
         yield Statement(start=start, answer_start=answer_start, end=end, text=body.strip(), line=line.strip())
 
 
-def number_value(text: str) -> Fraction | None:
-    """The exact value of one number as people write it, or None: "1,000.50", "-3", "3/4", "½"."""
-    if len(text) == 1 and unicodedata.category(text) == "No":
-        return Fraction(unicodedata.numeric(text)).limit_denominator(100)
-    bare = text.replace(",", "").replace("−", "-").replace("–", "-").strip()
-    if len(bare) > LONGEST_NUMBER or not _NUMBER_FORM.fullmatch(bare) or re.search(r"/0+$", bare):
+def _written_number(raw: str) -> Fraction | None:
+    sign, bare = ("-", raw.strip()[1:]) if raw.strip()[:1] in ("-", "−") else ("", raw.strip())
+    return number_value(plain_numbers(sign + bare.lstrip("$€£ ").removesuffix("%").rstrip()))
+
+
+def _written_numbers(text: str) -> str | None:
+    """Numbers between semicolons, and ratios and times of day, each with its unit in brackets if need be."""
+    pieces = [re.sub(r"\([^()]*\)", "", piece).strip() for piece in text.split(";")]
+    found = [_ratio(piece) if _RATIO.fullmatch(piece) else canonical_answer(piece, "number") for piece in pieces]
+    return None if None in found else "; ".join(piece for piece in found if piece)
+
+
+def _ratio(text: str) -> str:
+    """The parts as they are written, "9:7"."""
+    return re.sub(r"\s*(?::|\bto\b)\s*", ":", text)
+
+
+def _stored_number(raw: object) -> Fraction | None:
+    """A number that a data file holds as a number; truth values and the infinite are none."""
+    if isinstance(raw, bool) or not isinstance(raw, int | float) or not math.isfinite(raw):
         return None
-    return Fraction(bare)
+    return Fraction(str(raw))
 
 
-def number_text(value: Fraction) -> str:
-    """The canonical form of a number: a finite decimal where there is one, else a reduced fraction."""
-    rest, places = value.denominator, 0
-    while rest % 10 == 0 or rest % 2 == 0 or rest % 5 == 0:
-        rest //= 10 if rest % 10 == 0 else 2 if rest % 2 == 0 else 5
-        places += 1
-    if rest != 1:
-        return f"{value.numerator}/{value.denominator}"
-    digits = f"{abs(value.numerator) * 10**places // value.denominator:0{places + 1}d}"
-    whole, part = (digits[:-places], digits[-places:].rstrip("0")) if places else (digits, "")
-    return ("-" if value < 0 else "") + whole + ("." + part if part else "")
+def _same_numbers(answer: str, gold: str, *, rounded: bool) -> bool:
+    pairs = list(zip_longest(re.split(r"[;:]\s*", answer), re.split(r"[;:]\s*", gold), fillvalue=""))
+    return answer == gold or all(_same_number(a, b, rounded=rounded) for a, b in pairs)
+
+
+def _same_number(answer: str, gold: str, *, rounded: bool) -> bool:
+    first, second = number_value(answer), number_value(gold)
+    if first is None or second is None:
+        return False
+    tolerance = NUMBER_TOLERANCE * max(abs(second), Fraction(1))
+    if rounded and decimal_places(gold):
+        tolerance = max(tolerance, Fraction(1, 2 * 10 ** decimal_places(gold)))
+    return abs(first - second) <= tolerance
+
+
+def _without_article(text: str) -> str:
+    return re.sub(r"^(?:the|an?)\s+(?=\S)", "", text.casefold())
 
 
 def _read(statement: Statement, question: Question) -> str | None:
@@ -183,6 +238,8 @@ def _read(statement: Statement, question: Question) -> str | None:
     match question.answer_kind:
         case "number":
             return _read_number(statement.text)
+        case "numbers":
+            return _read_numbers(statement.text)
         case "choice":
             return canonical_choice(statement.line, question) or _read_choice(statement.text, question)
         case "boolean":
@@ -191,13 +248,27 @@ def _read(statement: Statement, question: Question) -> str | None:
             return canonical_answer(statement.text, "text")
 
 
+def _leaves_open(statement: Statement, question: Question) -> bool:
+    """Whether an unreadable statement is meant so: no choice or several named, "5 or 6", "yes or no"."""
+    match question.answer_kind:
+        case "choice":
+            return True
+        case "number":
+            return re.search(r"[0-9]", statement.text) is not None
+        case "boolean":
+            return _YES_AND_NO.search(statement.text) is not None
+        case _:
+            return False
+
+
 def _unstated(text: str, question: Question) -> str | None:
     """The answer in an output that does not say outright what it is."""
     last_sentence = next((piece for piece in reversed(_SENTENCE_END.split(text)) if piece.strip()), "").strip()
     match question.answer_kind:
         case "number":
-            results = [number for number in (_first_number(piece) for piece in text.split("=")[1:]) if number]
-            return next(reversed(results or _numbers(text)), None)
+            return _last_number(plain_numbers(text)) or _only_spelled(last_sentence)
+        case "numbers":
+            return _read_numbers(last_sentence)
         case "choice":
             return canonical_choice(text, question) or _read_choice(last_sentence, question)
         case "boolean":
@@ -208,45 +279,72 @@ def _unstated(text: str, question: Question) -> str | None:
 
 def _read_number(stated: str) -> str | None:
     """The first number of a statement, or of what follows its last equals sign; "84 / 2" is a quotient."""
-    result = stated.rpartition("=")[2] if _numbers(stated.rpartition("=")[2]) else stated
-    return next(iter(_numbers(re.sub(r"(?<=\d)\s*/\s*(?=\d)", "/", result))), None)
+    text = words_as_digits(plain_numbers(_affirmed(stated)))
+    result = text.rpartition("=")[2]
+    text = re.sub(r"(?<=\d)\s*/\s*(?=\d)", "/", result if numbers_in_digits(result) else text)
+    found = numbers_in_digits(text)
+    if not found or _hedged(text, [span for span, _ in found]):
+        return None
+    return number_text(found[0][1])
+
+
+def _affirmed(stated: str) -> str:
+    """A statement without what it denies: of "not 5 but 6" the 6."""
+    denied = re.match(r"\W*not\b", stated, re.IGNORECASE)
+    return stated.partition(" but ")[2] if denied else stated
+
+
+def _hedged(text: str, spans: Sequence[Span]) -> bool:
+    """Whether the first number is only one of two that are offered: "5 or 6", "between 5 and 6"."""
+    if len(spans) < 2:
+        return False
+    return bool(
+        re.fullmatch(r"\s+or\s+[$€£]?", text[spans[0][1] : spans[1][0]])
+        or re.search(r"\bbetween\s+[$€£]?$", text[: spans[0][0]])
+    )
+
+
+def _last_number(text: str) -> str | None:
+    """The last result after an equals sign, else the last number."""
+    results = [number for number in (_first_number(piece) for piece in text.split("=")[1:]) if number]
+    numbers = results or [number_text(value) for _, value in numbers_in_digits(text)]
+    return next(reversed(numbers), None)
+
+
+def _only_spelled(sentence: str) -> str | None:
+    """The number that a sentence spells out, where it is one."""
+    spelled = list(numbers_in_words(sentence))
+    return number_text(spelled[0]) if len(spelled) == 1 else None
 
 
 def _first_number(piece: str) -> str | None:
     """The number with which a piece begins, units and currency before it passed over."""
     head = re.match(r"[\s$€£~≈]*[+−-]?[\d.,/]*\d", piece)
-    return next(iter(_numbers(head.group())), None) if head else None
+    found = numbers_in_digits(head.group()) if head else []
+    return number_text(found[0][1]) if found else None
 
 
-def _numbers(text: str) -> list[str]:
-    """All numbers of a text in canonical form; "1 1/2" is one number."""
-    values: list[str] = []
-    joined = _SIGN_BEFORE_CURRENCY.sub(r"\2\1", _MIXED_NUMBER.sub(_mixed, text))
-    for start, end in number_spans(joined):
-        value = number_value(joined[start:end])
-        if value is not None:
-            values.append(number_text(value))
-    return values
-
-
-def _mixed(found: re.Match[str]) -> str:
-    """A whole number and a proper fraction as one fraction; anything else stays as it is."""
-    whole, upper, lower = (int(piece) for piece in found.groups())
-    return f"{whole * lower + upper}/{lower}" if upper < lower else found.group()
+def _read_numbers(stated: str) -> str | None:
+    """A ratio or time of day, else all numbers of a statement in their order."""
+    text = words_as_digits(plain_numbers(stated))
+    ratio = _RATIO.search(text)
+    if ratio:
+        return _ratio(ratio.group())
+    return "; ".join(number_text(value) for _, value in numbers_in_digits(text)) or None
 
 
 def _read_choice(stated: str, question: Question) -> str | None:
-    """A letter in brackets, a letter alone, the text of one choice, or the one choice that is named."""
+    """A letter in brackets, a letter alone, the text of one choice, the one choice that is named, or its number."""
     letters = letters_of(question.choices)
-    bracketed: list[str] = [
-        letter.upper() for letter in _LETTER_IN_BRACKETS.findall(stated) if letter.upper() in letters
-    ]
-    if bracketed:
-        return bracketed[0]
-    alone = _LETTER_ALONE.match(stated)
-    if alone and alone.group(1) in letters:
-        return str(alone.group(1))
-    return canonical_choice(stated, question) or _named_choice(stated, question)
+    if _SEVERAL_LETTERS.search(stated):
+        return None
+    bracketed = [letter.upper() for letter in _LETTER_IN_BRACKETS.findall(stated) if letter.upper() in letters]
+    alone = _LETTER_ALONE.match(stated) or _LETTER_NAMED.search(stated)
+    named = [*bracketed, *((letter for letter in alone.groups() if letter and letter in letters) if alone else ())]
+    if named:
+        return str(named[0])
+    result = stated.rpartition("=")[2]
+    return canonical_choice(stated, question) or _named_choice(stated, question) or _named_choice(result, question)
 
 
 def canonical_choice(text: str, question: Question) -> str | None:
@@ -255,7 +353,10 @@ def canonical_choice(text: str, question: Question) -> str | None:
     letter = head.group(1).upper() if head else ""
     if head and letter in list(letters_of(question.choices)):
         rest = text[head.end() :]
-        if not rest or _same_words(question.choices[ascii_uppercase.index(letter)], rest):
+        # The mark before a choice may be its own: of "(A) -30" and "(A) √2".
+        marked = text[head.end(1) :].lstrip(").:, ")
+        same = (_same_words(question.choices[ascii_uppercase.index(letter)], said) for said in (rest, marked))
+        if not rest or any(same):
             return letter
     return _letter_of([choice for choice in question.choices if _same_words(choice, text)], question)
 
@@ -263,10 +364,32 @@ def canonical_choice(text: str, question: Question) -> str | None:
 def _named_choice(stated: str, question: Question) -> str | None:
     """The one choice whose text is stated, among other words if need be; "this or that" is none."""
     named = _mentioned(stated, question.choices)
-    others = f" {_words(stated)} "
+    if not named:
+        return _by_value(stated, question)
+    others = f" {_spoken(stated)} "
     for choice in named:
-        others = others.replace(f" {_words(choice)} ", "  ")
+        others = others.replace(f" {_spoken(choice)} ", "  ")
     return None if " or " in others else _letter_of(named, question)
+
+
+def _by_value(stated: str, question: Question) -> str | None:
+    """The letter of the one choice that is the stated number: of "24 minutes" for "24"."""
+    stated_number = _read_number(stated)
+    values = [_sole_number(choice) for choice in question.choices]
+    lettered = zip(letters_of(question.choices), values, strict=True)
+    letters = [letter for letter, value in lettered if value == stated_number]
+    return letters[0] if stated_number is not None and len(letters) == 1 else None
+
+
+def _sole_number(choice: str) -> str | None:
+    """The number of a choice that is a number with a unit, "24 minutes" and "$65", and no formula."""
+    text = plain_numbers(choice)
+    found = numbers_in_digits(text)
+    if len(found) != 1:
+        return None
+    (start, end), value = found[0]
+    alone = _BEFORE_SOLE_NUMBER.fullmatch(text[:start]) and _AFTER_SOLE_NUMBER.fullmatch(text[end:])
+    return number_text(value) if alone else None
 
 
 def _letter_of(named: Sequence[str], question: Question) -> str | None:
@@ -274,7 +397,7 @@ def _letter_of(named: Sequence[str], question: Question) -> str | None:
 
     A few published questions list one text twice; it then means the gold one, since nothing tells them apart.
     """
-    if len({_words(choice) for choice in named}) != 1:
+    if len({_spoken(choice) for choice in named}) != 1:
         return None
     letters = letters_of(question.choices)
     equal = [letter for letter, choice in zip(letters, question.choices, strict=True) if _same_words(choice, named[0])]
@@ -283,26 +406,33 @@ def _letter_of(named: Sequence[str], question: Question) -> str | None:
 
 def _mentioned(stated: str, choices: Sequence[str]) -> list[str]:
     """The choices that occur in a statement and are not part of a longer one that does."""
-    padded = f" {_words(stated)} "
-    found = [choice for choice in choices if _words(choice) and f" {_words(choice)} " in padded]
+    padded = f" {_spoken(stated)} "
+    found = [choice for choice in choices if _spoken(choice) and f" {_spoken(choice)} " in padded]
     return [
         choice
         for choice in found
-        if not any(choice != other and f" {_words(choice)} " in f" {_words(other)} " for other in found)
+        if not any(choice != other and f" {_spoken(choice)} " in f" {_spoken(other)} " for other in found)
     ]
 
 
-def _words(text: str) -> str:
-    return " ".join(re.findall(r"[\w'’]+", text.casefold()))
+@lru_cache(maxsize=65536)
+def _spoken(text: str) -> str:
+    """Words, exact numbers and signs of operation of a text, without case, currency, units' marks and punctuation."""
+    text = plain_numbers(re.sub(r"[−–—]", "-", text.casefold()).replace("#", " "))
+    place, pieces = 0, []
+    for (start, end), value in numbers_in_digits(text):
+        pieces += [text[place:start], f"#{number_text(value)}"]
+        place = end
+    return " ".join(_SPOKEN.findall("".join([*pieces, text[place:]]))).removeprefix("( ").removesuffix(" )")
 
 
 def _same_words(choice: str, stated: str) -> bool:
-    return _words(choice) == _words(stated) and bool(_words(choice))
+    return _spoken(choice) == _spoken(stated) and bool(_spoken(choice))
 
 
 def _read_yes_no(stated: str) -> str | None:
-    found = re.search(r"\b(not\s+)?(yes|no|true|false)\b", stated, re.IGNORECASE)
-    if not found:
+    found = re.search(rf"\b(not\s+)?(yes|{_NO}|true|false)\b", stated, re.IGNORECASE)
+    if not found or _YES_AND_NO.search(stated):
         return None
     answer = _YES_NO[str(found.group(2)).casefold()]
     return answer if not found.group(1) else "no" if answer == "yes" else "yes"
@@ -312,6 +442,10 @@ def _edge_yes_no(text: str) -> str | None:
     """Yes or no, true or false, where it opens a sentence by itself ("No, it …") or closes the text ("so yes.")."""
     word = r"(yes|no|true|false)\b"
     found = re.findall(
-        rf"(?:^|(?<=[.!?\n]))[^\w\n.!?]*{word}\s*(?=[,.;:!]|$)|\b{word}[^\w]*\Z", text, re.IGNORECASE | re.MULTILINE
+        rf"(?:^|(?<=[.!?\n]))[^\w\n.!?]*{word}(?:\s*(?=[,.;:!]|$)|(?=\s+(?:[-–—]|because\b|since\b)))|\b{word}[^\w]*\Z",
+        text,
+        re.IGNORECASE | re.MULTILINE,
     )
-    return _YES_NO[(found[-1][0] or found[-1][1]).casefold()] if found else None
+    if found:
+        return _YES_NO[(found[-1][0] or found[-1][1]).casefold()]
+    return "yes" if re.match(r"\W*yes\b", text, re.IGNORECASE) else None

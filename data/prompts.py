@@ -9,8 +9,10 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 from data.answers import Statement, canonical_answer, choice_text, letters_of, plain_text, statements
+from data.benchmark_exemplars import BENCHMARK_EXEMPLARS
 from data.errors import ConfigError, DataError
 from data.exemplars import EXEMPLARS
 from data.records import Question
@@ -60,13 +62,16 @@ def hint(question: Question) -> str:
 
 
 def prompts_version() -> str:
-    """Hash over everything that this module can render, which covers templates and worked examples alike."""
+    """Hash over everything that this module can render, which covers templates and worked examples alike.
+
+    One for all data sets: a changed example of any list asks for new rationales of every set.
+    """
     texts: list[object] = [STOP_STRINGS, predict_prompt("…"), explain_prompt("…")]
-    for worked in (exemplars[0] for exemplars in EXEMPLARS.values()):
+    benchmarks = [(replace(worked[0], benchmark=name), len(worked)) for name, worked in BENCHMARK_EXEMPLARS.items()]
+    for question, every in [*((worked[0], len(worked)) for worked in EXEMPLARS.values()), *benchmarks]:
         for gold_shown in (False, True):
-            every = len(EXEMPLARS[worked.answer_kind])
-            texts += [rationale_prompt(worked, shots=shots, gold_shown=gold_shown) for shots in (0, every)]
-            texts.append(rationale_messages(worked, shots=every, gold_shown=gold_shown))
+            texts += [rationale_prompt(question, shots=shots, gold_shown=gold_shown) for shots in (0, every)]
+            texts.append(rationale_messages(question, shots=every, gold_shown=gold_shown))
     return hashlib.sha256(json.dumps(texts, ensure_ascii=False).encode()).hexdigest()
 
 
@@ -126,12 +131,11 @@ def _worked(exemplar: Question) -> str:
 
 
 def _exemplars(question: Question, shots: int) -> Sequence[Question]:
-    available = EXEMPLARS[question.answer_kind]
+    benchmark = question.benchmark
+    available = BENCHMARK_EXEMPLARS[benchmark] if benchmark else EXEMPLARS[question.answer_kind]
     if shots > len(available):
-        raise ConfigError(
-            f"rationales.shots: there are {len(available)} worked examples for {question.answer_kind} questions "
-            f"such as those of {question.dataset}, found {shots}"
-        )
+        of = benchmark or f"{question.answer_kind} questions such as those of {question.dataset}"
+        raise ConfigError(f"rationales.shots: there are {len(available)} worked examples for {of}, found {shots}")
     return available[:shots]
 
 
@@ -170,6 +174,9 @@ def _is_bare(stated: str, question: Question) -> bool:
     match question.answer_kind:
         case "number":
             return re.fullmatch(r"[\W\d]*\d[\W\d]*(?:[^\W\d]+[^\w]*){0,3}", stated) is not None
+        case "numbers":
+            words = len(re.findall(r"[^\W\d]+", stated))
+            return re.match(r"[\W\d]*\d", stated) is not None and words <= 3 * len(re.findall(r"\d+", stated))
         case "choice":
             without_letter = re.sub(r"^\W*[A-Za-z]\)?(?:\W+|$)", "", stated)
             return not without_letter or any(

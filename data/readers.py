@@ -28,17 +28,28 @@ from data.answers import (
 )
 from data.errors import ConfigError, DataError
 from data.prompts import answer_sentence
-from data.records import AnswerKind, Question
+from data.records import AnswerKind, Benchmark, Question
 from data.settings import DataSource
 from data.synthetic import synthetic_questions
+from data.xml_records import BadXml, xml_records
 
-# The usual place of each set on the hub; after a colon the name of a configuration.
+# The usual place of each set on the hub; after a colon the name of a configuration. SingleEq and AddSub have none: what
+# lies there under these names is mixed with other sets, split anew, or loaded by a script.
 HUB_IDS = {
     "svamp": "ChilleD/SVAMP",
     "gsm8k": "openai/gsm8k:main",
+    "asdiv": "EleutherAI/asdiv",
+    "multiarith": "ChilleD/MultiArith",
+    "aqua": "deepmind/aqua_rat:raw",
     "commonsenseqa": "tau/commonsense_qa",
     "strategyqa": "ChilleD/StrategyQA",
 }
+# "Answer: E", "The answer is (D).", "correct option is C" or a bare letter, as the last words of a rationale.
+_LETTER_AT_END = re.compile(
+    r"(?:^|(?<=[\s.,]))(?:(?:so|hence|thus|therefore)?,?\s*(?:the\s+)?(?:correct\s+|final\s+|right\s+)*"
+    r"(?:answer|option|choice|ans)\b[^\w\n(]*(?:choice\b|option\b|is\b)*\W*)?\(?\b[A-E]\)?\W*$",
+    re.IGNORECASE,
+)
 _CALCULATION = re.compile(r"<<[^>]*>>")
 _SPACE, _SEPARATOR = re.compile(r"\s*"), re.compile(r"\s*(?:,\s*(?!\])|(?=\]))")
 _STATED_ANSWERS = ("answer", "palm_label", "palm_value")
@@ -179,10 +190,10 @@ def _rows(source: DataSource) -> Iterator[Row]:
 
 
 def _local_rows(path: Path, *, dataset: str, setting: str) -> Iterator[Row]:
-    """Rows of a JSON Lines, JSON or CSV file, by the end of its name."""
+    """Rows of a JSON Lines, JSON, CSV or XML file, by the end of its name."""
     if not path.is_file():
         raise ConfigError(f"{setting}: {path} is {'a folder, no file' if path.is_dir() else 'not there'}")
-    readers = {".csv": _csv_rows, ".json": _json_rows}
+    readers = {".csv": _csv_rows, ".json": _json_rows, ".xml": _xml_rows}
     for line, fields in readers.get(path.suffix.lower(), _json_lines)(path):
         name = f"{dataset}-{path.stem}-{line}" if dataset != path.stem else f"{dataset}-{line}"
         yield Row(where=f"{path}:{line}", name=name, dataset=dataset, fields=fields)
@@ -236,6 +247,14 @@ def _after_space(text: str, position: int) -> int:
     return found.end()
 
 
+def _xml_rows(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
+    """The elements `Problem` of an XML file with their attributes and children's text, each with its first line."""
+    try:
+        yield from xml_records(_text(path), "Problem")
+    except BadXml as error:
+        raise DataError(f"{path}:{error.line}: {error}") from error
+
+
 def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
     """Rows of a CSV file with a line of column names; each has the number of its last line."""
     reader = csv.DictReader(io.StringIO(_text(path), newline=""), strict=True)
@@ -260,7 +279,12 @@ def _text(path: Path) -> str:
 
 def _hub_rows(source: DataSource) -> Iterator[Row]:
     """Rows of a data set on the hub, or of a local folder in the hub's layout."""
-    identifier = source.hub or HUB_IDS[source.name]
+    identifier = source.hub or HUB_IDS.get(source.name)
+    if identifier is None:
+        raise ConfigError(
+            f"data {source.name}: expected path, found none; the hub holds no dependable copy of this set, so name the "
+            "file that its authors publish, or a copy in hub: if you trust one"
+        )
     hub_id, _, configuration = (identifier, "", "") if Path(identifier).exists() else identifier.partition(":")
     loaded = _load(hub_id, configuration or None, source)
     for number, fields in enumerate(loaded, start=1):
@@ -295,6 +319,7 @@ def _svamp(row: Row) -> Question:
         text=f"{body if body[-1] in '.!?' else body + '.'} {row.text('Question')}",
         answer=_gold(row, row.optional("Answer"), "number"),
         answer_kind="number",
+        benchmark="svamp",
     )
 
 
@@ -311,6 +336,109 @@ def _gsm8k(row: Row) -> Question:
         answer=_gold(row, answer if mark else None, "number"),
         answer_kind="number",
         reference=_CALCULATION.sub("", reference).strip() or None,
+        benchmark="gsm8k",
+    )
+
+
+def _asdiv(row: Row) -> Question:
+    """ASDiv: a body, which may run on into the question, and an answer with its unit in brackets.
+
+    Most answers are one number, "9 (apples)". Some are several, "8 (ft); 128 (sq. ft)", or a ratio, "9:7"; those to
+    "which" and "who" are names, "Mrs. Hilt".
+    """
+    body, raw = row.optional("Body", "body"), row.optional("Answer", "answer")
+    kind = "number" if raw is None else _asdiv_kind(str(raw))
+    answer = None if raw is None else canonical_answer(_without_unit(str(raw)) if kind != "numbers" else raw, kind)
+    if raw is not None and answer is None:
+        raise row.error(f"expected an answer, found {raw!r}")
+    return Question(
+        id=row.identifier("ID", "id"),
+        dataset=row.dataset,
+        text=f"{_running_on(str(body or '').strip())}{row.text('Question', 'question')}",
+        answer=answer,
+        answer_kind=kind,
+        benchmark="asdiv",
+    )
+
+
+def _asdiv_kind(raw: str) -> AnswerKind:
+    bare = _without_unit(raw)
+    kinds: tuple[AnswerKind, ...] = ("number", "boolean")
+    single = next((kind for kind in kinds if canonical_answer(bare, kind) is not None), None)
+    return single or ("numbers" if canonical_answer(raw, "numbers") is not None else "text")
+
+
+def _without_unit(raw: str) -> str:
+    """An answer without what stands in brackets behind it, unless there is nothing else."""
+    return re.sub(r"\s*\([^()]*\)\s*$", "", raw) or raw
+
+
+def _running_on(body: str) -> str:
+    return "" if not body else f"{body} " if body[-1] in ".!?,;:" else f"{body}. "
+
+
+def _singleeq(row: Row) -> Question:
+    """SingleEq: one equation with one unknown; whole numbers and decimals."""
+    return _solved(row, "singleeq")
+
+
+def _multiarith(row: Row) -> Question:
+    """MultiArith: two steps with whole numbers; on the hub `question` and `final_ans`."""
+    return _solved(row, "multiarith")
+
+
+def _addsub(row: Row) -> Question:
+    """AddSub: additions and subtractions, some with a number too many."""
+    return _solved(row, "addsub")
+
+
+def _solved(row: Row, benchmark: Benchmark) -> Question:
+    """The common form of these three: `sQuestion` and `lSolutions`, a list of one number."""
+    return Question(
+        id=row.identifier("iIndex", "id"),
+        dataset=row.dataset,
+        text=row.text("sQuestion", "question"),
+        answer=_gold(row, _solution(row), "number"),
+        answer_kind="number",
+        benchmark=benchmark,
+    )
+
+
+def _solution(row: Row) -> object:
+    """The one solution, None where there is none."""
+    solutions = row.optional("lSolutions", "final_ans", "answer")
+    if not isinstance(solutions, list):
+        return solutions
+    if len(solutions) > 1:
+        raise row.error(f"expected one number in 'lSolutions', found {solutions!r}")
+    return next(iter(solutions), None)
+
+
+def _aqua(row: Row) -> Question:
+    """AQuA: options that carry their letters, "A)21", and a rationale that ends by naming one of them."""
+    choices = _options(row)
+    rationale = _LETTER_AT_END.sub("", str(row.optional("rationale") or "").strip())
+    return Question(
+        id=row.identifier("id"),
+        dataset=row.dataset,
+        text=with_choices(row.text("question"), choices),
+        answer=_gold(row, row.optional("correct"), "choice", choices),
+        answer_kind="choice",
+        choices=choices,
+        keywords=tuple(choice for choice in choices if choice),
+        reference=rationale.strip() or None,
+        benchmark="aqua",
+    )
+
+
+def _options(row: Row) -> tuple[str, ...]:
+    """The options in order, each without its own letter in front."""
+    listed = row.optional("options")
+    if not isinstance(listed, list) or not 2 <= len(listed) <= 26 or not all(isinstance(each, str) for each in listed):
+        raise row.error(f"expected 2 to 26 options, found {listed!r}")
+    return tuple(
+        re.sub(rf"^\s*\(?{letter}\s*\)", "", each).strip()
+        for letter, each in zip(letters_of(listed), listed, strict=True)
     )
 
 
@@ -328,6 +456,7 @@ def _commonsenseqa(row: Row) -> Question:
         answer_kind="choice",
         choices=choices,
         keywords=(concept, *choices),
+        benchmark="commonsenseqa",
     )
 
 
@@ -359,6 +488,7 @@ def _strategyqa(row: Row) -> Question:
         answer_kind="boolean",
         keywords=_term_words(str(row.optional("term") or "")),
         reference=" ".join(_sentence(str(fact)) for fact in sentences if str(fact).strip()) or None,
+        benchmark="strategyqa",
     )
 
 
@@ -386,6 +516,11 @@ def _gold(row: Row, raw: object, kind: AnswerKind, choices: Sequence[str] = ()) 
 _READERS: Mapping[str, Callable[[Row], Question]] = {
     "svamp": _svamp,
     "gsm8k": _gsm8k,
+    "asdiv": _asdiv,
+    "singleeq": _singleeq,
+    "multiarith": _multiarith,
+    "addsub": _addsub,
+    "aqua": _aqua,
     "commonsenseqa": _commonsenseqa,
     "strategyqa": _strategyqa,
 }

@@ -9,7 +9,10 @@ holds.
 from dataclasses import dataclass
 from typing import Literal
 
-AnswerKind = Literal["number", "choice", "boolean", "text"]
+AnswerKind = Literal["number", "numbers", "choice", "boolean", "text"]
+Benchmark = Literal[
+    "svamp", "gsm8k", "asdiv", "singleeq", "multiarith", "addsub", "aqua", "commonsenseqa", "strategyqa"
+]
 Phase = Literal["plain", "gold_shown", "imported"]
 Span = tuple[int, int]
 
@@ -19,9 +22,11 @@ class Question:
     """One problem of a data set.
 
     `text` is what teacher and student read, answer choices included. `answer` is the canonical gold answer (see
-    `data.answers`): a plain number such as "42" or "3.5", the letter of a choice, "yes" or "no"; None where the data
-    set has no label. `keywords` are the words that the data set itself names as central, `reference` is the rationale
-    that it brings along, without the sentence that states the answer.
+    `data.answers`): a plain number such as "42" or "3.5", several such as "8; 128" or "9:7", the letter of a choice,
+    "yes" or "no"; None where the data set has no label. `keywords` are the words that the data set itself names as
+    central, `reference` is the rationale that it brings along, without the sentence that states the answer.
+    `benchmark` is the published data set whose worked examples and scoring apply; None for questions that are made up
+    and for a user's own file, whatever its name.
     """
 
     id: str
@@ -32,6 +37,7 @@ class Question:
     choices: tuple[str, ...] = ()
     keywords: tuple[str, ...] = ()
     reference: str | None = None
+    benchmark: Benchmark | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,20 @@ from typing import Annotated, Literal, TypeVar, dataclass_transform
 from annotated_types import Ge
 
 T = TypeVar("T")
-DatasetName = Literal["svamp", "gsm8k", "commonsenseqa", "strategyqa", "synthetic", "jsonl", "csv"]
+DatasetName = Literal[
+    "svamp",
+    "gsm8k",
+    "asdiv",
+    "singleeq",
+    "multiarith",
+    "addsub",
+    "aqua",
+    "commonsenseqa",
+    "strategyqa",
+    "synthetic",
+    "jsonl",
+    "csv",
+]
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(field,))
@@ -26,9 +39,10 @@ class DataSource:
     """Where one list of questions comes from: a named data set, from a local file or from the Hugging Face hub."""
 
     name: DatasetName
-    """Which reader to use."""
+    """Which reader to use, and for a published data set its worked examples and scoring."""
     path: str | None = None
-    """A local file in the data set's published format. Without it the set is loaded from the hub."""
+    """A local file in the data set's published format. Without it the set is loaded from the hub; `singleeq` and
+    `addsub` have no dependable place there and need a file."""
     split: str = "train"
     """Split on the hub, or the seed's stream of `synthetic`; with a local file it is only a label."""
     hub: str | None = None

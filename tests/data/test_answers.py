@@ -1,13 +1,17 @@
 """Answers in the many ways in which models write them."""
 
+from dataclasses import replace
+from decimal import Decimal
 from fractions import Fraction
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.answers import canonical_answer, is_right, number_text, number_value, parse_answer, same_answer, with_choices
-from data.records import AnswerKind, Question
+from data.answers import canonical_answer, is_right, parse_answer, same_answer, with_choices
+from data.numbers import number_text, number_value
+from data.records import AnswerKind, Benchmark, Question
+from tests.ways_of_answering import WAYS
 
 CHOICES = ("race track", "populated areas", "the desert", "apartment", "st. louis")
 
@@ -58,13 +62,61 @@ def question(kind: AnswerKind, answer: str | None = None, choices: tuple[str, ..
         ("he has 7 pens and 1,234 apples", "1234"),
         ("42", "42"),
         ("-3.50", "-3.5"),
+        ("The answer is 42 km/h.", "42"),
+        ("The answer is € 5.", "5"),
+        ("The answer is $ -5.", "-5"),
+        ("The answer is minus 5 degrees.", "-5"),
+        ("The answer is negative five.", "-5"),
+        ("8 minus 5 is 3", "3"),
+        ("The answer is 1.234,5.", "1234.5"),
+        ("The answer is Rs. 1,00,000.", "100000"),
+        ("The answer is 1\u202f234.", "1234"),
+        ("The answer is 1½ cups.", "1.5"),
+        ("The answer is 1\\frac{1}{2} cups.", "1.5"),
+        ("The answer is \\frac34.", "0.75"),
+        ("The answer is -\\dfrac{3}{4}.", "-0.75"),
+        ("\\boxed{\\text{42 apples}}", "42"),
+        ("\\boxed{1\\,000}", "1000"),
+        ("\\boxed{45\\%}", "45"),
+        ("The answer is 3 × 10^4.", "30000"),
+        ("The answer is $3 \\times 10^{4}$.", "30000"),
+        ("The answer is 1.5e-3.", "0.0015"),
+        ("The answer is 2.5 million dollars.", "2500000"),
+        ("The answer is five.", "5"),
+        ("The answer is twenty-five dollars.", "25"),
+        ("The answer is one hundred and five.", "105"),
+        ("The answer is three quarters of the cake.", "0.75"),
+        ("The answer is two and a half hours.", "2.5"),
+        ("The answer is not 5 but 6.", "6"),
+        ("Seven.", "7"),
+        ("So Tom has five apples left.", "5"),
+        ("Tom gave each one away and kept 3", "3"),
+        ("He keeps 12 of the 30 pens.", "30"),
+        ("They need 3 hours, which is 180 minutes.", "180"),
+        ("Final Answer: The final answer is 42. I hope it is correct.", "42"),
     ],
 )
 def test_numbers_are_parsed(output: str, answer: str) -> None:
     assert parse_answer(output, question("number")) == answer
 
 
-@pytest.mark.parametrize("output", ["", "  \n", "The answer is unclear.", "seven", "9" * 5000, "1/0"])
+@pytest.mark.parametrize(
+    "output",
+    [
+        "",
+        "  \n",
+        "The answer is unclear.",
+        "No one can tell.",
+        "I don't know.",
+        "The answer cannot be found.",
+        "The answer is 5 or 6.",
+        "The answer is between 5 and 6.",
+        "The answer is not 5.",
+        "One has two, another has three.",
+        "9" * 5000,
+        "1/0",
+    ],
+)
 def test_outputs_without_number_have_no_answer(output: str) -> None:
     assert parse_answer(output, question("number")) is None
 
@@ -92,6 +144,18 @@ def test_outputs_without_number_have_no_answer(output: str) -> None:
         ("b.", "B"),
         ("\\boxed{B}", "B"),
         ("A track is loud. Of the choices only the desert is quiet.", "C"),
+        ("**C**", "C"),
+        ("C)", "C"),
+        ("c) the desert", "C"),
+        ("option C", "C"),
+        ("The correct option is C", "C"),
+        ("So option C is correct.", "C"),
+        ("I choose C.", "C"),
+        ("C is the right one.", "C"),
+        ("The answer is C because it is quiet.", "C"),
+        ("The answer is (C), not (A).", "C"),
+        ("\\boxed{\\text{(C)}}", "C"),
+        ("It is (C) the desert", "C"),
     ],
 )
 def test_choices_are_parsed(output: str, answer: str) -> None:
@@ -105,6 +169,9 @@ def test_choices_are_parsed(output: str, answer: str) -> None:
         "The answer is (F).",
         "The answer is apartment or race track.",
         "The answer is apartment or.",
+        "The answer is (A) or (B).",
+        "It may be (A) or (B).",
+        "I don't know.",
         "The answer is a house.",
         "I went to an apartment and a race track",
         "A house is best",
@@ -138,13 +205,29 @@ def test_a_text_listed_twice_means_the_gold_choice() -> None:
         ("No, it can not. There is no way.", "no"),
         ("He lived later. So yes.", "yes"),
         ("There is no doubt. The answer is yes.", "yes"),
+        ("Yes because it is old.", "yes"),
+        ("No – it is young.", "no"),
+        ("**No**", "no"),
+        ("\\boxed{\\text{Yes}}", "yes"),
+        ("#### false", "no"),
     ],
 )
 def test_yes_and_no_are_parsed(output: str, answer: str) -> None:
     assert parse_answer(output, question("boolean")) == answer
 
 
-@pytest.mark.parametrize("output", ["", "There is no way to know it", "No dog can fly", "The answer is unknown."])
+@pytest.mark.parametrize(
+    "output",
+    [
+        "",
+        "There is no way to know it",
+        "No dog can fly",
+        "The answer is unknown.",
+        "The answer is no one knows.",
+        "The answer is yes or no.",
+        "I don't know.",
+    ],
+)
 def test_no_as_an_ordinary_word_is_no_answer(output: str) -> None:
     assert parse_answer(output, question("boolean")) is None
 
@@ -154,6 +237,66 @@ def test_texts_are_parsed() -> None:
     assert parse_answer("Oslo is north. The answer is  New  York.", asked) == "New York"
     assert parse_answer("Some words\nOslo.", asked) == "Oslo"
     assert parse_answer("", asked) is None
+
+
+def test_an_abbreviated_title_does_not_end_an_answer() -> None:
+    assert parse_answer("She has 32 cents. The answer is Mrs. Hilt.", question("text")) == "Mrs. Hilt"
+
+
+@pytest.mark.parametrize(
+    ("output", "answer"),
+    [
+        ("The answer is 8 ft and 128 sq. ft.", "8; 128"),
+        ("The answer is 30, 60 and 90 degrees.", "30; 60; 90"),
+        ("So x = 18 and y = 12.", "18; 12"),
+        ("The answer is 9:7.", "9:7"),
+        ("The ratio is 10 to 1.", "10:1"),
+        ("The answer is 8:05.", "8:05"),
+        ("The answer is unclear.", None),
+    ],
+)
+def test_several_numbers_and_ratios_are_parsed(output: str, answer: str | None) -> None:
+    assert parse_answer(output, question("numbers")) == answer
+
+
+AMOUNTS = ("$61", "$65", "$67.40", "1,000", "None of these")
+MINUTES = ("24 minutes", "32 minutes", "24 hours", "3/4 of an hour", "72 minutes")
+PERCENT = ("25%", "0.25%", "2.5%", "0.25", "250")
+SIGNED = ("-30", "+30", "0", "15", "-15")
+FORMULAS = ("5(√3 + 1)", "5(√3 - 1)", "7!", "2x - 7", "2x + 7")
+
+
+@pytest.mark.parametrize(
+    ("choices", "output", "answer"),
+    [
+        (AMOUNTS, "The answer is 65.", "B"),
+        (AMOUNTS, "The answer is $67.4.", "C"),
+        (AMOUNTS, "So he paid 1000 dollars.", "D"),
+        (AMOUNTS, "The answer is none of these.", "E"),
+        (AMOUNTS, "The answer is 66.", None),
+        (MINUTES, "The answer is 32.", "B"),
+        (MINUTES, "The answer is 24.", None),
+        (MINUTES, "The answer is 24 hours.", "C"),
+        (PERCENT, "The answer is 25%.", "A"),
+        (PERCENT, "The answer is 25.", "A"),
+        (PERCENT, "The answer is 250.", "E"),
+        (("25%", "30%", "35%"), "The answer is 0.25.", None),
+        (SIGNED, "The answer is 15.", "D"),
+        (SIGNED, "The answer is -15.", "E"),
+        (SIGNED, "The answer is \u221230.", "A"),
+        (SIGNED, "The answer is (A) -30.", "A"),
+        (FORMULAS, "The answer is 5(√3 + 1).", "A"),
+        (FORMULAS, "(B) 5(√3 – 1)", "B"),
+        (FORMULAS, "The answer is 7!.", "C"),
+        (FORMULAS, "The answer is 2x - 7.", "D"),
+        (("21", "21.5", "22"), "The answer is (A)21.", "A"),
+        (("21", "21.5", "22"), "The total is 42 / 2 = 21.", "A"),
+    ],
+)
+def test_choices_that_are_numbers_are_told_apart_by_value(
+    choices: tuple[str, ...], output: str, answer: str | None
+) -> None:
+    assert parse_answer(output, question("choice", "A", choices)) == answer
 
 
 @pytest.mark.parametrize(
@@ -170,6 +313,13 @@ def test_texts_are_parsed() -> None:
         ("A", "B", "choice", False),
         ("yes", "no", "boolean", False),
         ("oslo", "Oslo", "text", True),
+        ("the men's team", "The men's team", "text", True),
+        ("men's team", "The men's team", "text", True),
+        ("8; 128", "8.0; 128", "numbers", True),
+        ("8; 128", "128; 8", "numbers", False),
+        ("8", "8; 128", "numbers", False),
+        ("9; 7", "9:7", "numbers", True),
+        ("18:14", "9:7", "numbers", False),
     ],
 )
 def test_answers_are_compared_by_what_they_mean(first: str, second: str, kind: AnswerKind, same: bool) -> None:
@@ -200,6 +350,10 @@ def test_answers_are_compared_by_what_they_mean(first: str, second: str, kind: A
         ("", "choice", None),
         ("  New  York. ", "text", "New York"),
         ("", "text", None),
+        ("1 1/2", "number", "1.5"),
+        ("8 (ft); 128 (sq. ft)", "numbers", "8; 128"),
+        ("9 : 7", "numbers", "9:7"),
+        ("8; wide", "numbers", None),
     ],
 )
 def test_answers_of_data_files_become_canonical(raw: object, kind: AnswerKind, canonical: str | None) -> None:
@@ -220,7 +374,19 @@ def test_whole_numbers_are_parsed_with_and_without_separators(value: int, form: 
     assert parse_answer(form.format(f"{value:,}"), question("number")) == str(value)
 
 
-@given(st.text(max_size=80), st.sampled_from(["number", "choice", "boolean", "text"]))
+@given(st.integers(0, 10**12), st.sampled_from(range(10)))
+def test_a_whole_number_is_read_back_from_every_way_of_writing_it(value: int, way: int) -> None:
+    asked = question("number", str(value))
+    assert parse_answer(WAYS["number"][way](asked), asked) == str(value)
+
+
+@given(st.decimals(-(10**6), 10**6, places=2), st.sampled_from([0, 1, 2, 3, 4, 5, 6, 9]))
+def test_a_decimal_is_read_back_from_every_way_of_writing_it(value: Decimal, way: int) -> None:
+    asked = question("number", number_text(Fraction(value)))
+    assert parse_answer(WAYS["number"][way](asked), asked) == asked.answer
+
+
+@given(st.text(max_size=80), st.sampled_from(["number", "numbers", "choice", "boolean", "text"]))
 def test_any_output_gives_a_canonical_answer_or_none(output: str, kind: AnswerKind) -> None:
     asked = question(kind, choices=CHOICES if kind == "choice" else ())
     answer = parse_answer(output, asked)
@@ -237,3 +403,24 @@ def test_choices_are_listed_below_the_question() -> None:
 )
 def test_an_answer_is_right_where_it_is_the_gold_answer(answer: str | None, gold: str | None, right: bool) -> None:
     assert is_right(answer, question("number", gold)) is right
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "answer", "gold", "right"),
+    [
+        ("asdiv", "114/7", "16.3", True),
+        ("asdiv", "16.29", "16.3", True),
+        ("asdiv", "16.35", "16.3", True),
+        ("asdiv", "16.36", "16.3", False),
+        ("asdiv", "16", "16.3", False),
+        ("asdiv", "16.4", "16", False),
+        ("asdiv", "7.96; 98", "8; 98", False),
+        ("gsm8k", "16.29", "16.3", False),
+        (None, "16.29", "16.3", False),
+    ],
+)
+def test_labels_that_are_rounded_take_what_rounds_to_them(
+    benchmark: Benchmark | None, answer: str, gold: str, right: bool
+) -> None:
+    kind: AnswerKind = "numbers" if ";" in gold else "number"
+    assert is_right(answer, replace(question(kind, gold), benchmark=benchmark)) is right

@@ -48,6 +48,54 @@ STRATEGY_ROW = {
     "answer": True,
     "facts": ["It was built long ago", "Long ago is  old."],
 }
+MULTIARITH_ROW = {
+    "iIndex": 0,
+    "lAlignments": [4, 9],
+    "lEquations": ["X=((32.0+42.0)-35.0)"],
+    "lSolutions": [39.0],
+    "sQuestion": " Two bags hold 32 and 42 nuts. If 35 are eaten, how many are left? ",
+}
+SINGLEEQ_ROW = {
+    "lEquations": ["0.5 + x = 1.25"],
+    "lSolutions": [0.75],
+    "grammarCheck": 0,
+    "templateNumber": 0,
+    "sQuestion": "A jar held 0.5 cups. Now it holds 1.25 cups. How much was added ?",
+    "iIndex": 17,
+}
+ADDSUB_ROW = {
+    "iIndex": 3,
+    "lEquations": ["X = 8 - 2"],
+    "lSolutions": ["6"],
+    "sQuestion": "Ida had 8 nuts . She ate 2 . How many has she ? ",
+}
+AQUA_ROW = {
+    "question": "A jar of 20 nuts loses 15%. How many are left?",
+    "options": ["A)3", "B)5", "C)15", "D)17", "E)None of these"],
+    "rationale": "15% of 20 is 3.\n20 - 3 = 17.\nAnswer: D",
+    "correct": "D",
+}
+ASDIV_XML = """<?xml version="1.0" encoding="UTF-8" ?>
+<Machine-Reading-Corpus-File>
+<ProblemSet>
+	<Problem ID="nluds-1" Grade="1" Source="http://example.org">
+		<Body>Seven nuts and two figs lie in a bowl.</Body>
+		<Question>How many fruits are in the bowl? </Question>
+		<Solution-Type>Addition</Solution-Type>
+		<Answer>9 (fruits)</Answer>
+		<Formula>7+2=9</Formula>
+	</Problem>
+	{problems}
+</ProblemSet>
+</Machine-Reading-Corpus-File>
+"""
+ASDIV_HUB_ROW = {
+    "body": "Seven nuts and two figs lie in a bowl.",
+    "question": "How many fruits are in the bowl?",
+    "solution_type": "Addition",
+    "answer": "9 (fruits)",
+    "formula": "7+2=9",
+}
 CSQA_TEXT = "Where does bread bake?\nAnswer Choices:\n(A) pond\n(B) oven"
 
 
@@ -70,6 +118,7 @@ def test_svamp_joins_body_and_question_and_adds_the_missing_period(tmp_path: Pat
         text="A shop has 5 lamps and 3 desks. How many lamps?",
         answer="5",
         answer_kind="number",
+        benchmark="svamp",
     )
 
 
@@ -94,6 +143,7 @@ def test_commonsenseqa_lists_its_choices(tmp_path: Path) -> None:
         answer_kind="choice",
         choices=("pond", "oven"),
         keywords=("bread", "pond", "oven"),
+        benchmark="commonsenseqa",
     )
 
 
@@ -109,6 +159,152 @@ def test_strategyqa_joins_facts_and_names_the_words_of_its_term(tmp_path: Path) 
     assert (question.id, question.answer, question.answer_kind) == ("s1", "yes", "boolean")
     assert question.reference == "It was built long ago. Long ago is old."
     assert question.keywords == ("Bridge over the River Kwai", "Bridge", "over", "River", "Kwai")
+
+
+def asdiv(tmp_path: Path, body: str, asked: str, answer: str | None) -> Question:
+    """The second question of a file, made of these parts."""
+    label = "" if answer is None else f"<Answer>{answer}</Answer>"
+    problem = f'<Problem ID="nluds-2"><Body>{body}</Body><Question>{asked}</Question>{label}</Problem>'
+    path = tmp_path / "ASDiv.xml"
+    path.write_text(ASDIV_XML.format(problems=problem))
+    return read_questions(DataSource(name="asdiv", path=str(path)))[1]
+
+
+def test_asdiv_is_read_from_its_xml(tmp_path: Path) -> None:
+    path = tmp_path / "ASDiv.xml"
+    path.write_text(ASDIV_XML.format(problems=""))
+    assert read_one("asdiv", path) == Question(
+        id="nluds-1",
+        dataset="asdiv",
+        text="Seven nuts and two figs lie in a bowl. How many fruits are in the bowl?",
+        answer="9",
+        answer_kind="number",
+        benchmark="asdiv",
+    )
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "canonical"),
+    [
+        ("12 (inches of snow)", "number", "12"),
+        ("119", "number", "119"),
+        ("65.0 (dollars)", "number", "65"),
+        ("1/8 (of the cake)", "number", "0.125"),
+        ("1,200 (km)", "number", "1200"),
+        ("8 (ft); 128 (sq. ft)", "numbers", "8; 128"),
+        ("30 (degrees); 60 (degrees); 90 (degrees)", "numbers", "30; 60; 90"),
+        ("18; 12", "numbers", "18; 12"),
+        ("10:1", "numbers", "10:1"),
+        ("8:05 (a.m.)", "numbers", "8:05"),
+        ("Mrs. Hilt", "text", "Mrs. Hilt"),
+        ("Brand B", "text", "Brand B"),
+        ("The men's track team", "text", "The men's track team"),
+        ("Yes", "boolean", "yes"),
+        (None, "number", None),
+    ],
+)
+def test_answers_of_asdiv_are_numbers_several_of_them_or_names(
+    tmp_path: Path, answer: str | None, kind: str, canonical: str | None
+) -> None:
+    question = asdiv(tmp_path, "Some facts.", "What is it?", answer)
+    assert (question.answer_kind, question.answer) == (kind, canonical)
+
+
+@pytest.mark.parametrize(
+    ("body", "asked", "text"),
+    [
+        ("If they sold 2 games,", "how much did they earn?", "If they sold 2 games, how much did they earn?"),
+        ("They sold 2 games", "How much was it?", "They sold 2 games. How much was it?"),
+        ("", "What is 2 &lt; 3?", "What is 2 < 3?"),
+    ],
+)
+def test_a_body_of_asdiv_may_run_on_into_the_question(tmp_path: Path, body: str, asked: str, text: str) -> None:
+    assert asdiv(tmp_path, body, asked, "3").text == text
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "identifier", "text", "answer"),
+    [
+        ("multiarith", MULTIARITH_ROW, "0", str(MULTIARITH_ROW["sQuestion"]).strip(), "39"),
+        ("singleeq", SINGLEEQ_ROW, "17", SINGLEEQ_ROW["sQuestion"], "0.75"),
+        ("addsub", ADDSUB_ROW, "3", str(ADDSUB_ROW["sQuestion"]).strip(), "6"),
+        ("multiarith", {"question": "How many? ", "final_ans": "39"}, "multiarith-a-1", "How many?", "39"),
+        ("singleeq", SINGLEEQ_ROW | {"lSolutions": []}, "17", SINGLEEQ_ROW["sQuestion"], None),
+    ],
+)
+def test_sets_with_solutions_are_read_from_one_json_array(
+    tmp_path: Path, name: DatasetName, row: Mapping[str, object], identifier: str, text: str, answer: str | None
+) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps([row]))
+    assert read_one(name, path) == Question(
+        id=identifier,
+        dataset=name,
+        text=text,
+        answer=answer,
+        answer_kind="number",
+        benchmark=name,  # type: ignore[arg-type]
+    )
+
+
+def test_options_of_aqua_lose_their_letters_and_its_rationale_the_last_one(tmp_path: Path) -> None:
+    choices = ("3", "5", "15", "17", "None of these")
+    question = read_one("aqua", write_lines(tmp_path / "test.json", [AQUA_ROW]))
+    assert question == Question(
+        id="aqua-test-1",
+        dataset="aqua",
+        text="A jar of 20 nuts loses 15%. How many are left?\nAnswer Choices:\n(A) 3\n(B) 5\n(C) 15\n(D) 17"
+        "\n(E) None of these",
+        answer="D",
+        answer_kind="choice",
+        choices=choices,
+        keywords=choices,
+        reference="15% of 20 is 3.\n20 - 3 = 17.",
+        benchmark="aqua",
+    )
+
+
+@pytest.mark.parametrize(
+    ("rationale", "reference"),
+    [
+        ("It is 3.\nThe answer is (D).", "It is 3."),
+        ("It is 3. Option B", "It is 3."),
+        ("It is 3.\ncorrect option is C", "It is 3."),
+        ("It is 3.\nD", "It is 3."),
+        ("It is 3.\nFinal Answer:\nA", "It is 3."),
+        ("Take vitamin A every day", "Take vitamin A every day"),
+        ("A", None),
+    ],
+)
+def test_the_end_of_a_rationale_of_aqua_is_taken_off(tmp_path: Path, rationale: str, reference: str | None) -> None:
+    row = AQUA_ROW | {"rationale": rationale}
+    assert read_one("aqua", write_lines(tmp_path / "a.json", [row])).reference == reference
+
+
+def test_odd_options_of_aqua_stay_as_they_are(tmp_path: Path) -> None:
+    row = AQUA_ROW | {"options": ["A) 1/2", "B)", "(C)-3", "5", "E)(99,10)"]}
+    assert read_one("aqua", write_lines(tmp_path / "a.json", [row])).choices == ("1/2", "", "-3", "5", "(99,10)")
+
+
+@pytest.mark.parametrize("name", ["singleeq", "addsub"])
+def test_a_set_without_a_dependable_place_on_the_hub_needs_a_file(name: DatasetName) -> None:
+    with pytest.raises(ConfigError, match=rf"^data {name}: expected path, found none; the hub holds no dependable"):
+        read_questions(DataSource(name=name))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("<Set>\n<Problem", r"ASDiv\.xml:2: no XML: unclosed token"),
+        ("<!DOCTYPE x [<!ENTITY a 'b'>]>\n<Set/>", r"ASDiv\.xml:1: .*no document type declaration"),
+        ("<Set>\n<Problem><Body>B.</Body></Problem></Set>", r"ASDiv\.xml:2: .*'Question' or 'question', found None"),
+    ],
+)
+def test_a_broken_xml_file_is_named_by_line(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "ASDiv.xml"
+    path.write_text(text)
+    with pytest.raises(DataError, match=message):
+        read_questions(DataSource(name="asdiv", path=str(path)))
 
 
 def test_rows_without_label_have_no_answer(tmp_path: Path) -> None:
@@ -196,13 +392,21 @@ def test_synthetic_questions_come_from_seed_and_split() -> None:
             "labelled A, B, C",
         ),
         ("strategyqa", json.dumps(STRATEGY_ROW | {"answer": "maybe"}), "of the kind boolean"),
+        ("multiarith", json.dumps(MULTIARITH_ROW | {"lSolutions": [1, 2]}), "one number in 'lSolutions', found [1, 2]"),
+        ("singleeq", json.dumps(SINGLEEQ_ROW | {"lSolutions": ["x"]}), "of the kind number, found 'x'"),
+        ("addsub", json.dumps({"iIndex": 1, "lSolutions": [1]}), "'sQuestion' or 'question', found None"),
+        ("aqua", json.dumps(AQUA_ROW | {"options": "A)1"}), "2 to 26 options, found 'A)1'"),
+        ("aqua", json.dumps(AQUA_ROW | {"correct": "F"}), "of the kind choice, found 'F'"),
         ("jsonl", '{"question": "", "answer": 3}', "'question', found None"),
         ("jsonl", '{"question": "q", "answer": "a", "choices": ["a"]}', "2 to 26 choices"),
         ("jsonl", '{"question": "q", "id": "first"}', "the id 'first' is taken by"),
     ],
 )
 def test_a_broken_line_is_named(tmp_path: Path, name: DatasetName, line: str, message: str) -> None:
-    first = {"svamp": SVAMP_ROW, "gsm8k": GSM8K_ROW, "commonsenseqa": CSQA_ROW, "strategyqa": STRATEGY_ROW}
+    first = {
+        **{"svamp": SVAMP_ROW, "gsm8k": GSM8K_ROW, "commonsenseqa": CSQA_ROW, "strategyqa": STRATEGY_ROW},
+        **{"multiarith": MULTIARITH_ROW, "singleeq": SINGLEEQ_ROW, "addsub": ADDSUB_ROW, "aqua": AQUA_ROW},
+    }
     path = tmp_path / "some.jsonl"
     path.write_text(json.dumps(first.get(name, {"question": "q", "id": "first"}) | {"ID": "0", "qid": "0"}))
     path.write_text(path.read_text() + f"\n\n{line}\n")
@@ -275,6 +479,9 @@ def test_a_source_with_nothing_left_is_a_configuration_error(tmp_path: Path) -> 
 HUB_ROWS: dict[DatasetName, Mapping[str, object]] = {
     "svamp": SVAMP_ROW | {"Answer": "5.0", "question_concat": "…"},
     "gsm8k": GSM8K_ROW,
+    "asdiv": ASDIV_HUB_ROW,
+    "multiarith": {"question": "How many? ", "final_ans": "39"},
+    "aqua": AQUA_ROW,
     "commonsenseqa": CSQA_HUB_ROW,
     "strategyqa": STRATEGY_ROW | {"facts": "It was built long ago. Long ago is old.", "description": "A bridge"},
 }
@@ -296,6 +503,9 @@ def test_the_hub_gives_the_questions_that_a_file_gives(
     [
         ("svamp", ("ChilleD/SVAMP", None)),
         ("gsm8k", ("openai/gsm8k", "main")),
+        ("asdiv", ("EleutherAI/asdiv", None)),
+        ("multiarith", ("ChilleD/MultiArith", None)),
+        ("aqua", ("deepmind/aqua_rat", "raw")),
         ("commonsenseqa", ("tau/commonsense_qa", None)),
         ("strategyqa", ("ChilleD/StrategyQA", None)),
     ],

@@ -1,0 +1,240 @@
+"""Numbers as people and models write them.
+
+Enters: text. Leaves: exact fractions, and the canonical text of each. The notation is English: a comma groups digits,
+a point begins the decimals. What can mean nothing else is read as well: "1.234,5" (1234.5), "1,00,000" (100000),
+"3 × 10^4", "2e3", "1 1/2", "1½", "2 and a half", "minus 5", "3 million", "twenty-five", "three quarters". "3,5" is two
+numbers. Units, currency and the percent sign are left out: "45%" is 45, never 0.45.
+"""
+
+import re
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
+
+from data.marking import number_spans
+from data.records import Span
+
+# More characters than this are a model that repeats a digit, no answer.
+LONGEST_NUMBER = 100
+LARGEST_EXPONENT = 30
+_NUMBER_FORM = re.compile(r"[+-]?(?:[0-9]+/[0-9]+|[0-9]+(?:\.[0-9]+)?|\.[0-9]+)")
+
+_DIGITS_APART = re.compile(r"(?<=[0-9])[\u00a0\u2009\u202f](?=[0-9]{3}(?![0-9]))")
+_INDIAN = re.compile(r"(?<![\w,.])[0-9]{1,2}(?:,[0-9]{2})+,[0-9]{3}(?![0-9]|,[0-9])")
+_CONTINENTAL = re.compile(r"(?<![\w,.])[0-9]{1,3}(?:(?:\.[0-9]{3})+,[0-9]+|(?:\.[0-9]{3}){2,})(?![0-9]|[.,][0-9])")
+_EXPONENT = re.compile(r"(?<![\w.])([0-9]{1,30}(?:\.[0-9]{1,30})?)[eE]([+-]?[0-9]{1,2})(?!\w|\.[0-9])")
+_POWER_OF_TEN = re.compile(
+    r"(?<![\w.])(?:([0-9]{1,30}(?:\.[0-9]{1,30})?)\s*[x×*·]\s*)?"
+    r"10(?:\s*(?:\^|\*\*)\s*\{?([+−-]?[0-9]{1,2})\}?|([⁻⁰¹²³⁴-⁹]{1,3}))(?!\w)"
+)
+_SUPERSCRIPTS = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹−", "-0123456789-")
+_VULGAR = re.compile(r"([0-9]) ?([¼½¾⅐-⅞])")
+_MIXED = re.compile(r"(?<![\w.,/])([0-9]{1,15}) (?:and )?([0-9]{1,15})/([0-9]{1,15})(?![0-9/]|\.[0-9])")
+_AND_A_PART = re.compile(
+    r"(?<![\w.,/])([0-9]{1,15})\sand\s(?:a|one)\s(half|third|quarter|fourth|fifth)\b", re.IGNORECASE
+)
+_SCALED = re.compile(
+    r"(?<![\w.,/])([0-9]{1,3}(?:,[0-9]{3})+|[0-9]{1,15}(?:\.[0-9]{1,15})?)\s(hundred|thousand|million|billion)\b",
+    re.IGNORECASE,
+)
+_SIGN_IN_WORDS = re.compile(r"\b(?:minus|negative)\s+(?=[$€£]?\.?[0-9])", re.IGNORECASE)
+_SIGN_BEFORE_CURRENCY = re.compile(r"(?<![\w)])([-−])\s?([$€£])(?=[\d.])")
+
+_SMALL = {
+    **{"zero": 0, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9},
+    **{"ten": 10, "eleven": 11, "twelve": 12, "thirteen": 13, "fourteen": 14, "fifteen": 15, "sixteen": 16},
+    **{"seventeen": 17, "eighteen": 18, "nineteen": 19},
+}
+_TENS = {
+    **{"twenty": 20, "thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90},
+}
+_SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9}
+_PARTS = {"half": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "eighth": 8, "tenth": 10}
+_MANY_PARTS = {"halves": 2, **{f"{word}s": value for word, value in _PARTS.items() if word != "half"}}
+_COUNT = "|".join((*_SMALL, *_TENS, *_SCALES))
+_PART = "|".join((*_MANY_PARTS, *_PARTS))
+_IN_WORDS = re.compile(
+    rf"(?<![\w-])(?:(?P<sign>minus|negative)\s+)?"
+    rf"(?:(?P<count>(?:a\s+(?=hundred|thousand|million|billion))?(?:{_COUNT})(?:(?:\s*-\s*|\s+(?:and\s+)?)(?:{_COUNT}))*)"
+    rf"(?:[\s-]+(?P<part>{_PART})|\s+and\s+(?:a|one)\s+(?P<more>half|quarter|third))?"
+    rf"|(?:(?:a|one)\s+)?(?P<alone>half|third|quarter|fourth|fifth))(?![\w-])",
+    re.IGNORECASE,
+)
+# After these "one" stands for a thing: "each one", "no one"; and so does "the second half".
+_NO_COUNT = re.compile(
+    r"\b(?:the|this|that|each|every|no|any|some|which|another|other|first|second|last|next|single)\s+$", re.IGNORECASE
+)
+
+
+def number_value(text: str) -> Fraction | None:
+    """The exact value of one number as people write it, or None: "1,000.50", "-3", "3/4", "½"."""
+    if len(text) == 1 and unicodedata.category(text) == "No":
+        return _numeric(text)
+    bare = text.replace(",", "").replace("−", "-").replace("–", "-").strip()
+    if len(bare) > LONGEST_NUMBER or not _NUMBER_FORM.fullmatch(bare) or re.search(r"/0+$", bare):
+        return None
+    return Fraction(bare)
+
+
+def number_text(value: Fraction) -> str:
+    """The canonical form of a number: a finite decimal where there is one, else a reduced fraction."""
+    rest, places = value.denominator, 0
+    while rest % 10 == 0 or rest % 2 == 0 or rest % 5 == 0:
+        rest //= 10 if rest % 10 == 0 else 2 if rest % 2 == 0 else 5
+        places += 1
+    if rest != 1:
+        return f"{value.numerator}/{value.denominator}"
+    digits = f"{abs(value.numerator) * 10**places // value.denominator:0{places + 1}d}"
+    whole, part = (digits[:-places], digits[-places:].rstrip("0")) if places else (digits, "")
+    return ("-" if value < 0 else "") + whole + ("." + part if part else "")
+
+
+def decimal_places(canonical: str) -> int:
+    """How many decimals the canonical form of a number shows."""
+    return len(canonical.partition(".")[2])
+
+
+def plain_numbers(text: str) -> str:
+    """The text with every number that is written in digits in a form that `number_spans` finds whole."""
+    text = text.replace("⁄", "/")
+    for pattern, plain in _REWRITTEN:
+        text = pattern.sub(plain, text)
+    return text
+
+
+def numbers_in_digits(text: str) -> list[tuple[Span, Fraction]]:
+    """The numbers of a text that `plain_numbers` has been over, each with its place."""
+    found = [(span, number_value(text[span[0] : span[1]])) for span in number_spans(text)]
+    return [(span, value) for span, value in found if value is not None]
+
+
+def words_as_digits(text: str) -> str:
+    """The text with numbers in words turned into digits, where a word counts something and is no pronoun."""
+    return _IN_WORDS.sub(lambda found: _digits(found, text), text)
+
+
+def numbers_in_words(text: str) -> Iterator[Fraction]:
+    """The numbers that a text spells out; a lone "one" or "zero", which often counts nothing, is left out."""
+    for found in _IN_WORDS.finditer(text):
+        value = _spelled(found)
+        if value is not None and found.group().casefold() not in ("one", "zero") and not _is_pronoun(found, text):
+            yield value
+
+
+def _numeric(glyph: str) -> Fraction:
+    return Fraction(unicodedata.numeric(glyph)).limit_denominator(100)
+
+
+def _without_marks(found: re.Match[str]) -> str:
+    return found.group().replace(",", "")
+
+
+def _english(found: re.Match[str]) -> str:
+    return found.group().replace(".", "").replace(",", ".")
+
+
+def _exponent(found: re.Match[str]) -> str:
+    return _times_power(found, found[2])
+
+
+def _power(found: re.Match[str]) -> str:
+    return _times_power(found, (found[2] or found[3]).translate(_SUPERSCRIPTS))
+
+
+def _times_power(found: re.Match[str], exponent: str) -> str:
+    digits = exponent.lstrip("+-")
+    if not digits or int(digits) > LARGEST_EXPONENT:
+        return found.group()
+    return number_text(Fraction(found[1] or 1) * Fraction(10) ** (-int(digits) if exponent[0] == "-" else int(digits)))
+
+
+def _with_glyph(found: re.Match[str]) -> str:
+    part = _numeric(found[2])
+    return f"{found[1]} {part.numerator}/{part.denominator}"
+
+
+def _mixed(found: re.Match[str]) -> str:
+    """A whole number and a proper fraction as one fraction; anything else stays as it is."""
+    whole, upper, lower = (int(piece) for piece in found.groups())
+    return f"{whole * lower + upper}/{lower}" if upper < lower else found.group()
+
+
+def _and_a_part(found: re.Match[str]) -> str:
+    return number_text(int(found[1]) + Fraction(1, _PARTS[found[2].casefold()]))
+
+
+def _scaled(found: re.Match[str]) -> str:
+    return number_text(Fraction(found[1].replace(",", "")) * _SCALES[found[2].casefold()])
+
+
+def _sign(found: re.Match[str]) -> str:
+    """A minus sign for "minus 5" and "negative 5"; "8 minus 5", "x minus 5" and "eight minus 5" take away."""
+    before = re.search(r"(\w+)\s*$", found.string[: found.start()])
+    word = before.group(1).casefold() if before else ""
+    takes_away = word[-1:].isdigit() or len(word) == 1 or word in _SMALL or word in _TENS or word in _SCALES
+    return found.group() if takes_away else "-"
+
+
+_REWRITTEN: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = (
+    (_SIGN_IN_WORDS, _sign),
+    (_DIGITS_APART, ","),
+    (_INDIAN, _without_marks),
+    (_CONTINENTAL, _english),
+    (_EXPONENT, _exponent),
+    (_POWER_OF_TEN, _power),
+    (_VULGAR, _with_glyph),
+    (_MIXED, _mixed),
+    (_AND_A_PART, _and_a_part),
+    (_SCALED, _scaled),
+    (_SIGN_BEFORE_CURRENCY, r"\2\1"),
+)
+
+
+def _digits(found: re.Match[str], text: str) -> str:
+    value = _spelled(found)
+    return found.group() if value is None or _is_pronoun(found, text) else number_text(value)
+
+
+def _is_pronoun(found: re.Match[str], text: str) -> bool:
+    is_one = found["alone"] is not None or found.group().casefold() == "one"
+    return is_one and _NO_COUNT.search(text[: found.start()]) is not None
+
+
+def _spelled(found: re.Match[str]) -> Fraction | None:
+    """The value of a number in words, None for words that form none, such as "two three" or "one quarters"."""
+    sign = -1 if found["sign"] else 1
+    if found["alone"]:
+        return sign * Fraction(1, _PARTS[found["alone"].casefold()])
+    count = _counted(re.findall(r"[a-z]+", found["count"].casefold()))
+    if count is None:
+        return None
+    if found["part"]:
+        part = found["part"].casefold()
+        parts = _PARTS if count == 1 else _MANY_PARTS
+        return sign * Fraction(count, parts[part]) if part in parts else None
+    more = Fraction(1, _PARTS[found["more"].casefold()]) if found["more"] else Fraction(0)
+    return sign * (count + more)
+
+
+def _counted(words: Sequence[str]) -> int | None:
+    """The whole number that these words name in order, None where they name none."""
+    total, part, smallest = 0, 0, 10**12
+    for word in words:
+        if word in _SCALES and word != "hundred":
+            if (not part and word == words[0]) or _SCALES[word] >= smallest:
+                return None
+            total, part, smallest = total + (part or 1) * _SCALES[word], 0, _SCALES[word]
+        elif word == "hundred":
+            if part >= 100 or (not part and word == words[0]):
+                return None
+            part = (part or 1) * 100
+        elif word in _TENS:
+            if part % 100:
+                return None
+            part += _TENS[word]
+        elif word in _SMALL:
+            rest = part % 100
+            if (rest and (rest < 20 or rest % 10 or _SMALL[word] > 9)) or (part and not _SMALL[word]):
+                return None
+            part += _SMALL[word]
+    return total + part
