@@ -41,6 +41,35 @@ _THOUSANDS = r"[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])(?:\.[0-9]+)?"
 _DECIMAL = r"[0-9]+(?:\.[0-9]+)?|\.[0-9]+"
 _NUMBER = re.compile(rf"{_BEFORE}(?:{_FRACTION}|{_THOUSANDS}|{_DECIMAL}|[¼½¾⅐-⅞])|(?<=[0-9])[¼½¾⅐-⅞]")
 
+# Between the words of a key word: white space, a line break included, or a hyphen, at which a line may end.
+_BETWEEN_WORDS = re.compile(r"\s+|(?<=[^\W\d_])[-‐‑](?=[^\W\d_])")
+_GAP = r"(?:\s+|[-‐‑]\s*)"
+_HISSING = ("s", "x", "z", "ch", "sh")
+_ENDS_IN_Y = re.compile(r"[^aeiou]y$")
+_IRREGULAR = {
+    "calf": "calves",
+    "child": "children",
+    "foot": "feet",
+    "goose": "geese",
+    "half": "halves",
+    "knife": "knives",
+    "leaf": "leaves",
+    "life": "lives",
+    "loaf": "loaves",
+    "man": "men",
+    "mouse": "mice",
+    "person": "people",
+    "shelf": "shelves",
+    "thief": "thieves",
+    "tooth": "teeth",
+    "wife": "wives",
+    "wolf": "wolves",
+    "woman": "women",
+}
+_IRREGULAR_PLURALS = {plural: singular for singular, plural in _IRREGULAR.items()}
+_NO_PLURALS = frozenset({"always", "does", "news", "plus", "this", "thus"})
+"""Words in s of which something else is left without it, or nothing."""
+
 
 @dataclass(frozen=True)
 class Numbers:
@@ -49,7 +78,7 @@ class Numbers:
 
 @dataclass(frozen=True)
 class Keywords:
-    """Given words or phrases are critical: as whole words, in any case, with a simple plural or without it."""
+    """Given words or phrases are critical: as whole words, in any case, in singular or plural; see `keyword_spans`."""
 
     words: tuple[str, ...]
 
@@ -100,6 +129,15 @@ def number_spans(text: str) -> list[Span]:
     return [(_signed(text, found.start()), found.end()) for found in _NUMBER.finditer(text)]
 
 
+def keyword_spans(text: str, words: Iterable[str]) -> list[Span]:
+    """Where words or phrases of several words lie: whole words in any case, in singular or plural.
+
+    Between the words of a phrase may be white space, line breaks, or a hyphen. No two spans overlap: the longest
+    phrase counts.
+    """
+    return _longest_first(chain.from_iterable(_keyword_spans(text, word) for word in words))
+
+
 def _rule(critical: CriticalRule | str) -> CriticalRule:
     if critical == "numbers":
         return Numbers()
@@ -132,7 +170,7 @@ def _critical(part: str, rule: CriticalRule) -> list[Span]:
         case Numbers():
             return number_spans(part)
         case Keywords(words=words):
-            return _longest_first(chain.from_iterable(_keyword_spans(part, word) for word in words))
+            return keyword_spans(part, words)
         case Regex(pattern=pattern):
             return [found.span() for found in re.finditer(pattern, part) if found.end() > found.start()]
 
@@ -147,25 +185,56 @@ def _signed(part: str, start: int) -> int:
     return sign if not line.strip() or after_space or line[-1] in _BEFORE_SIGN else start
 
 
-def _keyword_spans(part: str, word: str) -> list[Span]:
+def _keyword_spans(part: str, word: str) -> Iterator[Span]:
     pattern = _keyword_pattern(word)
-    return [found.span() for found in pattern.finditer(part)] if pattern else []
+    return (found.span() for found in pattern.finditer(part)) if pattern else iter(())
 
 
 @lru_cache(maxsize=4096)
 def _keyword_pattern(word: str) -> re.Pattern[str] | None:
-    """Whole words in any case; the last of them also in the other grammatical number, by simple rules."""
-    *before, last = word.split() or [""]
+    """Whole words in any case, with white space or a hyphen between them; the last one in either number."""
+    *before, last = _BETWEEN_WORDS.split(word.strip()) or [""]
     if not last:
         return None
-    forms = {last, last + "s", last + "es"}
-    if last[-1:] in "yY":
-        forms.add(last[:-1] + "ies")
-    if len(last) > 3 and last[-1] in "sS" and last[-2] not in "sS":
-        forms.add(last[:-1])
-    ending = "|".join(re.escape(form) for form in sorted(forms, key=lambda form: (-len(form), form)))
-    start = "".join(re.escape(piece) + r"\s+" for piece in before)
+    ending = "|".join(map(_literal, sorted(_both_numbers(last), key=lambda form: (-len(form), form))))
+    start = "".join(_literal(piece) + _GAP for piece in before)
     return re.compile(rf"(?<!\w){start}(?:{ending})(?!\w)", re.IGNORECASE)
+
+
+def _literal(piece: str) -> str:
+    """The piece as a pattern; one apostrophe is as good as the other."""
+    return re.sub("['’]", "['’]", re.escape(piece))
+
+
+def _both_numbers(word: str) -> set[str]:
+    """A word, its plural, and what it may be the plural of; some of these are no words, and then occur in no text."""
+    if len(word) < 3 or not word[-1].isalpha():
+        return {word}
+    return {word, *_plurals(word), *_singulars(word)}
+
+
+def _plurals(word: str) -> tuple[str, ...]:
+    lower = word.lower()
+    if lower in _IRREGULAR:
+        return (_IRREGULAR[lower],)
+    if lower.endswith("o"):
+        return word + "s", word + "es"
+    if lower.endswith(_HISSING):
+        return (word + "es",)
+    return (word[:-1] + "ies",) if _ENDS_IN_Y.search(lower) else (word + "s",)
+
+
+def _singulars(word: str) -> tuple[str, ...]:
+    lower = word.lower()
+    if lower in _IRREGULAR_PLURALS:
+        return (_IRREGULAR_PLURALS[lower],)
+    if len(word) < 4 or not lower.endswith("s") or lower.endswith("ss") or lower in _NO_PLURALS:
+        return ()
+    if lower.endswith("ies"):
+        return word[:-3] + "y", word[:-1]
+    if lower.endswith("es") and lower[:-2].endswith((*_HISSING, "o")):
+        return word[:-2], word[:-1]
+    return (word[:-1],)
 
 
 def _longest_first(spans: Iterable[Span]) -> list[Span]:

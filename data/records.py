@@ -13,7 +13,8 @@ AnswerKind = Literal["number", "numbers", "choice", "boolean", "text"]
 Benchmark = Literal[
     "svamp", "gsm8k", "asdiv", "singleeq", "multiarith", "addsub", "aqua", "commonsenseqa", "strategyqa"
 ]
-Phase = Literal["plain", "gold_shown", "imported"]
+Phase = Literal["plain", "gold_shown", "imported", "keywords"]
+"""What a teacher was asked: for a rationale, for one with the answer shown, nothing by us, for key words."""
 Span = tuple[int, int]
 
 
@@ -42,12 +43,16 @@ class Question:
 
 @dataclass(frozen=True, kw_only=True)
 class Rationale:
-    """A chain of thought that reaches the gold answer; `text` ends with the sentence that states it."""
+    """A chain of thought that reaches the gold answer; `text` ends with the sentence that states it.
+
+    `keywords` are the words of question and rationale that the teacher named as key, where it was asked.
+    """
 
     question: Question
     text: str
     answer: str
     phase: Phase
+    keywords: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

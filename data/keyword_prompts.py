@@ -1,0 +1,150 @@
+"""Key words by the teacher: how it is asked which words of a question and its rationale are key, and what it answers.
+
+Enters: a question with a rationale, then what the teacher wrote. Leaves: a few-shot prompt, then `NamedWords`: those of
+its words that occur in the text. The paper (§3.1) lets the teacher name them where the critical words are no numbers.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from data.answers import with_choices
+from data.marking import keyword_spans
+
+STOP_STRINGS: tuple[str, ...] = ("\n\n", "\nQ:")
+MAX_TOKENS = 96
+"""Room for some twenty key words."""
+MOST_WORDS = 5
+"""A longer phrase is a piece of a sentence."""
+
+_INSTRUCTION = (
+    "You are given a question and an explanation of its answer. Name the key words of both: the few words without "
+    "which question and explanation cannot be understood. Copy them as they stand there, separate them by commas, and "
+    "write nothing else."
+)
+_LABEL = "Key words:"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Worked:
+    """A worked example."""
+
+    question: str
+    rationale: str
+    keywords: str
+
+
+_WORKED = (
+    _Worked(
+        question=with_choices(
+            "Where would a gardener put tulip bulbs before winter?", ("shelf", "soil", "oven", "mailbox", "aquarium")
+        ),
+        rationale="Tulip bulbs bloom in spring if they have been cold for some months. In winter the ground is cold. "
+        "So a gardener plants them in the soil. The answer is (B) soil.",
+        keywords="gardener, tulip bulbs, winter, cold, ground, soil",
+    ),
+    _Worked(
+        question="Could a snail win a race against a bicycle?",
+        rationale="A snail crawls about one metre in a minute. A bicycle covers several hundred metres in that time. "
+        "The answer is no.",
+        keywords="snail, race, bicycle, metre, minute",
+    ),
+    _Worked(
+        question=with_choices(
+            "What might happen to a phone that falls into a lake?",
+            ("ring louder", "get wet", "grow", "melt", "fly away"),
+        ),
+        rationale="A lake is full of water. Whatever falls into water gets wet. A phone is no exception. "
+        "The answer is (B) get wet.",
+        keywords="phone, falls, lake, water, wet",
+    ),
+    _Worked(
+        question="A florist has 24 roses and ties 6 roses into each bouquet. How many bouquets does she make?",
+        rationale="Each bouquet takes 6 of the 24 roses. 24 / 6 = 4. The answer is 4.",
+        keywords="24, roses, 6, bouquet",
+    ),
+)
+
+
+def keyword_prompt(question: str, rationale: str) -> str:
+    """The prompt after which a model without chat template lists the key words of a question and its rationale."""
+    blocks = [f"{_given(worked.question, worked.rationale)}\n{_LABEL} {worked.keywords}" for worked in _WORKED]
+    return "\n\n".join([*blocks, f"{_given(question, rationale)}\n{_LABEL}"])
+
+
+def keyword_messages(question: str, rationale: str) -> list[dict[str, str]]:
+    """The same as a conversation, for models with a chat template: worked examples are earlier turns."""
+    messages = [{"role": "system", "content": _INSTRUCTION}]
+    for worked in _WORKED:
+        messages.append({"role": "user", "content": _given(worked.question, worked.rationale)})
+        messages.append({"role": "assistant", "content": worked.keywords})
+    return [*messages, {"role": "user", "content": _given(question, rationale)}]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NamedWords:
+    """The words that a teacher named and that occur in the text, each once, and how many more it named."""
+
+    words: tuple[str, ...]
+    missing: int
+
+
+def read_keywords(output: str, question: str, rationale: str, *, whole: bool = True) -> NamedWords:
+    """Find in a teacher's output the words that it names, and keep those that occur in question or rationale.
+
+    They may be separated by commas, semicolons or line ends, numbered, quoted or in bold type, introduced ("Key
+    words:") and explained ("bank: where money is kept"). Without `whole` the output was cut off: its last word may be
+    half of one and does not count.
+    """
+    candidates = list(dict.fromkeys(_candidates(output)))
+    if not whole:
+        candidates = candidates[:-1]
+    text = f"{question}\n{rationale}"
+    words: dict[str, str] = {}
+    missing = 0
+    for candidate in candidates:
+        found = _found(candidate, text)
+        missing += not found
+        words |= {word.casefold(): word for word in found if word.casefold() not in words}
+    return NamedWords(words=tuple(words.values()), missing=missing)
+
+
+def _given(question: str, rationale: str) -> str:
+    return f"Q: {question}\nA: {rationale}"
+
+
+_MARKUP = re.compile(r"\*\*|__|[`\"“”„«»]|(?<!\w)['‘’]|['‘’](?!\w)")
+_LIST_MARK = re.compile(r"^\s*(?:[-*•·–—]\s+|\(?\d{1,2}[.):]\s+|\(?[A-Za-z]\)\s+)")
+_INTRODUCTION = re.compile(
+    r"^[^\n,;:]*\b(?:key\s*-?\s*(?:words?|phrases?|terms?)|(?:critical|important) words?)\b(?:[^\n,;:]*:|\s+are\s)",
+    re.IGNORECASE,
+)
+_BORDER = re.compile(r"[;|•]|(?<!\d),|,(?!\d)")
+_EXPLANATION = re.compile(r"\s*[:(\[=→]|\s+[-–—]\s")
+_JOINED = re.compile(r"\s+(?:and|or|&)\s+|\s*/\s*", re.IGNORECASE)
+_LEADING = re.compile(r"^(?:(?:and|or|the|an?|etc)(?:\s+|$)|&\s*)+", re.IGNORECASE)
+
+
+def _candidates(output: str) -> Iterator[str]:
+    """The entries of a list as it was written, without what only belongs to a list."""
+    text = _MARKUP.sub("", re.split(r"\n\s*Q:", output, maxsplit=1)[0])
+    for line in text.split("\n"):
+        for entry in _BORDER.split(_INTRODUCTION.sub("", line.strip())):
+            plain = " ".join(_LIST_MARK.sub("", entry, count=1).split()).strip(" .,:!?…*")
+            if plain:
+                yield plain
+
+
+def _found(candidate: str, text: str) -> list[str]:
+    """What of an entry occurs in the text: all of it, the part before an explanation, or both sides of an "and"."""
+    whole = _LEADING.sub("", candidate)
+    before = _EXPLANATION.split(whole, maxsplit=1)[0].strip()
+    for entry in (whole, before):
+        if _occurs(entry, text):
+            return [entry]
+    pieces = [_LEADING.sub("", piece) for piece in _JOINED.split(before)]
+    return pieces if len(pieces) > 1 and all(_occurs(piece, text) for piece in pieces) else []
+
+
+def _occurs(entry: str, text: str) -> bool:
+    return bool(re.search(r"\w", entry)) and len(entry.split()) <= MOST_WORDS and bool(keyword_spans(text, (entry,)))
