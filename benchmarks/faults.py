@@ -155,13 +155,13 @@ class RationaleRecords:
     def truth(self, numbers: Sequence[int]) -> Served:
         """Attempts, and why some were dropped."""
         attempts = [_attempt(number) for number in numbers]
-        reasons = {f"{each.key}/{each.phase}": each.outcome for each in attempts if each.outcome != "kept"}
+        reasons = {each.label: each.outcome for each in attempts if each.outcome != "kept"}
         return {**{each.key: each for each in attempts}, **reasons}
 
     def read(self, space: Space) -> Served:
         """Read all attempts and reasons."""
         attempts = RationaleStore(space).attempts()
-        return {**{key: each for (key, _), each in attempts.items()}, **dropped_records(space.commits())}
+        return {**{each.key: each for each in attempts.values()}, **dropped_records(space.commits())}
 
 
 def _block(number: int) -> AttentionBlock:

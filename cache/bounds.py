@@ -19,7 +19,7 @@ from cache.certificates import NOTE, read_certificate
 from cache.commits import Commit
 from cache.fingerprints import JSON
 from cache.layout import ARRAYS, MAX_RECORDS, METADATA, ArrayLayout, check_part, dimension_sizes
-from cache.rationales import FILE, NAMES, SCHEMA
+from cache.rationales import FILE, OLD_SCHEMA, SCHEMA, TEXTS
 from cache.spaces import Kind, Space
 from cache.strict_json import load_strictly
 from cache.verify import look_at_part
@@ -29,7 +29,7 @@ from data.errors import DamagedCacheError
 MAX_DECODED = 4 << 30
 """Bytes that a part may have when decoded: 4,096 records of 80 layers, 20 steps and 60 words are 800 MB."""
 MAX_TEXT_BYTES = 1 << 30
-"""The same of a part of rationales: 256 attempts of ten pages are 10 MB."""
+"""The same of a part of rationales: 1,024 attempts of ten pages are 40 MB."""
 MAX_METADATA_BYTES = 1 << 20
 MAX_ATTEMPTS = 1_000_000
 MAX_DROPPED = 10_000_000
@@ -219,7 +219,8 @@ def _check_attempts(path: Path, commit: Commit) -> None:
     try:
         with pq.ParquetFile(path, thrift_string_size_limit=MAX_METADATA_BYTES) as file:
             _check_parquet_metadata(file.metadata, commit, path)
-        with pq.ParquetFile(path, thrift_string_size_limit=MAX_METADATA_BYTES, read_dictionary=list(NAMES)) as file:
+            texts = [name for name in file.schema_arrow.names if name in TEXTS]
+        with pq.ParquetFile(path, thrift_string_size_limit=MAX_METADATA_BYTES, read_dictionary=texts) as file:
             decoded = sum(_text_bytes(batch) for batch in file.iter_batches(batch_size=1024, use_threads=False))
     except (pa.ArrowException, OSError, ValueError) as error:
         if isinstance(error, DamagedCacheError):
@@ -232,9 +233,9 @@ def _check_attempts(path: Path, commit: Commit) -> None:
 def _check_parquet_metadata(metadata: pq.FileMetaData, commit: Commit, path: Path) -> None:
     if metadata.num_rows != commit.counts["records"]:
         raise DamagedCacheError(f"{path}: {metadata.num_rows} attempts, {commit.counts['records']} were committed")
-    found, expected = (_columns(schema) for schema in (metadata.schema.to_arrow_schema(), SCHEMA))
-    if found != expected:
-        raise DamagedCacheError(f"{path}: columns {_short(found)}, expected {_short(expected)}")
+    found = _columns(metadata.schema.to_arrow_schema())
+    if found not in (expected := [_columns(schema) for schema in (SCHEMA, OLD_SCHEMA)]):
+        raise DamagedCacheError(f"{path}: columns {_short(found)}, expected {_short(expected[0])}")
     groups = [metadata.row_group(group) for group in range(metadata.num_row_groups)]
     columns = [group.column(number) for group in groups for number in range(group.num_columns)]
     if other := sorted({column.compression for column in columns} - {"ZSTD"}):
@@ -248,9 +249,12 @@ def _columns(schema: pa.Schema) -> list[str]:
 
 
 def _text_bytes(batch: pa.RecordBatch) -> int:
-    """Bytes of all texts in a batch as they would be without dictionaries."""
+    """Bytes of all texts in a batch as they would be without dictionaries; numbers have a size of their own."""
     total = 0
     for column in batch.columns:
+        if pa.types.is_integer(column.type):
+            total += column.nbytes
+            continue
         if isinstance(column, pa.DictionaryArray):
             lengths = pc.take(pc.binary_length(column.dictionary), column.indices)
         else:

@@ -35,3 +35,8 @@ def record_key(marked: Marked) -> str:
             "critical_spans": marked.critical_spans,
         }
     )
+
+
+def keywords_key(prompt: str, max_tokens: int) -> str:
+    """Return the key (64 hex digits) of a question for key words: what is asked, which holds question and rationale."""
+    return fingerprint({"key": "keywords", "prompt": prompt, "max_tokens": max_tokens})

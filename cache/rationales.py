@@ -7,7 +7,7 @@ A part is one Parquet file with a row for each attempt, so that it can be read w
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import get_args
+from typing import Any, TypeAlias, get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,12 +22,17 @@ FILE = "attempts.parquet"
 KEPT = "kept"
 
 
+AttemptName: TypeAlias = tuple[str, Phase, int]
+"""Key, phase, sample: what one attempt is known by."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """What the teacher wrote to one question in one phase.
+    """What the teacher wrote to one question in one phase, as the sample of that number.
 
     `rationale` and `answer` are what was made of `output`, empty where nothing could be. `outcome` is `kept`, or the
-    reason why the attempt was dropped.
+    reason why the attempt was dropped. In the phase `keywords` the teacher was asked about the text of `rationale`,
+    and `keywords` are the words that it named and that occur in the text.
     """
 
     key: str
@@ -40,13 +45,30 @@ class Attempt:
     rationale: str
     answer: str
     outcome: str
+    sample: int = 0
+    keywords: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> AttemptName:
+        """What the attempt is known by."""
+        return self.key, self.phase, self.sample
+
+    @property
+    def label(self) -> str:
+        """The same as text, in the list of what a commit has dropped; the first sample needs no number."""
+        return f"{self.key}/{self.phase}" + (f"/{self.sample}" if self.sample else "")
 
 
+ADDED = ("sample", "keywords")
+"""Columns that parts of before samples and key words lack."""
 NAMES = tuple(field.name for field in fields(Attempt))
-SCHEMA = pa.schema([pa.field(name, pa.string(), nullable=False) for name in NAMES])
+TEXTS = tuple(name for name in NAMES if name != "sample")
+SCHEMA = pa.schema([pa.field(name, pa.string() if name in TEXTS else pa.int32(), nullable=False) for name in NAMES])
+OLD_SCHEMA = pa.schema([field for field in SCHEMA if field.name not in ADDED])
+MOST_SAMPLES = 1_000_000
 PHASES: tuple[Phase, ...] = get_args(Phase)
 PREFERENCE: tuple[Phase, ...] = ("plain", "imported", "gold_shown")
-"""Of several kept attempts at a question the one counts that saw least of the answer."""
+"""Phases that give rationales. Of several kept ones of a question the one counts that saw least of the answer."""
 
 
 class RationaleStore:
@@ -67,25 +89,26 @@ class RationaleStore:
         return self.space.commit(
             part,
             counts={"records": len(attempts), "kept": len(attempts) - len(dropped)},
-            dropped={f"{attempt.key}/{attempt.phase}": attempt.outcome for attempt in dropped},
+            dropped={attempt.label: attempt.outcome for attempt in dropped},
             note=self._note,
         )
 
-    def attempts(self) -> dict[tuple[str, Phase], Attempt]:
-        """Return all attempts by key and phase; of duplicates the one that was committed first.
+    def attempts(self) -> dict[AttemptName, Attempt]:
+        """Return all attempts by their names; of duplicates the one that was committed first.
 
         Raises `DamagedCacheError` when a part is missing or its bytes are not those that were committed.
         """
-        found: dict[tuple[str, Phase], Attempt] = {}
+        found: dict[AttemptName, Attempt] = {}
         for commit in self.space.commits():
             for attempt in self.read_part(commit):
-                found.setdefault((attempt.key, attempt.phase), attempt)
+                found.setdefault(attempt.name, attempt)
         return found
 
     def kept(self) -> dict[str, Attempt]:
-        """Return one kept attempt for each question that has any: the plain one before one with the answer shown."""
-        kept = [attempt for attempt in self.attempts().values() if attempt.outcome == KEPT]
-        kept.sort(key=lambda attempt: PREFERENCE.index(attempt.phase))
+        """Return one kept rationale for each question that has any: plain before answer shown, first sample first."""
+        attempts = (attempt for attempt in self.attempts().values() if attempt.phase in PREFERENCE)
+        kept = [attempt for attempt in attempts if attempt.outcome == KEPT]
+        kept.sort(key=lambda attempt: (PREFERENCE.index(attempt.phase), attempt.sample))
         found: dict[str, Attempt] = {}
         for attempt in kept:
             found.setdefault(attempt.key, attempt)
@@ -109,15 +132,21 @@ class RationaleStore:
 
 def _as_table(attempts: Sequence[Attempt]) -> pa.Table:
     try:
-        return pa.Table.from_pylist([asdict(attempt) for attempt in attempts], schema=SCHEMA)
+        return pa.Table.from_pylist([_as_row(attempt) for attempt in attempts], schema=SCHEMA)
     except UnicodeEncodeError as error:
         broken = next(attempt for attempt in attempts if not _is_unicode(attempt))
         raise DataError(f"question {broken.question_id} of {broken.dataset}: a text is no Unicode ({error})") from error
 
 
+def _as_row(attempt: Attempt) -> dict[str, str | int]:
+    """Columns by name; key words stand one a line, and have no line breaks themselves."""
+    assert not any("\n" in word for word in attempt.keywords), f"a line break in {attempt.keywords}"
+    return {**asdict(attempt), "keywords": "\n".join(attempt.keywords)}
+
+
 def _is_unicode(attempt: Attempt) -> bool:
     try:
-        "".join(asdict(attempt).values()).encode()
+        "".join(map(str, _as_row(attempt).values())).encode()
     except UnicodeEncodeError:
         return False
     return True
@@ -127,10 +156,19 @@ def decode_attempts(content: bytes, path: Path) -> list[Attempt]:
     """Return the attempts in the bytes of a part's file, read from `path`; raises `DamagedCacheError`."""
     try:
         # Threads that read from a Python object abort the process, or hang, when it ends before they do (Arrow 33975).
-        rows = pq.read_table(pa.BufferReader(content), schema=SCHEMA, use_threads=False, pre_buffer=False).to_pylist()
-    except (pa.ArrowException, OSError, ValueError) as error:
+        with pq.ParquetFile(pa.BufferReader(content), pre_buffer=False) as file:
+            schema = SCHEMA if set(ADDED) & set(file.schema_arrow.names) else OLD_SCHEMA
+            rows = file.read(use_threads=False).select(schema.names).cast(schema).to_pylist()
+    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         raise DamagedCacheError(f"{path}: does not decode ({error}); {VERIFY}") from error
-    for row in rows:
-        if row["phase"] not in PHASES:
-            raise DamagedCacheError(f"{path}: unknown phase {row['phase']!r} of {row['key']}; {VERIFY}")
-    return [Attempt(**row) for row in rows]
+    return [_as_attempt(row, path) for row in rows]
+
+
+def _as_attempt(row: dict[str, Any], path: Path) -> Attempt:  # what Parquet columns hold
+    if row["phase"] not in PHASES:
+        raise DamagedCacheError(f"{path}: unknown phase {row['phase']!r} of {row['key']}; {VERIFY}")
+    if not 0 <= row.get("sample", 0) < MOST_SAMPLES:
+        raise DamagedCacheError(
+            f"{path}: sample {row['sample']} of {row['key']}, expected 0 to {MOST_SAMPLES - 1}; {VERIFY}"
+        )
+    return Attempt(**{**row, "keywords": tuple(filter(None, row.get("keywords", "").split("\n")))})

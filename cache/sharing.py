@@ -294,8 +294,15 @@ def _select_records(space: Space, keys: Sequence[str], chosen: Space) -> None:
 
 
 def _select_attempts(space: Space, keys: Sequence[str], chosen: Space) -> None:
+    """Write the attempts at chosen questions, and what was asked about the key words of their rationales."""
     wanted = set(keys)
-    attempts = [attempt for (key, _), attempt in RationaleStore(space).attempts().items() if key in wanted]
+    stored = RationaleStore(space).attempts().values()
+    texts = {(each.question, each.rationale) for each in stored if each.key in wanted and each.rationale}
+    attempts = [
+        each
+        for each in stored
+        if each.key in wanted or (each.phase == "keywords" and (each.question, each.rationale) in texts)
+    ]
     if missing := sorted(wanted - {attempt.key for attempt in attempts}):
         raise MissingRecordsError(
             f"{space.path}: {len(missing)} of {len(wanted)} questions are not stored, the first is {missing[0]}"
@@ -439,12 +446,12 @@ def _check_layers(commits: Sequence[Commit], space: Space, address: str) -> None
 
 
 def _keys_of(space: Space, commits: Sequence[Commit]) -> set[object]:
-    """Return what records of these commits are known by: their keys, those of attempts with the phase."""
+    """Return what records of these commits are known by: their keys, those of attempts with phase and sample."""
     parts = [commit for commit in commits if commit.part is not None]
     if space.kind == "attention":
         return {key for commit in parts for key in AttentionPart(space, commit).keys}
     store = RationaleStore(space)
-    return {(attempt.key, attempt.phase) for commit in parts for attempt in store.read_part(commit)}
+    return {attempt.name for commit in parts for attempt in store.read_part(commit)}
 
 
 def _move(staged: Space, commit: Commit, space: Space) -> None:

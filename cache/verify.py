@@ -295,7 +295,7 @@ def _attempts_complaint(space: Space, commit: Commit) -> str | None:
         return f"does not decode ({type(error).__name__}: {error})"
     if bad := [attempt.key for attempt in attempts if not KEY.fullmatch(attempt.key)]:
         return f"{bad[0]!r} is no key of 64 hex digits"
-    dropped = {f"{each.key}/{each.phase}": each.outcome for each in attempts if each.outcome != KEPT}
+    dropped = {each.label: each.outcome for each in attempts if each.outcome != KEPT}
     kept = sum(attempt.outcome == KEPT for attempt in attempts)
     if kept != commit.counts.get("kept"):
         return f"{kept} attempts were kept, {commit.counts.get('kept')} by the commit"

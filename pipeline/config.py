@@ -180,8 +180,7 @@ def _conflicts(config: Config) -> Iterator[tuple[Key, str]]:
             f"expected {' or '.join(taught)}, all that objective.name {config.objective.name} teaches, "
             f"found {list(config.evaluation.prompts)}",
         )
-    if rationales.engine == "file" and rationales.path is None:
-        yield ("rationales", "path"), "missing; `engine: file` needs the file that holds the rationales"
+    yield from _rationale_conflicts(config)
     if config.training.early_stopping is not None and not config.data.dev:
         yield (
             ("training", "early_stopping"),
@@ -229,6 +228,28 @@ def _argument_conflicts(key: Key, arguments: Mapping[str, EngineValue]) -> Itera
         for mapping in (value,) if isinstance(value, dict) else value if isinstance(value, list) else ():
             if isinstance(mapping, dict):
                 yield from _argument_conflicts(below, mapping)
+
+
+def _rationale_conflicts(config: Config) -> Iterator[tuple[Key, str]]:
+    rationales, attention = config.rationales, config.attention
+    if rationales.engine == "file" and rationales.path is None:
+        yield ("rationales", "path"), "missing; `engine: file` needs the file that holds the rationales"
+    if rationales.engine == "file" and rationales.keywords:
+        yield ("rationales", "keywords"), "needs an engine that can be asked, which rationales.engine `file` is not"
+    if rationales.samples > 1 and rationales.engine == "file":
+        yield ("rationales", "samples"), f"expected 1 with rationales.engine `file`, found {rationales.samples}"
+    elif rationales.samples > 1 and rationales.temperature == 0:
+        yield (
+            ("rationales", "samples"),
+            f"expected 1 with rationales.temperature 0, which gives the same text every time, found "
+            f"{rationales.samples}; set rationales.temperature, such as 0.7",
+        )
+    asked = attention.critical == "keywords" and attention.keyword_sources == ("teacher",) and not attention.keywords
+    if asked and not rationales.keywords:
+        yield (
+            ("attention", "keyword_sources"),
+            "only the teacher is to name key words and is not asked; set rationales.keywords to true",
+        )
 
 
 def _attention_conflicts(attention: AttentionSettings) -> Iterator[tuple[Key, str]]:

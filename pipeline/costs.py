@@ -168,11 +168,12 @@ def _rough_rationales(run: Run, plan: StagePlan, stages: Mapping[StageName, Stag
     assert isinstance(stage, RationaleStage)
     settings = run.config.rationales
     stored = _stored_attempts(stage)
-    pieces = math.ceil(plan.to_do / settings.piece)
+    attempts = plan.to_do * (settings.samples + settings.keywords)
+    pieces = math.ceil(attempts / settings.piece)
     if stored is None:
-        size = Figure(value=ATTEMPT_BYTES * plan.to_do + PIECE_BYTES * pieces, source="rough", how="none is stored yet")
+        size = Figure(value=ATTEMPT_BYTES * attempts + PIECE_BYTES * pieces, source="rough", how="none is stored yet")
     else:
-        size = Figure(value=stored * plan.to_do, source="files", how="the size of those that are stored")
+        size = Figure(value=stored * attempts, source="files", how="the size of those that are stored")
     reading = settings.engine == "file"
     memory = (
         UNKNOWN if reading else _memory(inputs.teacher, _model_bytes(run.config.teacher.dtype), _vllm(settings.engine))

@@ -33,7 +33,7 @@ def select_examples(rationales: Sequence[Rationale], settings: AttentionSettings
     examples: dict[str, Example] = {}
     dropped: Counter[str] = Counter()
     for rationale in rationales:
-        marked = _mark(rationale, settings)
+        marked = mark_rationale(rationale, settings)
         key = record_key(marked)
         if not marked.critical_spans:
             dropped[NO_CRITICAL_WORD] += 1
@@ -46,18 +46,23 @@ def select_examples(rationales: Sequence[Rationale], settings: AttentionSettings
     return Selection(examples=tuple(examples.values()), dropped=dict(dropped))
 
 
-def _mark(rationale: Rationale, settings: AttentionSettings) -> Marked:
-    rule = marking_rule(settings, rationale.question)
+def mark_rationale(rationale: Rationale, settings: AttentionSettings) -> Marked:
+    """Mark steps and critical words as the settings ask for it."""
+    rule = marking_rule(settings, rationale.question, rationale.keywords)
     return mark(rationale.question.text, rationale.text, steps=settings.steps, critical=rule)
 
 
 def _nothing_found(records: int, settings: AttentionSettings) -> str:
     rule = {
         "numbers": "the rule `numbers`",
-        "keywords": f"the rule `keywords` with {list(settings.keywords)} and each question's own",
+        "keywords": f"the rule `keywords` with {list(settings.keywords)} and those of {_sources(settings)}",
         "regex": f"the pattern {settings.pattern!r}",
     }[settings.critical]
     return (
         f"attention.critical: {rule} finds no critical word in any of {records:,} records; "
         "set attention.critical to another rule (numbers, keywords, regex)"
     )
+
+
+def _sources(settings: AttentionSettings) -> str:
+    return " and ".join(settings.keyword_sources) or "nobody"

@@ -5,7 +5,7 @@ stores hold with what the run needs; nothing is created and no model is loaded u
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -22,11 +22,13 @@ from pipeline.provenance import commit_note
 from pipeline.selection import Selection, select_examples
 from stages.examples import Example
 from stages.progress import Progress, StopSignal
+from stages.settings import RationaleSettings
 from stages.specs import attention_slug, attention_spec, rationale_slug, rationale_spec
 
 if TYPE_CHECKING:
     from cache.rationales import RationaleStore
     from cache.reader import AttentionStore
+    from stages.rationales import RationalePlan
 
 
 class StageWithSpace:
@@ -116,7 +118,7 @@ class RationaleStage(StageWithSpace):
             return ()
         from stages.rationales import kept_rationales
 
-        return tuple(kept_rationales(self.questions, self._store(), self._settings))
+        return tuple(kept_rationales(self.questions, self.open(), self._settings))
 
     def plan(self) -> StagePlan:
         """Count the questions that were asked and what became of them."""
@@ -126,16 +128,15 @@ class RationaleStage(StageWithSpace):
     def _plan(self) -> StagePlan:
         from stages.rationales import plan_rationales
 
-        attempts = self._store().attempts() if self.begun else {}
+        attempts = self.open().attempts() if self.begun else {}
         plan = plan_rationales(self.questions, attempts, self._settings)
-        again = len(plan.pending.get("gold_shown", ()))
         return StagePlan(
             name=self.name,
             unit="questions",
             done=plan.kept + sum(plan.dropped.values()),
             to_do=plan.to_do,
             dropped=dict(plan.dropped),
-            detail=f"{again:,} of them again, with the gold answer shown" if again else self._neighbour,
+            detail="; ".join(_details(plan, self._settings)) or self._neighbour,
             shard=self._shard,
         )
 
@@ -156,7 +157,8 @@ class RationaleStage(StageWithSpace):
             stop=stop,
         )
 
-    def _store(self) -> "RationaleStore":
+    def open(self) -> "RationaleStore":
+        """Open the store of rationales, which has to be there."""
         from cache.rationales import RationaleStore
 
         return RationaleStore(self._open())
@@ -277,6 +279,16 @@ class AttentionStage(StageWithSpace):
         if not self.begun:
             return {}
         return dropped_records(self._open().commits())
+
+
+def _details(plan: "RationalePlan", settings: RationaleSettings) -> Iterator[str]:
+    """What numbers of questions do not say: what they are asked for, and how many rationales there are."""
+    if again := len({ask.key for ask in plan.pending.get("gold_shown", ())}):
+        yield f"{again:,} of them again, with the gold answer shown"
+    if unnamed := len(plan.pending.get("keywords", ())):
+        yield f"{unnamed:,} rationales wait for their key words"
+    if settings.samples > 1:
+        yield f"{plan.rationales:,} rationales of up to {settings.samples:,} each, {plan.repeated:,} more the same"
 
 
 def no_rationales(plan: StagePlan) -> str:

@@ -203,6 +203,11 @@ def prompt_seed(seed: int, prompt: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}\n{prompt}".encode()).digest()[:4], "big")
 
 
+def sample_seed(seed: int, sample: int) -> int:
+    """Seed of one of several samples of every prompt: the first has the seed itself, more of them change no other."""
+    return seed if sample == 0 else prompt_seed(seed, f"sample {sample}")
+
+
 def first_line(error: BaseException) -> str:
     """Return the first line of what an error says, with its type where it says nothing."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

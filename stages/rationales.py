@@ -1,28 +1,41 @@
 """The teacher's rationales: questions go in, attempts with their outcomes go into the store, kept rationales come out.
 
-Each question is asked once. Where the answer is wrong or cannot be read, it is asked once more with the gold answer
-shown (the second phase, after arXiv 2604.15701, appendix F.3). Work goes by pieces, each committed before the next
-begins, and what the store holds is never asked again: a run that was stopped anywhere continues where it stopped, and
-one with nothing to ask starts no engine. With `engine: file` rationales come from a file and are judged alike.
+Each question is asked once, or as often as `samples` says. Where no answer is right it is asked once more with the gold
+answer shown (the second phase, after arXiv 2604.15701, appendix F.3); last, the teacher names the key words of what was
+kept, if it is to. Each of these rounds is one stream through the engine, of which pieces are committed as they come:
+what the store holds is never asked again. A run that was stopped anywhere continues where it stopped, and one with
+nothing to ask starts no engine. With `engine: file` rationales come from a file and are judged alike.
 """
 
 import json
-import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol, Self
 
-from cache.keys import question_key
-from cache.rationales import KEPT, Attempt, RationaleStore
-from data.answers import is_right, parse_answer
+from cache.keys import keywords_key, question_key
+from cache.rationales import KEPT, Attempt, AttemptName, RationaleStore
+from data import keyword_prompts
 from data.errors import EngineError
-from data.prompts import STOP_STRINGS, answer_sentence, finish_rationale, hint, rationale_messages, rationale_prompt
+from data.keyword_prompts import keyword_messages, keyword_prompt
+from data.prompts import STOP_STRINGS, finish_rationale, rationale_messages, rationale_prompt
 from data.readers import read_rationales
 from data.records import Phase, Question, Rationale
 from data.sharding import Shard
-from stages.engines import Decoding, Engine, EngineSetup, Generation, load_tokenizer, open_engine, render_chat
+from stages.engines import (
+    Decoding,
+    Engine,
+    EngineSetup,
+    Generation,
+    load_tokenizer,
+    open_engine,
+    render_chat,
+    sample_seed,
+)
+from stages.gathering import gathering
+from stages.judging import ASKED_AGAIN, WHATEVER_SAMPLE, judge, judge_keywords
 from stages.models import ModelIdentity
 from stages.progress import Progress, StopSignal
 from stages.servers import Server
@@ -32,43 +45,50 @@ from stages.specs import author_of, rationale_file
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-WRONG = "wrong answer"
-NOT_FOUND = "no answer found"
-CUT_OFF = "cut off at max_tokens"
-TOO_LONG = "prompt too long"
-NO_GOLD = "no gold answer"
-EMPTY = "empty"
-NOT_IN_FILE = "no rationale in the file"
-RESTATES = "only restates the answer"
-LEAKS = "speaks of the answer that it was shown"
-
-ASKED_AGAIN = frozenset({WRONG, NOT_FOUND, CUT_OFF, EMPTY})
-"""Outcomes of the plain phase after which the second phase asks; the rest would end no better."""
 TASKS: Mapping[Phase, str] = {
     "plain": "rationales",
     "gold_shown": "rationales, answer shown",
     "imported": "rationales from a file",
+    "keywords": "key words",
 }
-_TOLD = re.compile(r"\b(?:correct|given|provided|stated)\s+answer\b", re.IGNORECASE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ask:
+    """One thing to put to the teacher, and the name that its answer will have in the store.
+
+    `rationale` is the text that the key words are asked of, empty in the other phases.
+    """
+
+    key: str
+    question: Question
+    phase: Phase
+    sample: int = 0
+    rationale: str = ""
+
+    @property
+    def name(self) -> AttemptName:
+        """What the attempt will be known by."""
+        return self.key, self.phase, self.sample
 
 
 @dataclass(frozen=True, kw_only=True)
 class RationalePlan:
-    """What became of the questions so far and which are still to be asked; equal questions count once.
+    """What became of the questions so far and what is still to be asked; equal questions count once.
 
-    `found` counts the committed attempts, `dropped` by reason the questions that stay without rationale, and `pending`
-    holds by phase and key those to ask next. A question of the first phase may still need the second one as well.
+    `found` counts the committed attempts, `kept` the questions with a rationale, `rationales` these rationales,
+    `repeated` those that are the same as another sample of their question, and `dropped` by reason the questions that
+    stay without. `pending` holds by phase what to ask next, for `to_do` different questions; what is asked in a later
+    phase follows from the answers.
     """
 
     found: int
     kept: int
+    rationales: int
+    repeated: int
     dropped: Mapping[str, int]
-    pending: Mapping[Phase, Mapping[str, Question]]
-
-    @property
-    def to_do(self) -> int:
-        """Number of different questions that are to be asked."""
-        return sum(len(questions) for questions in self.pending.values())
+    pending: Mapping[Phase, Sequence[Ask]]
+    to_do: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +99,21 @@ class RationaleSummary:
     kept: int
     dropped: Counter[str]
     found: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """How it stands with one question: the `attempts` at it that count under the settings, in the order of the phases.
+
+    `kept` are its rationales that differ, with their key words, `repeated` the attempts that are the same as one of
+    these, `keywords` the attempts at their key words. `asks` are what to put next; there are none once it is done.
+    """
+
+    attempts: Sequence[Attempt]
+    kept: Sequence[Rationale] = ()
+    repeated: Sequence[Attempt] = ()
+    keywords: Sequence[Attempt] = ()
+    asks: Sequence[Ask] = ()
 
 
 def write_rationales(
@@ -92,92 +127,129 @@ def write_rationales(
     stop: StopSignal,
     engine: Engine | None = None,
 ) -> RationaleSummary:
-    """Ask what the store does not hold yet, piece by piece, and judge every output.
+    """Ask what the store does not hold yet, judge every output, and commit them by pieces as they come.
 
     `engine` replaces the one that the settings name; it is left open, while one started here is closed. Raises
-    `EngineError` when the engine fails and `Interrupted` after a signal; what was committed before stays either way.
+    `EngineError` when the engine fails and `Interrupted` after a signal: everything that was answered by then is
+    committed either way.
     """
     attempts = store.attempts()
-    before = plan_rationales(questions, attempts, settings)
+    keyed = _by_key(questions, settings)
+    before = plan = _plan(keyed, attempts, settings)
     if before.found:
         progress.note(f"rationales: {before.found:,} attempts are in the store already")
-    job = _Job(store=store, piece=settings.piece, progress=progress, stop=stop)
+    job = _Job(store=store, settings=settings, progress=progress, stop=stop)
     with _source(questions, teacher, settings, identity, progress, stop, engine) as source:
-        for phase in _phases(settings):
-            pending = plan_rationales(questions, attempts, settings).pending[phase]
-            attempts |= {(attempt.key, phase): attempt for attempt in _write_phase(pending, phase, source, job)}
-    after = plan_rationales(questions, attempts, settings)
+        while asks := _next_round(plan):
+            attempts |= {attempt.name: attempt for attempt in _write_round(asks, source, job)}
+            plan = _plan(keyed, attempts, settings)
     return RationaleSummary(
-        asked=after.found - before.found, kept=after.kept, dropped=Counter(after.dropped), found=before.found
+        asked=plan.found - before.found, kept=plan.kept, dropped=Counter(plan.dropped), found=before.found
     )
 
 
 def plan_rationales(
-    questions: Sequence[Question], attempts: Mapping[tuple[str, Phase], Attempt], settings: RationaleSettings
+    questions: Sequence[Question], attempts: Mapping[AttemptName, Attempt], settings: RationaleSettings
 ) -> RationalePlan:
     """Compare the questions with `RationaleStore.attempts()`; cheap, nothing is loaded."""
-    found, outcomes = 0, Counter[str]()
-    pending: dict[Phase, dict[str, Question]] = {phase: {} for phase in _phases(settings)}
-    for key, question in _by_key(questions, settings).items():
-        made = _made(key, attempts, settings)
-        found += len(made)
-        following = _following_phase(made, settings)
-        if following:
-            pending[following][key] = question
-        else:
-            outcomes[made[-1].outcome] += 1
-    return RationalePlan(found=found, kept=outcomes.pop(KEPT, 0), dropped=outcomes, pending=pending)
+    return _plan(_by_key(questions, settings), attempts, settings)
 
 
 def kept_rationales(
     questions: Sequence[Question], store: RationaleStore, settings: RationaleSettings
 ) -> list[Rationale]:
-    """The kept rationales of these questions, in their order; questions without one are left out."""
+    """The kept rationales of these questions, in their order, those of one question in the order of its samples."""
     attempts = store.attempts()
-    last = [(question, _made(_key(question, settings), attempts, settings)[-1:]) for question in questions]
     return [
-        Rationale(question=question, text=attempt.rationale, answer=attempt.gold, phase=attempt.phase)
-        for question, made in last
-        for attempt in made
-        if attempt.outcome == KEPT
+        rationale
+        for question in questions
+        for rationale in standing(_key(question, settings), question, attempts, settings).kept
     ]
 
 
 def own_questions(questions: Sequence[Question], settings: RationaleSettings, shard: Shard) -> list[Question]:
-    """The questions of one shard: all phases of a question belong to the same one."""
+    """The questions of one shard: all phases and samples of a question belong to the same one."""
     return [question for question in questions if shard.owns(_key(question, settings))]
 
 
-def judge(question: Question, generation: Generation | None, phase: Phase) -> tuple[str, str | None]:
-    """Decide what becomes of an output: (`kept` or the reason against it, the answer found in it)."""
-    if question.answer is None:
-        return NO_GOLD, None
-    if generation is None:
-        return NOT_IN_FILE, None
-    if generation.finish_reason == "too_long":
-        return TOO_LONG, None
-    if not generation.text.strip():
-        return EMPTY, None
-    answer = parse_answer(generation.text, question)
-    # The answer to a rationale without its end is a number on the way, if it is one at all.
-    if generation.finish_reason == "length":
-        return CUT_OFF, answer
-    if answer is None:
-        return NOT_FOUND, None
-    if not is_right(answer, question):
-        return WRONG, answer
-    return (_shown_outcome(question, generation.text) if phase == "gold_shown" else KEPT), answer
+def standing(
+    key: str, question: Question, attempts: Mapping[AttemptName, Attempt], settings: RationaleSettings
+) -> Standing:
+    """How it stands with one question, which has this key, after these attempts.
+
+    The second phase follows where every sample of the first was wrong or had no answer, key words where all samples
+    are there.
+    """
+    made: list[Attempt] = []
+    asks: list[Ask] = []
+    for phase in _phases(settings):
+        names = [(key, phase, sample) for sample in range(_samples(settings))]
+        there = [attempts[name] for name in names if name in attempts]
+        made += there
+        if not any(attempt.outcome in WHATEVER_SAMPLE for attempt in there):
+            missing = [sample for name, sample in zip(names, range(len(names)), strict=True) if name not in attempts]
+            asks = [Ask(key=key, question=question, phase=phase, sample=sample) for sample in missing]
+        if asks or not all(attempt.outcome in ASKED_AGAIN for attempt in there):
+            break
+    found, repeated = _different([attempt for attempt in made if attempt.outcome == KEPT])
+    if not settings.keywords or asks:
+        kept = [_rationale(question, attempt, ()) for attempt in found]
+        return Standing(attempts=made, kept=kept, repeated=repeated, asks=asks)
+    wanted = [_keyword_ask(question, attempt.rationale, settings) for attempt in found]
+    named = [attempts.get(ask.name) for ask in wanted]
+    return Standing(
+        attempts=made,
+        kept=[
+            _rationale(question, attempt, words.keywords if words else ())
+            for attempt, words in zip(found, named, strict=True)
+        ],
+        repeated=repeated,
+        keywords=[words for words in named if words],
+        asks=[ask for ask, words in zip(wanted, named, strict=True) if not words],
+    )
 
 
-def _shown_outcome(question: Question, output: str) -> str:
-    """Whether a rationale written with the answer in sight explains anything, and does not mention that."""
-    assert question.answer is not None
-    finished = finish_rationale(output, question, question.answer)
-    if finished == answer_sentence(question, question.answer):
-        return RESTATES
-    if hint(question) in output or (_TOLD.search(finished) and not _TOLD.search(question.text)):
-        return LEAKS
-    return KEPT
+def _rationale(question: Question, attempt: Attempt, keywords: tuple[str, ...]) -> Rationale:
+    return Rationale(
+        question=question, text=attempt.rationale, answer=attempt.gold, phase=attempt.phase, keywords=keywords
+    )
+
+
+def _different(kept: Sequence[Attempt]) -> tuple[list[Attempt], list[Attempt]]:
+    """The attempts whose text differs by more than white space and case, each where it comes first, and the others."""
+    first: dict[str, Attempt] = {}
+    for attempt in kept:
+        first.setdefault(" ".join(attempt.rationale.split()).casefold(), attempt)
+    different = list(first.values())
+    return different, [attempt for attempt in kept if not any(attempt is each for each in different)]
+
+
+def _plan(
+    keyed: Mapping[str, Question], attempts: Mapping[AttemptName, Attempt], settings: RationaleSettings
+) -> RationalePlan:
+    stands = [standing(key, question, attempts, settings) for key, question in keyed.items()]
+    over = [each for each in stands if not each.asks]
+    pending: dict[Phase, list[Ask]] = {phase: [] for phase in (*_phases(settings), *_last_phase(settings))}
+    for each in stands:
+        for ask in each.asks:
+            pending[ask.phase].append(ask)
+    return RationalePlan(
+        found=sum(len(each.attempts) + len(each.keywords) for each in stands),
+        kept=sum(bool(each.kept) for each in over),
+        rationales=sum(len(each.kept) for each in stands),
+        repeated=sum(len(each.repeated) for each in stands),
+        dropped=Counter(each.attempts[-1].outcome for each in over if not each.kept),
+        pending=pending,
+        to_do=len(stands) - len(over),
+    )
+
+
+def _next_round(plan: RationalePlan) -> list[Ask]:
+    """What one stream asks: one sample in one phase, since a stream has one seed; empty where nothing is left."""
+    asks = next((asks for asks in plan.pending.values() if asks), [])
+    sample = min((ask.sample for ask in asks), default=0)
+    # Equal texts of two questions with key words that nobody has asked for yet are one.
+    return list({ask.name: ask for ask in asks if ask.sample == sample}.values())
 
 
 def _key(question: Question, settings: RationaleSettings) -> str:
@@ -189,10 +261,29 @@ def _key(question: Question, settings: RationaleSettings) -> str:
     return question_key(question, rationale_prompt(question, shots=settings.shots))
 
 
+def _keyword_ask(question: Question, rationale: str, settings: RationaleSettings) -> Ask:
+    prompt = (
+        json.dumps(keyword_messages(question.text, rationale))
+        if settings.chat
+        else keyword_prompt(question.text, rationale)
+    )
+    key = keywords_key(prompt, keyword_prompts.MAX_TOKENS)
+    return Ask(key=key, question=question, phase="keywords", rationale=rationale)
+
+
 def _phases(settings: RationaleSettings) -> tuple[Phase, ...]:
+    """Phases that give rationales, in order."""
     if settings.engine == "file":
         return ("imported",)
     return ("plain", "gold_shown") if settings.second_phase else ("plain",)
+
+
+def _last_phase(settings: RationaleSettings) -> tuple[Phase, ...]:
+    return ("keywords",) if settings.keywords else ()
+
+
+def _samples(settings: RationaleSettings) -> int:
+    return 1 if settings.engine == "file" else settings.samples
 
 
 def _by_key(questions: Sequence[Question], settings: RationaleSettings) -> dict[str, Question]:
@@ -203,83 +294,74 @@ def _by_key(questions: Sequence[Question], settings: RationaleSettings) -> dict[
     return different
 
 
-def _made(key: str, attempts: Mapping[tuple[str, Phase], Attempt], settings: RationaleSettings) -> list[Attempt]:
-    """The attempts at a question that count under these settings, in the order of the phases; the last one decides."""
-    made: list[Attempt] = []
-    for phase in _phases(settings):
-        attempt = attempts.get((key, phase))
-        if attempt is None or (made and made[-1].outcome not in ASKED_AGAIN):
-            break
-        made.append(attempt)
-    return made
-
-
-def _following_phase(made: Sequence[Attempt], settings: RationaleSettings) -> Phase | None:
-    phases = _phases(settings)
-    if len(made) == len(phases) or (made and made[-1].outcome not in ASKED_AGAIN):
-        return None
-    return phases[len(made)]
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Job:
-    """What every piece needs beside its questions."""
+    """What every round needs beside what it asks."""
 
     store: RationaleStore
-    piece: int
+    settings: RationaleSettings
     progress: Progress
     stop: StopSignal
 
 
-def _write_phase(pending: Mapping[str, Question], phase: Phase, source: "_Source", job: _Job) -> Iterator[Attempt]:
-    """Ask, judge and commit piece by piece."""
-    if pending:
-        job.progress.start(TASKS[phase], len(pending))
-    items = list(pending.items())
-    for start in range(0, len(items), job.piece):
-        attempts = _ask(dict(items[start : start + job.piece]), phase, source, job.stop)
+def _write_round(asks: Sequence[Ask], source: "_Source", job: _Job) -> list[Attempt]:
+    """Ask in one stream, judge, and commit by pieces; what was answered is committed whatever ends the stream."""
+    job.progress.start(TASKS[asks[0].phase], len(asks))
+    settings = job.settings
+
+    def write(answers: Sequence[tuple[Ask, Generation | None]]) -> list[Attempt]:
+        attempts = [_attempt(ask, generation) for ask, generation in answers]
         job.store.append(attempts)
-        job.progress.advance(len(attempts))
-        yield from attempts
-        job.stop.check(f"{len(attempts)} more rationales")
+        return attempts
 
-
-def _ask(piece: Mapping[str, Question], phase: Phase, source: "_Source", stop: StopSignal) -> list[Attempt]:
-    """Put the questions that have a gold answer; the others could not be judged."""
-    answerable = {key: question for key, question in piece.items() if question.answer is not None}
     try:
-        outputs = source.outputs(list(answerable.values()), phase) if answerable else []
+        with (
+            gathering(write, piece=settings.piece, minutes=settings.commit_minutes) as gathered,
+            closing(source.answers(asks)) as answers,
+        ):
+            for answer in answers:
+                gathered.add(answer)
+                job.progress.advance()
+                if job.stop.received is not None:
+                    break
     except EngineError:
         # A signal to the whole process group ends the engine as well; then it is not the engine that failed.
-        stop.check("everything before the current piece")
+        job.stop.check("what was answered so far")
         raise
-    generations = dict(zip(answerable, outputs, strict=True))
-    return [_attempt(key, question, generations.get(key), phase) for key, question in piece.items()]
+    attempts = [attempt for piece in gathered.written for attempt in piece]
+    job.stop.check(f"{len(attempts):,} more answers of the teacher")
+    return attempts
 
 
-def _attempt(key: str, question: Question, generation: Generation | None, phase: Phase) -> Attempt:
-    outcome, answer = judge(question, generation, phase)
+def _attempt(ask: Ask, generation: Generation | None) -> Attempt:
+    question, gold = ask.question, ask.question.answer or ""
     output = generation.text if generation else ""
-    gold = question.answer or ""
-    return Attempt(
-        key=key,
+    common = Attempt(
+        key=ask.key,
         question_id=question.id,
         dataset=question.dataset,
         question=question.text,
         gold=gold,
-        phase=phase,
+        phase=ask.phase,
         output=output,
-        rationale=finish_rationale(output, question, gold) if outcome == KEPT else "",
-        answer=answer or "",
-        outcome=outcome,
+        rationale=ask.rationale,
+        answer="",
+        outcome="",
+        sample=ask.sample,
     )
+    if ask.phase == "keywords":
+        outcome, named = judge_keywords(question, ask.rationale, generation)
+        return replace(common, outcome=outcome, keywords=named.words)
+    outcome, answer = judge(question, generation, ask.phase)
+    finished = finish_rationale(output, question, gold) if outcome == KEPT else ""
+    return replace(common, outcome=outcome, rationale=finished, answer=answer or "")
 
 
 class _Source(Protocol):
-    """Where outputs come from; a context that gives back what it holds."""
+    """Where answers come from; a context that gives back what it holds."""
 
-    def outputs(self, questions: Sequence[Question], phase: Phase) -> Sequence[Generation | None]:
-        """Return what there is for each question."""
+    def answers(self, asks: Sequence[Ask]) -> Generator[tuple[Ask, Generation | None]]:
+        """Yield what there is for each, in any order."""
 
     def __enter__(self) -> Self: ...
 
@@ -313,10 +395,11 @@ class _File:
     def __exit__(self, *error: object) -> None:
         """Nothing is held."""
 
-    def outputs(self, questions: Sequence[Question], _phase: Phase) -> list[Generation | None]:
-        """Return what the file says about each question."""
-        texts = [self._rationales.get(question.id) for question in questions]
-        return [None if text is None else Generation(text=text, finish_reason="stop") for text in texts]
+    def answers(self, asks: Sequence[Ask]) -> Generator[tuple[Ask, Generation | None]]:
+        """Yield what the file says about each question."""
+        for ask in asks:
+            text = self._rationales.get(ask.question.id)
+            yield ask, None if text is None else Generation(text=text, finish_reason="stop")
 
     @cached_property
     def _rationales(self) -> dict[str, str]:
@@ -350,16 +433,38 @@ class _Teacher:
         if self._started is not None:
             self._started.close()
 
-    def outputs(self, questions: Sequence[Question], phase: Phase) -> list[Generation]:
-        """Put the questions to the teacher."""
-        return self._engine.generate([self._prompt(question, phase == "gold_shown") for question in questions])
+    def answers(self, asks: Sequence[Ask]) -> Generator[tuple[Ask, Generation | None]]:
+        """Put the questions that have a gold answer; the others could not be judged."""
+        answerable = [ask for ask in asks if ask.question.answer is not None]
+        yield from ((ask, None) for ask in asks if ask.question.answer is None)
+        if answerable:
+            prompts = [self._prompt(ask) for ask in answerable]
+            with closing(self._engine.stream(prompts, self._decoding(asks[0]))) as stream:
+                for place, generation in stream:
+                    yield answerable[place], generation
 
-    def _prompt(self, question: Question, gold_shown: bool) -> str:
-        shots = self._settings.shots
+    def _decoding(self, ask: Ask) -> Decoding:
+        """How everything is decoded that is asked together with `ask`."""
+        decoding = engine_decoding(self._settings)
+        if ask.phase == "keywords":
+            stop = () if self._settings.chat else keyword_prompts.STOP_STRINGS
+            return Decoding(max_tokens=keyword_prompts.MAX_TOKENS, seed=decoding.seed, stop=stop)
+        return replace(decoding, seed=sample_seed(decoding.seed, ask.sample))
+
+    def _prompt(self, ask: Ask) -> str:
+        question, shots, shown = ask.question, self._settings.shots, ask.phase == "gold_shown"
+        if ask.phase == "keywords":
+            if self._settings.chat:
+                return self._rendered(keyword_messages(question.text, ask.rationale))
+            return keyword_prompt(question.text, ask.rationale)
         if self._settings.chat:
-            messages = rationale_messages(question, shots=shots, gold_shown=gold_shown)
-            return render_chat(self._tokenizer, messages) if author_of(self._settings) is None else json.dumps(messages)
-        return rationale_prompt(question, shots=shots, gold_shown=gold_shown)
+            messages = rationale_messages(question, shots=shots, gold_shown=shown)
+            return self._rendered(messages)
+        return rationale_prompt(question, shots=shots, gold_shown=shown)
+
+    def _rendered(self, messages: list[dict[str, str]]) -> str:
+        """Messages as the text that the engine takes; an author applies a template of its own."""
+        return render_chat(self._tokenizer, messages) if author_of(self._settings) is None else json.dumps(messages)
 
     @cached_property
     def _tokenizer(self) -> "PreTrainedTokenizerBase":
@@ -381,18 +486,11 @@ class _Teacher:
 
 
 def engine_setup(teacher: TeacherSettings, settings: RationaleSettings, identity: ModelIdentity) -> EngineSetup:
-    """What the settings mean to an engine; chat models end by themselves and use blank lines freely."""
-    decoding = Decoding(
-        max_tokens=settings.max_tokens,
-        temperature=settings.temperature,
-        top_p=settings.top_p,
-        seed=settings.seed,
-        stop=() if settings.chat else STOP_STRINGS,
-    )
+    """What the settings mean to an engine."""
     return EngineSetup(
         model=identity.path,
         revision=identity.hub_revision,
-        decoding=decoding,
+        decoding=engine_decoding(settings),
         dtype=teacher.dtype,
         device=teacher.device,
         adds_special_tokens=not settings.chat,
@@ -400,6 +498,17 @@ def engine_setup(teacher: TeacherSettings, settings: RationaleSettings, identity
         arguments=settings.engine_arguments,
         server=served_by(teacher, settings),
         restarts=settings.restarts,
+    )
+
+
+def engine_decoding(settings: RationaleSettings) -> Decoding:
+    """How the first sample is decoded; chat models end by themselves and use blank lines freely."""
+    return Decoding(
+        max_tokens=settings.max_tokens,
+        temperature=settings.temperature,
+        top_p=settings.top_p,
+        seed=settings.seed,
+        stop=() if settings.chat else STOP_STRINGS,
     )
 
 

@@ -33,7 +33,7 @@ from stages.footprint import commit_bytes, part_sizes
 from stages.loading import load_teacher
 from stages.models import ModelIdentity
 from stages.progress import Progress, SilentProgress, StopSignal
-from stages.rationales import ASKED_AGAIN, engine_setup, plan_rationales, write_rationales
+from stages.rationales import engine_setup, plan_rationales, write_rationales
 from stages.rounding import certify
 from stages.settings import AttentionSettings, PromptName, RationaleSettings, TeacherSettings
 from stages.tokens import locate, token_counts
@@ -43,6 +43,8 @@ Times: TypeAlias = npt.NDArray[np.float64]
 
 FIRST_STREAM = 16
 """Prompts of the first of two streams: what a stream takes grows with its prompts, but not in proportion."""
+FULL_STREAM = 256
+"""Prompts that keep an engine's batches full for most of the time."""
 MOST_BATCHES = 12
 
 
@@ -92,13 +94,14 @@ def sample_rationales(
     seconds: float,
     progress: Progress,
 ) -> Sample:
-    """Ask questions spread over the lengths in two streams, of which the second is as large as `seconds` allow.
+    """Ask questions spread over the lengths in two goes, of which the second is as large as `seconds` allow.
 
-    One prompt goes first, to warm up. The time of a stream is taken to be a + b · prompts, from the two streams.
+    One question goes first, to warm up. The time of a stream is taken to be a + b · prompts, from the two goes, and the
+    whole to have the streams of the larger one, with as many more prompts as it has more questions.
     """
     watch = Stopwatch()
     pending = plan_rationales(questions, store.attempts(), settings).pending
-    to_do = [question for phase in pending.values() for question in phase.values()]
+    to_do = list({id(ask.question): ask.question for asks in pending.values() for ask in asks}.values())
     chosen = _alternating([to_do[i] for i in _by_length([len(question.text) for question in to_do])])
     engine = (
         None if settings.engine == "file" else open_engine(settings.engine, engine_setup(teacher, settings, identity))
@@ -125,12 +128,13 @@ def sample_rationales(
         closing = Stopwatch()
         if engine is not None:
             engine.close()
-    again = sum(part.again for part in parts) / max(1, sum(part.asked for part in parts))
-    prompts = len(to_do) * (1 + (again if settings.second_phase else 0))
-    sizes = _pieces(prompts, settings.piece)
+    asked = max(1, sum(part.asked for part in parts))
+    again = sum(part.again for part in parts) / asked
+    prompts = len(to_do) * sum(part.prompts for part in parts) / asked
     streams = [part for part in parts[1:] if part.asked] or [warm]
-    whole = _line([(part.prompts, part.times) for part in streams], sizes)
-    stored = _line([(part.prompts, np.array([part.bytes, 0.0])) for part in (warm, *streams)], sizes)
+    whole = _line([(part.prompts, part.times) for part in streams], [prompts])
+    pieces = _pieces(prompts, settings.piece)
+    stored = _line([(part.prompts, np.array([part.bytes, 0.0])) for part in (warm, *streams)], pieces)
     took = once - warm.times + whole + closing.elapsed()
     largest = max(part.asked for part in parts)
     return Sample(
@@ -142,14 +146,14 @@ def sample_rationales(
         once_seconds=float((once - warm.times)[0]),
         bytes=round(stored[0]),
         assumptions=(f"{again:.0%} of the questions are asked again with the answer shown",) * bool(again)
-        + (f"streams of {settings.piece:,} prompts are as fast as {largest:,} suggest",)
-        * (largest < min(settings.piece, len(to_do))),
+        + (f"a stream of {len(to_do):,} prompts is as fast as one of {largest:,} suggests",)
+        * (2 * largest < min(FULL_STREAM, len(to_do))),
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Stream:
-    """Some questions asked at once: prompts, with those of a second phase; and how many needed that."""
+    """Some questions asked at once: prompts of all phases and samples; and how many needed a second phase."""
 
     asked: int
     prompts: int
@@ -177,11 +181,11 @@ def _ask(
     )  # fmt: skip
     times = watch.elapsed()
     commits = [commit for commit in store.space.commits() if commit.index not in before]
-    first = list(commits[0].dropped.values()) if commits else []
+    made = [attempt for commit in commits for attempt in store.read_part(commit)]
     return _Stream(
         asked=len(questions),
-        prompts=sum(commit.counts["records"] for commit in commits),
-        again=sum(reason in ASKED_AGAIN for reason in first) if settings.second_phase else 0,
+        prompts=len(made),
+        again=len({attempt.key for attempt in made if attempt.phase == "gold_shown"}),
         times=times,
         bytes=sum(commit_bytes(store.space.path, commit) for commit in commits),
     )

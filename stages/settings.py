@@ -18,6 +18,7 @@ PromptName = Task
 AlignmentName = Literal["mixture", "uniform", "one-to-one", "last"]
 StepRule = Literal["periods", "sentences", "lines"]
 CriticalRule = Literal["numbers", "keywords", "regex"]
+KeywordSource = Literal["data", "teacher"]
 Dtype = Literal["float32", "bfloat16", "float16"]
 Device = Literal["auto", "cpu", "cuda"]
 TrackerName = Literal["tensorboard", "wandb"]
@@ -70,12 +71,19 @@ class RationaleSettings:
     """Nucleus sampling's share of probability."""
     seed: int = 0
     """Seed of sampling."""
+    samples: PositiveInt = 1
+    """Rationales to ask for of each question, each with a seed of its own; all that are right and differ are kept. More
+    than 1 needs a temperature above 0. More of them later ask for the new ones only."""
     max_tokens: PositiveInt = 256
     """Longest rationale, in tokens."""
     second_phase: bool = True
     """Ask again, with the gold answer shown, what the teacher got wrong."""
-    piece: PositiveInt = 256
-    """Questions per commit: at most this much work is repeated after a crash."""
+    keywords: bool = False
+    """Ask the teacher as well which words of a question and its rationale are key; see `attention.keyword_sources`."""
+    piece: PositiveInt = 1024
+    """Rationales per commit: at most this much work is repeated after a crash. Larger pieces make fewer files."""
+    commit_minutes: Annotated[float, Gt(0)] = 10.0
+    """Commit what is there once so many minutes have passed, although the piece is not full."""
     engine_arguments: dict[str, EngineValue] = field(default_factory=dict)
     """Handed to the engine as they are, nested ones too, e.g. `max_model_len: 4096`; with `openai` they say how the
     server runs the teacher, and go to an `author` with every request."""
@@ -106,7 +114,10 @@ class AttentionSettings:
     critical: CriticalRule = "numbers"
     """Which words are critical."""
     keywords: tuple[str, ...] = ()
-    """`critical: keywords`: words to look for beside those that the question itself names."""
+    """`critical: keywords`: words to look for in every text, beside those of `keyword_sources`."""
+    keyword_sources: tuple[KeywordSource, ...] = ("data", "teacher")
+    """`critical: keywords`: who else names words: `data`, the data set (a concept, the choices, a term), and `teacher`,
+    the teacher where `rationales.keywords` asks it."""
     pattern: str | None = None
     """`critical: regex`: the regular expression whose matches are the critical words."""
     keep_bits: Annotated[int, Ge(1), Le(10)] | None = None

@@ -2,11 +2,12 @@
 
 The cache makes a fingerprint of a spec, so whatever stands in it separates stores, and whatever does not is free to
 differ between experiments that share one. Left out on purpose: batch and piece sizes, device, host, library versions,
-and which phases are run (a phase adds records, it changes none).
+which phases are run and how many samples are asked for (a phase or a sample adds records, it changes none). What is
+asked about key words stands in the key of each answer.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cache.fingerprints import JSON, SCHEMA_VERSION, Spec, hash_file, hash_folder
@@ -113,12 +114,18 @@ def rationale_file(settings: RationaleSettings) -> Path:
     return path
 
 
-def marking_rule(settings: AttentionSettings, question: Question) -> Numbers | Keywords | Regex:
-    """The rule that finds the critical words of one question; its own keywords come after the configured ones."""
+def marking_rule(
+    settings: AttentionSettings, question: Question, named: Sequence[str] = ()
+) -> Numbers | Keywords | Regex:
+    """The rule that finds the critical words of one question; `named` are the words that the teacher named as key."""
     if settings.critical == "numbers":
         return Numbers()
     if settings.critical == "keywords":
-        return Keywords(words=tuple(dict.fromkeys((*settings.keywords, *question.keywords))))
+        sources = settings.keyword_sources
+        own = question.keywords if "data" in sources else ()
+        return Keywords(
+            words=tuple(dict.fromkeys((*settings.keywords, *own, *(named if "teacher" in sources else ()))))
+        )
     return Regex(pattern=_pattern(settings))
 
 

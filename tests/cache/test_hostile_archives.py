@@ -29,7 +29,7 @@ import cache.offers
 from cache.bounds import PART_FILES
 from cache.fingerprints import fingerprint, hash_bytes
 from cache.layout import ARRAYS
-from cache.rationales import SCHEMA, Attempt, RationaleStore
+from cache.rationales import SCHEMA, Attempt, RationaleStore, _as_row
 from cache.reader import AttentionStore
 from cache.sharing import export_space, import_space
 from cache.spaces import Space
@@ -683,8 +683,8 @@ def parquet(table: pa.Table, **options: Any) -> bytes:
     return file.getvalue()
 
 
-def table_of(**columns: list[str]) -> pa.Table:
-    rows = [dataclasses.asdict(dataclasses.replace(ATTEMPT, key=f"{number:064x}")) for number in range(3)]
+def table_of(**columns: list[str] | list[int]) -> pa.Table:
+    rows = [_as_row(dataclasses.replace(ATTEMPT, key=f"{number:064x}")) for number in range(3)]
     table = pa.Table.from_pylist(rows, schema=SCHEMA)
     for name, values in columns.items():
         number = SCHEMA.names.index(name)
@@ -698,6 +698,11 @@ def table_of(**columns: list[str]) -> pa.Table:
         (parquet(table_of(), compression="gzip"), "unknown codec GZIP"),
         (parquet(table_of().slice(1)), "2 attempts, 3 were committed"),
         (parquet(table_of().drop_columns("gold")), "columns"),
+        (parquet(table_of().drop_columns("keywords")), "columns"),
+        (parquet(table_of().append_column("more", pa.array(["x"] * 3))), "columns"),
+        (parquet(table_of().set_column(10, "sample", pa.array(["0"] * 3))), "columns"),
+        (parquet(table_of(sample=[0, -1, 0])), "sample -1 of 0000"),
+        (parquet(table_of(sample=[0, 2**30, 0])), "sample 1073741824 of 0000"),
         (parquet(table_of(phase=["plain", "plain", "evil"])), "unknown phase"),
         (parquet(table_of(key=["x", "y", "z"])), "is no key of 64 hex digits"),
         (parquet(table_of(outcome=["kept", "kept", "wrong"])), "2 attempts were kept, 3 by the commit"),

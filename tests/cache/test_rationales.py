@@ -8,8 +8,10 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from cache.rationales import NAMES, PREFERENCE, Attempt, RationaleStore
+from cache.rationales import ADDED, NAMES, PREFERENCE, Attempt, RationaleStore, _as_table
+from cache.sharing import export_space, import_space
 from cache.spaces import Space, describe
+from cache.verify import verify
 from data.errors import DamagedCacheError, DataError
 
 ATTEMPT = Attempt(
@@ -42,7 +44,7 @@ def test_attempts_come_back_as_they_were(store):
     store.append([SHOWN])
     again = RationaleStore(Space.open(store.space.path))
     assert list(again.attempts().values()) == [ATTEMPT, WRONG, SHOWN]
-    assert list(again.attempts()) == [(each.key, each.phase) for each in (ATTEMPT, WRONG, SHOWN)]
+    assert list(again.attempts()) == [(each.key, each.phase, 0) for each in (ATTEMPT, WRONG, SHOWN)]
 
 
 def test_a_commit_counts_what_was_kept_and_why_the_rest_was_dropped(store):
@@ -79,6 +81,37 @@ def test_a_part_is_plain_parquet(store):
     frame = pd.read_parquet(part_file(store))
     assert tuple(frame.columns) == NAMES
     assert frame.outcome.tolist() == ["kept", "wrong answer"]
+
+
+def test_samples_and_key_words_come_back_as_they_were(store):
+    second = replace(ATTEMPT, sample=1, output="another")
+    named = replace(ATTEMPT, key="c" * 64, phase="keywords", answer="", keywords=("ice cream", "tea"))
+    commit = store.append([ATTEMPT, second, named, replace(WRONG, sample=2)])
+    assert list(store.attempts().values())[:3] == [ATTEMPT, second, named]
+    assert commit.dropped == {f"{'b' * 64}/plain/2": "wrong answer"}
+    assert store.kept() == {ATTEMPT.key: ATTEMPT}, "key words are no rationale"
+    frame = pd.read_parquet(part_file(store))
+    assert (frame["sample"].tolist(), frame["keywords"].tolist()) == ([0, 1, 0, 2], ["", "", "ice cream\ntea", ""])
+
+
+def append_old(store: RationaleStore, attempts) -> None:
+    """Commit a part as it was before there were samples and key words."""
+    with store.space.filling_part() as part:
+        pq.write_table(_as_table(attempts).drop_columns(list(ADDED)), part / "attempts.parquet", compression="zstd")
+    dropped = {f"{each.key}/{each.phase}": each.outcome for each in attempts if each.outcome != "kept"}
+    counts = {"records": len(attempts), "kept": len(attempts) - len(dropped)}
+    store.space.commit(part, counts=counts, dropped=dropped)
+
+
+def test_a_part_of_before_samples_and_key_words_is_read_verified_and_imported(store, tmp_path):
+    append_old(store, [ATTEMPT, WRONG])
+    store.append([SHOWN])
+    assert list(store.attempts().values()) == [ATTEMPT, WRONG, SHOWN]
+    assert verify(store.space.path).findings == ()
+    export_space(store.space, str(tmp_path / "out.tar"))
+    theirs = import_space(str(tmp_path / "out.tar"), tmp_path / "other")
+    assert theirs.records == 3
+    assert RationaleStore(Space.open(theirs.path)).attempts() == store.attempts()
 
 
 def test_a_missing_part_is_an_error_that_names_it(store):

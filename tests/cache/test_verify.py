@@ -557,7 +557,7 @@ def test_damaged_rationales_are_found_and_dropped(rationales, damage):
     (done,) = repair(space.path)
     assert (done.kept, done.recompute) == (0, 2)
     assert verify(space.path).findings == ()
-    assert [key for key, _ in rationales.attempts()] == [f"{1:064x}", f"{8:064x}"]
+    assert [key for key, *_ in rationales.attempts()] == [f"{1:064x}", f"{8:064x}"]
 
 
 def test_rationales_whose_commit_proves_nothing_are_kept(rationales):

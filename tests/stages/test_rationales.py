@@ -1,6 +1,8 @@
 """What becomes of a teacher's outputs, and that work is neither lost nor done twice."""
 
+import errno
 import signal
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -13,19 +15,20 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 import stages.rationales
-from cache.rationales import Attempt, RationaleStore
+from cache.rationales import Attempt, AttemptName, RationaleStore
 from cache.spaces import Space
 from data.answers import parse_answer
 from data.errors import ConfigError, EngineError, Interrupted
 from data.prompts import answer_sentence, hint, rationale_prompt
 from data.readers import read_questions
-from data.records import Phase, Question
+from data.records import Question
 from data.settings import DataSource
 from data.synthetic import synthetic_questions
-from stages.engines import Decoding, Engine, EngineSetup, Generation
+from stages.engines import Answers, Decoding, Engine, EngineSetup, Generation
+from stages.judging import judge
 from stages.models import ModelIdentity, identify_model
 from stages.progress import SilentProgress, StopSignal
-from stages.rationales import RationaleSummary, judge, kept_rationales, plan_rationales, write_rationales
+from stages.rationales import RationaleSummary, kept_rationales, plan_rationales, write_rationales
 from stages.settings import RationaleSettings, TeacherSettings
 from stages.specs import rationale_slug, rationale_spec
 from tests.fakes import ScriptedEngine, tiny_model_folder, tiny_tokenizer
@@ -147,7 +150,8 @@ def test_what_was_wrong_is_asked_again_with_the_answer_shown(tmp_path: Path) -> 
     assert (summary.asked, summary.kept) == (10, 1)
     assert summary.dropped == Counter(outcome for _, outcome in SHOWN_CASES.values() if outcome != "kept")
     assert engine.prompts[5:] == [rationale_prompt(question, shots=2, gold_shown=True) for question in questions]
-    assert engine.calls == [4, 1, 4, 1]
+    assert engine.calls == [5, 5], "one stream a phase, whatever the piece"
+    assert [commit.counts["records"] for commit in store.space.commits()] == [4, 1, 4, 1]
     kept = kept_rationales(questions, store, SETTINGS)
     assert [(each.question.id, each.phase) for each in kept] == [("apple", "gold_shown")]
 
@@ -212,7 +216,7 @@ def test_an_engine_is_started_once_with_the_settings_and_closed(
     assert (name, setup.model, setup.revision) == ("transformers", "owner/teacher", "0" * 40)
     assert (setup.decoding.max_tokens, setup.decoding.temperature, setup.decoding.seed) == (17, 0.5, 3)
     assert (setup.decoding.stop, setup.arguments) == (("\n\n", "\nQ:"), {"max_model_len": 99})
-    assert (engine.calls, engine.closed) == ([4, 4, 1], True)
+    assert (engine.calls, engine.closed) == ([9], True)
 
 
 def test_an_engine_that_fails_is_closed_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,20 +238,20 @@ NUMBERED = [problem(f"n{number}") for number in range(14)]
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, Phase], Attempt]:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[AttemptName, Attempt]:
     store = new_store(tmp_path_factory.mktemp("undisturbed"))
     write(NUMBERED, store, ScriptedEngine(half_right))
     return dict(store.attempts())
 
 
-@pytest.mark.parametrize("survives", range(0, 21, 2))
+@pytest.mark.parametrize("survives", range(21))
 def test_a_run_that_failed_anywhere_continues_to_the_same_store(
-    tmp_path: Path, survives: int, undisturbed: dict[tuple[str, Phase], Attempt]
+    tmp_path: Path, survives: int, undisturbed: dict[AttemptName, Attempt]
 ) -> None:
-    """14 questions and 7 second attempts in pieces of 4: 4 + 4 + 4 + 2, then 4 + 3."""
+    """14 questions and 7 second attempts; whatever was answered before the failure is committed."""
     store, failing, second = (
         new_store(tmp_path),
-        ScriptedEngine(half_right, fails_after=survives),
+        ScriptedEngine(half_right, fails_after=survives, backwards=survives % 2 == 1),
         ScriptedEngine(half_right),
     )
     with pytest.raises(EngineError, match=f"after {survives} prompts"):
@@ -260,41 +264,96 @@ def test_a_run_that_failed_anywhere_continues_to_the_same_store(
     assert (summary.found, summary.asked, summary.kept) == (len(failing.prompts), len(second.prompts), 14)
 
 
-@pytest.mark.parametrize("pieces", [1, 4, 5, 6])
-def test_a_signal_lets_the_current_piece_be_committed(
-    tmp_path: Path, pieces: int, undisturbed: dict[tuple[str, Phase], Attempt]
-) -> None:
-    store = new_store(tmp_path)
+class Signalled(ScriptedEngine):
+    """Sends SIGTERM with an answer, as a batch system does, and may die of it a little later."""
 
-    class Signalled(ScriptedEngine):
-        def generate(self, prompts: Sequence[str], decoding: Decoding | None = None) -> list[Generation]:
-            if len(self.calls) == pieces - 1:
+    def __init__(self, answer: Answer, *, at: int, dies_after: int | None = None) -> None:
+        super().__init__(answer)
+        self.at = at
+        self.dies_after = dies_after
+
+    def stream(self, prompts: Sequence[str], decoding: Decoding | None = None) -> Answers:
+        for each in super().stream(prompts, decoding):
+            if len(self.prompts) == self.at:
                 signal.raise_signal(signal.SIGTERM)
-            return super().generate(prompts, decoding)
+                if self.dies_after is not None:
+                    raise EngineError("gone")
+            yield each
 
-    engine = Signalled(half_right)
+
+@pytest.mark.parametrize("at", [1, 4, 5, 14, 15, 21])
+def test_after_a_signal_what_was_answered_is_committed_and_nothing_more_is_asked(
+    tmp_path: Path, at: int, undisturbed: dict[AttemptName, Attempt]
+) -> None:
+    store, engine = new_store(tmp_path), Signalled(half_right, at=at)
     with StopSignal() as stop, pytest.raises(Interrupted, match="SIGTERM after saving"):
         write(NUMBERED, store, engine, stop=stop)
-    assert len(engine.calls) == pieces
-    assert len(store.space.commits()) == pieces and len(store.attempts()) == len(engine.prompts)
-    write(NUMBERED, store, ScriptedEngine(half_right))
+    assert len(engine.prompts) == len(store.attempts()) == at
+    second = ScriptedEngine(half_right)
+    write(NUMBERED, store, second)
+    assert not set(engine.prompts) & set(second.prompts) and len(second.prompts) == 21 - at
     assert store.attempts() == undisturbed
 
 
 def test_an_engine_that_a_signal_took_along_counts_as_stopped_and_not_as_failed(tmp_path: Path) -> None:
     """A batch system signals every process of a job, vLLM's own among them."""
-
-    class Taken(ScriptedEngine):
-        def generate(self, prompts: Sequence[str], decoding: Decoding | None = None) -> list[Generation]:
-            if self.calls:
-                signal.raise_signal(signal.SIGTERM)
-                raise EngineError("gone")
-            return super().generate(prompts, decoding)
-
     store = new_store(tmp_path)
     with StopSignal() as stop, pytest.raises(Interrupted):
-        write(NUMBERED, store, Taken(half_right), stop=stop)
+        write(NUMBERED, store, Signalled(half_right, at=7, dies_after=0), stop=stop)
+    assert len(store.attempts()) == 6, "the seventh was not handed over"
+
+
+class Patient(ScriptedEngine):
+    """Goes on after `waits_after` answers only once something is committed."""
+
+    def __init__(self, answer: Answer, store: RationaleStore, *, waits_after: int) -> None:
+        super().__init__(answer)
+        self.store = store
+        self.waits_after = waits_after
+        self.seen = 0
+
+    def stream(self, prompts: Sequence[str], decoding: Decoding | None = None) -> Answers:
+        for number, each in enumerate(super().stream(prompts, decoding)):
+            if number == self.waits_after:
+                deadline = time.monotonic() + 20
+                while not self.store.space.commits() and time.monotonic() < deadline:
+                    time.sleep(0.01)
+                self.seen = sum(commit.counts["records"] for commit in self.store.space.commits())
+            yield each
+
+
+def test_a_full_piece_is_committed_while_the_stream_goes_on(tmp_path: Path) -> None:
+    store = new_store(tmp_path)
+    engine = Patient(right, store, waits_after=4)
+    write(NUMBERED, store, engine)
+    assert (engine.seen, engine.calls) == (4, [14])
+
+
+def test_a_piece_that_is_not_full_is_committed_when_its_time_is_up(tmp_path: Path) -> None:
+    store = new_store(tmp_path)
+    engine = Patient(right, store, waits_after=2)
+    write(NUMBERED, store, engine, replace(SETTINGS, piece=1000, commit_minutes=1e-9))
+    assert engine.seen >= 1
+
+
+def test_on_a_full_disk_nothing_more_is_asked_and_what_is_committed_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, engine = new_store(tmp_path), ScriptedEngine(right)
+    append, appended = RationaleStore.append, []
+
+    def once(self: RationaleStore, attempts: Sequence[Attempt]) -> object:
+        if appended:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        appended.append(len(attempts))
+        return append(self, attempts)
+
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="No space left"):
+        patched.setattr(RationaleStore, "append", once)
+        write([problem(f"n{number}") for number in range(400)], store, engine)
     assert len(store.attempts()) == 4
+    assert len(engine.prompts) < 400
+    assert write(NUMBERED, store, ScriptedEngine(right)).found == 4
 
 
 def test_of_more_questions_only_the_new_ones_are_asked(tmp_path: Path) -> None:
@@ -322,6 +381,7 @@ def test_a_plan_counts_without_asking(tmp_path: Path) -> None:
     plan = plan_rationales([*NUMBERED, problem("n99")], store.attempts(), SETTINGS)
     assert (plan.found, plan.kept, dict(plan.dropped), plan.to_do) == (18, 11, {}, 4)
     assert {phase: len(pending) for phase, pending in plan.pending.items()} == {"plain": 1, "gold_shown": 3}
+    assert (plan.rationales, plan.repeated) == (11, 0)
 
 
 def test_chat_models_get_their_template_and_no_stop_strings(tmp_path: Path) -> None:
@@ -384,7 +444,7 @@ def test_all_svamp_questions_go_through_prompt_engine_and_parser(tmp_path: Path,
     summary = write(questions, store, engine, settings)
     assert (len(questions), summary.asked, summary.kept) == (1000, 1250, 950)
     assert summary.dropped == {"only restates the answer": 50}
-    assert engine.calls == [256, 256, 256, 232, 250]
+    assert engine.calls == [1000, 250]
     kept = kept_rationales(questions, store, settings)
     assert Counter(each.phase for each in kept) == {"plain": 750, "gold_shown": 200}
     assert all(each.text.endswith(answer_sentence(each.question, each.answer)) for each in kept)
