@@ -427,6 +427,48 @@ def compare(runs: tuple[str, ...], root: Path, base: str | None, as_json: bool) 
 
 @molsaki.command(
     epilog=examples(
+        "molsaki explore examples/svamp.yaml             the records of a run, and where its students looked",
+        "molsaki explore attention/Qwen2.5-7B-Instruct   all records of a space, as many as fit into 5 MB",
+        "molsaki explore runs/svamp --search apples --records 2000 --out apples.html",
+    )
+)
+@click.argument("what", metavar="CONFIG|SPACE")
+@click.option(
+    "--out",
+    type=FILE,
+    help="The page.  [default: explore.html in the run's folder; for a space its name in the working directory]",
+)
+@click.option("--records", type=click.IntRange(min=1), help="So many at most.  [default: as many as fit into 5 MB]")
+@click.option("--keys", type=FILE, help="Only the records with these keys, one a line.")
+@click.option("--search", metavar="TEXT", help="Only records with this in their text; capitals or not.")
+@click.option(
+    "--seed",
+    type=int,
+    help="Take them in a random order.  [default: those that students were asked about, then by the order of the run]",
+)
+@click.option("--store", type=FOLDER, help="Where SPACE is looked for.  [default: the user's cache directory]")
+@click.option("--runs", type=FOLDER, default=Path("runs"), show_default=True, help="Folder of all runs.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override one value; repeatable.")
+def explore(
+    what: str, out: Path | None, store: Path | None, runs: Path, overrides: tuple[str, ...], **selected: Any
+) -> None:  # click's own types
+    """Write one HTML page to look through records: texts, steps, critical words, and where a model looks.
+
+    CONFIG is a configuration or the folder of a run, SPACE a folder, the beginning of a name in the store, a tar file
+    or an address. The page holds everything that it shows and asks nobody for anything. No model is loaded.
+    """
+    from pipeline.explore import Selected, default_out, look_at, write_explorer
+    from pipeline.which_space import choose
+
+    chosen = choose(what, store=store, runs=runs, overrides=overrides)
+    path = out or default_out(chosen)
+    written = write_explorer(look_at(chosen), Selected(**selected), path)
+    click.echo(f"{written.shown:,} of {written.wanted:,} records, {written.bytes / 1e6:.1f} MB", err=True)
+    click.echo(path)
+
+
+@molsaki.command(
+    epilog=examples(
         "molsaki push runs/svamp my-name/svamp-student",
         "molsaki push runs/svamp my-name/svamp-student --seed 2 --public",
     )

@@ -26,7 +26,8 @@ from transformers import (
 
 from cache.durable import replace_file
 from cache.reader import AttentionStore
-from data.errors import ConfigError, Interrupted, MissingRecordsError
+from cache.student_attention import StudentLook, write_student_attention
+from data.errors import ConfigError, Interrupted, MissingRecordsError, ModelError
 from stages.adapters import add_adapter, save_adapted
 from stages.attention import attention_layers, checkpointing_contexts
 from stages.dev_accuracy import DevQuestions, dev_accuracy
@@ -41,6 +42,7 @@ from stages.objective import Objective, objective_of
 from stages.processes import Processes, join_processes
 from stages.progress import Progress, StopSignal
 from stages.settings import ObjectiveSettings, StudentSettings, TrainingSettings
+from stages.student_attention import looked_at, student_looks
 from stages.targets import Target, stored_targets
 from stages.trackers import close_trackers, require_trackers, tracker_callbacks
 from stages.trainer import EarlyStopping, ProgressAndStop, StudentTrainer, last_checkpoint, looks
@@ -107,6 +109,7 @@ def train_student(
     if trainer.is_fsdp_enabled:
         _require_whole(student, training)
     trainer.remove_callback(PrinterCallback)  # its dictionaries on stdout; the log keeps all of them
+    before = _looks_before(model, records, training, trainer, progress) if processes.is_main else []
     if not processes.is_main:
         set_seed(seed + processes.index)  # for dropout: the weights are the main process's
     resumed = last_checkpoint(checkpoints)
@@ -123,10 +126,31 @@ def train_student(
         if model.helper is not None and whole is None:  # spread over processes it would take all of them
             weights = student_layer_weights(model, records, collator, training.batch_size)
             write_layer_weights(out, records, weights)
+        if before:
+            after = student_looks(model, looked_at(records), "after", training.batch_size)
+            write_student_attention(out, [*before, *after])
         _save_student(model.student, adapted, whole, tokenizer, out)
         _write_summary(out, trainer, objective, seed=seed, records=len(records), fingerprint=fingerprint)
         shutil.rmtree(checkpoints)
     processes.wait()
+
+
+def _looks_before(
+    model: DistillationModel,
+    records: Sequence[TrainingRecord],
+    training: TrainingSettings,
+    trainer: StudentTrainer,
+    progress: Progress,
+) -> list[StudentLook]:
+    """Where the student looks as it is loaded, also where a checkpoint is continued: that is read only afterwards."""
+    if trainer.is_fsdp_enabled:
+        progress.note("where the student looks is not kept: under FSDP no process has the whole student")
+        return []
+    try:
+        return student_looks(model, looked_at(records), "before", training.batch_size)
+    except ModelError as error:  # of concern to those objectives alone that need attention; they fail in the first step
+        progress.note(f"where the student looks is not kept: {error}")
+        return []
 
 
 def _early_stopping(training: TrainingSettings) -> list[EarlyStopping]:

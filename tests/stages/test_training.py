@@ -95,8 +95,8 @@ def test_a_plain_checkpoint_comes_out(folder, attention, tmp_path):
     assert student.generate(**tokenizer("a", return_tensors="pt"), max_new_tokens=2).shape[1] > 1
     assert "molsaki" not in (tmp_path / "config.json").read_text()
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "config.json", "generation_config.json", "layer_weights.parquet", "model.safetensors", "tokenizer.json",
-        "tokenizer_config.json", "training.json",
+        "config.json", "generation_config.json", "layer_weights.parquet", "model.safetensors",
+        "student_attention.parquet", "tokenizer.json", "tokenizer_config.json", "training.json",
     ]  # fmt: skip
 
 
