@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import click
 
 from pipeline.exits import ErrorsToExitCodes, Invocation
+from pipeline.subcommands import WithSubcommands
 
 if TYPE_CHECKING:
     from data.sharding import Shard
@@ -330,12 +331,14 @@ def sample_stage(
     out.write_text(json.dumps(found and asdict(found)), encoding="utf-8")
 
 
-@molsaki.command(
+@click.command(
+    cls=WithSubcommands,
     epilog=examples(
         "molsaki rationales examples/svamp.yaml",
         "molsaki rationales examples/svamp.yaml --set rationales.engine=transformers",
         "molsaki rationales examples/svamp.yaml --shard 2/8      the second of eight jobs, in any order or at once",
-    )
+        "molsaki rationales show examples/svamp.yaml             what it has written so far, and what was dropped",
+    ),
 )
 @run_options
 @shard_option("questions")
@@ -346,6 +349,38 @@ def rationales(request: Request, shard: "Shard | None", supervised: bool) -> Non
     Any number of processes may do so at once, on any number of machines, each with a share of the questions.
     """
     _stage(request, "rationales", shard=shard, supervised=supervised)
+
+
+molsaki.add_command(rationales)
+
+
+@click.command(
+    "show",
+    epilog=examples(
+        "molsaki rationales show examples/svamp.yaml",
+        "molsaki rationales show examples/svamp.yaml --number 10 --outcome 'wrong answer'",
+        "molsaki rationales show examples/svamp.yaml --json > rationales.json",
+    ),
+)
+@click.argument("config", type=FILE)
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override one value; repeatable.")
+@click.option("--number", type=click.IntRange(min=0), default=3, show_default=True, help="How many to show.")
+@click.option("--outcome", help="Show those with this outcome, as the table below names it.  [default: kept]")
+@click.option("--dataset", "datasets", multiple=True, help="Only questions of this data set; repeatable.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text and tables.")
+def show_rationales(**options: Any) -> None:  # click's own types
+    """Show what the teacher wrote, step by step, and what was dropped.
+
+    Samples are spread over the questions. Steps have numbers, critical words are highlighted, or in [ ] where there are
+    no colours.
+    """
+    from pipeline.show_rationales import ShowRequest
+    from pipeline.show_rationales import show_rationales as show
+
+    show(ShowRequest(**options))
+
+
+rationales.add_command(show_rationales)
 
 
 @molsaki.command(

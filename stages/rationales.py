@@ -167,6 +167,16 @@ def kept_rationales(
     ]
 
 
+def standings(
+    questions: Sequence[Question], attempts: Mapping[AttemptName, Attempt], settings: RationaleSettings
+) -> list[tuple[Question, Standing]]:
+    """How it stands with each of the different questions, in their order."""
+    return [
+        (question, standing(key, question, attempts, settings))
+        for key, question in _by_key(questions, settings).items()
+    ]
+
+
 def own_questions(questions: Sequence[Question], settings: RationaleSettings, shard: Shard) -> list[Question]:
     """The questions of one shard: all phases and samples of a question belong to the same one."""
     return [question for question in questions if shard.owns(_key(question, settings))]
