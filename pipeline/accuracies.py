@@ -62,6 +62,14 @@ def compare(evaluations: Mapping[str, Path], base: str | None = None) -> list[Sc
     ]
 
 
+def accuracies_by_seed(run: str, evaluation: Path) -> dict[Group, dict[int, float]]:
+    """The accuracy of each seed's student of a run, over the questions that `compare` counts."""
+    return {
+        group: dict(zip(map(int, right.index), _shares(right).mean(axis=1).tolist(), strict=True))
+        for group, right in _right_or_wrong(run, evaluation).items()
+    }
+
+
 def write_summary(run: str, evaluation: Path) -> None:
     """Write the accuracies of `run` beside its predictions, as JSON."""
     content = json.dumps([asdict(score) for score in scores_of(run, evaluation)], indent=1)
@@ -73,20 +81,34 @@ def evaluation_folders(runs: Sequence[str], root: Path) -> dict[str, Path]:
 
     A matrix stands for its points, as `matrix/point`, as far as they have been evaluated.
     """
+    found = run_folders(runs, root)
+    points = {folder / point for folder in (_folder_of(run, root) for run in runs) for point in points_of(folder)}
+    evaluated = {name: folder / "evaluation" for name, folder in found.items() if folder not in points}
+    evaluated |= {name: place for name, folder in found.items() if seed_files(place := folder / "evaluation")}
+    for run in runs:
+        folder = _folder_of(run, root)
+        names = points_of(folder)
+        if names and not any(folder / name / "evaluation" in evaluated.values() for name in names):
+            raise MissingRecordsError(f"run {run}: no point of it is evaluated; go on with: molsaki run CONFIG")
+    return {name: evaluated[name] for name in found if name in evaluated}
+
+
+def run_folders(runs: Sequence[str], root: Path) -> dict[str, Path]:
+    """The folders of `runs` by name, each the path of a run's folder or its name below `root`.
+
+    A matrix stands for all its points, as `matrix/point`, evaluated or not.
+    """
     found: dict[str, Path] = {}
+    seen: set[Path] = set()
     for run in runs:
         folder = _folder_of(run, root)
         name = folder.resolve().name
-        points = points_of(folder)
-        evaluated = {f"{name}/{point}": folder / point / "evaluation" for point in points}
-        evaluated = {point: place for point, place in evaluated.items() if seed_files(place)}
-        if points and not evaluated:
-            raise MissingRecordsError(f"run {run}: no point of it is evaluated; go on with: molsaki run CONFIG")
-        for each, place in (evaluated or {name: folder / "evaluation"}).items():
-            unique = each if each not in found else str(place.parent)
-            if unique in found:
+        points = {f"{name}/{point}": folder / point for point in points_of(folder)}
+        for each, place in (points or {name: folder}).items():
+            if place.resolve() in seen:
                 raise ConfigError(f"run {run}: named twice")
-            found[unique] = place
+            seen.add(place.resolve())
+            found[each if each not in found else str(place)] = place
     return found
 
 

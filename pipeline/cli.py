@@ -235,6 +235,10 @@ def run(request: Request, only: "StageName | None", shard: "Shard | None") -> No
         return
     with _log_of(work):
         plans = run_stages(work, names, inputs, say=request.say, quiet=request.quiet)
+        if only is None:
+            from pipeline.report import report_at_end
+
+            report_at_end(work.folder, request.say)
     _print_results(work, plans, request)
 
 
@@ -500,6 +504,29 @@ def explore(
     written = write_explorer(look_at(chosen), Selected(**selected), path)
     click.echo(f"{written.shown:,} of {written.wanted:,} records, {written.bytes / 1e6:.1f} MB", err=True)
     click.echo(path)
+
+
+@molsaki.command(
+    epilog=examples(
+        "molsaki report svamp                        writes runs/svamp/report.html",
+        "molsaki report svamp-dss svamp --out svamp.html",
+        "molsaki report study --base dss             all points of a matrix",
+    )
+)
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True)
+@click.option("--runs", "root", type=FOLDER, default=Path("runs"), show_default=True, help="Folder of all runs.")
+@click.option("--base", metavar="RUN", help="The run that differences are to.  [default: the first]")
+@click.option("--out", type=FILE, help="File to write.  [default: report.html in the run's folder; of several, beside]")
+@click.option("--json", "as_json", is_flag=True, help="Print path and all figures as JSON.")
+def report(runs: tuple[str, ...], root: Path, base: str | None, out: Path | None, as_json: bool) -> None:
+    """Put runs on one HTML page that needs nothing else: what was run, accuracies, losses, layer weights, cost.
+
+    The folder of a matrix stands for all of its points. What is not there yet is said on the page; the same command
+    writes it anew. Prints where the page is.
+    """
+    from pipeline.report import report_runs
+
+    report_runs(runs, root, out=out, base=base, as_json=as_json)
 
 
 @molsaki.command(

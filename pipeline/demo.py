@@ -1,8 +1,8 @@
 """`molsaki demo`: the whole pipeline on made-up word problems, on any machine, without network.
 
 In: a folder and a number of seeds. Out, in that folder: a tiny teacher trained on the spot, its rationales and its
-attention in a store, students with and without the attention loss, and a table that compares them. Everything after the
-teacher is done by the same commands as for a real model; finished work is found and skipped.
+attention in a store, students with and without the attention loss, a table and a report that compare them. Everything
+after the teacher is done by the same commands as for a real model; finished work is found and skipped.
 """
 
 import importlib.util
@@ -211,6 +211,7 @@ def _wait(runs: Sequence[subprocess.Popen[bytes]], out: Path, seeds: int, stop: 
 def _conclude(out: Path, files: dict[Objective, Path], seeds: int, seconds: float) -> None:
     """Print the table, where everything lies, and what to try next."""
     from pipeline.accuracies import compare, evaluation_folders
+    from pipeline.report import write_report
     from pipeline.tables import print_scores
 
     runs = out / "runs"
@@ -232,5 +233,7 @@ What to try next
   molsaki run {files["molsaki"]} --runs {runs} --set name=beta-3 --set objective.beta=3
       another weight of the attention loss: only the students are trained anew
   molsaki compare dss molsaki beta-3 --runs {runs}
-  molsaki config init my.yaml      your own teacher, student and data"""
+  molsaki config init my.yaml      your own teacher, student and data
+
+All of it on one page: {write_report(OBJECTIVES, runs, out=out / "report.html")}"""
     )

@@ -6,6 +6,7 @@ of a local folder's path: a path of this machine tells nobody anything.
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from stages.objective import objective_of
 
 CARD = "README.md"
 TRAINED = "training.json"
+HOW_MADE = "## How it was made"
 TAGS = ["molsaki", "knowledge-distillation", "chain-of-thought"]
 METHOD = "https://arxiv.org/abs/2604.15701"
 
@@ -60,6 +62,17 @@ def card_scores(predictions: Path, seed: int) -> list[CardScore]:
 def write_card(folder: Path, origin: Origin, scores: list[CardScore]) -> None:
     """Write the card of the student in `folder`, in place of an earlier one."""
     replace_file(folder / CARD, card_text(folder, origin, scores).encode())
+
+
+def read_facts(folder: Path) -> dict[str, str]:
+    """How the student in `folder` was made, by what its card calls it; empty where there is no card."""
+    try:
+        lines = (folder / CARD).read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return {}
+    start = lines.index(HOW_MADE) if HOW_MADE in lines else len(lines)
+    rows = [line.removeprefix("| ").removesuffix(" |").split(" | ", 1) for line in lines[start:] if line[:2] == "| "]
+    return {row[0]: re.sub(r"`([^`]*)`", r"\1", row[1]) for row in rows if len(row) == 2 and row[0] != "|"}
 
 
 def card_text(folder: Path, origin: Origin, scores: list[CardScore]) -> str:
@@ -105,7 +118,7 @@ def _body(origin: Origin, summary: Mapping[str, Any], scores: list[CardScore]) -
     yield ""
     yield from _scores(scores)
     yield ""
-    yield "## How it was made"
+    yield HOW_MADE
     yield ""
     yield "| | |"
     yield "|---|---|"

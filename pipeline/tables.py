@@ -220,13 +220,13 @@ def score_table(scores: Sequence[Score]) -> ScoreTable:
         "run": [names[score.run] for score in scores],
         "data set": [score.dataset for score in scores],
         "prompt": [score.prompt for score in scores],
-        "accuracy": [_percent(score.accuracy) for score in scores],
+        "accuracy": [percent_text(score.accuracy) for score in scores],
         "seeds": [f"{score.accuracy.seeds}" for score in scores],
         "questions": [f"{score.accuracy.questions:,}" for score in scores],
     }
     said = []
     if bases:
-        differences = [_difference(score.difference) for score in scores]
+        differences = [difference_text(score.difference) for score in scores]
         columns["difference"] = [difference for difference, _ in differences]
         columns["95% interval"] = [interval for _, interval in differences]
         alike = [name for name in ("data set", "seeds", "questions") if len(set(columns[name])) == 1]
@@ -236,13 +236,14 @@ def score_table(scores: Sequence[Score]) -> ScoreTable:
     return ScoreTable(headings=headings, rows=tuple(zip(*columns.values(), strict=True)), caption="; ".join(said))
 
 
-def _percent(accuracy: Accuracy) -> str:
+def percent_text(accuracy: Accuracy) -> str:
     """Mean and, of several seeds, standard deviation."""
     spread = f" ± {100 * accuracy.deviation:.1f}" if accuracy.seeds > 1 else ""
     return f"{100 * accuracy.mean:.1f}{spread}"
 
 
-def _difference(difference: PairedDifference | None) -> tuple[str, str]:
+def difference_text(difference: PairedDifference | None) -> tuple[str, str]:
+    """Mean and interval of a difference in percent; empty where there is none."""
     if difference is None:
         return "", ""
     return f"{100 * difference.mean:+.1f}", f"{100 * difference.low:+.1f} to {100 * difference.high:+.1f}"

@@ -23,7 +23,7 @@ def test_first_run_does_every_stage(experiment: Experiment) -> None:
     assert experiment.scripted.evaluated == ["seed-0", "seed-1"]
     assert "svamp" in result.stdout and "100.0" in result.stdout
     assert sorted(path.name for path in RUN.iterdir()) == [
-        "config.yaml", "evaluation", "log.jsonl", "provenance", "provenance.json", "student",
+        "config.yaml", "evaluation", "log.jsonl", "provenance", "provenance.json", "report.html", "student",
     ]  # fmt: skip
 
 
@@ -37,6 +37,7 @@ def test_second_run_computes_nothing_and_says_so(experiment: Experiment) -> None
         "attention: 10 of 10 records there, nothing to do",
         "train: 2 of 2 students there, nothing to do; 10 records each",
         "evaluate: 2 of 2 students there, nothing to do; 4 questions each",
+        "runs/small/report.html shows the run on one page",
     ]
 
 

@@ -1,0 +1,289 @@
+"""Charts as inline SVG: numbers enter, drawings leave that take their colours from the page and their text from us.
+
+A drawing has no colour and no font of its own: classes of report.css give them (`s1` to `s6` for series, `d1` to `d3`
+for dashes), so that dark mode, print and a reader's own font work, and text can be selected and found. All text is
+escaped. Every drawing has a title for those who cannot see it (a label, which unlike a `<title>` does not pop up under
+the mouse), and the page has its numbers in a table as well.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from markupsafe import Markup, escape
+
+COLOURS, DASHES = 6, 3
+WIDTH, HEIGHT = 380, 220
+LEFT, RIGHT, TOP, BOTTOM = 44, 12, 10, 36
+LOG_RATIO = 50
+"""A curve that falls by more than this is drawn on a logarithmic scale."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """A curve, `label` at its end; `low` and `high` are the edges of a band around it, of the same length, or empty."""
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+    low: Sequence[float] = ()
+    high: Sequence[float] = ()
+    style: str = "s1"
+    label: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Box:
+    """A box from `low` to `high` with its `middle`, on whiskers from `least` to `most`."""
+
+    name: str
+    least: float
+    low: float
+    middle: float
+    high: float
+    most: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Whisker:
+    """A mean on a bar from `low` to `high`, with single values around it."""
+
+    mean: float
+    low: float
+    high: float
+    points: Sequence[float] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """From values to pixels."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+    logarithmic: bool = False
+
+    def __call__(self, value: float) -> float:
+        """The place of a value."""
+        low, high, at = (math.log10(one) if self.logarithmic else one for one in (self.low, self.high, value))
+        share = (at - low) / (high - low) if high > low else 0.5
+        return self.start + share * (self.end - self.start)
+
+
+def series_style(number: int) -> str:
+    """Classes of the series `number`, counted from 0: six colours, then the same with other dashes."""
+    return f"s{number % COLOURS + 1} d{number // COLOURS % DASHES + 1}"
+
+
+def line_chart(title: str, lines: Sequence[Line], *, x_label: str, floor: float | None = None) -> Markup:
+    """Curves over a common axis that begins at 0; `floor` is a value that the vertical axis has to reach down to."""
+    values = [value for line in lines for value in (*line.y, *line.low, *line.high)]
+    y = _vertical(values, floor)
+    right = WIDTH - (RIGHT if not any(line.label for line in lines) else 52)
+    last = max((line.x[-1] for line in lines if line.x), default=1.0)
+    x = Scale(low=0.0, high=last, start=LEFT, end=right)
+    parts = [*_y_axis(y, right), *_x_axis(x, x_label, _ticks(0.0, last, 5))]
+    parts += [_band(line, x, y) for line in lines if len(line.low)]
+    parts += [_curve(line, x, y) for line in lines]
+    parts += _end_labels([line for line in lines if line.label and line.x], y, right)
+    return _drawing(title, parts, WIDTH, HEIGHT)
+
+
+def box_chart(title: str, boxes: Sequence[Box], *, x_label: str, reference: float, style: str) -> Markup:
+    """A box for each name along the horizontal axis, over an axis from 0, with a dashed line at `reference`."""
+    y = Scale(low=0.0, high=max([reference, *(box.most for box in boxes)]) * 1.05, start=HEIGHT - BOTTOM, end=TOP)
+    right = WIDTH - RIGHT
+    slot = (right - LEFT) / len(boxes)
+    parts = [*_y_axis(y, right), _line(LEFT, y(reference), right, y(reference), "reference")]
+    every = math.ceil(len(boxes) / 12)
+    for number, box in enumerate(boxes):
+        middle = LEFT + (number + 0.5) * slot
+        parts.append(_box(box, middle, min(slot * 0.6, 28), y, style))
+        if number % every == 0:
+            parts.append(_text(middle, HEIGHT - BOTTOM + 16, box.name, "tick centre"))
+    parts.append(_text((LEFT + right) / 2, HEIGHT - 2, x_label, "label centre"))
+    return _drawing(title, parts, WIDTH, HEIGHT)
+
+
+def strip(title: str, scale: Scale, whisker: Whisker | None, *, style: str, zero: bool = False) -> Markup:
+    """One row of a table as a drawing: the mean on its bar, single values as rings; with `zero` a line there.
+
+    Without a whisker the row is empty, and its lines join those above and below.
+    """
+    height = 26
+    middle = height / 2
+    parts = [_line(scale(at), 0, scale(at), height, "grid") for at in _ticks(scale.low, scale.high, 5)]
+    if zero:
+        parts.append(_line(scale(0), 0, scale(0), height, "zero"))
+    if whisker is None:
+        return _drawing(title, parts, int(scale.end + scale.start), height)
+    rings = [
+        _tag("circle", {"class": "one", "cx": _n(scale(one)), "cy": _n(middle), "r": "3.2"}) for one in whisker.points
+    ]
+    bar_drawn = _line(scale(whisker.low), middle, scale(whisker.high), middle, "whisker")
+    mean = _tag("circle", {"class": "mean", "cx": _n(scale(whisker.mean)), "cy": _n(middle), "r": "4"})
+    parts.append(_tag("g", {"class": style}, *rings, bar_drawn, mean))
+    return _drawing(title, parts, int(scale.end + scale.start), height)
+
+
+def strip_axis(title: str, scale: Scale, show: Callable[[float], str]) -> Markup:
+    """The axis below a column of strips."""
+    ticks = _ticks(scale.low, scale.high, 5)
+    parts = [_line(scale(at), 0, scale(at), 4, "grid") for at in ticks]
+    parts += [_text(scale(at), 15, show(at), "tick centre") for at in ticks]
+    return _drawing(title, parts, int(scale.end + scale.start), 18)
+
+
+def bar(title: str, share: float, style: str) -> Markup:
+    """A bar of `share` of its cell."""
+    width, height = 160, 12
+    full = _tag("rect", {"class": "whole", "x": "0", "y": "1", "width": str(width), "height": str(height - 2)})
+    part = _tag("rect", {"class": "part", "x": "0", "y": "1", "width": _n(share * width), "height": str(height - 2)})
+    return _drawing(title, [full, _tag("g", {"class": style}, part)], width, height)
+
+
+def swatch(style: str) -> Markup:
+    """What a series looks like, for a legend."""
+    return Markup("").join(
+        (
+            Markup('<svg class="chart swatch" viewBox="0 0 26 10" width="26" height="10" aria-hidden="true">'),
+            _tag("g", {"class": style}, _tag("path", {"class": "curve", "d": "M1 5H25"})),
+            Markup("</svg>"),
+        )
+    )
+
+
+def spread_scale(values: Sequence[float], *, start: float, end: float, least: float = 0.0) -> Scale:
+    """A linear scale around all of `values` that begins and ends on round numbers and is at least `least` wide."""
+    low, high = min(values), max(values)
+    if high - low < least:
+        middle = (low + high) / 2
+        low, high = middle - least / 2, middle + least / 2
+    for _ in range(2):  # ends on round numbers may lie so far out that the axis takes longer steps
+        step = _step(high - low, 5)
+        low, high = math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step
+    return Scale(low=low, high=high, start=start, end=end)
+
+
+def _vertical(values: Sequence[float], floor: float | None) -> Scale:
+    """Linear from `floor` or below the smallest value; logarithmic where the values differ by much."""
+    low, high = min(values, default=0.0), max(values, default=1.0)
+    scale = partial(Scale, start=HEIGHT - BOTTOM, end=TOP)
+    if floor is None and low > 0 and high / low > LOG_RATIO:
+        return scale(low=low * 0.9, high=high * 1.1, logarithmic=True)
+    low = low if floor is None else min(floor, low)
+    if high <= low:
+        low, high = low - 0.5, high + 0.5
+    margin = 0.05 * (high - low)
+    return scale(low=low if low == floor else low - margin, high=high + margin)
+
+
+def _step(width: float, count: int) -> float:
+    """A round distance (1, 2 or 5 times a power of ten) of which about `count` fit `width`."""
+    if width <= 0:
+        return 1.0
+    power = 10.0 ** math.floor(math.log10(width / count))
+    return next(power * times for times in (1, 2, 5, 10) if power * times * count >= width * 0.999)
+
+
+def _ticks(low: float, high: float, count: int) -> list[float]:
+    step = _step(high - low, count)
+    first = math.ceil(low / step - 1e-9)
+    return [number * step for number in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    """Powers of ten, and where they are few their doubles and fives as well."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    times = (1,) if math.log10(high / low) > 3 else (1, 3) if math.log10(high / low) > 2 else (1, 2, 5)
+    return [t * 10.0**power for power in powers for t in times if low <= t * 10.0**power <= high]
+
+
+def _y_axis(y: Scale, right: float) -> Iterator[Markup]:
+    ticks = _log_ticks(y.low, y.high) if y.logarithmic else _ticks(y.low, y.high, 5)
+    for at in ticks:
+        yield _line(LEFT, y(at), right, y(at), "grid")
+        yield _text(LEFT - 6, y(at) + 4, _short(at), "tick end")
+
+
+def _x_axis(x: Scale, label: str, ticks: Sequence[float]) -> Iterator[Markup]:
+    yield _line(x.start, HEIGHT - BOTTOM, x.end, HEIGHT - BOTTOM, "axis")
+    for at in ticks:
+        yield _line(x(at), HEIGHT - BOTTOM, x(at), HEIGHT - BOTTOM + 4, "axis")
+        yield _text(x(at), HEIGHT - BOTTOM + 16, _short(at), "tick centre")
+    yield _text((x.start + x.end) / 2, HEIGHT - 2, label, "label centre")
+
+
+def _curve(line: Line, x: Scale, y: Scale) -> Markup:
+    points = " ".join(f"{_n(x(at))},{_n(y(value))}" for at, value in zip(line.x, line.y, strict=True))
+    drawn = _tag("polyline", {"class": "curve", "points": points}, _tag("title", {}, line.name))
+    if len(line.x) == 1:
+        place = {"cx": _n(x(line.x[0])), "cy": _n(y(line.y[0]))}
+        drawn = _tag("circle", {"class": "mean", **place, "r": "3"}, _tag("title", {}, line.name))
+    return _tag("g", {"class": f"series {line.style}"}, drawn)
+
+
+def _band(line: Line, x: Scale, y: Scale) -> Markup:
+    there = [f"{_n(x(at))},{_n(y(value))}" for at, value in zip(line.x, line.high, strict=True)]
+    back = [f"{_n(x(at))},{_n(y(value))}" for at, value in zip(line.x, line.low, strict=True)][::-1]
+    return _tag(
+        "g", {"class": f"series {line.style}"}, _tag("polygon", {"class": "band", "points": " ".join(there + back)})
+    )
+
+
+def _end_labels(lines: Sequence[Line], y: Scale, right: float) -> Iterator[Markup]:
+    """Labels at the ends of curves, from top to bottom, moved apart where they would overlap."""
+    above = -math.inf
+    for line in sorted(lines, key=lambda one: y(one.y[-1])):
+        place = max(y(line.y[-1]) + 4, above + 13)
+        above = place
+        yield _tag("g", {"class": f"series {line.style}"}, _text(right + 6, place, line.label, "tick named"))
+
+
+def _box(box: Box, middle: float, width: float, y: Scale, style: str) -> Markup:
+    left = middle - width / 2
+    place = {"x": _n(left), "y": _n(y(box.high)), "width": _n(width), "height": _n(max(y(box.low) - y(box.high), 0.5))}
+    return _tag(
+        "g",
+        {"class": style},
+        _line(middle, y(box.least), middle, y(box.most), "whisker"),
+        _tag("rect", {"class": "box", **place}),
+        _line(left, y(box.middle), left + width, y(box.middle), "middle"),
+        _tag("title", {}, f"{box.name}: median {box.middle:.3f}, half of the records {box.low:.3f} to {box.high:.3f}"),
+    )
+
+
+def _drawing(title: str, parts: Sequence[Markup], width: int, height: int) -> Markup:
+    attributes = {"class": "chart", "viewBox": f"0 0 {width} {height}", "width": str(width), "height": str(height)}
+    return _tag("svg", {**attributes, "role": "img", "aria-label": title}, *parts)
+
+
+def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> Markup:
+    return _tag("line", {"class": kind, "x1": _n(x1), "y1": _n(y1), "x2": _n(x2), "y2": _n(y2)})
+
+
+def _text(x: float, y: float, text: str, kind: str) -> Markup:
+    return _tag("text", {"class": kind, "x": _n(x), "y": _n(y)}, text)
+
+
+def _tag(name: str, attributes: dict[str, str], *children: str) -> Markup:
+    """An element; attributes and children are escaped unless they are markup already."""
+    written = "".join(f' {key}="{escape(value)}"' for key, value in attributes.items())
+    inside = "".join(escape(child) for child in children)
+    return Markup(f"<{name}{written}>{inside}</{name}>")  # noqa: S704  escaped just above
+
+
+def _n(value: float) -> str:
+    """A coordinate to a tenth of a pixel, in as few characters as it takes."""
+    return f"{value:.1f}".removesuffix(".0") if abs(value) >= 0.05 else "0"
+
+
+def _short(value: float) -> str:
+    """A tick's number: `0.05`, `12`, `1,500`, `25k`."""
+    if abs(value) >= 10_000:
+        return f"{value / 1000:g}k"
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.4g}"
