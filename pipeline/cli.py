@@ -502,7 +502,8 @@ def explore(
     chosen = choose(what, store=store, runs=runs, overrides=overrides)
     path = out or default_out(chosen)
     written = write_explorer(look_at(chosen), Selected(**selected), path)
-    click.echo(f"{written.shown:,} of {written.wanted:,} records, {written.bytes / 1e6:.1f} MB", err=True)
+    left = f"; {chosen.missing:,} of the run are not stored yet" if chosen.missing else ""
+    click.echo(f"{written.shown:,} of {written.wanted:,} records, {written.bytes / 1e6:.1f} MB{left}", err=True)
     click.echo(path)
 
 

@@ -174,7 +174,7 @@ function drawRows() {
         "aria-setsize": shown.length, "aria-posinset": place + 1,
       },
       element("span", {}, record.text.slice(0, 160)),
-      element("small", { class: "muted" }, summary(record))
+      element("small", { class: "muted", title: "steps × words" }, summary(record))
     );
     row.style.top = `${place * ROW}px`;
     current.push(row);
@@ -189,10 +189,15 @@ function drawRows() {
   }
 }
 
+/** Data set and id, without saying the one twice. */
+function nameOf(record) {
+  return record.id.startsWith(record.dataset) ? record.id : `${record.dataset} ${record.id}`;
+}
+
 function summary(record) {
-  const parts = [`${record.steps.length} steps, ${record.words.length} words`];
+  const parts = [`${record.steps.length} × ${record.words.length}`];
   if (record.dataset) {
-    parts.unshift(`${record.dataset} ${record.id}`);
+    parts.unshift(nameOf(record));
   }
   if (record.phase === "gold_shown") {
     parts.push("answer shown");
@@ -311,7 +316,12 @@ function chosenLayer(map) {
 }
 
 function cellsOf(map) {
-  return map.id === "changed" ? map.pair[1].layers[chosenLayer(map)].map((value, cell) => value - map.pair[0].layers[chosenLayer(map)][cell]) : map.layers[chosenLayer(map)];
+  const layer = chosenLayer(map);
+  if (map.id !== "changed") {
+    return map.layers[layer];
+  }
+  const [before, after] = map.pair.map((one) => one.layers[layer]);
+  return after.map((value, cell) => value - before[cell]);
 }
 
 /** The strongest colour stands for this number: of the layer, or of all; a student's two maps share it. */
@@ -327,6 +337,7 @@ function topOf(map) {
 function drawMap(map, record) {
   const [steps, words] = [record.steps.length, record.words.length];
   map.cellElements = [];
+  map.never = []; // whether the word comes after the step
   map.stepHeads = record.steps.map((_, step) => element("span", { class: "head step", role: "rowheader", "data-step": step }, String(step + 1)));
   map.wordHeads = open.text.wordTexts.map((word, at) =>
     element("span", { class: "head word", role: "columnheader", "data-word": at, title: word }, word.slice(0, 24))
@@ -338,6 +349,7 @@ function drawMap(map, record) {
         class: never ? "cell never" : "cell", role: "gridcell", tabindex: step + word === 0 ? 0 : -1, "data-step": step, "data-word": word,
       });
       map.cellElements.push(cell);
+      map.never.push(never);
       return cell;
     });
     const border = step > 0 && start >= record.rationale && record.steps[step - 1][0] < record.rationale;
@@ -361,7 +373,7 @@ function drawMap(map, record) {
     { class: `map ${map.id}`, "aria-label": map.name },
     element("h3", {}, map.name),
     map.which,
-    drawBars(map),
+    map.id === "changed" ? element("p", { class: "layers" }, "blue where it looks less, orange where it looks more") : drawBars(map),
     element("div", { class: "scrolls" }, grid),
     element("div", { class: "legend" }, map.lowest, map.scale, map.top)
   );
@@ -396,6 +408,7 @@ function drawBars(map) {
     },
     ...map.bars
   );
+  map.slider.style.maxWidth = `${0.75 * layers}rem`;
   return element("div", { class: "layers" }, map.mixture, map.slider);
 }
 
@@ -419,19 +432,22 @@ function paint() {
     const layer = chosenLayer(map);
     const kind = map.id === "changed" ? "change" : "plain";
     const top = topOf(map);
+    map.strongest = top;
     map.cells = cellsOf(map);
     map.cellElements.forEach((cell, at) => {
-      if (!cell.classList.contains("never")) {
+      if (!map.never[at]) {
         cell.style.backgroundColor = shade(map.cells[at], top, kind).css;
       }
     });
     const all = map.layers.length - 1;
     const mixed = map.learned ? `mixture of ${all} layers` : `mean of ${all} layers`;
     map.which.textContent = layer === 0 ? mixed : `layer ${layer} of ${all}, weight ${figure(map.weights[layer - 1])}`;
-    map.slider.setAttribute("aria-valuenow", layer);
-    map.slider.setAttribute("aria-valuetext", map.which.textContent);
-    map.mixture.setAttribute("aria-pressed", layer === 0);
-    map.bars.forEach((bar, at) => bar.classList.toggle("chosen", at + 1 === layer));
+    if (map.id !== "changed") {
+      map.slider.setAttribute("aria-valuenow", layer);
+      map.slider.setAttribute("aria-valuetext", map.which.textContent);
+      map.mixture.setAttribute("aria-pressed", layer === 0);
+      map.bars.forEach((bar, at) => bar.classList.toggle("chosen", at + 1 === layer));
+    }
     map.lowest.textContent = kind === "change" ? signed(-top) : "0";
     map.top.textContent = kind === "change" ? signed(top) : figure(top);
     const stops = (kind === "change" ? DIVERGING : SEQUENTIAL)[DARK.matches ? "dark" : "light"];
@@ -475,13 +491,12 @@ function light(step, word) {
 function tint(step) {
   const map = open.pointed;
   const kind = map.id === "changed" ? "change" : "plain";
-  const top = topOf(map);
   open.text.marks.forEach((marks, word) => {
     const at = step * open.text.marks.length + word;
-    if (map.cellElements[at].classList.contains("never")) {
+    if (map.never[at]) {
       return;
     }
-    const colour = shade(map.cells[at], top, kind);
+    const colour = shade(map.cells[at], map.strongest, kind);
     for (const mark of marks) {
       mark.style.backgroundColor = colour.css;
       mark.style.color = colour.bright ? "#10151a" : "#f6f8fa";
@@ -495,7 +510,7 @@ function said(step, word) {
   const quoted = (at) => `“${open.text.wordTexts[at]}”`;
   if (step !== null && word !== null) {
     const at = step * words + word;
-    if (open.maps[0].cellElements[at].classList.contains("never")) {
+    if (open.maps[0].never[at]) {
       return `Step ${step + 1} ends before ${quoted(word)} (word ${word + 1} of ${words}) and cannot look at it`;
     }
     const numbers = open.maps.map((map) => `${map.short} ${map.id === "changed" ? signed(map.cells[at]) : figure(map.cells[at])}`);
@@ -622,7 +637,7 @@ async function openRecord(number, step = null, word = null) {
   if (mine !== asked) {
     return;
   }
-  $("title").textContent = record.dataset ? `${record.dataset} ${record.id}` : `Record ${number + 1} of ${records.length.toLocaleString("en")}`;
+  $("title").textContent = record.dataset ? nameOf(record) : `Record ${number + 1} of ${records.length.toLocaleString("en")}`;
   $("facts").replaceChildren(
     ...[
       record.answer === undefined ? null : `answer ${record.answer} · `,
