@@ -92,6 +92,7 @@ def main() -> None:
 
 def measured(driver: webdriver.Chrome, page: Path, repeats: int) -> dict[str, dict[str, float]]:
     """Median and largest milliseconds of each action, and how long the page took to be there."""
+    driver.set_window_size(1440, 900)
     driver.set_script_timeout(300)
     driver.get(page.as_uri())
     loaded = driver.execute_script("return performance.getEntriesByType('navigation')[0].loadEventEnd")

@@ -478,7 +478,9 @@ def compare(runs: tuple[str, ...], root: Path, base: str | None, as_json: bool) 
     help="The page.  [default: explore.html in the run's folder; for a space its name in the working directory]",
 )
 @click.option("--records", type=click.IntRange(min=1), help="So many at most.  [default: as many as fit into 5 MB]")
-@click.option("--keys", type=FILE, help="Only the records with these keys, one a line.")
+@click.option(
+    "--keys", type=FILE, help="The records with these keys, one a line; all of them, unless --records says less."
+)
 @click.option("--search", metavar="TEXT", help="Only records with this in their text; capitals or not.")
 @click.option(
     "--seed",

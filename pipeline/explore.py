@@ -139,11 +139,10 @@ def selected_keys(explored: Explored, selected: Selected) -> list[str]:
 
 
 def packed(attention_LSK: npt.NDArray[np.float16]) -> str:
-    """Float16 to the bit, as text: layers last, low bytes before high ones (like beside like), deflated, in base64."""
-    last = np.moveaxis(attention_LSK, 0, -1).astype("<f2").reshape(-1)
-    planes = last.view(np.uint8).reshape(-1, 2).T.tobytes()
+    """Float16 to the bit, as text: cell by cell with its layers side by side, as in the store, deflated, in base64."""
+    values = np.moveaxis(attention_LSK, 0, -1).astype("<f2").tobytes()
     deflater = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
-    return base64.b64encode(deflater.compress(planes) + deflater.flush()).decode()
+    return base64.b64encode(deflater.compress(values) + deflater.flush()).decode()
 
 
 def _students(folder: Path) -> Mapping[int, Looks]:

@@ -39,16 +39,15 @@ function half(bits) {
 async function unpack(look, cells) {
   const packed = Uint8Array.from(atob(look.packed), (letter) => letter.charCodeAt(0));
   const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate-raw"));
-  const planes = new Uint8Array(await new Response(stream).arrayBuffer());
-  const count = look.layers * cells;
-  if (planes.length !== 2 * count) {
-    throw new Error(`${planes.length} bytes for ${count} numbers`);
+  const bytes = new Uint8Array(await new Response(stream).arrayBuffer());
+  if (bytes.length !== 2 * look.layers * cells) {
+    throw new Error(`${bytes.length} bytes for ${look.layers} layers of ${cells} numbers`);
   }
   const layers = Array.from({ length: look.layers + 1 }, () => new Float64Array(cells));
   const weights = look.weights ?? new Array(look.layers).fill(1 / look.layers);
   for (let cell = 0, at = 0; cell < cells; cell += 1) {
-    for (let layer = 0; layer < look.layers; layer += 1, at += 1) {
-      const value = half((planes[count + at] << 8) | planes[at]);
+    for (let layer = 0; layer < look.layers; layer += 1, at += 2) {
+      const value = half((bytes[at + 1] << 8) | bytes[at]);
       layers[layer + 1][cell] = value;
       layers[0][cell] += weights[layer] * value;
     }
@@ -301,14 +300,14 @@ function drawText(record) {
 /** What there is to look at of a record: the teacher, and a student before and after training. */
 async function looksOf(record) {
   const cells = record.steps.length * record.words.length;
-  const looks = [{ id: "teacher", name: "Teacher", side: "teacher", ...(await unpack(record.teacher, cells)) }];
   const student = record.students?.[state.seed];
-  for (const [id, name] of [["before", "Student before training"], ["after", "Student after training"]]) {
-    if (student?.[id]) {
-      looks.push({ id, name, side: "student", ...(await unpack(student[id], cells)) });
-    }
-  }
-  return looks;
+  const known = [
+    { id: "teacher", name: "Teacher", side: "teacher", look: record.teacher },
+    { id: "before", name: "Student before training", side: "student", look: student?.before },
+    { id: "after", name: "Student after training", side: "student", look: student?.after },
+  ];
+  const there = known.filter(({ look }) => look !== undefined);
+  return Promise.all(there.map(async ({ look, ...map }) => ({ ...map, ...(await unpack(look, cells)) })));
 }
 
 function chosenLayer(map) {

@@ -38,9 +38,8 @@ from tests.pipeline.test_cache_commands import plausible_block
 
 def unpacked(text: str, layers: int, steps: int, words: int) -> np.ndarray:
     """What the page's script does, in numpy."""
-    planes = np.frombuffer(zlib.decompress(base64.b64decode(text), -zlib.MAX_WBITS), dtype=np.uint8)
-    bits = planes.reshape(2, -1).T.copy().view("<f2").reshape(steps, words, layers)
-    return np.moveaxis(bits, -1, 0)
+    values = np.frombuffer(zlib.decompress(base64.b64decode(text), -zlib.MAX_WBITS), dtype="<f2")
+    return np.moveaxis(values.reshape(steps, words, layers), -1, 0)
 
 
 def records_in(page: Path) -> list[dict[str, Any]]:
