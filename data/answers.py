@@ -34,7 +34,7 @@ from data.numbers import (
 )
 from data.records import AnswerKind, Question, Span
 
-# Differences up to this share are the rounding of floating-point labels and results.
+# Differences up to this share are the rounding of floating-point labels and results; whole numbers have none.
 NUMBER_TOLERANCE = Fraction(1, 1_000_000)
 # Sets whose labels are rounded results ("16.3" for 114 / 7): what rounds to the label is right, too.
 ROUNDED_LABELS = frozenset({"asdiv"})
@@ -110,7 +110,7 @@ def parse_answer(output: str, question: Question) -> str | None:
 
 
 def same_answer(a: str, b: str, kind: AnswerKind) -> bool:
-    """Whether two canonical answers mean the same; numbers may differ by a millionth part of the second."""
+    """Whether two canonical answers mean the same; unless both are whole, numbers may differ by a millionth part."""
     if kind in ("number", "numbers"):
         return _same_numbers(a, b, rounded=False)
     if kind == "text":
@@ -223,6 +223,8 @@ def _same_number(answer: str, gold: str, *, rounded: bool) -> bool:
     first, second = number_value(answer), number_value(gold)
     if first is None or second is None:
         return False
+    if first.denominator == second.denominator == 1:
+        return first == second
     tolerance = NUMBER_TOLERANCE * max(abs(second), Fraction(1))
     if rounded and decimal_places(gold):
         tolerance = max(tolerance, Fraction(1, 2 * 10 ** decimal_places(gold)))

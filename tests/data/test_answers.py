@@ -309,6 +309,8 @@ def test_choices_that_are_numbers_are_told_apart_by_value(
         ("0.33", "1/3", "number", False),
         ("42", "-42", "number", False),
         ("42", "43", "number", False),
+        ("2000000", "2000001", "number", False),
+        ("2000000", "2000000.5", "number", True),
         ("B", "b", "choice", True),
         ("A", "B", "choice", False),
         ("yes", "no", "boolean", False),
