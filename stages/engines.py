@@ -17,6 +17,7 @@ from data.errors import ConfigError, ModelError
 from stages.progress import StopSignal
 from stages.servers import Server
 from stages.settings import Device, Dtype
+from stages.special_tokens import encode_chats, encode_data, guarded
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -183,19 +184,23 @@ def untrusted(model: str) -> str:
 
 
 def render_chat(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Mapping[str, str]]) -> str:
-    """Put messages through the model's chat template; their text is data to the template, never part of it."""
+    """Put messages through the model's chat template; their text is data to it and, for `encode`, to the tokenizer."""
     if not tokenizer.chat_template:
         raise ModelError(f"model {tokenizer.name_or_path}: `chat: true` needs a tokenizer with a chat template")
-    return str(tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True))
+    data = [{**message, "content": guarded(tokenizer, message["content"])} for message in messages]
+    return str(tokenizer.apply_chat_template(data, tokenize=False, add_generation_prompt=True))
 
 
 def encode(
     tokenizer: "PreTrainedTokenizerBase", prompts: Sequence[str], *, adds_special_tokens: bool
 ) -> list[list[int]]:
-    """Turn prompts into token ids, the same way for every engine."""
+    """Turn prompts into token ids, the same way for every engine; special tokens never come from a question's text.
+
+    Without `adds_special_tokens` prompts are chats as `render_chat` makes them.
+    """
     if not prompts:
         return []
-    return list(tokenizer(list(prompts), add_special_tokens=adds_special_tokens)["input_ids"])
+    return encode_data(tokenizer, prompts) if adds_special_tokens else encode_chats(tokenizer, prompts)
 
 
 def prompt_seed(seed: int, prompt: str) -> int:
