@@ -180,7 +180,7 @@ def _is_bare(stated: str, question: Question) -> bool:
         case "choice":
             without_letter = re.sub(r"^\W*[A-Za-z]\)?(?:\W+|$)", "", stated)
             return not without_letter or any(
-                canonical_answer(words, "choice", question.choices) for words in (stated, without_letter)
+                canonical_answer(words.rstrip(",; "), "choice", question.choices) for words in (stated, without_letter)
             )
         case "boolean":
             return re.fullmatch(r"\W*(?:yes|no|true|false)\W*", stated, re.IGNORECASE) is not None

@@ -150,6 +150,7 @@ def test_a_bare_answer_leaves_the_sentence_alone(output: str) -> None:
         ("Sam went out. Answer: (B) populated areas", "Sam went out."),
         ("Sam went out. The answer is (C) st. louis.", "Sam went out."),
         ("The closest answer is populated areas.", "The closest answer is populated areas."),
+        ("Sam went out. So the answer is (B).A:,", "Sam went out."),
     ],
 )
 def test_sentences_that_name_a_choice_are_replaced(output: str, reasoning: str) -> None:
