@@ -50,7 +50,9 @@ _STATED = re.compile(
     re.IGNORECASE,
 )
 _BOXED = re.compile(r"\\boxed\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
-_SENTENCE_END = re.compile(r"(?<!\b[DMS]r)(?<!\bM[rs]s)(?<!\bMs)(?<!\bSt)(?<!\bvs)[.!?]+(?=\s|$)|\n", re.IGNORECASE)
+_SENTENCE_END = re.compile(
+    r"(?<!\b[DMS]r)(?<!\bM[rs]s)(?<!\bMs)(?<!\bSt)(?<!\bvs)(?<!\bsq)[.!?]+(?=\s|$)|\n", re.IGNORECASE
+)
 _NEXT_QUESTION = re.compile(r"\n\s*Q:")
 _BOLD = re.compile(r"(?<![0-9])\*\*|\*\*(?![0-9])")
 _TYPESET_FRACTION = re.compile(r"\\[dt]?frac\s*(?:\{([0-9]+)\}\s*\{([0-9]+)\}|([0-9])\s*([0-9]))")

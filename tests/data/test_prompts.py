@@ -35,6 +35,8 @@ CHOICE = Question(
     answer_kind="choice",
     choices=PLACES,
 )
+SEVERAL = Question(id="5", dataset="test", text="How wide and long?", answer="8; 42", answer_kind="numbers")
+RATIO = Question(id="6", dataset="test", text="What is the ratio?", answer="9:7", answer_kind="numbers")
 KINDS = [NUMBER, CHOICE, BOOLEAN, TEXT]
 
 
@@ -165,13 +167,26 @@ def test_yes_and_text_sentences_are_replaced() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("output", "question", "finished"),
+    [
+        ("It is 8 ft. The answer is 8 ft and 42 sq. ft.", SEVERAL, "It is 8 ft. The answer is 8; 42."),
+        ("x = 8, y = 42. So the answer is 8; 42", SEVERAL, "x = 8, y = 42. The answer is 8; 42."),
+        ("63 / 49 is 9 / 7. The answer is 9 to 7.", RATIO, "63 / 49 is 9 / 7. The answer is 9:7."),
+        ("9:7", RATIO, "The answer is 9:7."),
+    ],
+)
+def test_sentences_with_several_numbers_are_replaced(output: str, question: Question, finished: str) -> None:
+    assert finish_rationale(output, question, question.answer or "") == finished
+
+
 PIECES = st.sampled_from(
     ["The answer is 42.", "So the answer is (B).", "#### 42", "It is 3.5", ". ", ", ", "\n", "\\boxed{42}", " so ", "$",
      "The answer is", "yes", "(", ")", "A:", " populated areas", "The answer is yes.", "(The correct answer is 42.)"]
 )  # fmt: skip
 
 
-@given(st.lists(PIECES, max_size=8).map("".join), st.sampled_from(KINDS[:3]))
+@given(st.lists(PIECES, max_size=8).map("".join), st.sampled_from([*KINDS[:3], SEVERAL, RATIO]))
 def test_finishing_twice_changes_nothing_and_the_answer_is_read_back(output: str, question: Question) -> None:
     sentence = answer_sentence(question, question.answer or "")
     finished = finish_rationale(output, question, question.answer or "")
