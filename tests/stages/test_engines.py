@@ -1,6 +1,6 @@
-"""The contract of generation engines, held against both of them, and that they say the same."""
+"""The contract of generation engines, held against all of `tests.engines`, and that they say the same."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -8,8 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from cache.rationales import Attempt, RationaleStore
+from cache.spaces import Space
 from data.errors import ConfigError, EngineError, ModelError
+from data.synthetic import synthetic_questions
 from stages.engines import (
+    TOO_LONG,
     Decoding,
     Engine,
     EngineSetup,
@@ -20,13 +24,21 @@ from stages.engines import (
     prompt_seed,
     render_chat,
 )
+from stages.engines_openai import OpenAiEngine
+from stages.models import identify_model
+from stages.progress import SilentProgress, StopSignal
+from stages.rationales import write_rationales
+from stages.settings import RationaleSettings, TeacherSettings
+from stages.specs import rationale_spec
+from tests.engines import ENGINES, SERVED, STARTED, opened
 from tests.fakes import ScriptedEngine, tiny_model_folder, tiny_tokenizer
 
-WINDOW = 96
+WINDOW = 320
 GREEDY = Decoding(max_tokens=24)
 SAMPLED = Decoding(max_tokens=24, temperature=1.0, top_p=0.9, seed=3)
 PROMPTS = [f"Q: Tom has {count} apples and eats {count - 1}. How many are left?\nA:" for count in range(2, 10)] + ["Ä"]
-ENGINES = ["transformers", pytest.param("vllm", marks=pytest.mark.vllm)]
+QUESTIONS = synthetic_questions(12, seed=5, split="train")
+RATIONALES = RationaleSettings(shots=0, max_tokens=24, piece=5)
 
 
 @pytest.fixture(scope="module")
@@ -39,10 +51,13 @@ def setup(tmp_path_factory: pytest.TempPathFactory) -> EngineSetup:
 
 
 @pytest.fixture(scope="module", params=ENGINES)
-def engine(request: pytest.FixtureRequest, setup: EngineSetup) -> Iterator[Engine]:
-    if request.param == "vllm":
-        pytest.importorskip("vllm", reason="vLLM is not installed")
-    with open_engine(request.param, setup) as engine:
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def engine(name: str, setup: EngineSetup) -> Iterator[Engine]:
+    with opened(name, setup) as engine:
         yield engine
 
 
@@ -130,7 +145,36 @@ def test_a_stream_given_up_half_way_leaves_the_engine_usable(engine: Engine, ref
     assert [generation.text for generation in engine.generate(PROMPTS)] == reference
 
 
-@pytest.fixture(scope="module", params=ENGINES)
+@pytest.fixture(scope="module")
+def records(setup: EngineSetup, tmp_path_factory: pytest.TempPathFactory) -> Mapping[object, Attempt]:
+    """What `transformers` writes to the questions."""
+    with opened("transformers", setup) as engine:
+        return written("transformers", engine, setup, tmp_path_factory.mktemp("records"))
+
+
+def written(name: str, engine: Engine, setup: EngineSetup, folder: Path) -> Mapping[object, Attempt]:
+    """All that a stage with this engine commits to an empty store."""
+    teacher = TeacherSettings(model=setup.model, dtype="float32", device="cpu")
+    settings = replace(RATIONALES, engine=name)
+    identity = identify_model(setup.model, None)
+    space = Space.open_or_create(folder, "rationales", "tiny", rationale_spec(identity, teacher, settings))
+    store = RationaleStore(space)
+    progress, stop = SilentProgress(), StopSignal()
+    write_rationales(
+        QUESTIONS, store, teacher, settings, identity=identity, progress=progress, stop=stop, engine=engine
+    )
+    return {space.path.name: None, **store.attempts()}  # type: ignore[dict-item]
+
+
+def test_all_engines_write_the_same_records_into_the_same_space(
+    name: str, engine: Engine, setup: EngineSetup, records: Mapping[object, Attempt], tmp_path: Path
+) -> None:
+    assert written(name, engine, setup, tmp_path) == records
+    assert len(records) > 2 * len(QUESTIONS), "both phases were asked"
+    assert len({attempt.output for attempt in records.values() if attempt}) > len(QUESTIONS)
+
+
+@pytest.fixture(scope="module", params=STARTED)
 def ending_engine(
     request: pytest.FixtureRequest, setup: EngineSetup, tmp_path_factory: pytest.TempPathFactory, reference: list[str]
 ) -> Iterator[Engine]:
@@ -146,7 +190,7 @@ def ending_engine(
         rows[tokenizer.eos_token_id] = 1.001 * rows[fourth]
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    with open_engine(request.param, replace(setup, model=str(folder))) as engine:
+    with opened(request.param, replace(setup, model=str(folder))) as engine:
         yield engine
 
 
@@ -172,11 +216,41 @@ def test_a_vllm_process_that_is_killed_is_an_engine_error(ending_engine: Engine)
     assert f"vLLM failed with {1000 * len(PROMPTS) - len(answered):,} prompts unanswered" in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize("name", STARTED)
 def test_an_argument_that_an_engine_does_not_know_is_a_configuration_error(name: str, setup: EngineSetup) -> None:
     with pytest.raises(ConfigError) as caught:
         open_engine(name, replace(setup, arguments={"no_such_argument": 1}))  # type: ignore[arg-type]
     assert "no_such_argument" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.vllm
+@pytest.mark.parametrize("name", ["openai"], indirect=True)
+def test_a_real_server_is_an_author_as_well_and_says_itself_what_is_too_long(
+    engine: Engine, setup: EngineSetup, reference: list[str]
+) -> None:
+    assert isinstance(engine, OpenAiEngine)
+    author = replace(engine._server, is_teacher=False)
+    with open_engine("openai", replace(setup, server=author, arguments={})) as other:
+        answers = other.generate([PROMPTS[0], "x" * (WINDOW + 1)])
+    assert answers == [Generation(text=reference[0], finish_reason="length"), TOO_LONG]
+
+
+@pytest.mark.vllm
+@pytest.mark.parametrize("name", ["openai"], indirect=True)
+def test_a_real_server_refuses_a_wrong_key_and_a_wrong_name(
+    engine: Engine, setup: EngineSetup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert isinstance(engine, OpenAiEngine)
+    nameless = replace(engine._server, renamed=False, model=setup.model)
+    with (
+        pytest.raises(ConfigError, match=f"serves {SERVED}"),
+        open_engine("openai", replace(setup, server=nameless)) as e,
+    ):
+        e.generate(PROMPTS)
+    monkeypatch.setenv("OPENAI_API_KEY", "wrong")
+    with pytest.raises(ConfigError, match="OPENAI_API_KEY") as caught:
+        engine.generate(PROMPTS)
+    assert "wrong" not in str(caught.value)
 
 
 def test_batches_of_any_size_give_the_same_text(setup: EngineSetup, reference: list[str]) -> None:
