@@ -49,10 +49,11 @@ types: setup  ## Check types
 
 check: lint types test  ## Everything that CI checks
 
-bench: setup  ## Measure what recording attention, keeping it and learning from it cost on this machine
+bench: setup  ## Measure what the stages cost on this machine: rationales, attention, the store, training
 	$(BIN)/molsaki bench attention
 	$(BIN)/molsaki bench cache
 	$(BIN)/molsaki bench train
+	$(BIN)/molsaki bench rationales
 	$(BIN)/python -P benchmarks/attention_scaling.py
 
 faults: setup  ## Kill, flip, damage and fill the disk: nothing may be lost or wrong (KILLS=20 FLIPS=100 for less)

@@ -890,6 +890,52 @@ def bench_cache(as_json: bool, quiet: bool, layers: int | None, **options: Any) 
     measure(CacheRequest(layers=layers or 32, **options), as_json=as_json, quiet=quiet)
 
 
+@bench.command(
+    "rationales",
+    epilog=examples(
+        "molsaki bench rationales",
+        "molsaki bench rationales --questions 4000 --max-tokens 128 --json > rationales.json",
+        "molsaki bench rationales --layers 32 --width 4096 --heads 32 --kv-heads 8 --device cuda",
+    ),
+)
+@click.option("--questions", type=POSITIVE, default=1000, show_default=True, help="Made-up questions in a run.")
+@click.option(
+    "--shots",
+    type=click.IntRange(min=0),
+    default=4,
+    show_default=True,
+    help="Worked examples before each question.",
+)
+@click.option("--max-tokens", type=POSITIVE, default=64, show_default=True, help="Length of every output, in tokens.")
+@click.option("--piece", type=POSITIVE, default=256, show_default=True, help="Questions per commit.")
+@click.option("--repeats", type=POSITIVE, default=5, show_default=True, help="Rounds.")
+@click.option("--layers", type=POSITIVE, default=4, show_default=True, help="Layers of the random teacher.")
+@click.option("--width", type=POSITIVE, default=256, show_default=True)
+@click.option("--heads", type=POSITIVE, default=8, show_default=True)
+@click.option("--kv-heads", type=POSITIVE, help="Key-value heads.  [default: as many as heads]")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "bfloat16", "float16"]),
+    help="[default: bfloat16 on a GPU, float32 on a CPU]",
+)
+@click.option("--quiet", is_flag=True, help="No progress; errors only.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def bench_rationales(as_json: bool, quiet: bool, **options: Any) -> None:  # click's own types
+    """Throughput of the rationale stage beside a bare LLM.generate over the same prompts, by the same vLLM.
+
+    `generate` gets all prompts at once; `stage` also makes them, judges what comes and commits it. vLLM forgets its
+    prefixes before each round, and that both give the same texts is checked first.
+    """
+    from pipeline.terminal import quieten_libraries
+
+    quieten_libraries(quiet=True)
+    from pipeline.bench_rationales import Request as BenchRequest
+    from pipeline.bench_rationales import bench_rationales as measure
+
+    measure(BenchRequest(**options), as_json=as_json, quiet=quiet)
+
+
 TRAIN_METHODS = ("dss", "molsaki", "output_attentions")
 
 

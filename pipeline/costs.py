@@ -174,10 +174,9 @@ def _rough_rationales(run: Run, plan: StagePlan, stages: Mapping[StageName, Stag
         size = Figure(value=ATTEMPT_BYTES * attempts + PIECE_BYTES * pieces, source="rough", how="none is stored yet")
     else:
         size = Figure(value=stored * attempts, source="files", how="the size of those that are stored")
-    reading = settings.engine == "file"
-    memory = (
-        UNKNOWN if reading else _memory(inputs.teacher, _model_bytes(run.config.teacher.dtype), _vllm(settings.engine))
-    )
+    elsewhere = settings.engine in {"file", "openai"}
+    model_bytes = _model_bytes(run.config.teacher.dtype)
+    memory = UNKNOWN if elsewhere else _memory(inputs.teacher, model_bytes, _vllm(settings.engine))
     return Cost(stage="rationales", units=plan.to_do, unit=plan.unit, bytes=size, peak_bytes=memory)
 
 

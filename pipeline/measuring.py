@@ -7,6 +7,7 @@ piece of work done, the last with the result. No torch is imported here: it woul
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -39,7 +40,8 @@ def run_process(module: str, task: str, job: str, advance: Callable[[], object])
                     advance()
             code = process.wait()
         finally:
-            process.kill()
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)  # with what it has started itself: vLLM has processes
     if code:
         raise StageProcessError(code)
     assert isinstance(result, dict)

@@ -97,6 +97,16 @@ class VllmEngine(Engine):
         finally:
             requests.end()
 
+    @property
+    def setup(self) -> EngineSetup:
+        """What it was started with."""
+        return self._setup
+
+    @property
+    def llm(self) -> Any:
+        """The `vllm.LLM` behind it, for benchmarks; not while a stream runs."""
+        return self._llm
+
     def close(self) -> None:
         """End vLLM's process; waiting for it keeps its last words out of the terminal."""
         if self._requests is not None:

@@ -8,7 +8,6 @@ wants heads of 32 or more: `hidden=128`).
 """
 
 import json
-import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -213,12 +212,10 @@ class ScriptedServer:
         *,
         script: Sequence[Fault] = (),
         models: Sequence[Mapping[str, object]] | None = None,
-        takes: float = 0.0,
     ) -> None:
-        self._answer = answer
+        self.answer = answer
         self.script = deque(script)
         self._models = models
-        self._takes = takes
         self.requests: list[tuple[str, str, dict[str, Any]]] = []
         self.most_at_once = 0
         self._at_once = 0
@@ -286,8 +283,7 @@ class ScriptedServer:
         handler.close_connection = True
 
     def _reply(self, handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
-        time.sleep(self._takes)
-        answer = self._answer(body.get("messages", body.get("prompt")))
+        answer = self.answer(body.get("messages", body.get("prompt")))
         said = {"text": answer} if isinstance(answer, str) else dict(answer)
         choice: dict[str, object] = {"index": 0, "finish_reason": "stop", **said}
         if "messages" in body:

@@ -8,7 +8,7 @@ import pytest
 
 from data.errors import ConfigError, EngineError, Interrupted
 from stages.engine_restarts import RestartingEngine
-from stages.engines import Answers, Decoding, EngineSetup, Generation, open_engine
+from stages.engines import TOO_LONG, Answers, Decoding, EngineSetup, Generation, open_engine
 from stages.progress import StopSignal
 from tests.fakes import ScriptedEngine, tiny_model_folder
 
@@ -126,7 +126,7 @@ def test_vllm_goes_on_after_its_process_was_killed(tmp_path: Path) -> None:
         decoding=Decoding(max_tokens=40),
         dtype="float32",
         device="cpu",
-        arguments={"max_model_len": 96},
+        arguments={"hf_overrides": {"max_position_embeddings": 96}, "compilation_config": {"mode": 0}},
         restarts=1,
         note=notes.append,
     )
@@ -139,4 +139,5 @@ def test_vllm_goes_on_after_its_process_was_killed(tmp_path: Path) -> None:
             process.kill()
         texts.update(answers)
         assert engine.generate(prompts) == [texts[place] for place in range(len(prompts))]
+        assert engine.generate(["x" * 96]) == [TOO_LONG], "nested arguments reach vLLM"
     assert len(notes) == 1 and "vLLM failed" in notes[0]

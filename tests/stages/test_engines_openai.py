@@ -9,16 +9,23 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
-from threading import Timer
+from threading import Barrier, Timer
 from typing import Any
 
 import pytest
 
+from cache.rationales import RationaleStore
+from cache.spaces import Space
 from data.errors import ConfigError, EngineError, Interrupted, MolsakiError
+from data.synthetic import synthetic_questions
 from stages import servers
 from stages.engines import Decoding, EngineSetup, Generation, encode, open_engine, prompt_seed
-from stages.progress import StopSignal
+from stages.models import ModelIdentity
+from stages.progress import SilentProgress, StopSignal
+from stages.rationales import write_rationales
 from stages.servers import Server
+from stages.settings import RationaleSettings, TeacherSettings
+from stages.specs import rationale_spec
 from tests.fakes import Fault, ScriptedServer, tiny_tokenizer
 
 KEY = "k3y-that-nobody-may-see"
@@ -88,9 +95,11 @@ def test_a_sampled_request_has_a_seed_of_its_own(setup: EngineSetup) -> None:
 
 
 def test_no_more_requests_are_under_way_than_configured(setup: EngineSetup) -> None:
-    with ScriptedServer(takes=0.02) as server:
+    """Nobody is answered before four are there."""
+    four = Barrier(4)
+    with ScriptedServer(lambda _: str(four.wait(timeout=20))) as server:
         ask(at(setup, server, requests=4))
-    assert server.most_at_once == 4
+    assert server.most_at_once == 4 and len(server.requests) == len(PROMPTS)
 
 
 def test_a_cut_text_and_an_unfit_one_say_so(setup: EngineSetup) -> None:
@@ -268,6 +277,29 @@ def test_a_signal_ends_the_waiting_for_a_slow_server(setup: EngineSetup, script:
             e.generate(PROMPTS)
         assert time.monotonic() - begun < 3
         timer.join()
+
+
+def test_the_stage_keeps_what_a_slow_server_answered_before_a_signal(setup: EngineSetup, tmp_path: Path) -> None:
+    questions = synthetic_questions(9, seed=1, split="train")
+    identity = ModelIdentity(source="folder", path=setup.model, revision="0" * 64, tokenizer="1" * 64)
+    teacher = TeacherSettings(model=setup.model)
+    with ScriptedServer() as server, StopSignal() as stop:
+        settings = RationaleSettings(engine="openai", server=server.address, server_requests=1, second_phase=False)
+        spec = rationale_spec(identity, teacher, settings)
+        store = RationaleStore(Space.open_or_create(tmp_path, "rationales", "teacher", spec))
+
+        def third_hangs(prompt: list[int]) -> str:
+            if len(server.requests) == 3:
+                server.script.append("hang")
+                Timer(0.1, signal.raise_signal, (signal.SIGTERM,)).start()
+            return text_of(prompt)
+
+        server.answer = third_hangs
+        with pytest.raises(Interrupted, match="SIGTERM"):
+            write_rationales(
+                questions, store, teacher, settings, identity=identity, progress=SilentProgress(), stop=stop
+            )
+    assert len(store.attempts()) == 3 and len(server.requests) == 4
 
 
 def test_an_engine_may_be_closed_with_a_stream_still_open(setup: EngineSetup) -> None:
