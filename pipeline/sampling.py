@@ -166,6 +166,9 @@ def expected_records(attention: AttentionStage) -> tuple[float, tuple[str, ...]]
         return 0.0, ()
     if not plan.done:
         return float(plan.to_do), (f"each of {plan.to_do:,} questions gives a record",)
-    share = min(1.0, len(attention.selection.examples) / plan.done) if rationales.rationales else 0.0
-    said = f"{share:.0%} of {plan.to_do:,} questions give a record, as of the {plan.done:,} asked so far"
-    return share * plan.to_do, (said,)
+    most = float(rationales.samples)
+    share = min(most, len(attention.selection.examples) / plan.done) if rationales.rationales else 0.0
+    give = f"{share:.0%} of {plan.to_do:,} questions give a record"
+    if most > 1:
+        give = f"each of {plan.to_do:,} questions gives {share:.2g} records"
+    return share * plan.to_do, (f"{give}, as of the {plan.done:,} asked so far",)

@@ -101,6 +101,11 @@ class RationaleStage(StageWithSpace):
         """Readable part of the space's name."""
         return rationale_slug(self._inputs.teacher, self._settings)
 
+    @property
+    def samples(self) -> int:
+        """How many rationales a question may get."""
+        return self._settings.samples
+
     @cached_property
     def questions(self) -> Sequence[Question]:
         """Those of the run's questions that are this process's own: all of them, or a shard."""

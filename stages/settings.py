@@ -81,7 +81,8 @@ class RationaleSettings:
     keywords: bool = False
     """Ask the teacher as well which words of a question and its rationale are key; see `attention.keyword_sources`."""
     piece: PositiveInt = 1024
-    """Rationales per commit: at most this much work is repeated after a crash. Larger pieces make fewer files."""
+    """Rationales per commit: so many are asked for again after a crash, and those that came in while the last piece was
+    being written. Larger pieces make fewer files."""
     commit_minutes: Annotated[float, Gt(0)] = 10.0
     """Commit what is there once so many minutes have passed, although the piece is not full."""
     engine_arguments: dict[str, EngineValue] = field(default_factory=dict)

@@ -483,6 +483,27 @@ def test_published_rationales_are_imported_and_counted(
     assert all(parse_answer(each.text, each.question) == each.question.answer for each in kept)
 
 
+def test_samples_of_a_real_engine_differ_and_more_of_them_change_no_other(tmp_path: Path) -> None:
+    """A random model is never right; what it wrote is compared."""
+    folder = tiny_model_folder(tmp_path / "model", "llama")
+    teacher = TeacherSettings(model=str(folder), dtype="float32", device="cpu")
+    identity = identify_model(str(folder), None)
+    two = RationaleSettings(
+        engine="transformers", shots=0, max_tokens=12, temperature=1.0, samples=2, second_phase=False
+    )
+    outputs: list[dict[AttemptName, str]] = []
+    for name, runs in (("grown", (two, replace(two, samples=4))), ("at once", (replace(two, samples=4),))):
+        store = new_store(tmp_path / name, two)
+        for settings in runs:
+            write_rationales(
+                NUMBERED[:3], store, teacher, settings,
+                identity=identity, progress=SilentProgress(), stop=StopSignal(),
+            )  # fmt: skip
+        outputs.append({name: attempt.output for name, attempt in store.attempts().items()})
+    assert outputs[0] == outputs[1]
+    assert len(outputs[0]) == len(set(outputs[0].values())) == 12
+
+
 @pytest.mark.vllm
 def test_the_real_engine_writes_rationales_that_are_committed(tmp_path: Path) -> None:
     """A random model explains nothing; that its outputs arrive, are judged and committed is what can be seen here."""
