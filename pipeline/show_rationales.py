@@ -120,7 +120,7 @@ def look(request: ShowRequest) -> Overview:
         raise MissingRecordsError(no_rationales(stage.plan()))
     questions = _of_datasets(stage.questions, request.datasets)
     stands = standings(questions, stage.open().attempts(), config.rationales)
-    entries = [entry for question, stand in stands for entry in _entries(question, stand, config.attention)]
+    entries = [entry for _, stand in stands for entry in _entries(stand, config.attention)]
     outcome = request.outcome or KEPT
     chosen = [entry for entry in entries if entry.outcome == outcome]
     if request.outcome is not None and not chosen:
@@ -145,7 +145,7 @@ def _of_datasets(questions: Sequence[Question], datasets: Sequence[str]) -> list
     return [question for question in questions if not datasets or question.dataset in datasets]
 
 
-def _entries(question: Question, stand: Standing, settings: AttentionSettings) -> Iterator[Entry]:
+def _entries(stand: Standing, settings: AttentionSettings) -> Iterator[Entry]:
     """Every attempt at a question: what is kept with its spans, what is dropped with its reason."""
     kept = iter(stand.kept)
     for attempt in stand.attempts:

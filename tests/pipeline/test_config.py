@@ -117,6 +117,11 @@ def test_name_must_be_a_safe_folder_name(file: Path, name: str) -> None:
         ("attention.keep_bits=11", "attention.keep_bits: expected less than or equal to 10, found 11"),
         ("attention.keep_bits=x", "attention.keep_bits: expected a valid integer, found 'x'"),
         ("rationales.engine=file", "rationales.path: missing"),
+        ("rationales.samples=4", "rationales.samples: expected 1 with rationales.temperature 0"),
+        ("rationales={engine: file, path: r, samples: 4}", "expected 1 with rationales.engine `file`, found 4"),
+        ("rationales={engine: file, path: r, keywords: true}", "rationales.keywords: needs an engine that can be asked"),
+        ("attention={critical: keywords, keyword_sources: [teacher]}", "set rationales.keywords to true"),
+        ("attention.keyword_sources=[model]", "attention.keyword_sources.0: expected 'data' or 'teacher'"),
         ("training.seeds=[1, 2, 1]", "expected different seeds"),
         ("training.epochs=.inf", "expected a finite number"),
         ("rationales.engine_arguments.hf_token=abc", "a secret"),
@@ -142,6 +147,18 @@ def test_arguments_of_an_engine_may_be_nested(file: Path) -> None:
     arguments = {"hf_overrides": {"rope_parameters": {"factor": 2.0}, "list": [1, "a", None]}, "quantization": None}
     config = load_config(file, [f"rationales.engine_arguments={json.dumps(arguments)}"])
     assert config.rationales.engine_arguments == arguments
+
+
+def test_samples_and_the_teachers_key_words_go_together_with_what_they_need(file: Path) -> None:
+    config = load_config(
+        file,
+        [
+            "rationales={samples: 4, temperature: 0.7, keywords: true}",
+            "attention={critical: keywords, keyword_sources: [teacher]}",
+        ],
+    )
+    assert (config.rationales.samples, config.attention.keyword_sources) == (4, ("teacher",))
+    assert load_config(file, ["attention={critical: keywords, keyword_sources: [teacher], keywords: [fig]}"])
 
 
 def test_override_parses_yaml_and_indexes_lists(file: Path) -> None:

@@ -30,7 +30,7 @@ write(NUMBERED, new_store(Path(sys.argv[1])), ScriptedEngine(answer))
 def test_a_killed_stage_repeats_about_a_piece_and_loses_nothing_committed(tmp_path: Path) -> None:
     store = new_store(tmp_path / "store")
     command = [sys.executable, "-c", SLOW_RUN, str(tmp_path / "store")]
-    running = subprocess.Popen(command, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, text=True)  # noqa: S603
+    running = subprocess.Popen(command, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while len(store.space.commits()) < 2:
         assert time.monotonic() < deadline and running.poll() is None, "nothing was committed"
