@@ -119,7 +119,7 @@ def test_name_must_be_a_safe_folder_name(file: Path, name: str) -> None:
         ("rationales.engine=file", "rationales.path: missing"),
         ("rationales.samples=4", "rationales.samples: expected 1 with rationales.temperature 0"),
         ("rationales={engine: file, path: r, samples: 4}", "expected 1 with rationales.engine `file`, found 4"),
-        ("rationales={engine: file, path: r, keywords: true}", "rationales.keywords: needs an engine that can be asked"),
+        ("rationales={engine: file, path: r, keywords: true}", "needs an engine that can be asked"),
         ("attention={critical: keywords, keyword_sources: [teacher]}", "set rationales.keywords to true"),
         ("attention.keyword_sources=[model]", "attention.keyword_sources.0: expected 'data' or 'teacher'"),
         ("training.seeds=[1, 2, 1]", "expected different seeds"),
