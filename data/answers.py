@@ -38,6 +38,7 @@ from data.records import AnswerKind, Question, Span
 NUMBER_TOLERANCE = Fraction(1, 1_000_000)
 # Sets whose labels are rounded results ("16.3" for 114 / 7): what rounds to the label is right, too.
 ROUNDED_LABELS = frozenset({"asdiv"})
+_SCALE_ASKED_FOR = re.compile(r"\b(?:how\s+many|in)\s+(hundred|thousand|million|billion)s?\b", re.IGNORECASE)
 _YES_NO = {"yes": "yes", "true": "yes", "no": "no", "false": "no"}
 # The word, where it does not belong to the one after it.
 _NO = r"no(?!\s+(?:one|body|way|idea|answer|doubt|matter|longer)\b)"
@@ -103,7 +104,7 @@ def parse_answer(output: str, question: Question) -> str | None:
     for choices the one that the last sentence names; for yes and no the last sentence that begins or ends with one of
     them; for text the last line. Who hedges ("5 or 6", "(A) or (B)") has not answered.
     """
-    text = plain_text(output)
+    text = _in_the_unit_asked_for(plain_text(output), question)
     stated = list(statements(text))
     answers = [answer for answer in (_read(statement, question) for statement in stated) if answer is not None]
     if answers:
@@ -172,6 +173,12 @@ def plain_text(output: str) -> str:
     text = re.sub(r"(?<=[0-9])\\[,!;:](?=[0-9]{3})", ",", text.replace("\\%", "%").replace("\\times", "×"))
     text = _TYPESET_TEXT.sub(r"\1", re.sub(r"\\[,!;:]", " ", text))
     return _TYPESET_FRACTION.sub(_typeset_fraction, text)
+
+
+def _in_the_unit_asked_for(text: str, question: Question) -> str:
+    """To "how many millions" the answer "26 million" is 26; to other questions it is 26,000,000."""
+    asked = _SCALE_ASKED_FOR.search(question.text) if question.answer_kind in ("number", "numbers") else None
+    return re.sub(rf"\s+{asked[1]}s?\b", "", text, flags=re.IGNORECASE) if asked else text
 
 
 def _typeset_fraction(found: re.Match[str]) -> str:

@@ -239,6 +239,21 @@ def test_texts_are_parsed() -> None:
     assert parse_answer("", asked) is None
 
 
+@pytest.mark.parametrize(
+    ("asked", "output", "answer"),
+    [
+        ("How many millions did it earn?", "The answer is 26 million.", "26"),
+        ("What is the value in billions of dollars?", "So 14 + 12 = 26 billion dollars", "26"),
+        ("How many million miles are left?", "The answer is four million.", "4"),
+        ("How much did it earn?", "The answer is 26 million.", "26000000"),
+        ("How many thousands is it?", "The answer is 26 million.", "26000000"),
+        ("It made $32 million. How many dollars is half of it?", "The answer is 16 million.", "16000000"),
+    ],
+)
+def test_a_scale_that_the_question_asks_for_is_its_unit(asked: str, output: str, answer: str) -> None:
+    assert parse_answer(output, replace(question("number"), text=asked)) == answer
+
+
 def test_an_abbreviated_title_does_not_end_an_answer() -> None:
     assert parse_answer("She has 32 cents. The answer is Mrs. Hilt.", question("text")) == "Mrs. Hilt"
 

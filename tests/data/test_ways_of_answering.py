@@ -119,3 +119,15 @@ def test_numbers_are_spelled_as_people_do() -> None:
         "two thousand three hundred",
         "minus one million one",
     ]
+
+
+@pytest.mark.slow
+def test_gsm8k_solutions_without_their_last_line_give_their_answer_but_for_one_in_a_hundred(
+    benchmark_data: Path,
+) -> None:
+    read, count = 0, 0
+    for file in FILES["gsm8k"]:
+        for question in read_questions(DataSource(name="gsm8k", path=str(benchmark_data / "gsm8k" / file))):
+            read += is_right(parse_answer(question.reference or "", question), question)
+            count += 1
+    assert (read, count) == (8693, 8792)
