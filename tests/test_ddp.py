@@ -8,11 +8,13 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
 
+from cache.student_attention import read_student_attention
 from pipeline.provenance import read_provenance
 from tests.fakes import tiny_model_folder
 
@@ -103,6 +105,10 @@ def test_two_processes_that_molsaki_starts_train_as_one(folder: Path) -> None:
     own = ("--set", "name=together", "--set", "training.processes=2")
     succeed(start(folder, *MOLSAKI, "run", "run.yaml", *own))
     assert_same_training(folder, "together")
+    ours, theirs = (read_student_attention(student(folder, run)) for run in ("together", "alone"))
+    assert [(one.key, one.when) for one in ours] == [(one.key, one.when) for one in theirs]
+    for one, other in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(one.attention, other.attention, rtol=2e-3, atol=1e-5)
     assert_one_wrote(folder, "together", ["done"])
 
 

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from cache.student_attention import STUDENT_ATTENTION
 from tests.test_ddp import MOLSAKI, start, student, succeed
 from tests.test_ddp import folder as folder  # a fixture
 
@@ -40,6 +41,8 @@ def test_a_student_in_two_halves_is_trained_and_saved_as_a_whole_one(folder: Pat
         torch.testing.assert_close(ours[name], expected, rtol=0, atol=1e-5)
     assert AutoModelForCausalLM.from_pretrained(student(folder, "halves")).config.model_type == "llama"
     assert not (student(folder, "halves") / "checkpoints").exists()
+    assert "where the student looks is not kept: under FSDP" in said
+    assert not (student(folder, "halves") / STUDENT_ATTENTION).exists()
     succeed(start(folder, *MOLSAKI, "train", "run.yaml", "--set", "name=halves"))  # finished: the same fingerprint
 
 

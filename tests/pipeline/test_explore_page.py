@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from selenium.webdriver.support.wait import WebDriverWait
 
 from cache.keys import record_key
 from data.marking import mark
-from data.records import Marked
+from data.records import Marked, Question, Rationale
 from pipeline.explore import Explored, Selected, write_explorer
 from pipeline.page import PAGES
 from stages.single_record import record_layer_weights
@@ -260,6 +261,21 @@ def test_hostile_text_is_shown_as_text(reader: Open, marked: Marked):
     assert words == [marked.text[start:end] for start, end in marked.critical_spans]
     browser.hover(cell(1, 1))
     assert browser.all("#text img, #text svg, #text script, #text b, .head b, #readout b") == []
+    browser.require_quiet()
+
+
+def test_names_from_a_data_set_are_text(browser: Browser, tmp_path: Path):
+    name = "<img src=x onerror=alert(6)>"
+    asked = Question(id=name, dataset="<b>set</b>", text=FIGS.question, answer=name, answer_kind="text")
+    origin = Rationale(question=asked, text=FIGS.rationale, answer=name, phase="gold_shown")
+    known = {(FIGS.question, FIGS.rationale): origin}
+    write_explorer(replace(explored(tmp_path, [FIGS]), origins=known), Selected(), tmp_path / "page.html")
+    browser.open(tmp_path / "page.html")
+    opened(browser, FIGS)
+    assert browser.find("#title").text == f"<b>set</b> {name}"
+    assert browser.find("#facts").text.startswith(f"answer {name} · written with the answer in sight · 5 steps")
+    assert name in browser.find(".row small").text
+    assert browser.all("img, main b") == []
     browser.require_quiet()
 
 
