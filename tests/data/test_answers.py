@@ -391,7 +391,7 @@ def test_whole_numbers_are_parsed_with_and_without_separators(value: int, form: 
     assert parse_answer(form.format(f"{value:,}"), question("number")) == str(value)
 
 
-@given(st.integers(0, 10**12), st.sampled_from(range(10)))
+@given(st.integers(0, 10**12 - 1), st.sampled_from(range(10)))
 def test_a_whole_number_is_read_back_from_every_way_of_writing_it(value: int, way: int) -> None:
     asked = question("number", str(value))
     assert parse_answer(WAYS["number"][way](asked), asked) == str(value)
