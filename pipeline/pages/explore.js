@@ -4,7 +4,7 @@
 const records = readData("explored");
 const $ = (id) => document.getElementById(id);
 const ROW = 56; // pixels, as in explore.css
-const DARK = window.matchMedia("(prefers-color-scheme: dark)");
+const DARK = window.matchMedia("screen and (prefers-color-scheme: dark)"); // paper is white
 const PHASES = {
   plain: "answered unaided",
   gold_shown: "written with the answer in sight",

@@ -294,6 +294,18 @@ def test_dark_mode_has_its_own_colours_at_once(reader: Open):
     browser.require_quiet()
 
 
+def test_on_paper_there_is_the_record_alone_in_the_colours_of_paper(reader: Open):
+    browser = reader()
+    light = browser.evaluate(SHADE)
+    browser.prefer("dark")
+    shows(browser, f"({SHADE})[0] !== '{light[0]}'")
+    dark = {"media": "print", "features": [{"name": "prefers-color-scheme", "value": "dark"}]}
+    browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", dark)
+    shows(browser, f"({SHADE})[0] === '{light[0]}'")
+    assert [browser.style(part, "display") for part in (".finder", "#controls")] == ["none", "none"]
+    assert browser.style("body", "background-color") == "rgba(255, 255, 255, 1)"
+
+
 def test_a_narrow_window_is_not_wider_than_itself(reader: Open):
     browser = reader("#change=yes")
     browser.resize(390)
