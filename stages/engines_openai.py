@@ -197,7 +197,8 @@ class OpenAiEngine(Engine):
         """
         attempts = Attempts(patience=self._server.patience_seconds)
         while True:
-            seconds = min(self._server.request_seconds, attempts.left)
+            # An attempt that is begun gets the time to succeed, even if patience ends meanwhile.
+            seconds = min(self._server.request_seconds, max(attempts.left, CONNECT_SECONDS))
             try:
                 return await call(openai.Timeout(seconds, connect=min(CONNECT_SECONDS, seconds)))
             except (openai.APIError, json.JSONDecodeError) as error:
@@ -210,8 +211,8 @@ class OpenAiEngine(Engine):
 
     def _gone(self, error: Exception, attempts: Attempts) -> EngineError:
         return EngineError(
-            f"server {self._address} was asked {attempts.count} times in {attempts.seconds:.0f} s and gave no answer, "
-            f"the last time {_said(error)}; what was committed before is kept, run the same command to go on"
+            f"server {self._address} was asked {attempts.count} times in {attempts.seconds:.0f} s and gave no answer; "
+            f"the last time it said {_said(error)}; what was committed before is kept, run the same command to go on"
         )
 
 
@@ -294,7 +295,7 @@ def _refusal(error: Exception, address: str) -> Exception | None:
         return _PromptTooLong()
     if error.status_code in {401, 403}:
         return ConfigError(f"server {address} refuses access ({error.status_code}); set {KEY} in the environment")
-    return ConfigError(f"server {address} refuses the request: it was answered {said}")
+    return ConfigError(f"server {address} refuses the request; it said {said}")
 
 
 def _said(error: Exception) -> str:
@@ -302,12 +303,12 @@ def _said(error: Exception) -> str:
     if isinstance(error, openai.APIStatusError):
         body = error.body if isinstance(error.body, Mapping) else {}
         words = " ".join(f"{body.get('code') or ''} {body.get('message') or first_line(error)}".split())
-        return f"with {error.status_code} ({without_secrets(words)[:LONGEST_QUOTE]})"
+        return f"{error.status_code} ({without_secrets(words)[:LONGEST_QUOTE]})"
     if isinstance(error, openai.APITimeoutError):
-        return "not in time"
+        return "nothing in time"
     if isinstance(error, openai.APIConnectionError):
-        return f"not at all ({first_line(error.__cause__ or error)})"
-    return f"with something that cannot be read ({type(error).__name__})"
+        return f"nothing at all ({first_line(error.__cause__ or error)})"
+    return f"something that cannot be read ({type(error).__name__})"
 
 
 def _retry_after(error: Exception) -> float | None:

@@ -260,7 +260,7 @@ class ScriptedServer:
         body = json.loads(handler.rfile.read(int(handler.headers["content-length"])))
         with self._lock:
             self.requests.append((handler.path, handler.headers.get("authorization", ""), body))
-            fault = self.script.popleft() if self.script else None
+            fault = self.script.popleft() if self.script else None  # None answers
             self._at_once += 1
             self.most_at_once = max(self.most_at_once, self._at_once)
         try:

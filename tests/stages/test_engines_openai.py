@@ -139,7 +139,7 @@ def test_patience_ends_with_the_address_the_answer_and_the_number_of_attempts(se
             ask(at(setup, server, patience_seconds=0.5), PROMPTS[:1])
         said = str(caught.value)
         assert f"server {server.address} was asked {len(server.requests)} times" in said
-        assert "with 503 (scripted 503)" in said and len(server.requests) > 2
+        assert "it said 503 (scripted 503)" in said and len(server.requests) > 2
 
 
 def test_what_was_answered_before_a_failure_is_there(setup: EngineSetup) -> None:
@@ -164,7 +164,7 @@ def test_nobody_at_the_address_is_an_engine_error_after_patience(setup: EngineSe
         port = free.getsockname()[1]
     assert setup.server is not None
     server = replace(setup.server, address=f"http://127.0.0.1:{port}/v1", patience_seconds=0.3)
-    with pytest.raises(EngineError, match=rf"127.0.0.1:{port}/v1 was asked \d+ times .* not at all"):
+    with pytest.raises(EngineError, match=rf"127.0.0.1:{port}/v1 was asked \d+ times .* nothing at all"):
         ask(replace(setup, server=server))
 
 
