@@ -14,8 +14,8 @@ from functools import partial
 from markupsafe import Markup, escape
 
 COLOURS, DASHES = 6, 3
-WIDTH, HEIGHT = 380, 220
-LEFT, RIGHT, TOP, BOTTOM = 44, 12, 10, 36
+WIDTH, HEIGHT = 300, 190
+LEFT, RIGHT, TOP, BOTTOM = 40, 10, 10, 36
 LOG_RATIO = 50
 """A curve that falls by more than this is drawn on a logarithmic scale."""
 
@@ -81,10 +81,10 @@ def line_chart(title: str, lines: Sequence[Line], *, x_label: str, floor: float 
     """Curves over a common axis that begins at 0; `floor` is a value that the vertical axis has to reach down to."""
     values = [value for line in lines for value in (*line.y, *line.low, *line.high)]
     y = _vertical(values, floor)
-    right = WIDTH - (RIGHT if not any(line.label for line in lines) else 52)
+    right = WIDTH - (48 if any(line.label for line in lines) else RIGHT)
     last = max((line.x[-1] for line in lines if line.x), default=1.0)
     x = Scale(low=0.0, high=last, start=LEFT, end=right)
-    parts = [*_y_axis(y, right), *_x_axis(x, x_label, _ticks(0.0, last, 5))]
+    parts = [*_y_axis(y, right), *_x_axis(x, x_label, _ticks(0.0, last, 4))]
     parts += [_band(line, x, y) for line in lines if len(line.low)]
     parts += [_curve(line, x, y) for line in lines]
     parts += _end_labels([line for line in lines if line.label and line.x], y, right)
@@ -97,7 +97,7 @@ def box_chart(title: str, boxes: Sequence[Box], *, x_label: str, reference: floa
     right = WIDTH - RIGHT
     slot = (right - LEFT) / len(boxes)
     parts = [*_y_axis(y, right), _line(LEFT, y(reference), right, y(reference), "reference")]
-    every = math.ceil(len(boxes) / 12)
+    every = math.ceil(len(boxes) / 10)
     for number, box in enumerate(boxes):
         middle = LEFT + (number + 0.5) * slot
         parts.append(_box(box, middle, min(slot * 0.6, 28), y, style))
@@ -173,6 +173,7 @@ def _vertical(values: Sequence[float], floor: float | None) -> Scale:
     scale = partial(Scale, start=HEIGHT - BOTTOM, end=TOP)
     if floor is None and low > 0 and high / low > LOG_RATIO:
         return scale(low=low * 0.9, high=high * 1.1, logarithmic=True)
+    floor = 0.0 if floor is None and 0 <= low < high / 4 else floor  # a curve that nearly reaches 0 shows how near
     low = low if floor is None else min(floor, low)
     if high <= low:
         low, high = low - 0.5, high + 0.5

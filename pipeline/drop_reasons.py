@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cache.rationales import KEPT, RationaleStore
+from cache.rationales import KEPT, PREFERENCE, RationaleStore
 from cache.spaces import Space, dropped_records, is_space
 from data.errors import MissingRecordsError
 from pipeline.config import Config
@@ -67,9 +67,10 @@ def _of_run(config: Config, store: RationaleStore, unreadable: Mapping[str, str]
 
 
 def _of_spaces(store: RationaleStore, unreadable: Mapping[str, str]) -> Dropped:
+    """A question is kept with any kept rationale, else it counts by its latest attempt; its key words do not count."""
     outcomes: dict[str, str] = {}
     for attempt in store.attempts().values():
-        if outcomes.get(attempt.key) != KEPT:
+        if attempt.phase in PREFERENCE and outcomes.get(attempt.key) != KEPT:
             outcomes[attempt.key] = attempt.outcome
     counts = Counter(outcomes.values())
     kept = counts.pop(KEPT, 0)

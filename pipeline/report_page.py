@@ -4,6 +4,7 @@ Everything here is words, tables and drawings; the figures are those of `pipelin
 through the whole page. What all runs have alike is said once, what differs stands side by side.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -47,6 +48,7 @@ BANDED_RUNS = 6
 """So many runs have bands around their curves; more would hide each other."""
 LISTED_EXECUTIONS = 40
 NAMED_LAYERS = 4
+ORIGIN = re.compile("revision|fingerprint|code|libraries|machine|Python|worked on")
 QUARTERS = ("first", "a quarter", "half", "three quarters", "last")
 
 
@@ -139,8 +141,10 @@ class LayerGroup:
 def report_page(figures: Figures, names: Sequence[str]) -> Page:
     """The page of these figures; `names` are the runs as they were asked for, for the heading."""
     runs = _named(figures.runs)
+    stages = list(_stage_rows(figures, runs))
     heading = ", ".join(names) if len(names) <= SIDE_BY_SIDE else f"{len(names)} runs"
-    common, different = _split([run.facts for run in figures.runs])
+    common, different = _split([_facts(run, origins=False) for run in figures.runs])
+    origins, other_origins = _split([_facts(run, origins=True) for run in figures.runs])
     config_common, config_different = _split([dict(_flat(run.config)) for run in figures.runs])
     return Page(
         title=f"{heading} · MoLSAKI report",
@@ -155,13 +159,18 @@ def report_page(figures: Figures, names: Sequence[str]) -> Page:
             "missing": _missing(figures, runs),
             "facts": common,
             "facts_table": _side_by_side("Where the runs differ", different, runs),
+            "origins": origins,
+            "origins_table": _side_by_side("Where the runs differ", other_origins, runs),
             "dropped": _dropped_table(figures, runs),
             "losses": list(_losses(figures, runs)),
+            "banded": len(runs) <= BANDED_RUNS,
             "layers": [
                 group for run in figures.runs[:DRAWN_RUNS] if (group := _layer_group(run, runs[run.name])).figures
             ],
             "layers_left_out": max(0, len(figures.runs) - DRAWN_RUNS),
-            "stages": list(_stage_rows(figures, runs)),
+            "stages": stages,
+            "gpu": any(row.gpu_memory for row in stages),
+            "executed_again": any(row.outcome for row in stages),
             "config_table": _side_by_side("Settings that differ", config_different, runs),
             "config_common": len(config_common),
             "configs": [
@@ -205,6 +214,11 @@ def _missing(figures: Figures, runs: Mapping[str, Named]) -> list[tuple[str, str
         for line in run.missing:
             found.setdefault(line, []).append(runs[run.name].short)
     return [(_some(names, len(runs)) if len(runs) > 1 else "", line) for line, names in found.items()]
+
+
+def _facts(run: RunFigures, *, origins: bool) -> dict[str, str]:
+    """What was run, or, as `origins`, what only tracing it back takes: revisions, fingerprints, versions, machines."""
+    return {name: value for name, value in run.facts.items() if bool(ORIGIN.search(name)) == origins}
 
 
 def _split(found: Sequence[Mapping[str, str]]) -> tuple[dict[str, str], dict[str, list[str]]]:
@@ -269,8 +283,14 @@ def _score_groups(figures: Figures, runs: Mapping[str, Named]) -> Iterator[Score
 def _accuracy_scale(figures: Figures) -> Scale:
     """One scale for all accuracies of the page, so that data sets and prompts can be compared by eye."""
     shares = [share for run in figures.runs for seeds in run.accuracies.values() for share in seeds.values()]
-    edges = [score.accuracy.mean + sign * score.accuracy.deviation for score in figures.scores for sign in (-1, 1)]
+    edges = [edge for score in figures.scores for edge in _spread(score)]
     return spread_scale([*shares, *edges] or [0.0], start=8, end=252, least=0.1)
+
+
+def _spread(score: Score) -> tuple[float, float]:
+    """A standard deviation to both sides of the mean, as far as there are such accuracies."""
+    mean, deviation = score.accuracy.mean, score.accuracy.deviation
+    return max(0.0, mean - deviation), min(1.0, mean + deviation)
 
 
 def _difference_scale(figures: Figures) -> Scale | None:
@@ -302,13 +322,13 @@ def _range(values: Iterable[int]) -> str:
 def _score_row(
     score: Score, seeds: Mapping[int, float], run: Named, accuracies: Scale, differences: Scale | None
 ) -> ScoreRow:
-    mean, deviation = score.accuracy.mean, score.accuracy.deviation
+    low, high = _spread(score)
     accuracy = percent_text(score.accuracy)
     single = tuple(seeds.values()) if len(seeds) > 1 else ()
     drawn = strip(
         f"{accuracy} percent" + (f"; by seed {', '.join(f'{100 * share:.1f}' for share in single)}" if single else ""),
         accuracies,
-        Whisker(mean=mean, low=mean - deviation, high=mean + deviation, points=single),
+        Whisker(mean=score.accuracy.mean, low=low, high=high, points=single),
         style=run.style,
     )
     difference, interval = difference_text(score.difference)
@@ -447,12 +467,12 @@ def _over_training(curves: Sequence[Curve]) -> Figure:
         if curves[number].steps
     ]
     rows = [(str(number), *_quarters(one)) for number, one in enumerate(curves, start=1) if one.steps]
-    title = "Student's layers over training"
+    title = "Student over training"
     return Figure(
         title=title,
-        drawing=line_chart(title, lines, x_label="optimizer step", floor=0.0),
+        drawing=line_chart("Student's layers over training", lines, x_label="optimizer step", floor=0.0),
         table=Table(caption="Mean over seeds and batches", headings=("layer", *QUARTERS, "lowest"), rows=rows),
-        note=f"mean over {curves[0].students} seed{'' if curves[0].students == 1 else 's'}",
+        note=f"{curves[0].students} seed{'' if curves[0].students == 1 else 's'}",
     )
 
 

@@ -116,19 +116,19 @@ class Browser:
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "screen", "features": features})
 
-    def resize(self, width: int, height: int = 900) -> None:
-        """Make the page's area so wide and high, in CSS pixels."""
-        shape = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+    def resize(self, width: int, height: int = 900, scale: float = 1) -> None:
+        """Make the page's area so wide and high in CSS pixels, each of `scale` times `scale` of the screen's."""
+        shape = {"width": width, "height": height, "deviceScaleFactor": scale, "mobile": False}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", shape)
 
     def pdf(self) -> bytes:
         """The page on paper."""
         return base64.b64decode(self.driver.print_page())
 
-    def screenshot(self, path: Path) -> None:
-        """Write a PNG of the whole page, not only of what fits the window."""
+    def screenshot(self) -> bytes:
+        """A PNG of the whole page, not only of what fits the window."""
         taken = self.driver.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True})
-        path.write_bytes(base64.b64decode(taken["data"]))
+        return base64.b64decode(taken["data"])
 
     def _drain(self) -> None:
         self._complaints += [

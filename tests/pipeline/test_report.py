@@ -140,7 +140,7 @@ def test_questions_on_the_hub_are_not_fetched_and_counts_are_those_of_the_space(
 @pytest.mark.slow
 def test_a_hundred_students_of_many_points_stay_one_small_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
-    points = [f"objective=molsaki,beta={beta},alignment=mixture-{'x' * 60}" for beta in range(50)]
+    points = [f"objective=molsaki,beta={beta},alignment=mixture-{'x' * 40}" for beta in range(50)]
     for number, point in enumerate(points):
         write_run(Path("runs/study") / point, seeds=(0, 1), entries=500, layers=(32, 22), right=number / 60)
     Path("runs/study/matrix.json").write_text(json.dumps({point: {} for point in points}))
