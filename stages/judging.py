@@ -63,13 +63,8 @@ def judge_keywords(question: Question, rationale: str, generation: Generation | 
 
 
 def _right_outcome(question: Question, output: str, phase: Phase) -> str:
-    """Whether a rationale that reaches the gold answer explains anything, and does not say that it was shown.
-
-    What somebody else's teacher wrote is taken as it was published.
-    """
+    """Whether a rationale that reaches the gold answer explains anything, and does not say that it was shown."""
     assert question.answer is not None
-    if phase == "imported":
-        return KEPT
     finished = finish_rationale(output, question, question.answer)
     if finished == answer_sentence(question, question.answer):
         return RESTATES

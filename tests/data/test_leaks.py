@@ -1,9 +1,15 @@
 """Which rationales let on that their answer was shown."""
 
+from pathlib import Path
+
 import pytest
 
+from data.answers import is_right, parse_answer
 from data.leaks import lets_on
+from data.prompts import finish_rationale
+from data.readers import read_questions, read_rationales
 from data.records import Question
+from data.settings import DatasetName, DataSource
 
 NUMBER = Question(
     id="1", dataset="made-up", text="Tom has 3 figs and buys 4. How many has he?", answer="7", answer_kind="number"
@@ -86,6 +92,39 @@ def test_choices_may_be_spoken_of_but_not_the_gold_one_as_a_reason(rationale: st
 def test_the_copied_line_lets_on_though_it_is_cleaned_away() -> None:
     assert lets_on("(The correct answer is 7.) 3 + 4 = 7.", "3 + 4 = 7.", NUMBER)
     assert lets_on("(The correct answer is yes.) It is.", "It is.", YES)
+
+
+def test_no_published_rationale_lets_on(benchmark_data: Path) -> None:
+    """PaLM's right ones on SVAMP and CommonsenseQA, and people's on GSM8K and StrategyQA: nobody was shown an answer."""
+    read = found = 0
+    for name, files, rationales in PUBLISHED:
+        sources = [DataSource(name=name, path=str(benchmark_data / file)) for file in files]
+        questions = [question for source in sources for question in read_questions(source)]
+        texts = {question.id: question.reference for question in questions if question.reference}
+        if rationales is not None:
+            texts = dict(read_rationales(str(benchmark_data / rationales), questions))
+        for question in questions:
+            text = texts.get(question.id)
+            if text is not None and (rationales is None or is_right(parse_answer(text, question), question)):
+                read += 1
+                found += lets_on(text, finish_rationale(text, question, question.answer or ""), question)
+    assert (read, found) == (18563, 0)
+
+
+PUBLISHED: tuple[tuple[DatasetName, tuple[str, ...], str | None], ...] = (
+    (
+        "svamp",
+        ("svamp/chilled_train.jsonl", "svamp/chilled_test.jsonl"),
+        "palm_rationales/svamp_palm_joined.jsonl",
+    ),
+    (
+        "commonsenseqa",
+        ("commonsenseqa/train_rand_split.jsonl", "commonsenseqa/dev_rand_split.jsonl"),
+        "palm_rationales/cqa_palm_joined.jsonl",
+    ),
+    ("gsm8k", ("gsm8k/train.jsonl",), None),
+    ("strategyqa", ("strategyqa/train.json",), None),
+)
 
 
 @pytest.mark.parametrize(

@@ -173,6 +173,18 @@ def test_the_second_phase_asks_nothing_that_it_cannot_improve(tmp_path: Path, ou
     assert len(engine.prompts) == len(answers) == 1
 
 
+@pytest.mark.parametrize("output", [" The answer is 7.", "7", " So the final answer is: 7", "#### 7"])
+def test_a_bare_answer_is_no_rationale_and_is_not_asked_again(tmp_path: Path, output: str) -> None:
+    engine = ScriptedEngine(lambda prompt: output)
+    assert write([problem("apple")], new_store(tmp_path), engine).dropped == {"only restates the answer": 1}
+    assert len(engine.prompts) == 1
+
+
+def test_words_about_an_answer_are_no_leak_where_none_was_shown(tmp_path: Path) -> None:
+    engine = ScriptedEngine(lambda prompt: " 3 + 4 must be the given answer. The answer is 7.")
+    assert write([problem("apple")], new_store(tmp_path), engine).kept == 1
+
+
 def test_the_order_of_kept_rationales_is_that_of_the_questions(tmp_path: Path) -> None:
     questions = [problem(name) for name in ("one", "two", "three", "four", "five", "six")]
     store = new_store(tmp_path)
