@@ -95,7 +95,7 @@ def test_the_copied_line_lets_on_though_it_is_cleaned_away() -> None:
 
 
 def test_no_published_rationale_lets_on(benchmark_data: Path) -> None:
-    """PaLM's right ones on SVAMP and CommonsenseQA, and people's on GSM8K and StrategyQA: nobody was shown an answer."""
+    """PaLM's right ones on SVAMP and CommonsenseQA, people's on GSM8K and StrategyQA: nobody was shown an answer."""
     read = found = 0
     for name, files, rationales in PUBLISHED:
         sources = [DataSource(name=name, path=str(benchmark_data / file)) for file in files]
