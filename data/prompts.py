@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from data.answers import Statement, canonical_answer, choice_text, letters_of, plain_text, statements
+from data.answers import Statement, canonical_answer, canonical_choice, choice_text, letters_of, plain_text, statements
 from data.benchmark_exemplars import BENCHMARK_EXEMPLARS
 from data.errors import ConfigError, DataError
 from data.exemplars import EXEMPLARS
@@ -113,9 +113,16 @@ def finish_rationale(output: str, question: Question, answer: str) -> str:
     while (bare := _bare_statement(text, question) or _literally(sentence, text)) is not None:
         text = _without(text, bare)
     text = re.sub(r"[ \t]*\n\s*", "\n", _ANSWER_LABEL.sub("", text)).strip()
-    if not re.search(r"\w", text) or canonical_answer(text, question.answer_kind, question.choices) == answer:
+    if not re.search(r"\w", text) or _all_that_is_said(text, question) == answer:
         return sentence
     return f"{_closed(text)} {sentence}"
+
+
+def _all_that_is_said(text: str, question: Question) -> str | None:
+    """The answer where a text is nothing else: "42", "(B)", "b) populated areas"."""
+    if question.answer_kind == "choice":
+        return canonical_choice(text, question)
+    return canonical_answer(text, question.answer_kind)
 
 
 def _written(question: Question, answer: str) -> str:

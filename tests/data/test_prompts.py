@@ -159,6 +159,11 @@ def test_sentences_that_name_a_choice_are_replaced(output: str, reasoning: str) 
     assert finish_rationale(output, CHOICE, "B") == f"{reasoning} The answer is (B) populated areas."
 
 
+@pytest.mark.parametrize("output", ["B", "(b)", "B) populated areas", "populated areas.", "**(B) populated areas**"])
+def test_a_bare_choice_leaves_the_sentence_alone(output: str) -> None:
+    assert finish_rationale(output, CHOICE, "B") == "The answer is (B) populated areas."
+
+
 def test_yes_and_text_sentences_are_replaced() -> None:
     assert finish_rationale("He was old. So the answer is True.", BOOLEAN, "yes") == "He was old. The answer is yes."
     assert (
