@@ -434,7 +434,7 @@ def _spoken(text: str) -> str:
     for (start, end), value in numbers_in_digits(text):
         pieces += [text[place:start], f"#{number_text(value)}"]
         place = end
-    return " ".join(_SPOKEN.findall("".join([*pieces, text[place:]]))).removeprefix("( ").removesuffix(" )")
+    return " ".join(_SPOKEN.findall("".join([*pieces, text[place:]]))).strip("() ")
 
 
 def _same_words(choice: str, stated: str) -> bool:

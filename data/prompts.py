@@ -182,8 +182,10 @@ def _is_bare(stated: str, question: Question) -> bool:
         case "number":
             return re.fullmatch(r"[\W\d]*\d[\W\d]*(?:[^\W\d]+[^\w]*){0,3}", stated) is not None
         case "numbers":
-            words = len(re.findall(r"[^\W\d]+", stated))
-            return re.match(r"[\W\d]*\d", stated) is not None and words <= 3 * len(re.findall(r"\d+", stated))
+            lead, *units = re.split(r"\d+(?:[.,:/]\d+)*", stated)
+            return (
+                bool(units) and not re.search(r"\w", lead) and all(len(re.findall(r"\w+", unit)) <= 3 for unit in units)
+            )
         case "choice":
             without_letter = re.sub(r"^\W*[A-Za-z]\)?(?:\W+|$)", "", stated)
             return not without_letter or any(
