@@ -136,16 +136,17 @@ def write_rationales(
     attempts = store.attempts()
     keyed = _by_key(questions, settings)
     before = plan = _plan(keyed, attempts, settings)
+    asked = 0
     if before.found:
         progress.note(f"rationales: {before.found:,} attempts are in the store already")
     job = _Job(store=store, settings=settings, progress=progress, stop=stop)
     with _source(questions, teacher, settings, identity, progress, stop, engine) as source:
         while asks := _next_round(plan):
-            attempts |= {attempt.name: attempt for attempt in _write_round(asks, source, job)}
+            made = _write_round(asks, source, job)
+            attempts |= {attempt.name: attempt for attempt in made}
+            asked += len(made)
             plan = _plan(keyed, attempts, settings)
-    return RationaleSummary(
-        asked=plan.found - before.found, kept=plan.kept, dropped=Counter(plan.dropped), found=before.found
-    )
+    return RationaleSummary(asked=asked, kept=plan.kept, dropped=Counter(plan.dropped), found=before.found)
 
 
 def plan_rationales(
@@ -202,11 +203,8 @@ def standing(
         if asks or not all(attempt.outcome in ASKED_AGAIN for attempt in there):
             break
     found, repeated = _different([attempt for attempt in made if attempt.outcome == KEPT])
-    if not settings.keywords or asks:
-        kept = [_rationale(question, attempt, ()) for attempt in found]
-        return Standing(attempts=made, kept=kept, repeated=repeated, asks=asks)
-    wanted = [_keyword_ask(question, attempt.rationale, settings) for attempt in found]
-    named = [attempts.get(ask.name) for ask in wanted]
+    wanted = [_keyword_ask(question, attempt.rationale, settings) for attempt in found] if settings.keywords else []
+    named = [attempts.get(ask.name) for ask in wanted] or [None] * len(found)
     return Standing(
         attempts=made,
         kept=[
@@ -215,7 +213,7 @@ def standing(
         ],
         repeated=repeated,
         keywords=[words for words in named if words],
-        asks=[ask for ask, words in zip(wanted, named, strict=True) if not words],
+        asks=asks or [ask for ask in wanted if ask.name not in attempts],
     )
 
 

@@ -13,7 +13,7 @@ from cache.verify import verify
 from data.errors import EngineError
 from data.keyword_prompts import MAX_TOKENS, keyword_prompt
 from data.records import Question
-from stages.engines import Answers, Decoding, Generation
+from stages.engines import Answers, Decoding, Generation, sample_seed
 from stages.rationales import kept_rationales, plan_rationales
 from stages.settings import RationaleSettings
 from tests.fakes import ScriptedEngine
@@ -38,9 +38,10 @@ class KeywordEngine(ScriptedEngine):
 
     def __init__(self, named: str | Generation = " ice cream, freezer, snow", **options: int) -> None:
         super().__init__(lambda prompt: named if prompt.endswith("Key words:") else WRITTEN, **options)
-        self.decodings: list[Decoding | None] = []
+        self.decodings: list[Decoding] = []
 
     def stream(self, prompts: Sequence[str], decoding: Decoding | None = None) -> Answers:
+        assert decoding is not None
         self.decodings.append(decoding)
         return super().stream(prompts, decoding)
 
@@ -64,8 +65,8 @@ def test_key_words_are_decoded_greedily_whatever_the_rationales_are(tmp_path: Pa
     settings, engine = replace(ASKING, temperature=0.9, max_tokens=7), KeywordEngine()
     write([COLD], new_store(tmp_path, settings), engine, settings)
     rationale, keywords = engine.decodings
-    assert rationale is not None and (rationale.temperature, rationale.max_tokens) == (0.9, 7)
-    assert keywords is not None and (keywords.temperature, keywords.max_tokens) == (0, MAX_TOKENS)
+    assert (rationale.temperature, rationale.max_tokens) == (0.9, 7)
+    assert (keywords.temperature, keywords.max_tokens) == (0, MAX_TOKENS)
 
 
 def test_asking_for_key_words_later_leaves_the_rationales_alone(tmp_path: Path) -> None:
@@ -128,9 +129,13 @@ def test_each_of_several_samples_has_key_words_of_its_own(tmp_path: Path) -> Non
     settings = replace(ASKING, temperature=0.5, samples=3)
 
     class Sampled(KeywordEngine):
+        @property
+        def sample(self) -> int:
+            return [sample_seed(0, sample) for sample in range(4)].index(self.decodings[-1].seed)
+
         def _generation(self, prompt: str) -> Generation:
             if not prompt.endswith("Key words:"):
-                text = f" It is {('cold', 'dark', 'cold')[len(self.calls) - 1]} there. The answer is (B) freezer."
+                text = f" It is {('cold', 'dark', 'cold', 'dark')[self.sample]} there. The answer is (B) freezer."
                 return Generation(text=text, finish_reason="stop")
             named = "cold" if "cold there" in prompt.rpartition("Q: ")[2] else "dark"
             return Generation(text=named, finish_reason="stop")
@@ -139,6 +144,8 @@ def test_each_of_several_samples_has_key_words_of_its_own(tmp_path: Path) -> Non
     write([COLD], store, engine, settings)
     assert named(store, settings) == [("cold",), ("dark",)]
     assert engine.calls == [1, 1, 1, 2], "the third sample is the first one again"
+    more = write([COLD], store, Sampled(), replace(settings, samples=4))
+    assert (more.found, more.asked) == (5, 1), "the fourth is dark again, too"
 
 
 def test_an_export_of_chosen_questions_takes_their_key_words_along(tmp_path: Path) -> None:
