@@ -23,7 +23,7 @@ from pipeline.which_space import choose
 from tests.browser import Browser, start_chromium
 
 PICTURES = Path(__file__).resolve().parents[1] / "docs" / "pictures"
-WIDTH, SCALE, COLOURS, LARGEST = 1200, 1.5, 256, 300_000
+WIDTH, HEIGHT, SCALE, COLOURS, LARGEST = 1200, 800, 1.5, 256, 300_000
 
 
 def main() -> None:
@@ -43,23 +43,18 @@ def main() -> None:
             explorer = Path(folder) / "explore.html"
             write_explorer(look_at(choose(str(demo / "runs" / "molsaki"))), Selected(), explorer)
             take(browser, report, "report.png", end_of("#layers"))
-            take(browser, explorer, "explorer.png", lambda _: 800)
+            take(browser, explorer, "explorer.png", lambda _: HEIGHT)
         finally:
             driver.quit()
 
 
 def take(browser: Browser, page: Path, name: str, height: Callable[[Browser], int]) -> None:
     """One picture of the upper part of a page, which must have nothing to complain of."""
-    browser.resize(WIDTH)
     browser.open(page)
+    browser.resize(WIDTH, HEIGHT, scale=SCALE)
     browser.require_quiet()
-    shown = height(browser)
-    browser.resize(WIDTH, shown, scale=SCALE)
-    picture = (
-        Image.open(io.BytesIO(browser.screenshot()))
-        .convert("RGB")
-        .crop((0, 0, round(WIDTH * SCALE), round(shown * SCALE)))
-    )
+    picture = Image.open(io.BytesIO(browser.screenshot())).convert("RGB")
+    picture = picture.crop((0, 0, picture.width, round(height(browser) * SCALE)))
     path = PICTURES / name
     picture.quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
     size = path.stat().st_size

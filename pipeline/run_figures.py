@@ -333,9 +333,9 @@ def _facts(
     card = read_facts(students[0].folder) if students else {}
     summary = students[0].summary if students else {}
     facts = {
-        "teacher": card.get("teacher") or _at(config, "teacher", "model"),
+        "teacher": _at(config, "teacher", "model") or card.get("teacher", ""),
         "teacher's revision": card.get("teacher's revision", ""),
-        "student before training": card.get("student before training") or _at(config, "student", "model"),
+        "student before training": _model(config) or card.get("student before training", ""),
         "student's revision": card.get("its revision", ""),
         "objective": _pairs(summary.get("objective")) or _at(config, "objective", "name"),
         "training data": _sources(config, "train"),
@@ -358,6 +358,12 @@ def _facts(
 def _at(config: Mapping[str, Tree], section: str, key: str) -> str:
     found = config.get(section)
     return str(found.get(key) or "") if isinstance(found, dict) else ""
+
+
+def _model(config: Mapping[str, Tree]) -> str:
+    """The student as it was named, with what its weights began as."""
+    model, initialise = _at(config, "student", "model"), _at(config, "student", "initialise")
+    return f"{model}, {initialise} weights" if model and initialise else model
 
 
 def _pairs(described: object) -> str:

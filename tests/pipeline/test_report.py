@@ -154,7 +154,7 @@ def test_the_page_says_nothing_on_the_console_and_asks_nobody(page: Browser):
     page.require_quiet()
     assert page.texts("h1") == ["dss, molsaki"]
     assert page.texts("h2") == [
-        "Accuracy", "What was run", "Losses over training", "Layer weights", "Time and memory", "Configuration"
+        "Accuracy", "Losses over training", "Layer weights", "Time and memory", "What was run", "Configuration"
     ]  # fmt: skip
 
 
