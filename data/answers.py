@@ -79,6 +79,9 @@ _YES_AND_NO = re.compile(
     r"\b(?:(?:yes|true)\W+(?:and|or)?\W*(?:no|false)|(?:no|false)\W+(?:and|or)?\W*(?:yes|true))\b", re.I
 )
 
+# What stands before a word that it denies, with up to two words between.
+_DENIED = re.compile(r"\b(?:not|never|\w+n['’]t)\s+((?:\w+\s+){0,2})\Z", re.IGNORECASE)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Statement:
@@ -451,12 +454,20 @@ def _read_yes_no(stated: str) -> str | None:
 
 def _edge_yes_no(text: str) -> str | None:
     """Yes or no, true or false, where it opens a sentence by itself ("No, it …") or closes the text ("so yes.")."""
-    word = r"(yes|no|true|false)\b"
-    found = re.findall(
-        rf"(?:^|(?<=[.!?\n]))[^\w\n.!?]*{word}(?:\s*(?=[,.;:!]|$)|(?=\s+(?:[-–—]|because\b|since\b)))|\b{word}[^\w]*\Z",
+    opening = re.findall(
+        r"(?:^|(?<=[.!?\n]))[^\w\n.!?]*(yes|no|true|false)\b"
+        r"(?:\s*(?=[,.;:!]|$)|(?=\s+(?:[-–—]|because\b|since\b)))",
         text,
         re.IGNORECASE | re.MULTILINE,
     )
-    if found:
-        return _YES_NO[(found[-1][0] or found[-1][1]).casefold()]
+    closing = re.search(r"\b(yes|no|true|false)\b[^\w]*\Z", text, re.IGNORECASE)
+    if closing:
+        answer = _YES_NO[closing.group(1).casefold()]
+        denied = _DENIED.search(text[: closing.start()])
+        if denied is None:
+            return answer
+        # What just "not quite true" denies is not for us to say.
+        return None if denied.group(1) else "no" if answer == "yes" else "yes"
+    if opening:
+        return _YES_NO[opening[-1].casefold()]
     return "yes" if re.match(r"\W*yes\b", text, re.IGNORECASE) else None

@@ -204,6 +204,9 @@ def test_a_text_listed_twice_means_the_gold_choice() -> None:
         ("True.", "yes"),
         ("No, it can not. There is no way.", "no"),
         ("He lived later. So yes.", "yes"),
+        ("The statement is not true.", "no"),
+        ("No, that isn't true.", "no"),
+        ("It was never false.", "yes"),
         ("There is no doubt. The answer is yes.", "yes"),
         ("Yes because it is old.", "yes"),
         ("No – it is young.", "no"),
@@ -226,6 +229,7 @@ def test_yes_and_no_are_parsed(output: str, answer: str) -> None:
         "The answer is no one knows.",
         "The answer is yes or no.",
         "I don't know.",
+        "That is not quite true.",
     ],
 )
 def test_no_as_an_ordinary_word_is_no_answer(output: str) -> None:
