@@ -547,8 +547,8 @@ NAMESPACES = (("unshare", "--map-root-user", "--mount"), ("unshare", "--mount"))
 """Ways to a mount that nobody else sees and that goes with its process: without and with the rights of root."""
 
 
-def on_small_disk(arguments: Sequence[str], folder: Path) -> tuple[list[str], str]:
-    """Return the command that runs this file with `arguments` where `folder` is a small tmpfs, or why there is none."""
+def on_small_disk(arguments: Sequence[str], folder: Path, script: Path = Path(__file__)) -> tuple[list[str], str]:
+    """Return the command that runs `script` with `arguments` where `folder` is a small tmpfs, or why there is none."""
     mount = f"mount -t tmpfs -o size={SMALL_DISK} small"
     for namespace in NAMESPACES:
         if shutil.which(namespace[0]) is None:
@@ -556,7 +556,7 @@ def on_small_disk(arguments: Sequence[str], folder: Path) -> tuple[list[str], st
         tried = subprocess.run([*namespace, *mount.split(), folder], capture_output=True, check=False)  # noqa: S603
         if tried.returncode == 0:
             command = f'{mount} "$0" && exec "$@"'
-            python = [sys.executable, "-P", str(Path(__file__).resolve()), *arguments]
+            python = [sys.executable, "-P", str(script.resolve()), *arguments]
             return [*namespace, "sh", "-c", command, str(folder), *python], ""
     return [], "no small tmpfs can be mounted here (neither as root nor with `unshare --map-root-user --mount`)"
 
