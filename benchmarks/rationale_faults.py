@@ -7,8 +7,8 @@ a run that nobody disturbed. It notes each prompt that it answers. The tests run
 numbers, and kill the process of a real vLLM (tests/test_rationale_faults.py).
 
 - **kills**: SIGKILL at random moments, while the stage starts or in the middle of its work, and the same command again.
-  In the end every attempt has to be there, equal to that of the undisturbed run, and stored once; at most a piece is
-  asked again for each kill.
+  In the end every attempt has to be there, equal to that of the undisturbed run, and stored once. For each kill in the
+  middle less than two pieces are asked again: the one that was being gathered, and the one that was being written.
 - **same**: two jobs that ask the same questions at once; both end well, and each attempt is served once.
 - **full disk**: the store on a small tmpfs of our own, which fills up in the middle; one line says so, and the same
   command goes on after space was made.
@@ -210,7 +210,6 @@ class Kills:
     kills: int = 0
     in_the_middle: int = 0
     asked_twice: int = 0
-    allowed_twice: int = 0
     stored_twice: int = 0
     lost: int = 0
     wrong: int = 0
@@ -219,13 +218,17 @@ class Kills:
     def bad(self) -> bool:
         """Whether anything was lost, wrong, or done in vain more than it has to be."""
         return bool(
-            self.lost or self.wrong or self.stored_twice or self.problems or self.asked_twice > self.allowed_twice
+            self.lost or self.wrong or self.stored_twice or self.problems or self.asked_twice > self.allowed_twice()
         )
+
+    def allowed_twice(self) -> int:
+        """Prompts that may have been answered in vain."""
+        return 2 * PIECE * self.in_the_middle
 
 
 def kill_stage(folder: Path, questions: int, kills: int, seed: int) -> Kills:
     """Kill the stage `kills` times, let it finish, and compare its store with that of an undisturbed run."""
-    result, chance = Kills(questions=questions, allowed_twice=kills * PIECE), random.Random(seed)
+    result, chance = Kills(questions=questions), random.Random(seed)
     expected = undisturbed(folder / "undisturbed", questions, result.problems)
     result.attempts = len(expected)
     disturbed = Experiment.write(folder / "disturbed", questions)
