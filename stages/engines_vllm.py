@@ -210,19 +210,19 @@ class _Requests:
 
 
 def _sampling(decoding: Decoding, prompt: str) -> Any:
-    """What vLLM calls these settings; a greedy request takes neither seed nor nucleus."""
+    """What vLLM makes of these settings; only the whole text is of use here."""
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
-    common = {
-        "max_tokens": decoding.max_tokens,
-        "temperature": decoding.temperature,
-        "stop": list(decoding.stop),
-        "output_kind": RequestOutputKind.FINAL_ONLY,
-    }
+    return SamplingParams(**sampling_arguments(decoding, prompt), output_kind=RequestOutputKind.FINAL_ONLY)
+
+
+def sampling_arguments(decoding: Decoding, prompt: str) -> dict[str, Any]:
+    """The names that vLLM has for these settings; a greedy request takes neither seed nor nucleus."""
+    common = {"max_tokens": decoding.max_tokens, "temperature": decoding.temperature, "stop": list(decoding.stop)}
     if decoding.temperature == 0:
-        return SamplingParams(**common)
-    return SamplingParams(**common, top_p=decoding.top_p, seed=prompt_seed(decoding.seed, prompt))
+        return common
+    return {**common, "top_p": decoding.top_p, "seed": prompt_seed(decoding.seed, prompt)}
 
 
 def _generation(output: Any) -> Generation:
@@ -243,13 +243,18 @@ def _start(setup: EngineSetup) -> Any:
     if setup.device == "cuda" and on_cpu:
         raise ConfigError("teacher.device: `cuda` was asked for, but vLLM runs on the CPU here; use `auto` or `cpu`")
     try:
-        return LLM(**_arguments(setup, eager=on_cpu))
+        return LLM(**vllm_arguments(setup, eager=on_cpu))
     except (TypeError, ValueError, OSError) as error:
-        if needs_trust(error) and not setup.trust_remote_code:
-            raise ConfigError(untrusted(setup.model)) from error
-        raise ConfigError(f"vLLM refuses model {setup.model} or its engine_arguments: {_complaint(error)}") from error
+        raise refused(setup, error) from error
     except RuntimeError as error:
         raise EngineError(f"vLLM does not start with model {setup.model}: {first_line(error)}") from error
+
+
+def refused(setup: EngineSetup, error: Exception) -> ConfigError:
+    """What a user is told of a model or an argument that vLLM does not take."""
+    if needs_trust(error) and not setup.trust_remote_code:
+        return ConfigError(untrusted(setup.model))
+    return ConfigError(f"vLLM refuses model {setup.model} or its engine_arguments: {_complaint(error)}")
 
 
 def _complaint(error: Exception) -> str:
@@ -258,8 +263,8 @@ def _complaint(error: Exception) -> str:
     return ": ".join(lines[1:3]) if "validation error" in first_line(error) and len(lines) > 2 else first_line(error)
 
 
-def _arguments(setup: EngineSetup, *, eager: bool) -> EngineArguments:
-    """What `vllm.LLM` is called with; on a CPU compiling a model takes longer than most runs."""
+def vllm_arguments(setup: EngineSetup, *, eager: bool) -> EngineArguments:
+    """What vLLM is started with, here and on a cluster; on a CPU compiling a model takes longer than most runs."""
     revision = {} if setup.revision is None else {"revision": setup.revision, "tokenizer_revision": setup.revision}
     return {
         "model": setup.model,

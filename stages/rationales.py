@@ -25,6 +25,7 @@ from data.readers import read_rationales
 from data.records import Phase, Question, Rationale
 from data.sharding import Shard
 from stages.engines import (
+    Cluster,
     Decoding,
     Engine,
     EngineSetup,
@@ -506,6 +507,7 @@ def engine_setup(teacher: TeacherSettings, settings: RationaleSettings, identity
         arguments=settings.engine_arguments,
         server=served_by(teacher, settings),
         restarts=settings.restarts,
+        cluster=Cluster(address=settings.ray_address, replicas=settings.ray_replicas, batch=settings.ray_batch),
     )
 
 

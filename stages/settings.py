@@ -13,7 +13,7 @@ from typing_extensions import TypeAliasType
 from data.settings import settings
 from stages.objective import ObjectiveName, Task
 
-EngineName = Literal["vllm", "transformers", "openai", "file"]
+EngineName = Literal["vllm", "transformers", "openai", "ray", "file"]
 PromptName = Task
 AlignmentName = Literal["mixture", "uniform", "one-to-one", "last"]
 StepRule = Literal["periods", "sentences", "lines"]
@@ -58,7 +58,7 @@ class RationaleSettings:
 
     engine: EngineName = "vllm"
     """`vllm`, `transformers` (same contract, slower, runs everywhere), `openai` (a server that is asked by its address,
-    such as `vllm serve`) or `file` (existing rationales)."""
+    such as `vllm serve`), `ray` (vLLM on a Ray cluster) or `file` (existing rationales)."""
     path: str | None = None
     """`engine: file`: JSON Lines with the question's id and its rationale."""
     shots: Annotated[int, Ge(0)] = 4
@@ -89,7 +89,7 @@ class RationaleSettings:
     """Handed to the engine as they are, nested ones too, e.g. `max_model_len: 4096`; with `openai` they say how the
     server runs the teacher, and go to an `author` with every request."""
     restarts: Annotated[int, Ge(0)] = 2
-    """`engine: vllm`: so often its process is started again when it dies, for what is not answered yet."""
+    """`engine: vllm` and `ray`: so often an engine is started again when it dies, for what is not answered yet."""
     server: str | None = None
     """`engine: openai`: address, e.g. http://node7:8000/v1; unset is OPENAI_BASE_URL. Its key is read from
     OPENAI_API_KEY, and from nowhere else."""
@@ -104,6 +104,13 @@ class RationaleSettings:
     """`engine: openai`: how long one request may take."""
     patience_seconds: Annotated[float, Gt(0)] = 900.0
     """`engine: openai`: how long a request that the server did not answer is tried again before the stage fails."""
+    ray_address: str | None = None
+    """`engine: ray`: a cluster that is running, such as `10.0.0.1:6379` or `auto`; unset is RAY_ADDRESS, else Ray is
+    started on this machine."""
+    ray_replicas: PositiveInt = 1
+    """`engine: ray`: vLLM engines side by side, each with the whole teacher; fewer where there is no room for more."""
+    ray_batch: PositiveInt = 32
+    """`engine: ray`: prompts handed to an engine at a time; their answers come together."""
 
 
 @settings

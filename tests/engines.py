@@ -1,6 +1,7 @@
 """The engines that one contract holds for, each opened on the same model: a new one is a line in `ENGINES`.
 
 `openai` is the real thing: vLLM's server in a process of its own, on 127.0.0.1, with a key.
+`ray`, each of whose streams starts vLLM anew, answers the same calls in one stream (test_engines_ray_cluster.py).
 """
 
 import os

@@ -22,6 +22,7 @@ from tokenizers import decoders as token_decoders
 from tokenizers import models as token_models
 from transformers import (
     AutoModelForCausalLM,
+    AutoTokenizer,
     GPT2Config,
     LlamaConfig,
     PretrainedConfig,
@@ -130,6 +131,21 @@ def with_remote_code(folder: Path) -> Path:
     }
     (folder / "config.json").write_text(json.dumps(config))
     return folder
+
+
+def ending_model_folder(path: Path, model: Path, letter: str) -> Path:
+    """Save `model` changed into one that ends its texts wherever its greedy choice would have been `letter`.
+
+    The output row of the end token is a little more than that of the letter, and so outbids it.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    changed = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    with torch.no_grad():
+        rows = changed.get_output_embeddings().weight
+        rows[tokenizer.eos_token_id] = 1.001 * rows[tokenizer.convert_tokens_to_ids(letter)]
+    changed.save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return path
 
 
 def _config(

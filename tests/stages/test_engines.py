@@ -31,7 +31,7 @@ from stages.rationales import write_rationales
 from stages.settings import RationaleSettings, TeacherSettings
 from stages.specs import rationale_spec
 from tests.engines import ENGINES, SERVED, STARTED, opened
-from tests.fakes import ScriptedEngine, tiny_model_folder, tiny_tokenizer
+from tests.fakes import ScriptedEngine, ending_model_folder, tiny_model_folder, tiny_tokenizer
 
 WINDOW = 320
 GREEDY = Decoding(max_tokens=24)
@@ -178,18 +178,8 @@ def test_all_engines_write_the_same_records_into_the_same_space(
 def ending_engine(
     request: pytest.FixtureRequest, setup: EngineSetup, tmp_path_factory: pytest.TempPathFactory, reference: list[str]
 ) -> Iterator[Engine]:
-    """An engine for a model that always wants to end: the end token's output row is the sum of all its rivals' rows."""
-    from transformers import AutoModelForCausalLM
-
-    folder = tmp_path_factory.mktemp("models") / "ending"
-    model = AutoModelForCausalLM.from_pretrained(setup.model, dtype=torch.float32)
-    tokenizer = load_tokenizer(setup.model, None)
-    fourth = tokenizer.convert_tokens_to_ids(reference[0][3])
-    with torch.no_grad():
-        rows = model.get_output_embeddings().weight
-        rows[tokenizer.eos_token_id] = 1.001 * rows[fourth]
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    """An engine for a model that wants to end instead of writing the fourth letter of the reference."""
+    folder = ending_model_folder(tmp_path_factory.mktemp("models") / "ending", Path(setup.model), reference[0][3])
     with opened(request.param, replace(setup, model=str(folder))) as engine:
         yield engine
 
