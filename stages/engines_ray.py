@@ -15,6 +15,7 @@ import logging
 import math
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -49,6 +50,8 @@ MISSING = "rationales.engine: `ray` is not installed here; pip install 'molsaki[
 MISSING_THERE = "vLLM is not installed on the Ray cluster, whose nodes need the packages of this environment"
 ROOM_SECONDS = 300.0
 """How long a cluster may take to make room for one engine: its nodes may have to be started first."""
+CONNECT_SECONDS = 10.0
+"""How long a cluster may take to accept a connection."""
 LITTLE = 0.01
 """Share of a processor that Ray sets aside for a task that only passes rows on."""
 ENGINE_STAGE = "vLLMEngineStage"
@@ -144,6 +147,7 @@ class RayEngine(Engine):
         import ray.data
         from ray.data.llm import build_processor, vLLMEngineProcessorConfig
 
+        _quieten()
         on_gpu = "GPU" in self._resources
         config = vLLMEngineProcessorConfig(
             model_source=self._setup.model,
@@ -286,6 +290,7 @@ def _join(setup: EngineSetup) -> bool:
     if ray.is_initialized():
         return False
     address = _address(setup)
+    _require_listener(address)
     with _own_signal_handlers():
         try:
             ray.init(
@@ -298,10 +303,29 @@ def _join(setup: EngineSetup) -> bool:
         except SystemExit as error:  # Ray's handler for SIGTERM, while it begins
             raise Interrupted("stopped by SIGTERM before anything was asked; run the same command to go on") from error
         except Exception as error:  # ConnectionError, RuntimeError, ValueError, …: Ray has no error for it
-            what = "does not start here" if address == "local" else f"cluster does not answer at {address}"
-            raise EngineError(f"Ray {what} ({first_line(error)})") from error
+            if address == "local":
+                raise EngineError(f"Ray does not start on this machine ({first_line(error)})") from error
+            raise EngineError(_no_cluster(address, error)) from error
     _quieten()
     return True
+
+
+def _require_listener(address: str) -> None:
+    """See whether anybody listens at host:port; Ray itself would try for longer than ten minutes."""
+    host, colon, port = address.rpartition("://")[2].rpartition(":")
+    if not colon or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
+    except OSError as error:
+        raise EngineError(_no_cluster(address, error)) from error
+
+
+def _no_cluster(address: str, error: BaseException) -> str:
+    return (
+        f"no Ray cluster answers at {address} ({first_line(error)}); set rationales.ray_address or RAY_ADDRESS right, or "
+        "neither of them to start Ray on this machine"
+    )
 
 
 @contextmanager
@@ -319,11 +343,16 @@ def _own_signal_handlers() -> Iterator[None]:
 
 
 def _quieten() -> None:
-    """Leave the terminal to the stage; what Ray's own processes say is in its folder of logs."""
+    """Leave the terminal to the stage: what Ray says is in its folder of logs.
+
+    Handlers are told, for Ray sets the levels of its loggers anew whenever it is asked to begin.
+    """
     import ray.data
 
-    for name in ("ray", "ray.data"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    for name in [name for name in logging.root.manager.loggerDict if name.partition(".")[0] == "ray"]:
+        for handler in logging.getLogger(name).handlers:
+            if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
+                handler.setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False

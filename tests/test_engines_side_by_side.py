@@ -24,6 +24,9 @@ pytest.importorskip("ray", reason="Ray is not installed")
 pytest.importorskip("vllm", reason="vLLM is not installed")
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
 QUESTIONS = 300
+OURS = ("rationales", "starting ray")
+RAYS_OWN = "Set ray log level from environment variable"
+"""The only words of Ray's C++ that reach the terminal."""
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +115,9 @@ def test_what_vllm_has_begun_ray_finishes_and_the_other_way_round(folder: Path) 
     begun = asked(folder / "first")["vllm"]
     assert 0 < begun < QUESTIONS
     out, said = succeed(folder, "ray", "first")
-    assert (out, [line for line in said.splitlines() if "rationales" not in line and "engines" not in line]) == ("", [])
+    assert (
+        out == "" and [line for line in said.splitlines() if not line.startswith(OURS) and RAYS_OWN not in line] == []
+    )
     assert asked(folder / "first") == {"vllm": begun, "ray": QUESTIONS - begun}
 
     assert end(folder, "second", signal.SIGTERM) == 75
@@ -122,6 +127,8 @@ def test_what_vllm_has_begun_ray_finishes_and_the_other_way_round(folder: Path) 
     succeed(folder, "vllm", "second")
     assert asked(folder / "second") == {"ray": begun, "vllm": QUESTIONS - begun}
 
-    assert attempts(folder / "first") == attempts(folder / "second")
+    first, second = attempts(folder / "first"), attempts(folder / "second")
+    # Batches differ, and with them which of two tokens that are equally good in float32 is chosen.
+    assert first.keys() == second.keys() and sum(first[name] != second[name] for name in first) <= QUESTIONS // 100
     (plan,) = json.loads(succeed(folder, "ray", "second", "--dry-run", "--json")[0])
     assert (plan["done"], plan["to_do"]) == (QUESTIONS, 0)

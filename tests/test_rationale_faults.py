@@ -106,5 +106,7 @@ def test_a_stage_whose_vllm_is_killed_in_the_middle_ends_with_the_store_of_anoth
     with start(tmp_path, "store=alone", "rationales.engine=transformers") as stage:
         _, said = stage.communicate()
     assert stage.returncode == 0, said
-    found = attempts_in(tmp_path / "killed")
-    assert found == attempts_in(tmp_path / "alone") and len(found) == QUESTIONS
+    found, expected = attempts_in(tmp_path / "killed"), attempts_in(tmp_path / "alone")
+    assert found.keys() == expected.keys() and len(found) == QUESTIONS
+    # Two engines may choose differently between tokens that are equally good in float32, and then go on differently.
+    assert sum(found[name] != expected[name] for name in found) <= QUESTIONS // 100

@@ -1,11 +1,12 @@
 """What `engine: ray` makes of what Ray says, without Ray; test_engines_ray_cluster.py has the real one."""
 
 import sys
+from socket import socket
 
 import pytest
 
 from data.errors import EngineError
-from stages.engines import Decoding, EngineSetup, Generation, open_engine
+from stages.engines import Cluster, Decoding, EngineSetup, Generation, open_engine
 from stages.engines_ray import Request, _end_tokens, _generation, _Model, _reason, _sampling
 
 GREEDY = Decoding(max_tokens=24)
@@ -48,6 +49,17 @@ def test_without_ray_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(EngineError, match=r"pip install 'molsaki\[ray\]'") as caught:
         open_engine("ray", EngineSetup(model="teacher", revision=None, decoding=GREEDY))
+    assert "\n" not in str(caught.value)
+
+
+def test_an_address_at_which_nobody_listens_is_named_at_once() -> None:
+    with socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    pytest.importorskip("ray", reason="Ray is not installed")
+    setup = EngineSetup(model="teacher", revision=None, decoding=GREEDY, cluster=Cluster(address=address))
+    with pytest.raises(EngineError, match=f"no Ray cluster answers at {address}") as caught:
+        open_engine("ray", setup)
     assert "\n" not in str(caught.value)
 
 
