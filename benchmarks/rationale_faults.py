@@ -8,7 +8,7 @@ numbers, and kill the process of a real vLLM (tests/test_rationale_faults.py).
 
 - **kills**: SIGKILL at random moments, while the stage starts or in the middle of its work, and the same command again.
   In the end every attempt has to be there, equal to that of the undisturbed run, and stored once. For each kill in the
-  middle less than two pieces are asked again: the one that was being gathered, and the one that was being written.
+  middle at most one piece is asked again.
 - **same**: two jobs that ask the same questions at once; both end well, and each attempt is served once.
 - **full disk**: the store on a small tmpfs of our own, which fills up in the middle; one line says so, and the same
   command goes on after space was made.
@@ -223,7 +223,7 @@ class Kills:
 
     def allowed_twice(self) -> int:
         """Prompts that may have been answered in vain."""
-        return 2 * PIECE * self.in_the_middle
+        return PIECE * self.in_the_middle
 
 
 def kill_stage(folder: Path, questions: int, kills: int, seed: int) -> Kills:

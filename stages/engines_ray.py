@@ -323,8 +323,8 @@ def _require_listener(address: str) -> None:
 
 def _no_cluster(address: str, error: BaseException) -> str:
     return (
-        f"no Ray cluster answers at {address} ({first_line(error)}); set rationales.ray_address or RAY_ADDRESS right, or "
-        "neither of them to start Ray on this machine"
+        f"no Ray cluster answers at {address} ({first_line(error)}); correct rationales.ray_address or RAY_ADDRESS, "
+        "or set neither to start Ray on this machine"
     )
 
 
