@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -103,7 +104,6 @@ class _Asking:
             engine_arguments={"max_model_len": POSITIONS},
         )
         self._identity = identify_model(str(job.teacher), None)
-        self._runs = 0
         self.engine = VllmEngine(engine_setup(self._teacher, self._settings, self._identity))
 
     def forget(self, _method: str = "") -> None:
@@ -121,9 +121,9 @@ class _Asking:
 
     def stage(self, engine: Engine | None = None, store: type[RationaleStore] = RationaleStore) -> RationaleStore:
         """All questions by the stage, into a new store."""
-        self._runs += 1
         spec = rationale_spec(self._identity, self._teacher, self._settings)
-        space = Space.open_or_create(self.job.folder / f"run-{self._runs}", "rationales", "bench", spec)
+        empty = Path(mkdtemp(dir=self.job.folder))  # another process may have written into the same folder
+        space = Space.open_or_create(empty, "rationales", "bench", spec)
         into = store(space)
         write_rationales(
             self.questions,
@@ -153,15 +153,15 @@ class _Counting(Engine):
     def __init__(self, engine: Engine, committed: Callable[[], int]) -> None:
         self._engine = engine
         self._committed = committed
-        self._answered = 0
+        self.answered = 0
         self.most = 0
 
     def stream(self, prompts: Sequence[str], decoding: Decoding | None = None) -> Answers:
         """Answer as the engine below does."""
         for answer in self._engine.stream(prompts, decoding):
-            self._answered += 1
+            self.answered += 1
+            self.most = max(self.most, self.answered - self._committed())
             yield answer
-            self.most = max(self.most, self._answered - self._committed())
 
     def close(self) -> None:
         """Leave the engine below open."""
@@ -220,6 +220,7 @@ def _compared(asking: _Asking, outputs: Sequence[Any]) -> int:
     counting = _Counting(asking.engine, lambda: committed["answers"])
     stored = Counter(attempt.output for attempt in asking.stage(counting, Watched).attempts().values())
     bare = Counter(output.outputs[0].text for output in outputs)
+    assert counting.answered == asking.job.questions, "something was there before"
     expected = asking.job.questions * asking.job.max_tokens
     found = sum(len(output.outputs[0].token_ids) for output in outputs)
     if stored != bare or found != expected:

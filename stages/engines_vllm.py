@@ -43,8 +43,9 @@ ENVIRONMENT = {
     "VLLM_LOGGING_LEVEL": "ERROR",
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "VLLM_NO_USAGE_STATS": "1",
-    # What torch and Python say in its processes about deprecations, missing Triton and memory binding is no news.
-    "PYTHONWARNINGS": "ignore::FutureWarning",
+    # What torch and Python say in its processes about deprecations, missing Triton and memory binding is no news, nor
+    # that shared memory which vLLM leaves behind is cleaned up.
+    "PYTHONWARNINGS": "ignore::FutureWarning,ignore::UserWarning:multiprocessing.resource_tracker",
     "TORCH_CPP_LOG_LEVEL": "ERROR",
     "TORCH_LOGS": "-all",
 }
