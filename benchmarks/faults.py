@@ -51,6 +51,7 @@ from cache.durable import DISK_FULL
 from cache.keys import record_key
 from cache.rationales import Attempt, RationaleStore
 from cache.reader import AttentionStore
+from cache.receivers import RECEIVERS
 from cache.spaces import Kind, Space, describe, dropped_records
 from cache.writer import AttentionBlock, AttentionWriter
 from data.errors import Interrupted, MolsakiError
@@ -124,7 +125,13 @@ class AttentionRecords:
         for block, number in ((_block(number), number) for number in numbers):
             stored = block.attention.astype(np.float16)
             served[block.key] = (
-                (block.marked, stored.shape, stored.tobytes(), tuple(block.step_tokens.tolist()))
+                (
+                    block.marked,
+                    stored.shape,
+                    stored.tobytes(),
+                    tuple(block.step_tokens.tolist()),
+                    _totals(block.receivers),
+                )
                 if number % DROPPED_EACH
                 else "too long"
             )
@@ -135,8 +142,10 @@ class AttentionRecords:
         store = AttentionStore(space)
         keys = list(store)
         served: Served = dict(store.dropped)
-        for key, found in zip(keys, store.read(keys), strict=True):
-            served[key] = (store.marked(key), found.shape, found.tobytes(), tuple(store.step_tokens(key).tolist()))
+        for key, found, totals in zip(keys, store.read(keys), store.read_totals(keys), strict=True):
+            tokens = tuple(store.step_tokens(key).tolist())
+            told = _totals(None if totals is None else totals.receivers())
+            served[key] = (store.marked(key), found.shape, found.tobytes(), tokens, told)
         assert store.to_pandas().key.tolist() == keys
         return served
 
@@ -180,7 +189,12 @@ def _block(number: int) -> AttentionBlock:
         marked=marked,
         attention=chance.gamma(0.5, size=(layers, steps, words)).astype(np.float32),
         step_tokens=chance.integers(1, 20, steps),
+        receivers=chance.gamma(0.5, size=(layers, steps, len(RECEIVERS))).astype(np.float32),
     )
+
+
+def _totals(receivers_LSR: np.ndarray | None) -> bytes | None:
+    return None if receivers_LSR is None else receivers_LSR.astype(np.float16).tobytes()
 
 
 def _attempt(number: int) -> Attempt:

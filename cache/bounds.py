@@ -6,7 +6,7 @@ of each blosc chunk, the metadata of a Parquet file. So memory is bounded whatev
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,7 +18,15 @@ import pyarrow.parquet as pq
 from cache.certificates import NOTE, read_certificate
 from cache.commits import Commit
 from cache.fingerprints import JSON
-from cache.layout import ARRAYS, MAX_RECORDS, METADATA, ArrayLayout, check_part, dimension_sizes
+from cache.layout import (
+    LAYOUTS,
+    MAX_RECORDS,
+    METADATA,
+    ArrayLayout,
+    check_part,
+    dimension_sizes,
+    layouts_in,
+)
 from cache.rationales import FILE, OLD_SCHEMA, SCHEMA, TEXTS
 from cache.spaces import Kind, Space
 from cache.strict_json import load_strictly
@@ -42,13 +50,15 @@ INDEX_CODECS = ["bytes", "crc32c"]
 
 
 def _shard(name: str) -> str:
-    return f"{name}/c/" + "/".join("0" for _ in ARRAYS[name].dimensions)
+    return f"{name}/c/" + "/".join("0" for _ in LAYOUTS[name].dimensions)
 
 
-PART_FILES: Mapping[Kind, frozenset[str]] = {
-    "attention": frozenset({METADATA, *(f"{name}/{METADATA}" for name in ARRAYS), *map(_shard, ARRAYS)}),
-    "rationales": frozenset({FILE}),
-}
+def part_files(kind: Kind, files: Collection[str]) -> frozenset[str]:
+    """Return exactly what a part holds that has `files`: all files of an array or none, and nothing else."""
+    if kind == "rationales":
+        return frozenset({FILE})
+    arrays = layouts_in(files)
+    return frozenset({METADATA, *(f"{name}/{METADATA}" for name in arrays), *map(_shard, arrays)})
 
 
 def check_counts(kind: Kind, commit: Commit) -> None:
@@ -57,7 +67,7 @@ def check_counts(kind: Kind, commit: Commit) -> None:
         if commit.files or commit.counts["records"]:
             raise ValueError("files or records, and no part")
         return
-    if wrong := sorted(commit.files.keys() ^ PART_FILES[kind]):
+    if wrong := sorted(commit.files.keys() ^ part_files(kind, commit.files)):
         raise ValueError(f"{wrong[0]!r} is no file of a part of {kind}, or is missing there")
     if len(commit.dropped) > MAX_DROPPED:
         raise ValueError(f"{len(commit.dropped):,} dropped records")
@@ -68,10 +78,10 @@ def check_counts(kind: Kind, commit: Commit) -> None:
         _between("kept", commit.counts.get("kept", -1), 0, commit.counts["records"])
         _between("bytes", commit.bytes, 1, MAX_TEXT_BYTES)
     else:
-        _check_attention_counts(commit.counts)
+        _check_attention_counts(commit.counts, layouts_in(commit.files))
 
 
-def _check_attention_counts(counts: Mapping[str, int]) -> None:
+def _check_attention_counts(counts: Mapping[str, int], layouts: Mapping[str, ArrayLayout]) -> None:
     if wrong := sorted({"records", "cells", "layers", "steps", "words", "text_bytes"} ^ counts.keys()):
         raise ValueError(f"count {wrong[0]!r} is unknown or missing")
     records = counts["records"]
@@ -82,7 +92,7 @@ def _check_attention_counts(counts: Mapping[str, int]) -> None:
     _between("text_bytes", counts["text_bytes"], 2 * records, MAX_DECODED)
     _between("cells", counts["cells"], records, MAX_DECODED)
     sizes = dimension_sizes(counts)
-    _between("decoded bytes", sum(_decoded(layout, sizes) for layout in ARRAYS.values()), 1, MAX_DECODED)
+    _between("decoded bytes", sum(_decoded(layout, sizes) for layout in layouts.values()), 1, MAX_DECODED)
 
 
 def _between(name: str, value: int, least: int, most: int) -> None:
@@ -125,10 +135,11 @@ def _check_attention(space: Space, commit: Commit) -> None:
     group = _metadata(folder / METADATA)
     if extra := sorted(group.keys() - {"zarr_format", "node_type", "attributes"}):
         raise DamagedCacheError(f"{folder / METADATA}: {extra[0]} in the metadata of a part")
-    found = {name: _metadata(folder / name / METADATA) for name in ARRAYS}
+    layouts = layouts_in(commit.files)
+    found = {name: _metadata(folder / name / METADATA) for name in layouts}
     check_part(space, commit)
     sizes = dimension_sizes(commit.counts)
-    for name, layout in ARRAYS.items():
+    for name, layout in layouts.items():
         _check_chunking(found[name], layout, sizes, folder / name / METADATA)
         _check_shard(folder / _shard(name), chunks=_chunks(layout, sizes), chunk_bytes=_chunk_bytes(layout, sizes))
 

@@ -1,7 +1,8 @@
 """Judging an attention part record by record: its files enter, the faults found in it and the sound records leave.
 
 A record is sound when everything of it decodes, its key is the hash of its text and spans, and its numbers can be
-attention: finite, not below zero, no step giving more than its tokens have, no word looked at before it was written.
+attention: finite, not below zero, no step giving more than its tokens have, no word looked at before it was written,
+and no more counted for several words at once than words that may share a token receive.
 
 Two bounds come from character spans, because the teacher's tokens are not stored. They take it that no token reaches
 over white space from one visible character to another. So words without white space between them may share a token, and
@@ -21,15 +22,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from cache.certificates import SMALLEST_NORMAL
 from cache.commits import VERIFY, is_damage
 from cache.key_index import KEY_BYTES
 from cache.keys import record_key
-from cache.layout import ARRAYS, TEXT_END, Array, decode, open_array, open_rebuilt
+from cache.layout import ARRAYS, LAYOUTS, STEP_ATTENTION, TEXT_END, Array, decode, open_array, open_rebuilt
+from cache.receivers import step_totals
 from cache.rounding import ALL_BITS
 from data.records import Marked
 
 SLACK = 0.1
 """How far a teacher's number format (bfloat16 at worst) may lift a sum of attention; rounding on disk comes on top."""
+SUMMING = 2.0**-8
+"""How far two sums of the same attention may be apart, for they were added up in float32 or, on a GPU, in TF32."""
 SMALLEST = float(np.finfo(np.float16).smallest_subnormal)
 
 
@@ -61,6 +66,7 @@ class Examined:
         kept = np.flatnonzero(chosen).tolist()
         text = b"".join(texts[2 * row + which] + TEXT_END for row in kept for which in (0, 1))
         keys = b"".join(bytes.fromhex(self.keys[row]) for row in kept)
+        besides = {STEP_ATTENTION: arrays[STEP_ATTENTION][np.repeat(chosen, steps)]} if STEP_ATTENTION in arrays else {}
         return {
             "attention": arrays["attention"][np.repeat(chosen, steps * words)],
             "cell_offset": np.concatenate([[0], np.cumsum(cells)]).astype(np.int64),
@@ -71,6 +77,7 @@ class Examined:
             "word_spans": arrays["word_spans"][np.repeat(chosen, words)],
             "key": np.frombuffer(keys, np.uint8).reshape(-1, KEY_BYTES),
             "text": np.frombuffer(text, np.uint8),
+            **besides,
         }
 
 
@@ -78,15 +85,17 @@ def examine(
     folder: Path,
     counts: Mapping[str, int],
     *,
+    arrays: Collection[str] = ARRAYS,
     broken: Collection[str] = (),
     rebuilt: Collection[str] = (),
     keep_bits: int = ALL_BITS,
 ) -> Examined:
     """Decode a part and judge each of its records; nothing that is found in it raises.
 
-    Arrays named in `broken` are not opened: a file of theirs is missing, or their metadata are not ours. Those in
-    `rebuilt` are read with the metadata that follow from the counts, for their own are damaged. Chunks are checked one
-    by one, so that a damaged one costs the records in it and no others. `keep_bits` says how values were rounded.
+    `arrays` are those that the part was committed with. Of them those in `broken` are not opened: a file of theirs is
+    missing, or their metadata are not ours. Those in `rebuilt` are read with the metadata that follow from the counts,
+    for their own are damaged. Chunks are checked one by one, so that a damaged one costs the records in it and no
+    others. `keep_bits` says how values were rounded.
     """
     reading = _Reading(folder, counts, broken, rebuilt)
     nothing = np.zeros(counts["records"], dtype=bool)
@@ -97,7 +106,7 @@ def examine(
     if steps is None or words is None or misfit:
         return Examined(keys=(), sound=nothing, faults=reading.faults(), arrays={})
     reading.place(steps.astype(np.int64), words.astype(np.int64))
-    return _judged(reading, len(steps), slack=SLACK + 2.0 ** -(keep_bits + 1))
+    return _judged(reading, len(steps), arrays, rounding=2.0 ** -(keep_bits + 1))
 
 
 def _misfit(steps: Array, words: Array, counts: Mapping[str, int]) -> str | None:
@@ -144,7 +153,13 @@ class _Reading:
 
     def place(self, steps: npt.NDArray[np.int64], words: npt.NDArray[np.int64]) -> None:
         """Learn where each record lies in the arrays."""
-        lengths = {"attention": steps * words, "step_tokens": steps, "step_spans": steps, "word_spans": words}
+        lengths = {
+            "attention": steps * words,
+            "step_tokens": steps,
+            "step_spans": steps,
+            "word_spans": words,
+            STEP_ATTENTION: steps,
+        }
         self._offsets = {name: np.concatenate([[0], np.cumsum(length)]) for name, length in lengths.items()}
 
     def rows(self, name: str) -> npt.NDArray[np.bool_]:
@@ -163,7 +178,7 @@ class _Reading:
     def _by_chunks(self, name: str, offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         readable = np.ones(len(offsets) - 1, dtype=bool)
         content: Array | None = None
-        size, total = ARRAYS[name].chunk_rows, int(offsets[-1])
+        size, total = LAYOUTS[name].chunk_rows, int(offsets[-1])
         for start in range(0, total, size):
             stop = min(start + size, total)
             try:
@@ -217,10 +232,11 @@ def _reason(error: Exception) -> str:
     return " ".join(text[text.find("does not decode") :].split() if "does not decode" in text else text.split())
 
 
-def _judged(reading: _Reading, records: int, *, slack: float) -> Examined:
+def _judged(reading: _Reading, records: int, arrays: Collection[str], *, rounding: float) -> Examined:
     sound = np.ones(records, dtype=bool)
-    for name in ("attention", "step_tokens", "step_spans", "word_spans"):
-        sound &= reading.rows(name)
+    for name in ("attention", "step_tokens", "step_spans", "word_spans", STEP_ATTENTION):
+        if name in arrays:
+            sound &= reading.rows(name)
     texts = _texts(reading, records)
     stored_keys = _keys(reading, records)
     _check_cell_offset(reading)
@@ -233,7 +249,7 @@ def _judged(reading: _Reading, records: int, *, slack: float) -> Examined:
         keys[row] = keys[row] or record_key(marked)  # text and spans have checksums of their own
         if not sound[row]:
             continue
-        found = list(_complaints(keys[row], marked, partial(reading.of, row=row), slack))
+        found = list(_complaints(keys[row], marked, partial(reading.of, row=row), arrays, rounding))
         for array, kind, what in found:
             reading.blame_one(array, kind, what, row)
         sound[row] = not found
@@ -289,7 +305,9 @@ def _marked(reading: _Reading, row: int, texts: tuple[str, str] | None) -> Marke
     )
 
 
-def _complaints(key: str, marked: Marked, of: "partial[Array]", slack: float) -> Iterator[tuple[str, str, str]]:
+def _complaints(
+    key: str, marked: Marked, of: "partial[Array]", arrays: Collection[str], rounding: float
+) -> Iterator[tuple[str, str, str]]:
     """Yield array, kind and words of everything that is wrong with one record that decodes."""
     if key != (expected := record_key(marked)):
         yield "key", "key", f"{key}, the hash of its record is {expected}"
@@ -302,11 +320,14 @@ def _complaints(key: str, marked: Marked, of: "partial[Array]", slack: float) ->
         yield "step_tokens", "tokens", f"{tokens_S.min()} tokens in a step"
     steps, words = len(marked.step_spans), len(marked.critical_spans)
     attention_SKL = of("attention").astype(np.float32).reshape(steps, words, -1)
-    yield from _attention_complaints(marked, attention_SKL, tokens_S, slack)
+    of_attention = list(_attention_complaints(marked, attention_SKL, tokens_S, rounding))
+    yield from of_attention
+    if STEP_ATTENTION in arrays and not of_attention:
+        yield from _receiver_complaints(marked, of(STEP_ATTENTION), attention_SKL, tokens_S, rounding)
 
 
 def _attention_complaints(
-    marked: Marked, attention_SKL: npt.NDArray[np.float32], tokens_S: npt.NDArray[Any], slack: float
+    marked: Marked, attention_SKL: npt.NDArray[np.float32], tokens_S: npt.NDArray[Any], rounding: float
 ) -> Iterator[tuple[str, str, str]]:
     if not np.isfinite(attention_SKL).all():
         yield "attention", "not finite", "a value that is not finite"
@@ -314,7 +335,8 @@ def _attention_complaints(
     if (lowest := attention_SKL.min()) < 0:
         yield "attention", "negative", f"{lowest:.4g}, below zero"
     spaces = np.array([place for place, letter in enumerate(marked.text) if letter.isspace()], dtype=np.int64)
-    most = tokens_S[:, None] * _words_in_a_token(marked, spaces) * (1 + slack) + SMALLEST * attention_SKL.shape[1]
+    lifted = 1 + SLACK + rounding
+    most = tokens_S[:, None] * _words_in_a_token(marked, spaces) * lifted + SMALLEST * attention_SKL.shape[1]
     sums_SL = attention_SKL.sum(axis=1)
     if (above := sums_SL > most).any():
         step, layer = np.argwhere(above)[0].tolist()
@@ -322,6 +344,42 @@ def _attention_complaints(
     if (acausal := (attention_SKL != 0).any(axis=2) & _later(marked, spaces)).any():
         step, word = np.argwhere(acausal)[0].tolist()
         yield "attention", "acausal", f"step {step} looks at word {word}, which comes after it"
+
+
+def _receiver_complaints(
+    marked: Marked, receivers_SRL: Array, attention_SKL: npt.NDArray[np.float32], tokens_S: Array, rounding: float
+) -> Iterator[tuple[str, str, str]]:
+    """Yield what is wrong with what else the steps look at; attention itself was found possible.
+
+    What counts for several words is no more than all of them receive but the one that receives most, and nothing where
+    no token can belong to two.
+    """
+    if not np.isfinite(receivers_SRL).all():
+        yield STEP_ATTENTION, "not finite", "a value that is not finite"
+        return
+    if (lowest := receivers_SRL.min()) < 0:
+        yield STEP_ATTENTION, "negative", f"{lowest:.4g}, below zero"
+    attention_LSK = np.moveaxis(attention_SKL, -1, 0).astype(np.float64)
+    totals = step_totals(attention_LSK, np.moveaxis(receivers_SRL, -1, 0), tokens_S)
+    # Below float16's smallest normal number rounding takes a share of that number, not of the value.
+    little = 2 * rounding * SMALLEST_NORMAL * (3 + attention_SKL.shape[1])
+    given_LS = totals.critical + totals.special + totals.sinks
+    if (above := given_LS > tokens_S * (1 + SLACK + rounding) + little).any():
+        layer, step = np.argwhere(above)[0].tolist()
+        what = f"step {step} gives {given_LS[layer, step]:.4g} in all and has {tokens_S[step]} tokens"
+        yield STEP_ATTENTION, "sum", what
+    spaces = np.array([place for place, letter in enumerate(marked.text) if letter.isspace()], dtype=np.int64)
+    sum_LS = attention_LSK.sum(axis=2)
+    most_LS = (sum_LS - attention_LSK.max(axis=2)) * (1 + rounding + SUMMING) + sum_LS * rounding + little
+    if _words_in_a_token(marked, spaces) == 1:
+        most_LS = np.zeros_like(most_LS)
+    if (wrong := totals.overlap > most_LS).any():
+        layer, step = np.argwhere(wrong)[0].tolist()
+        what = (
+            f"step {step} gives {totals.overlap[layer, step]:.4g} to several words at once, more than these words of "
+            f"{sum_LS[layer, step]:.4g} in all can share"
+        )
+        yield STEP_ATTENTION, "overlap", what
 
 
 def _words_in_a_token(marked: Marked, spaces: npt.NDArray[np.int64]) -> int:

@@ -12,7 +12,7 @@ import json
 import math
 import os
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from zarr.storage import LocalStore, MemoryStore
 from cache.commits import VERIFY, Commit, is_damage, read_committed
 from cache.fingerprints import JSON, SCHEMA_VERSION, hash_bytes
 from cache.key_index import KEY_BYTES
+from cache.receivers import RECEIVERS
 from cache.spaces import Space, check_files
 from data.errors import DamagedCacheError
 
@@ -100,6 +101,20 @@ ARRAYS: Mapping[str, ArrayLayout] = {
     "key": ArrayLayout(dtype="uint8", dimensions=("record", "key_byte")),
     "text": ArrayLayout(dtype="uint8", dimensions=("text_byte",), chunk_rows=65536),
 }
+"""What every part holds."""
+
+STEP_ATTENTION = "step_attention"
+MAY_HOLD: Mapping[str, ArrayLayout] = {
+    STEP_ATTENTION: ArrayLayout(dtype="float16", dimensions=("step", "receiver", "layer")),
+}
+"""What a part may hold besides, or not: those of the first versions do not."""
+LAYOUTS: Mapping[str, ArrayLayout] = {**ARRAYS, **MAY_HOLD}
+
+
+def layouts_in(files: Collection[str]) -> dict[str, ArrayLayout]:
+    """Return the arrays of a part with these files: what every part holds, and what this one holds besides."""
+    besides = {name for name in MAY_HOLD if any(file.startswith(f"{name}/") for file in files)}
+    return {name: layout for name, layout in LAYOUTS.items() if name in ARRAYS or name in besides}
 
 
 def dimension_sizes(counts: Mapping[str, int]) -> dict[str, int]:
@@ -114,6 +129,7 @@ def dimension_sizes(counts: Mapping[str, int]) -> dict[str, int]:
         "text_byte": counts["text_bytes"],
         "span_edge": 2,
         "key_byte": KEY_BYTES,
+        "receiver": len(RECEIVERS),
     }
 
 
@@ -141,10 +157,10 @@ class PartStore(LocalStore):
 
 def write_arrays(folder: Path, arrays: Mapping[str, Array]) -> None:
     """Write the arrays of one part into `folder`, each as one shard of compressed, checksummed chunks."""
-    assert arrays.keys() == ARRAYS.keys(), f"arrays of a part: {sorted(arrays)}"
+    assert ARRAYS.keys() <= arrays.keys() <= LAYOUTS.keys(), f"arrays of a part: {sorted(arrays)}"
     group = zarr.create_group(store=PartStore(folder), zarr_format=3, attributes={"molsaki_schema": SCHEMA_VERSION})
-    for name, layout in ARRAYS.items():
-        _write_array(group, name, layout, arrays[name])
+    for name, content in arrays.items():
+        _write_array(group, name, LAYOUTS[name], content)
 
 
 def _write_array(group: zarr.Group, name: str, layout: ArrayLayout, content: Array) -> None:
@@ -172,7 +188,7 @@ def check_part(space: Space, commit: Commit) -> None:
     check_files(space, commit)
     folder = space.part_path(commit)
     check_group(folder, commit)
-    for name in ARRAYS:
+    for name in layouts_in(commit.files):
         check_array(folder, name, commit)
 
 
@@ -188,7 +204,7 @@ def check_array(folder: Path, name: str, commit: Commit) -> None:
     except KeyError as error:
         raise DamagedCacheError(f"{folder}: commit {commit.index} does not count its {error}; {VERIFY}") from error
     path = folder / name / METADATA
-    _check_array(_metadata(folder, f"{name}/{METADATA}", commit), ARRAYS[name], sizes, path)
+    _check_array(_metadata(folder, f"{name}/{METADATA}", commit), LAYOUTS[name], sizes, path)
 
 
 def stored_counts(folder: Path) -> dict[str, int]:
@@ -316,7 +332,7 @@ def open_rebuilt(folder: Path, name: str, counts: Mapping[str, int]) -> "zarr.Ar
     sizes = dimension_sizes(counts)
     store = MemoryStore()
     group = zarr.create_group(store=store, zarr_format=3)
-    _create_array(group, name, ARRAYS[name], tuple(sizes[dimension] for dimension in ARRAYS[name].dimensions))
+    _create_array(group, name, LAYOUTS[name], tuple(sizes[dimension] for dimension in LAYOUTS[name].dimensions))
     for path in (folder / name / "c").rglob("*"):
         if path.is_file():
             content = default_buffer_prototype().buffer.from_bytes(read_committed(path))

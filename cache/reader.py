@@ -8,7 +8,7 @@ Shape letters: L layers, S steps, K critical words; n records of a part.
 """
 
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
@@ -19,7 +19,8 @@ import numpy.typing as npt
 
 from cache.commits import VERIFY, Commit
 from cache.key_index import KeyIndex, KeyRows, hex_keys
-from cache.layout import TEXT_END, Array, check_part, decode, open_array, read_keys
+from cache.layout import STEP_ATTENTION, TEXT_END, Array, check_part, decode, layouts_in, open_array, read_keys
+from cache.receivers import StepTotals, step_totals
 from cache.spaces import Space, check_files, dropped_records
 from data.errors import ConfigError, DamagedCacheError, MissingRecordsError
 from data.records import Marked, Span
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     import zarr
 
 Attention = npt.NDArray[np.float16]
+RECOMPUTE = "`molsaki attention CONFIG --totals` runs the teacher over such records once more"
 
 
 class AttentionPart:
@@ -41,6 +43,8 @@ class AttentionPart:
         self._commit = commit
         self.folder = space.part_path(commit)
         self.layers = commit.counts["layers"]
+        self.has_totals = STEP_ATTENTION in layouts_in(commit.files)
+        """Whether it tells what its steps look at beside single words."""
 
     def _read(self, name: str) -> Array:
         check_files(self._space, self._commit, below=name)
@@ -135,6 +139,22 @@ class AttentionPart:
         cells = decode(self._attention, self.folder / "attention", slice(int(first), int(last)))
         return [self._block(cells, row, int(first)) for row in rows]
 
+    @cached_property
+    def _step_attention(self) -> "zarr.Array[Any]":
+        return open_array(self.folder, STEP_ATTENTION)
+
+    def read_totals(self, rows: Sequence[int]) -> list[StepTotals]:
+        """Return where the steps of some records look in all; the part has to hold it (`has_totals`)."""
+        check_files(self._space, self._commit, below=STEP_ATTENTION)
+        first, last = self.step_offset[min(rows)], self.step_offset[max(rows) + 1]
+        receivers_SRL = decode(self._step_attention, self.folder / STEP_ATTENTION, slice(int(first), int(last)))
+        totals = []
+        for row, attention_LSK in zip(rows, self.read(rows), strict=True):
+            start, end = self.step_offset[row], self.step_offset[row + 1]
+            receivers_LSR = np.moveaxis(receivers_SRL[start - first : end - first], -1, 0)
+            totals.append(step_totals(attention_LSK, receivers_LSR, self.step_tokens[start:end]))
+        return totals
+
     def _block(self, cells: Attention, row: int, first: int) -> Attention:
         own = cells[self.cell_offset[row] - first : self.cell_offset[row + 1] - first]
         return np.moveaxis(own.reshape(self.steps[row], self.words[row], self.layers), -1, 0).copy()
@@ -196,14 +216,51 @@ class AttentionStore(Mapping[str, Attention]):
                 f"{self.space.path}: {len(missing)} of {len(keys)} records are not stored, the first is {missing[0]}; "
                 "`molsaki attention CONFIG` computes them"
             )
-        by_part: dict[int, dict[int, list[int]]] = {}
-        for place, (number, row) in enumerate(map(self._find, keys)):
-            by_part.setdefault(number, {}).setdefault(row, []).append(place)
         found: dict[int, Attention] = {}
-        for number, rows in by_part.items():
+        for number, rows in _by_part(enumerate(map(self._find, keys))).items():
             for places, block in zip(rows.values(), self.parts[number].read(list(rows)), strict=True):
                 found.update(dict.fromkeys(places, block))
         return [found[place] for place in range(len(keys))]
+
+    def step_totals(self, key: str) -> StepTotals:
+        """Return where each step of a record looks in all, (L, S): at critical words, special tokens, sinks, others.
+
+        Raises `MissingRecordsError` where no part that has the record tells.
+        """
+        (found,) = self.read_totals([key])
+        if found is None:
+            raise MissingRecordsError(
+                f"{self.space.path}: record {key} is stored without what its steps look at in all; {RECOMPUTE}"
+            )
+        return found
+
+    def read_totals(self, keys: Sequence[str]) -> list[StepTotals | None]:
+        """Return `step_totals` of `keys` in their order, decoding each part once; None where no part tells."""
+        where = ((place, self._find_told(key)) for place, key in enumerate(keys))
+        found: dict[int, StepTotals] = {}
+        for number, rows in _by_part((place, at) for place, at in where if at is not None).items():
+            for places, totals in zip(rows.values(), self.parts[number].read_totals(list(rows)), strict=True):
+                found.update(dict.fromkeys(places, totals))
+        return [found.get(place) for place in range(len(keys))]
+
+    def _find_told(self, key: str) -> tuple[int, int] | None:
+        """Return part and row that tell of a record's totals, None where none does."""
+        number, row = self._find(key)
+        return (number, row) if self.parts[number].has_totals else self._told_later.get(key)
+
+    @cached_property
+    def _told_later(self) -> dict[str, tuple[int, int]]:
+        """Part and row of records that an earlier part holds without their totals, and a later one with them."""
+        earlier: set[str] = set()
+        later: dict[str, tuple[int, int]] = {}
+        for number, part in enumerate(self.parts):
+            if not part.has_totals:
+                earlier.update(part.keys)
+            elif earlier:
+                for row, key in enumerate(part.keys):
+                    if key in earlier:
+                        later.setdefault(key, (number, row))
+        return later
 
     def marked(self, key: str) -> Marked:
         """Return the record itself: its texts and spans."""
@@ -240,10 +297,18 @@ class AttentionStore(Mapping[str, Attention]):
         return pd.concat(frames, ignore_index=True)[columns].drop_duplicates("key", ignore_index=True)
 
 
-def recorded_keys(space: Space) -> set[str]:
-    """Return the keys of all stored records, decoding nothing else."""
+def _by_part(where: Iterable[tuple[int, tuple[int, int]]]) -> dict[int, dict[int, list[int]]]:
+    """Group places of an answer by the part and the row in it that each comes from."""
+    grouped: dict[int, dict[int, list[int]]] = {}
+    for place, (number, row) in where:
+        grouped.setdefault(number, {}).setdefault(row, []).append(place)
+    return grouped
+
+
+def recorded_keys(space: Space, *, with_totals: bool = False) -> set[str]:
+    """Return the keys of all stored records, or only of those with `step_totals`, decoding nothing else."""
     parts = (AttentionPart(space, commit) for commit in space.commits() if commit.part is not None)
-    return {key for part in parts for key in hex_keys(part.key_rows)}
+    return {key for part in parts if part.has_totals or not with_totals for key in hex_keys(part.key_rows)}
 
 
 def _spans(spans: npt.NDArray[np.int32], offsets: npt.NDArray[np.int64], row: int) -> tuple[Span, ...]:

@@ -284,12 +284,20 @@ def _select_records(space: Space, keys: Sequence[str], chosen: Space) -> None:
     store = AttentionStore(space)
     writer = AttentionWriter(chosen)
     for batch in _batches(keys):
-        blocks = zip(batch, store.read(batch), strict=True)
-        writer.append(
-            [
-                AttentionBlock(key=key, marked=store.marked(key), attention=block, step_tokens=store.step_tokens(key))
-                for key, block in blocks
-            ]
+        blocks = list(_blocks(store, batch))
+        for told in (True, False):  # the records of one part tell of all that their steps look at, or none of them
+            if alike := [block for block in blocks if (block.receivers is not None) is told]:
+                writer.append(alike)
+
+
+def _blocks(store: AttentionStore, keys: Sequence[str]) -> Iterator[AttentionBlock]:
+    for key, attention, totals in zip(keys, store.read(keys), store.read_totals(keys), strict=True):
+        yield AttentionBlock(
+            key=key,
+            marked=store.marked(key),
+            attention=attention,
+            step_tokens=store.step_tokens(key),
+            receivers=None if totals is None else totals.receivers(),
         )
 
 

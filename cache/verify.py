@@ -20,7 +20,7 @@ from cache.age import age
 from cache.commits import Commit, FileEntry, decode_commit, is_damage, is_torn, reason_of
 from cache.examine import Examined, examine
 from cache.fingerprints import hash_file
-from cache.layout import ARRAYS, METADATA, check_array, check_group, stored_counts
+from cache.layout import METADATA, check_array, check_group, layouts_in, stored_counts
 from cache.rounding import kept_bits
 from cache.spaces import KINDS, NAMED_FOR, SPEC_FILE, Kind, Space, read_spec
 from data.errors import DamagedCacheError
@@ -196,7 +196,14 @@ def look_at_part(space: Space, commit: Commit, *, deep: bool) -> CommitLook:
         findings.append(finding(f"parts/{commit.part}/{name}", what))
     if not deep:
         return replace(look, findings=tuple(findings), counts=counts)
-    examined = examine(space.part_path(commit), counts, broken=broken, rebuilt=rebuilt, keep_bits=kept_bits(space.spec))
+    examined = examine(
+        space.part_path(commit),
+        counts,
+        arrays=layouts_in(commit.files),
+        broken=broken,
+        rebuilt=rebuilt,
+        keep_bits=kept_bits(space.spec),
+    )
     findings += _of_examined(commit, examined, counts["records"])
     return replace(look, findings=tuple(findings), counts=counts, examined=examined)
 
@@ -262,7 +269,7 @@ def _layout_complaints(space: Space, commit: Commit, damaged: set[str]) -> Itera
     folder = space.part_path(commit)
     if METADATA not in damaged and (what := _complaint(partial(check_group, folder, commit), folder / METADATA)):
         yield METADATA, what
-    for name in ARRAYS:
+    for name in layouts_in(commit.files):
         if f"{name}/{METADATA}" in damaged:
             continue
         if what := _complaint(partial(check_array, folder, name, commit), folder / name / METADATA):

@@ -19,7 +19,8 @@ from cache.commits import Commit
 from cache.fingerprints import JSON
 from cache.key_index import KEY_BYTES
 from cache.keys import record_key
-from cache.layout import MAX_RECORDS, TEXT_END, Array, counts_of, write_arrays
+from cache.layout import MAX_RECORDS, STEP_ATTENTION, TEXT_END, Array, counts_of, write_arrays
+from cache.receivers import RECEIVERS
 from cache.rounding import ALL_BITS, kept_bits, largest_value, stored_values
 from cache.spaces import Space
 from data.errors import DataError, ModelError
@@ -30,12 +31,22 @@ COUNT_LIMIT = np.iinfo(np.int16).max
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class AttentionBlock:
-    """The stepwise attention of one record (Eq. 2): `attention` (L, S, K), `step_tokens` (S,) tokens per step."""
+    """The stepwise attention of one record (Eq. 2): `attention` (L, S, K), `step_tokens` (S,) tokens per step.
+
+    `receivers` (L, S, 3) is what the steps look at beside single words (see `cache.receivers`), None where that is not
+    known; the blocks of one part have it all, or none.
+    """
 
     key: str
     marked: Marked
     attention: npt.NDArray[np.floating[Any]]
     step_tokens: npt.NDArray[np.integer[Any]]
+    receivers: npt.NDArray[np.floating[Any]] | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """What its attention takes in memory."""
+        return self.attention.nbytes + (0 if self.receivers is None else self.receivers.nbytes)
 
 
 class AttentionWriter:
@@ -61,8 +72,8 @@ class AttentionWriter:
         """Commit blocks as one part, and with them why other records were dropped (key to reason).
 
         `note` is recorded with this commit beside the writer's own.
-        A record given twice is stored once. Raises `ValueError` for a block that does not fit its record, and
-        `ModelError` for values that are not finite in float16.
+        A record given twice is stored once. Raises `ValueError` for a block that does not fit its record or the first
+        block, and `ModelError` for values that are not finite in float16.
         """
         noted = {**self._note, **(note or {})}
         once = list({block.key: block for block in reversed(blocks)}.values())[::-1]
@@ -78,11 +89,11 @@ def _arrays_of(blocks: Sequence[AttentionBlock], keep_bits: int = ALL_BITS) -> d
     if len(blocks) > MAX_RECORDS:
         raise ValueError(f"{len(blocks)} records for one part, {MAX_RECORDS} at most")
     for block in blocks:
-        _check_block(block, layers=len(blocks[0].attention))
+        _check_block(block, first=blocks[0])
     cells = [_cells(block, keep_bits) for block in blocks]
     steps = [len(block.marked.step_spans) for block in blocks]
     words = [len(block.marked.critical_spans) for block in blocks]
-    return {
+    arrays = {
         "attention": np.concatenate(cells),
         "cell_offset": np.cumsum([0, *map(len, cells)], dtype=np.int64),
         "steps": np.array(steps, dtype=np.int16),
@@ -93,15 +104,24 @@ def _arrays_of(blocks: Sequence[AttentionBlock], keep_bits: int = ALL_BITS) -> d
         "key": np.frombuffer(b"".join(bytes.fromhex(block.key) for block in blocks), np.uint8).reshape(-1, KEY_BYTES),
         "text": np.frombuffer(b"".join(map(_texts, blocks)), np.uint8),
     }
+    if blocks[0].receivers is not None:
+        arrays[STEP_ATTENTION] = np.concatenate(list(map(_receivers, blocks)))
+    return arrays
 
 
-def _check_block(block: AttentionBlock, layers: int) -> None:
+def _check_block(block: AttentionBlock, first: AttentionBlock) -> None:
     marked = block.marked
-    shape = (layers, len(marked.step_spans), len(marked.critical_spans))
+    shape = (len(first.attention), len(marked.step_spans), len(marked.critical_spans))
     if block.attention.shape != shape or min(shape) < 1 or max(shape) > COUNT_LIMIT:
         raise ValueError(
             f"record {block.key}: attention of shape {block.attention.shape}, expected (L, S, K) = {shape} "
             f"by the first block of the part and the record's own spans, each from 1 to {COUNT_LIMIT}"
+        )
+    receivers = None if block.receivers is None else block.receivers.shape
+    if receivers != (None if first.receivers is None else (*shape[:2], len(RECEIVERS))):
+        raise ValueError(
+            f"record {block.key}: receivers of shape {receivers}, expected (L, S, {len(RECEIVERS)}) in all blocks of a "
+            "part, or none in any"
         )
     if block.step_tokens.shape != shape[1:2]:
         raise ValueError(f"record {block.key}: {block.step_tokens.shape} token counts for {shape[1]} steps")
@@ -114,14 +134,26 @@ def _check_block(block: AttentionBlock, layers: int) -> None:
 def _cells(block: AttentionBlock, keep_bits: int) -> npt.NDArray[np.float16]:
     """Return the (S·K, L) float16 rows of a block: cell s·K + k, layers last."""
     exact = np.moveaxis(block.attention, 0, -1).reshape(-1, len(block.attention))
-    cells = stored_values(exact, keep_bits)
-    if not np.isfinite(cells).all():
-        largest = np.abs(block.attention).max()
+    return _finite(stored_values(exact, keep_bits), block.attention, block.key, keep_bits)
+
+
+def _receivers(block: AttentionBlock) -> npt.NDArray[np.float16]:
+    """Return the (S, 3, L) float16 rows of a block, layers last; never rounded further, for they are subtracted."""
+    assert block.receivers is not None, "checked with the block"
+    exact = np.moveaxis(block.receivers, 0, -1)
+    return _finite(stored_values(exact, ALL_BITS), block.receivers, block.key, ALL_BITS)
+
+
+def _finite(
+    stored: npt.NDArray[np.float16], exact: npt.NDArray[np.floating[Any]], key: str, keep_bits: int
+) -> npt.NDArray[np.float16]:
+    if not np.isfinite(stored).all():
+        largest = np.abs(exact).max()
         raise ModelError(
-            f"record {block.key}: attention of {largest} cannot be stored, {_end_of_format(keep_bits)}; a teacher "
+            f"record {key}: attention of {largest} cannot be stored, {_end_of_format(keep_bits)}; a teacher "
             "that gives such values may need `teacher.dtype: float32`"
         )
-    return cells
+    return stored
 
 
 def _end_of_format(keep_bits: int) -> str:

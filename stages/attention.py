@@ -26,6 +26,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from cache.receivers import RECEIVERS
 from data.errors import ModelError
 from data.records import Marked
 from stages.batches import TokenBudget, compute_in_batches
@@ -55,6 +56,7 @@ class Recording:
     pooling: Pooling
     keep_values: bool = False
     attention_BSK: dict[int, torch.Tensor] = field(default_factory=dict)
+    """K as in the pooling; its column of sinks stands behind."""
     values_BTC: dict[int, torch.Tensor] = field(default_factory=dict)
     """Value states with the key-value heads side by side, C = key-value heads × head size."""
     ways: dict[int, Way] = field(default_factory=dict)
@@ -321,11 +323,41 @@ def attention_of(model: PreTrainedModel, located: Sequence[Located], budget: Tok
         return compute_in_batches([len(one.ids) for one in located], budget, compute)
 
 
-def forward(model: PreTrainedModel, located: Sequence[Located]) -> Recording:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StepwiseAttention:
+    """Where the steps of one text look in every layer, both float32, summed over the tokens of a step.
+
+    `words` (L, S, K) is Eq. 2: what each critical word receives. `receivers` (L, S, 3) is what of it was counted for
+    more than one of them; and what special tokens and learned sinks receive (see `cache.receivers`).
+    """
+
+    words: np.ndarray
+    receivers: np.ndarray
+
+
+@torch.inference_mode()
+def stepwise_of(model: PreTrainedModel, located: Sequence[Located], budget: TokenBudget) -> list[StepwiseAttention]:
+    """Stepwise attention of each located text as `attention_of`, and what else the steps look at, from one pass."""
+
+    def compute(batch: list[int]) -> list[StepwiseAttention]:
+        both_BLSK = forward(model, [located[i] for i in batch], receivers=True).stacked().float().cpu().numpy()
+        shapes = [(located[i].steps, len(located[i].tokens_of_word)) for i in batch]
+        return [
+            StepwiseAttention(
+                words=both_BLSK[row, :, :steps, :words], receivers=both_BLSK[row, :, :steps, -len(RECEIVERS) :]
+            )
+            for row, (steps, words) in enumerate(shapes)
+        ]
+
+    with attention_implementation(model.base_model, IMPLEMENTATION):
+        return compute_in_batches([len(one.ids) for one in located], budget, compute)
+
+
+def forward(model: PreTrainedModel, located: Sequence[Located], *, receivers: bool = False) -> Recording:
     """One pass over a batch through the model's body, without language-model head and key-value cache."""
     body = model.base_model
     ids_BT = padded_ids(located, pad=0)
-    with recording_attention(body, pooling(located, ids_BT.shape[1])) as recording:
+    with recording_attention(body, pooling(located, ids_BT.shape[1], receivers=receivers)) as recording:
         body(input_ids=ids_BT.to(_input_device(body), non_blocking=True), use_cache=False)
     return recording
 
@@ -340,11 +372,11 @@ def _input_device(model: PreTrainedModel) -> torch.device:
 def difference_to_eager(model: PreTrainedModel, located: Located) -> tuple[float | None, dict[int, Way]]:
     """How far stepwise attention is from that of `output_attentions=True`, and the way that each layer took.
 
-    The difference is ‖ours − eager‖ / ‖eager‖ of the layer where it is largest. It is None for a model whose attention
-    implementation transformers cannot switch: there is no second opinion on it.
+    The difference is ‖ours − eager‖ / ‖eager‖ of the layer where it is largest, of the words or of the receivers. It is
+    None for a model whose attention implementation transformers cannot switch: there is no second opinion on it.
     """
     body = model.base_model
-    recording = forward(model, [located])
+    recording = forward(model, [located], receivers=True)
     if not body._can_set_attn_implementation():
         return None, recording.ways
     ids_BT = padded_ids([located], pad=0).to(_input_device(body))
@@ -352,12 +384,22 @@ def difference_to_eager(model: PreTrainedModel, located: Located) -> tuple[float
         matrices = body(input_ids=ids_BT, use_cache=False, output_attentions=True).attentions
     length = len(located.ids)
     seen = [matrix for matrix in matrices if matrix is not None and matrix.shape[-2:] == (length, length)]
-    pool = pooling([located], length)
+    pool = pooling([located], length, receivers=True)
     worst = 0.0
     for layer, matrix_BHTT in zip(sorted(recording.attention_BSK), seen, strict=True):
         ours_BSK = recording.attention_BSK[layer].float().cpu()
         mean_BTT = matrix_BHTT.float().mean(dim=1).cpu()
         eager_BSK = pool.steps_BST @ mean_BTT @ pool.words_BTK
-        difference = torch.linalg.norm(ours_BSK - eager_BSK) / torch.linalg.norm(eager_BSK)
-        worst = max(worst, float(difference))
+        to_sinks_BS1 = pool.steps_BST @ (1 - mean_BTT.sum(dim=2, keepdim=True))
+        ours_BSK, ours_to_sinks_BS1 = ours_BSK[..., :-1], ours_BSK[..., -1:]
+        words = len(located.tokens_of_word)
+        # Apart, for special tokens may receive far more than words; they and sinks are measured by all that steps give,
+        # because rounding is: eager attention leaves to sinks what it has taken from the others.
+        everything_BS = pool.steps_BST.sum(dim=2)
+        for ours, eager, all_of_it in (
+            (ours_BSK[..., :words], eager_BSK[..., :words], eager_BSK[..., :words]),
+            (ours_BSK[..., words:], eager_BSK[..., words:], everything_BS),
+            (ours_to_sinks_BS1, to_sinks_BS1, everything_BS),
+        ):
+            worst = max(worst, float(torch.linalg.norm(ours - eager) / torch.linalg.norm(all_of_it)))
     return worst, recording.ways

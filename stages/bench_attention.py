@@ -11,6 +11,7 @@ Shapes: B batch, T tokens, L layers, H heads, S reasoning steps, K critical word
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -33,7 +34,7 @@ from stages.random_llama import SEED, Setting, Shape, random_llama, setting_of
 from stages.settings import Dtype
 from stages.tokens import Located, padded_ids, pooling
 
-Method: TypeAlias = Literal["forward", "molsaki", "output_attentions", "one-by-one"]
+Method: TypeAlias = Literal["forward", "molsaki", "words", "output_attentions", "one-by-one"]
 Blocks: TypeAlias = dict[int, np.ndarray]
 """Stepwise attention (L, S, K) of each record by its number; empty for a method that records none."""
 
@@ -206,13 +207,14 @@ def made_up_records(texts: Sequence[Text], vocabulary: int) -> list[Located]:
 
 def _made_up(text: Text, ids: np.ndarray) -> Located:
     starts = [word * text.tokens // text.words for word in range(text.words)]
+    places = np.arange(text.tokens)
     return Located(
         ids=ids,
-        step_of_token=np.arange(text.tokens) * text.steps // text.tokens,
+        step_of_token=places * text.steps // text.tokens,
         tokens_of_word=tuple(np.arange(start, start + 1 + word % 2) for word, start in enumerate(starts)),
         steps=text.steps,
         text="",
-        spans=np.zeros((text.tokens, 2), dtype=np.int64),
+        spans=np.stack((places, places + 1), axis=1),
     )
 
 
@@ -277,10 +279,10 @@ def _forward(model: PreTrainedModel, records: Sequence[Located]) -> None:
     model.base_model(input_ids=_ids(model, records), use_cache=False)
 
 
-def _molsaki(model: PreTrainedModel, records: Sequence[Located]) -> torch.Tensor:
-    """(b) Ours."""
+def _molsaki(model: PreTrainedModel, records: Sequence[Located], *, receivers: bool = True) -> torch.Tensor:
+    """(b) Ours, with what the steps look at beside single words, as the attention stage stores it."""
     ids_BT = _ids(model, records)
-    pool = pooling(records, ids_BT.shape[1]).to(model.device)
+    pool = pooling(records, ids_BT.shape[1], receivers=receivers).to(model.device)
     with recording_attention(model.base_model, pool) as recording:
         model.base_model(input_ids=ids_BT, use_cache=False)
     return recording.stacked().float().cpu()
@@ -313,6 +315,7 @@ def _indicators(records: Sequence[Located], length: int) -> tuple[torch.Tensor, 
 METHODS: Mapping[Method, Approach] = {
     "forward": Approach(kernel="sdpa", run=_forward, compared_with=None),
     "molsaki": Approach(kernel="sdpa", run=_molsaki, compared_with="forward"),
+    "words": Approach(kernel="sdpa", run=partial(_molsaki, receivers=False), compared_with="molsaki"),
     "output_attentions": Approach(kernel="eager", run=_output_attentions, compared_with="molsaki", slow=True),
     "one-by-one": Approach(kernel="eager", run=_output_attentions, compared_with="molsaki", alone=True, slow=True),
 }

@@ -25,7 +25,7 @@ from cache.keys import record_key
 from cache.writer import AttentionBlock, AttentionWriter
 from data.errors import ModelError
 from data.records import Marked
-from stages.attention import attention_of, difference_to_eager
+from stages.attention import StepwiseAttention, difference_to_eager, stepwise_of
 from stages.batches import TokenBudget
 from stages.engines import load_tokenizer
 from stages.kernels import BLOCKS, Way
@@ -84,15 +84,26 @@ def write_attention(
         gathering.add([], too_long)
         for batch in _batches(ordered[len(too_long) :], lengths, budget):
             located = [locate(tokenizer, to_do[key]) for key in batch]
-            arrays = attention_of(model, located, budget)
+            found = stepwise_of(model, located, budget)
             gathering.note = {"kernel": _layers(ways), "batch_tokens": budget.tokens}
             gathering.add(
                 [
-                    AttentionBlock(key=key, marked=to_do[key], attention=array.copy(), step_tokens=one.step_tokens())
-                    for key, one, array in zip(batch, located, arrays, strict=True)
+                    attention_block(key, to_do[key], one, attention)
+                    for key, one, attention in zip(batch, located, found, strict=True)
                 ]
             )
             stop.check("the attention computed so far")
+
+
+def attention_block(key: str, marked: Marked, located: Located, found: StepwiseAttention) -> AttentionBlock:
+    """What is stored of one record; copied, for a batch's array would be kept by the smallest part of it."""
+    return AttentionBlock(
+        key=key,
+        marked=marked,
+        attention=found.words.copy(),
+        step_tokens=located.step_tokens(),
+        receivers=found.receivers.copy(),
+    )
 
 
 def _batches(ordered: Sequence[str], lengths: Mapping[str, int], budget: TokenBudget) -> Iterator[Sequence[str]]:
@@ -144,7 +155,7 @@ class _Gathering:
 
     def _is_due(self) -> bool:
         minutes = (time.monotonic() - self._began) / 60
-        held = sum(block.attention.nbytes for block in self._blocks)
+        held = sum(block.nbytes for block in self._blocks)
         return minutes >= self._settings.commit_minutes or held >= MOST_HELD_BYTES
 
     def _commit(self) -> None:

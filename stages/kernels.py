@@ -83,15 +83,21 @@ class AttentionCall:
 
 
 def attend(call: AttentionCall, pool: Pooling) -> tuple[torch.Tensor, torch.Tensor, Way]:
-    """Output (B, H, T, D) of the call, stepwise attention (B, S, K) in float32, and the way it took."""
+    """Output (B, H, T, D) of the call, stepwise attention (B, S, K) in float32, and the way it took.
+
+    Where the pooling asks for it, one column more, (B, S, K + 1): what sinks receive, 0 where the model has none.
+    """
     differentiable = torch.is_grad_enabled() and (call.query_BHTD.requires_grad or call.key_BGTD.requires_grad)
     if differentiable and call.softcap is None and call.sinks_H is None:
-        return call.fused(), attention_from_indicators(call, pool), INDICATORS
+        return call.fused(), _with_column_of_sinks(attention_from_indicators(call, pool), pool), INDICATORS
     if not differentiable and call.softcap is None and (found := fused_with_log_sum_exp(call)) is not None:
         output_BHTD, log_sum_exp_BHT = found
+        to_sinks_BT = None
         if call.sinks_H is not None:
             output_BHTD, log_sum_exp_BHT = with_sinks(output_BHTD, log_sum_exp_BHT, call.sinks_H)
-        return output_BHTD, attention_from_log_sum_exp(call, log_sum_exp_BHT, pool), LOG_SUM_EXP
+            to_sinks_BT = (at_least_float32(call.sinks_H)[:, None] - log_sum_exp_BHT).exp().mean(dim=1)
+        pooled_BSK = attention_from_log_sum_exp(call, log_sum_exp_BHT, pool)
+        return output_BHTD, _with_column_of_sinks(pooled_BSK, pool, to_sinks_BT), LOG_SUM_EXP
     return *block_by_block(call, pool), BLOCKS
 
 
@@ -228,7 +234,10 @@ def _block(call: AttentionCall, pool: Pooling, rows: slice) -> tuple[torch.Tenso
     weights_BHRT = _softmax(scores_BHRT, call.sinks_H)
     kept = functional.dropout(weights_BHRT, call.dropout).to(call.value_BGTD.dtype)
     output_BHRD = _grouped_matmul(kept, call.value_BGTD[:, :, seen])
-    return output_BHRD, _pooled(pool.steps_BST[..., rows], weights_BHRT.mean(dim=1), pool.words_BTK[:, seen])
+    part = replace(pool, steps_BST=pool.steps_BST[..., rows])
+    pooled_BSK = _pooled(part.steps_BST, weights_BHRT.mean(dim=1), pool.words_BTK[:, seen])
+    to_sinks_BR = None if call.sinks_H is None else 1 - weights_BHRT.sum(dim=-1).mean(dim=1)
+    return output_BHRD, _with_column_of_sinks(pooled_BSK, part, to_sinks_BR)
 
 
 def _recomputed(
@@ -258,6 +267,17 @@ def _pooled(steps_BSR: torch.Tensor, weights_BRC: torch.Tensor, words_BCK: torch
     with torch.autocast(weights_BRC.device.type, enabled=False):  # sums over many tokens want full precision
         weights = weights_BRC if words_BCK is None else weights_BRC @ words_BCK.to(weights_BRC.dtype)
         return steps_BSR.to(weights.dtype) @ weights
+
+
+def _with_column_of_sinks(
+    pooled_BSK: torch.Tensor, pool: Pooling, to_sinks_BR: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Append what the rows of each step give to sinks, where that is wanted; nothing without sinks."""
+    if not pool.sinks:
+        return pooled_BSK
+    if to_sinks_BR is None:
+        return functional.pad(pooled_BSK, (0, 1))
+    return torch.cat((pooled_BSK, _pooled(pool.steps_BST, to_sinks_BR[..., None]).to(pooled_BSK)), dim=-1)
 
 
 def _scores(query_BHRD: torch.Tensor, key_BGCD: torch.Tensor, scale: float) -> torch.Tensor:

@@ -26,9 +26,10 @@ from cache.rationales import RationaleStore
 from cache.writer import AttentionBlock, AttentionWriter
 from data.errors import ConfigError
 from data.records import Marked, Question
-from stages.attention import attention_of, difference_to_eager
+from stages.attention import difference_to_eager, stepwise_of
 from stages.batches import TokenBudget, length_batches
 from stages.engines import Decoding, Engine, EngineSetup, load_tokenizer, open_engine
+from stages.extraction import attention_block
 from stages.footprint import commit_bytes, part_sizes
 from stages.loading import load_teacher
 from stages.models import ModelIdentity
@@ -227,10 +228,9 @@ def sample_attention(
         began = Stopwatch()
         chosen = [records[everything[i]] for i in batch]
         located = [locate(tokenizer, marked) for marked in chosen]
-        for marked, one, array in zip(chosen, located, attention_of(model, located, budget), strict=True):
+        for marked, one, found in zip(chosen, located, stepwise_of(model, located, budget), strict=True):
             key = record_key(marked)
-            block = AttentionBlock(key=key, marked=marked, attention=array, step_tokens=one.step_tokens())
-            blocks.setdefault(key, block)
+            blocks.setdefault(key, attention_block(key, marked, one, found))
         return began.elapsed()
 
     once = watch.elapsed()

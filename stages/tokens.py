@@ -38,6 +38,16 @@ class Located:
         """Number of tokens in each step (S,)."""
         return np.bincount(self.step_of_token[self.step_of_token >= 0], minlength=self.steps)
 
+    def words_of_token(self) -> np.ndarray:
+        """To how many words each token belongs (T,)."""
+        tokens = np.concatenate([np.empty(0, np.int64), *self.tokens_of_word])
+        return np.bincount(tokens, minlength=len(self.ids))
+
+    def is_special(self) -> np.ndarray:
+        """Which tokens cover no character (T,): those that the tokenizer adds by itself. No word has any of them."""
+        special: np.ndarray = (self.spans[:, 0] >= self.spans[:, 1]) & (self.words_of_token() == 0)
+        return special
+
 
 def require_offsets(tokenizer: PreTrainedTokenizerBase) -> None:
     """Raise `ModelError` unless the tokenizer tells which characters a token covers."""
@@ -119,6 +129,8 @@ class Pooling:
     """Tokens that words consist of, where they are known already: counting them on a GPU would wait for it."""
     first_row: int = 0
     """No step has a token in front of this one."""
+    sinks: bool = False
+    """Whether what learned sinks receive, which are no tokens, is wanted as one more column behind the words."""
 
     def to(self, device: torch.device) -> "Pooling":
         """The same on another device."""
@@ -127,6 +139,7 @@ class Pooling:
             words_BTK=self.words_BTK.to(device, non_blocking=True),
             columns_BC=None if self.columns_BC is None else self.columns_BC.to(device, non_blocking=True),
             first_row=self.first_row,
+            sinks=self.sinks,
         )
 
     def columns(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -138,17 +151,26 @@ class Pooling:
         return tokens_BC, torch.take_along_dim(self.words_BTK, tokens_BC[:, :, None], dim=1)
 
 
-def pooling(located: Sequence[Located], length: int) -> Pooling:
-    """Stack the token sets of a batch, right-padded to `length` tokens and to the batch's largest S and K (float32)."""
+def pooling(located: Sequence[Located], length: int, *, receivers: bool = False) -> Pooling:
+    """Stack the token sets of a batch, right-padded to `length` tokens and to the batch's largest S and K (float32).
+
+    With `receivers` three columns more stand behind the K words: what counts for several words, for each but one of
+    them; the special tokens as one; and learned sinks (see `cache.receivers`).
+    """
+    most_words = max((len(one.tokens_of_word) for one in located), default=0)
     steps = torch.zeros(len(located), max((one.steps for one in located), default=0), length)
-    words = torch.zeros(len(located), length, max((len(one.tokens_of_word) for one in located), default=0))
+    words = torch.zeros(len(located), length, most_words + 2 * receivers)
     for b, one in enumerate(located):
         tokens = np.flatnonzero(one.step_of_token >= 0)
         steps[b, one.step_of_token[tokens], tokens] = 1.0
         for k, covered in enumerate(one.tokens_of_word):
             words[b, covered, k] = 1.0
+        if receivers:
+            words[b, : len(one.ids), most_words] = torch.from_numpy(np.maximum(one.words_of_token() - 1, 0))
+            words[b, : len(one.ids), most_words + 1] = torch.from_numpy(one.is_special())
     first_row = min((int(np.argmax(one.step_of_token >= 0)) for one in located), default=0)
-    return Pooling(steps_BST=steps, words_BTK=words, columns_BC=_word_tokens(words), first_row=first_row)
+    columns = _word_tokens(words)
+    return Pooling(steps_BST=steps, words_BTK=words, columns_BC=columns, first_row=first_row, sinks=receivers)
 
 
 def _word_tokens(words_BTK: torch.Tensor) -> torch.Tensor:

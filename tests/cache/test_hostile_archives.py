@@ -26,9 +26,9 @@ import zarr
 import cache.archive
 import cache.bounds
 import cache.offers
-from cache.bounds import PART_FILES
+from cache.bounds import part_files
 from cache.fingerprints import fingerprint, hash_bytes
-from cache.layout import ARRAYS
+from cache.layout import LAYOUTS
 from cache.rationales import SCHEMA, Attempt, RationaleStore, _as_row
 from cache.reader import AttentionStore
 from cache.sharing import export_space, import_space
@@ -38,6 +38,7 @@ from data.errors import ConfigError, DamagedCacheError, MismatchError, MolsakiEr
 from tests.cache.truth import make_block, make_space, stored
 
 COMMIT = "commits/00000000.json"
+PART_FILES = part_files("attention", {"step_attention/zarr.json"})
 FILES = dict[str, bytes]
 
 
@@ -46,12 +47,19 @@ def sound_block(number: int, **shape: int) -> AttentionBlock:
     return dataclasses.replace(block, attention=np.minimum(block.attention, 0.4))
 
 
+def told_block(number: int) -> AttentionBlock:
+    """The same with what its steps look at in all, so that every array there is can be tampered with."""
+    block = sound_block(number)
+    receivers = np.tile(np.array([0.0, 0.1, 0.0], dtype=np.float32), (*block.attention.shape[:2], 1))
+    return dataclasses.replace(block, receivers=receivers)
+
+
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory) -> FILES:
     """The files of a sound export: one part of five records."""
     folder = tmp_path_factory.mktemp("sound")
     space = make_space(folder / "store")
-    AttentionWriter(space).append([sound_block(number) for number in range(5)], {"k": "too long"})
+    AttentionWriter(space).append([told_block(number) for number in range(5)], {"k": "too long"})
     return files_of(space, folder / "exported")
 
 
@@ -221,7 +229,7 @@ def test_a_listed_file_of_an_unknown_name_is_refused(place, files):
     refuse_tar(place, evil, DamagedCacheError, "'attention/evil.so' is no file of a part of attention")
 
 
-@pytest.mark.parametrize("name", sorted(PART_FILES["attention"]))
+@pytest.mark.parametrize("name", sorted(PART_FILES))
 def test_a_listed_file_that_is_missing_is_refused(place, files, name):
     path = f"{part_of(files)}/{name}"
     without = {other: content for other, content in files.items() if other != path}
@@ -237,7 +245,7 @@ def test_a_size_that_is_not_the_declared_one_is_refused_unread(place, files, con
     refuse_tar(place, evil, DamagedCacheError, f"{path}: {len(evil[path]):,} bytes, {size:,} were committed")
 
 
-@pytest.mark.parametrize("name", sorted(PART_FILES["attention"]))
+@pytest.mark.parametrize("name", sorted(PART_FILES))
 def test_a_changed_byte_is_refused(place, files, name):
     path = f"{part_of(files)}/{name}"
     changed = bytearray(files[path])
@@ -497,7 +505,7 @@ def with_crc(content: bytes) -> bytes:
     return content + google_crc32c.value(content).to_bytes(4, "little")
 
 
-@pytest.mark.parametrize("array", sorted(ARRAYS))
+@pytest.mark.parametrize("array", sorted(LAYOUTS))
 def test_a_chunk_that_claims_to_be_larger_is_refused_before_it_is_decoded(place, files, array, monkeypatch):
     def decode(*_: object) -> None:
         raise AssertionError("a bomb was about to be decoded")
@@ -535,7 +543,7 @@ def test_a_chunk_without_its_checksum_is_refused(place, files):
 def rewritten(files: FILES, tmp_path: Path, array: str, change: Callable[[np.ndarray], None]) -> FILES:
     """Write one array anew with other numbers in it, everything else made to fit."""
     folder = tmp_path / "beside" / "rewritten"
-    for name in PART_FILES["attention"]:
+    for name in PART_FILES:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(files[f"{part_of(files)}/{name}"])
     opened = zarr.open_array(folder / array, mode="r+", zarr_format=3)
@@ -562,6 +570,9 @@ def rewritten(files: FILES, tmp_path: Path, array: str, change: Callable[[np.nda
         ("words", 0, "a record without steps or words"),
         ("cell_offset", 3, "does not fit steps and words"),
         ("step_tokens", -1, "tokens in a step"),
+        ("step_attention", np.nan, "not finite"),
+        ("step_attention", -0.5, "below zero"),
+        ("step_attention", 30, "to several words at once"),
     ],
 )
 def test_records_that_are_not_sound_are_refused(place, files, array, value, line):
@@ -648,6 +659,7 @@ def test_a_bomb_costs_no_memory(place, files):
     whole = change_metadata(
         whole, "attention", set_at("chunk_grid", "configuration", "chunk_shape", to=[cells // 2, 1])
     )
+    whole = change_metadata(whole, "step_attention", set_at("shape", to=[15, 3, 1]))
     whole = change_commit(whole, lambda commit: commit["counts"].update(cells=cells // 2, layers=1))
     refuse_tar(place, whole, DamagedCacheError, "chunk_shape is [4096, 2], expected [4096, 1]")
     assert tracemalloc.get_traced_memory()[1] < 50_000_000

@@ -1,6 +1,7 @@
 """Stepwise attention against eager attention pooled in plain loops."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,21 @@ from transformers import (
     PreTrainedModel,
 )
 
+from cache.receivers import step_totals
 from data.errors import ModelError
 from data.marking import mark
 from data.records import Marked
-from stages.attention import forward, recording_attention, stepwise_attention
-from stages.kernels import BLOCKS, LOG_SUM_EXP
-from stages.tokens import locate, padded_ids, pooling
+from stages.attention import (
+    attention_of,
+    difference_to_eager,
+    forward,
+    recording_attention,
+    stepwise_attention,
+    stepwise_of,
+)
+from stages.batches import TokenBudget
+from stages.kernels import BLOCKS, INDICATORS, LOG_SUM_EXP
+from stages.tokens import Located, locate, padded_ids, pooling
 from tests.fakes import tiny_model_folder, tiny_tokenizer
 
 RECORDS = [
@@ -26,6 +36,9 @@ RECORDS = [
     mark("1 2 3 4 5 6 7 8 9 10 11 12.", "Many numbers, more than a head is wide. 12."),
     mark("Is 5 more than 4?", "Yes."),
 ]
+
+
+BUDGET = TokenBudget(16384)
 
 
 def eager_reference(model: PreTrainedModel, tokenizer, record: Marked) -> np.ndarray:
@@ -113,6 +126,85 @@ def test_equals_eager_attention_in_bfloat16(model_type: str):
         expected = eager_reference(eager, tiny_tokenizer(), record)
         for ours, theirs in zip(got, expected, strict=True):
             assert np.linalg.norm(ours - theirs) <= 1e-2 * np.linalg.norm(theirs)
+
+
+def eager_receivers(model: PreTrainedModel, one: Located) -> np.ndarray:
+    """Where each step's attention goes, token by token: to critical ones, special ones, and to none, (L, S, 3)."""
+    critical = {token for tokens in one.tokens_of_word for token in tokens.tolist()}
+    with torch.no_grad():
+        layers = model(torch.tensor(one.ids)[None], output_attentions=True, use_cache=False).attentions
+    layers = [attention for attention in layers if attention is not None]
+    result = np.zeros((len(layers), one.steps, 3))
+    for layer, attention in enumerate(layers):
+        matrix = attention[0].double().mean(dim=0).numpy()
+        for i, step in enumerate(one.step_of_token):
+            if step >= 0:
+                result[layer, step, 0] += sum(matrix[i, j] for j in critical)
+                result[layer, step, 1] += sum(matrix[i, j] for j, (a, b) in enumerate(one.spans) if a == b)
+                result[layer, step, 2] += 1 - sum(matrix[i])
+    return result
+
+
+def with_shared_tokens(one: Located) -> Located:
+    """Two words more, over the first word and the token behind it, and over its first token."""
+    first = one.tokens_of_word[0]
+    return replace(one, tokens_of_word=(*one.tokens_of_word, np.arange(first[0], first[-1] + 2), first[:1]))
+
+
+@pytest.mark.parametrize("model_type", ARCHITECTURES)
+def test_what_steps_look_at_in_all_equals_eager_attention(model_type: str):
+    model = random_model(model_type, ARCHITECTURES[model_type])
+    eager = random_model(model_type, ARCHITECTURES[model_type], attention="eager")
+    tokenizer = tiny_tokenizer(adds_begin=True)
+    located = [with_shared_tokens(locate(tokenizer, record)) for record in RECORDS]
+    words = attention_of(model, located, BUDGET)
+    for one, alone, got in zip(located, words, stepwise_of(model, located, BUDGET), strict=True):
+        np.testing.assert_allclose(got.words, alone, atol=1e-6)
+        expected = eager_receivers(eager, one)
+        assert got.receivers.dtype == np.float32
+        assert expected[..., 0].max() > 0.5 and expected[..., 1].max() > 0.05
+        assert (expected[..., 2].max() > 0.1) == (model_type == "gpt_oss")
+        totals = step_totals(got.words, got.receivers, one.step_tokens())
+        found = np.stack([totals.critical, totals.special, totals.sinks], axis=-1)
+        np.testing.assert_allclose(found, expected, atol=2e-5, rtol=1e-5)
+        assert got.receivers[..., 0].max() > 0.01
+        assert (found.sum(axis=2) <= one.step_tokens() * (1 + 1e-5)).all()
+
+
+@pytest.mark.parametrize("model_type", ["llama", "gemma2", "gpt_oss"])
+def test_what_steps_look_at_in_all_is_the_same_under_gradients(model_type: str):
+    model = random_model(model_type, ARCHITECTURES[model_type])
+    one = with_shared_tokens(locate(tiny_tokenizer(adds_begin=True), RECORDS[0]))
+    with recording_attention(model, pooling([one], len(one.ids), receivers=True)) as recording:
+        model(input_ids=padded_ids([one], 0), use_cache=False)
+    assert set(recording.ways.values()) == {INDICATORS if model_type == "llama" else BLOCKS}
+    (expected,) = stepwise_of(model, [one], BUDGET)
+    found = recording.stacked()[0].detach().numpy()
+    np.testing.assert_allclose(found[..., :-3], expected.words, atol=1e-5)
+    np.testing.assert_allclose(found[..., -3:], expected.receivers, atol=1e-5)
+
+
+def test_what_steps_look_at_in_all_does_not_depend_on_the_batch(tmp_path: Path):
+    model = AutoModelForCausalLM.from_pretrained(tiny_model_folder(tmp_path, "llama"))
+    located = [locate(tiny_tokenizer(adds_begin=True), record) for record in RECORDS]
+    together = stepwise_of(model, located, BUDGET)
+    for one, other in zip(together, (stepwise_of(model, [one], BUDGET)[0] for one in located), strict=True):
+        np.testing.assert_allclose(one.receivers, other.receivers, atol=1e-6)
+
+
+def test_the_comparison_with_eager_attention_sees_a_wrong_receiver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    model = AutoModelForCausalLM.from_pretrained(tiny_model_folder(tmp_path, "llama"))
+    one = with_shared_tokens(locate(tiny_tokenizer(adds_begin=True), RECORDS[0]))
+    assert difference_to_eager(model, one)[0] < 1e-5
+    for column in (-1, -2, -3):
+
+        def wrong(*arguments, column=column, **options):
+            recording = forward(*arguments, **options)
+            recording.attention_BSK[1][..., column] += 0.5
+            return recording
+
+        monkeypatch.setattr("stages.attention.forward", wrong)
+        assert difference_to_eager(model, one)[0] > 0.01
 
 
 def test_weights_from_a_folder_equal_eager_attention(tmp_path: Path):

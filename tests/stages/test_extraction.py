@@ -26,12 +26,13 @@ from cache.certificates import read_certificate
 from cache.keys import record_key
 from cache.rounding import stored_values
 from cache.spaces import Space, describe
+from cache.verify import verify
 from cache.writer import AttentionWriter
 from data.errors import ConfigError, Interrupted, ModelError
 from data.marking import mark
 from stages import attention, extraction, kernels
-from stages.attention import stepwise_attention
-from stages.batches import length_batches
+from stages.attention import stepwise_attention, stepwise_of
+from stages.batches import TokenBudget, length_batches
 from stages.extraction import TOO_LONG, write_attention
 from stages.loading import load_teacher
 from stages.models import identify_model
@@ -39,6 +40,7 @@ from stages.progress import SilentProgress, StopSignal
 from stages.rounding import certify
 from stages.settings import AttentionSettings, TeacherSettings
 from stages.specs import attention_slug, attention_spec
+from stages.tokens import locate
 from tests.fakes import tiny_model, tiny_model_folder, tiny_tokenizer
 
 RECORDS = [
@@ -86,6 +88,19 @@ def test_every_record_is_stored_as_computed(teacher: Path, tmp_path: Path):
         assert stored.marked(record_key(record)) == record
 
 
+def test_what_steps_look_at_in_all_is_stored_beside(teacher: Path, tmp_path: Path):
+    stored = open_attention(extract(teacher, tmp_path, keep_bits=3))
+    model = AutoModelForCausalLM.from_pretrained(teacher)
+    for record in RECORDS:
+        one = locate(tiny_tokenizer(), record)
+        (computed,) = stepwise_of(model, [one], TokenBudget(1))
+        totals = stored.step_totals(record_key(record))
+        np.testing.assert_allclose(totals.receivers(), computed.receivers, rtol=1e-3, atol=1e-6)
+        assert (totals.special == 0).all() and (totals.sinks == 0).all()  # its tokenizer adds no token of its own
+        np.testing.assert_allclose(totals.critical + totals.other, np.broadcast_to(one.step_tokens(), (2, one.steps)))
+    assert verify(stored.space.path, deep=True).findings == ()
+
+
 @pytest.mark.parametrize("keep_bits", [None, 4])
 @pytest.mark.parametrize("batch_tokens", [16384, 150, 1])
 def test_values_are_stored_rounded_as_asked_with_a_certificate_of_what_that_changed(
@@ -94,11 +109,12 @@ def test_values_are_stored_rounded_as_asked_with_a_certificate_of_what_that_chan
     computed: list[np.ndarray] = []
 
     def listen(*arguments):
-        computed.extend(compute(*arguments))
-        return computed[-len(arguments[1]) :]
+        found = compute(*arguments)
+        computed.extend(one.words for one in found)
+        return found
 
-    compute = extraction.attention_of
-    monkeypatch.setattr(extraction, "attention_of", listen)
+    compute = extraction.stepwise_of
+    monkeypatch.setattr(extraction, "stepwise_of", listen)
     store = open_attention(extract(teacher, tmp_path, keep_bits=keep_bits, batch_tokens=batch_tokens))
     commits = store.space.commits()
     assert [commit.counts["records"] for commit in commits] == [4, 4, 1]
@@ -128,8 +144,8 @@ def test_batches_are_those_of_all_records_by_length(teacher: Path, tmp_path: Pat
         batches.append([len(one.ids) for one in located])
         return compute(model, located, budget)
 
-    compute = extraction.attention_of
-    monkeypatch.setattr(extraction, "attention_of", listen)
+    compute = extraction.stepwise_of
+    monkeypatch.setattr(extraction, "stepwise_of", listen)
     extract(teacher, tmp_path, piece=2, batch_tokens=150)
     lengths = sorted((length for batch in batches for length in batch), reverse=True)
     assert batches == [[lengths[i] for i in batch] for batch in length_batches(lengths, 150)]
@@ -143,8 +159,9 @@ def test_a_commit_comes_when_the_last_was_long_ago(teacher: Path, tmp_path: Path
 
 def test_a_commit_comes_before_memory_is_full(teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     stored = open_attention(extract(teacher, tmp_path / "first", piece=4096))
-    sizes = [2 * block.nbytes for block in stored.values()]  # float32 while it is held
-    monkeypatch.setattr(extraction, "MOST_HELD_BYTES", sizes[0] + 1)
+    first = next(iter(stored))
+    held = 4 * (stored[first].size + stored.step_totals(first).receivers().size)  # float32 while it is held
+    monkeypatch.setattr(extraction, "MOST_HELD_BYTES", held + 1)
     space = extract(teacher, tmp_path / "second", piece=4096, batch_tokens=1)
     counts = [commit.counts["records"] for commit in Space.open(space).commits()]
     assert counts[0] == 2 and sum(counts) == len(RECORDS)
@@ -154,14 +171,14 @@ def test_a_commit_comes_before_memory_is_full(teacher: Path, tmp_path: Path, mon
 def test_an_error_of_the_teacher_leaves_what_was_computed_before(
     teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    compute, calls = extraction.attention_of, iter(range(9))
+    compute, calls = extraction.stepwise_of, iter(range(9))
 
     def fail_third(*arguments):
         if next(calls) == 2:
             raise ModelError("no more")
         return compute(*arguments)
 
-    monkeypatch.setattr(extraction, "attention_of", fail_third)
+    monkeypatch.setattr(extraction, "stepwise_of", fail_third)
     with pytest.raises(ModelError, match="no more"):
         extract(teacher, tmp_path, piece=4096, batch_tokens=1)
     (space,) = (tmp_path / "attention").iterdir()
@@ -211,7 +228,7 @@ def test_records_that_are_too_long_are_dropped_with_their_reason_and_not_tried_a
 def test_a_signal_ends_after_the_batch_and_what_was_computed_is_committed(
     teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    compute, calls = extraction.attention_of, iter(range(9))
+    compute, calls = extraction.stepwise_of, iter(range(9))
 
     def signalled(*arguments):
         if next(calls) == 2:
@@ -219,7 +236,7 @@ def test_a_signal_ends_after_the_batch_and_what_was_computed_is_committed(
         return compute(*arguments)
 
     with monkeypatch.context() as patched, pytest.raises(Interrupted, match="stopped by SIGTERM after saving"):
-        patched.setattr(extraction, "attention_of", signalled)
+        patched.setattr(extraction, "stepwise_of", signalled)
         extract(teacher, tmp_path, piece=4096, batch_tokens=1)
     (space,) = (tmp_path / "attention").iterdir()
     assert len(open_attention(space)) == 3
@@ -230,7 +247,7 @@ def test_a_signal_ends_after_the_batch_and_what_was_computed_is_committed(
 def test_a_piece_is_written_while_the_next_is_computed(teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     begun = threading.Semaphore(0)  # one for every batch whose computing has begun
     appended: list[tuple[bool, bool]] = []
-    compute, append = extraction.attention_of, AttentionWriter.append
+    compute, append = extraction.stepwise_of, AttentionWriter.append
 
     def tell_compute(*arguments):
         begun.release()
@@ -244,7 +261,7 @@ def test_a_piece_is_written_while_the_next_is_computed(teacher: Path, tmp_path: 
         appended.append((threading.current_thread() is threading.main_thread(), beside))
         return append(*arguments, **note)
 
-    monkeypatch.setattr(extraction, "attention_of", tell_compute)
+    monkeypatch.setattr(extraction, "stepwise_of", tell_compute)
     monkeypatch.setattr(AttentionWriter, "append", wait_for_compute)
     assert len(open_attention(extract(teacher, tmp_path, batch_tokens=1))) == len(RECORDS)
     assert appended == [(False, True)] * 3
@@ -274,10 +291,10 @@ def test_out_of_memory_loses_nothing(
 ):
     forward = attention.forward
 
-    def small_memory(model, located):
+    def small_memory(model, located, **options):
         if len(located) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
-        return forward(model, located)
+        return forward(model, located, **options)
 
     expected = open_attention(extract(teacher, tmp_path / "enough"))
     monkeypatch.setattr(attention, "forward", small_memory)

@@ -76,7 +76,7 @@ CALLS = {
 }
 
 
-def dense(call: AttentionCall) -> tuple[torch.Tensor, torch.Tensor]:
+def dense(call: AttentionCall, pool: Pooling = POOL) -> tuple[torch.Tensor, torch.Tensor]:
     """Output and stepwise attention from the whole matrix, as the definitions say."""
     times = call.query_BHTD.shape[1] // call.key_BGTD.shape[1]
     key, value = call.key_BGTD.repeat_interleave(times, 1), call.value_BGTD.repeat_interleave(times, 1)
@@ -92,7 +92,7 @@ def dense(call: AttentionCall) -> tuple[torch.Tensor, torch.Tensor]:
     if call.sinks_H is not None:
         total = total + call.sinks_H.exp()[:, None, None]
     weights = scores.exp() / total
-    pooled = POOL.steps_BST.double() @ weights.mean(1) @ POOL.words_BTK.double()
+    pooled = pool.steps_BST.double() @ weights.mean(1) @ pool.words_BTK.double()
     return weights @ value, pooled
 
 
@@ -153,6 +153,36 @@ def test_blocks_of_any_size_give_the_same(name: str, monkeypatch: pytest.MonkeyP
     for got in ((output, pooled), blocks, cut_blocks):
         torch.testing.assert_close(got[0], cut_output, rtol=1e-12, atol=1e-12)
         torch.testing.assert_close(got[1], cut_pooled, rtol=1e-12, atol=1e-12)
+
+
+def dense_with_sinks(call: AttentionCall) -> torch.Tensor:
+    """Stepwise attention with one column more: what is left of each token's 1."""
+    everything = replace(POOL, words_BTK=torch.ones(2, LENGTH, 1))
+    _, received = dense(call, everything)
+    to_sinks = everything.steps_BST.double().sum(2, keepdim=True) - received
+    return torch.cat((dense(call)[1], to_sinks), dim=2)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_what_sinks_receive_is_one_more_column_whatever_the_way(name: str):
+    call, pool = CALLS[name], replace(POOL, sinks=True)
+    expected = dense_with_sinks(call)
+    assert (expected[..., -1] > 0.05).all() == (name == "sinks")
+    with torch.no_grad():
+        _, pooled, way = attend(call, pool)
+        found = {way: pooled, BLOCKS: block_by_block(call, pool)[1]}
+    found["with gradients"] = attend(replace(call, query_BHTD=call.query_BHTD.clone().requires_grad_()), pool)[1]
+    for pooled in found.values():
+        assert pooled.shape == (2, 2, 4)
+        torch.testing.assert_close(pooled, expected, rtol=1e-12, atol=1e-12)
+        assert name == "sinks" or (pooled[..., -1] == 0).all()
+
+
+def test_a_sink_with_a_score_like_all_others_receives_one_share_by_hand():
+    call = equal_scores(sinks_H=torch.zeros(4, dtype=torch.float64))
+    with torch.no_grad():
+        pooled = attend(call, replace(POOL, sinks=True))[1]
+    assert pooled[0, 0, -1].item() == pytest.approx(1 / 7 + 1 / 8 + 1 / 9)
 
 
 def equal_scores(**changes: object) -> AttentionCall:

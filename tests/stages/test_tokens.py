@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -9,7 +10,7 @@ from data.errors import ModelError
 from data.marking import mark
 from data.records import Marked
 from stages import tokens
-from stages.tokens import locate, padded_ids, pooling, token_counts
+from stages.tokens import Located, locate, padded_ids, pooling, token_counts
 from tests.fakes import tiny_tokenizer
 
 
@@ -72,6 +73,39 @@ def test_pooling_marks_members_with_one_and_pads_with_zero():
     assert pool.steps_BST[1].sum() == 1
     assert pool.words_BTK[1, :, 1].sum() == 0
     assert padded_ids([long, short], 2)[1].tolist()[3:] == [2] * 5
+
+
+def test_receivers_are_what_words_share_the_special_tokens_and_sinks():
+    tokenizer = tiny_tokenizer(adds_begin=True)
+    long = locate(tokenizer, marked("a 12", "b 3", ((0, 4), (5, 8)), ((2, 4), (7, 8))))
+    short = locate(tokenizer, marked("1", "b", ((0, 1),), ((0, 1),)))
+    pool = pooling([long, short], 9, receivers=True)
+    assert pool.sinks
+    assert pool.words_BTK.shape == (2, 9, 4)
+    assert pool.words_BTK[0, :, :2].T.tolist() == [[0, 0, 0, 1, 1, 0, 0, 0, 0], [0] * 8 + [1]]  # behind a begin token
+    assert pool.words_BTK[0, :, 2].tolist() == [0] * 9
+    assert pool.words_BTK[0, :, 3].tolist() == [1, 0, 0, 0, 0, 0, 0, 0, 0]
+    assert pool.words_BTK[1, :, 1:].T.tolist() == [[0] * 9, [0] * 9, [1] + [0] * 8]
+    assert sorted(pool.columns()[0][0].tolist()) == [0, 3, 4, 8]
+    assert not pooling([long, short], 9).sinks
+
+
+def test_a_token_counts_once_for_all_its_words_and_what_covers_nothing_is_special_unless_it_is_critical():
+    one = Located(
+        ids=np.arange(6),
+        step_of_token=np.array([-1, 0, 0, 0, 0, -1]),
+        tokens_of_word=(np.array([1, 2]), np.array([2, 3]), np.array([2, 3])),
+        steps=1,
+        text="",
+        spans=np.array([[0, 0], [0, 2], [2, 4], [3, 3], [4, 5], [0, 0]]),
+    )
+    assert one.words_of_token().tolist() == [0, 1, 3, 2, 0, 0]
+    assert one.is_special().tolist() == [True, False, False, False, False, True]
+    pool = pooling([one], 7, receivers=True)
+    weights = torch.tensor([[32.0, 1, 2, 4, 8, 16, 64]])
+    first, second, third, shared, special = (weights @ pool.words_BTK[0])[0].tolist()
+    assert (first, second, third, special) == (1 + 2, 2 + 4, 2 + 4, 32 + 16)
+    assert first + second + third - shared == 1 + 2 + 4
 
 
 @given(
