@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from data.sharding import Shard
     from pipeline.inputs import Inputs
     from pipeline.plans import Stage, StageName, StagePlan
+    from pipeline.plot import PlotRequest
     from pipeline.sweep import Sweep
     from pipeline.sweep_commands import Options
     from pipeline.work import Run
@@ -55,13 +56,13 @@ class Request:
     as_json: bool
     quiet: bool
 
-    def load(self, shard: "Shard | None" = None) -> "Run":
+    def load(self, shard: "Shard | None" = None, *, totals: bool = False) -> "Run":
         """Read the configuration and say which run it is, or which shard of it."""
         from pipeline.config import load_config
         from pipeline.work import Run
 
         config = load_config(self.config, self.overrides)
-        return Run(config=config, folder=self.runs / config.name, shard=shard)
+        return Run(config=config, folder=self.runs / config.name, shard=shard, totals=totals)
 
     def sweep(self, shard: "Shard | None" = None) -> "Sweep | None":
         """The matrix in the configuration, or which shard of its students; None where it is one run."""
@@ -392,17 +393,24 @@ rationales.add_command(show_rationales)
         "molsaki attention examples/svamp.yaml",
         "molsaki attention examples/svamp.yaml --set attention.batch_tokens=65536",
         "molsaki attention examples/svamp.yaml --shard 2/8      the second of eight jobs, in any order or at once",
+        "molsaki attention examples/svamp.yaml --totals         also records of older parts once more, for plots",
     )
 )
 @run_options
 @shard_option("records")
+@click.option(
+    "--totals",
+    is_flag=True,
+    help="Also run the teacher once more over records that older parts hold without what their steps look at in all, "
+    "which `molsaki plot shares` needs and training does not.",
+)
 @supervised_option
-def attention(request: Request, shard: "Shard | None", supervised: bool) -> None:
+def attention(request: Request, shard: "Shard | None", totals: bool, supervised: bool) -> None:
     """Record where the teacher looks, step by step, over questions and rationales.
 
     Any number of processes may do so at once, on any number of machines, each with a share of the records.
     """
-    _stage(request, "attention", shard=shard, supervised=supervised)
+    _stage(request, "attention", shard=shard, totals=totals, supervised=supervised)
 
 
 @molsaki.command(
@@ -611,12 +619,33 @@ def cache_ls(store: Path | None, as_json: bool) -> None:
     list_store(store or default_store(), as_json=as_json)
 
 
-@cache.command("show", epilog=examples("molsaki cache show attention/Qwen2.5-7B-Instruct"))
+@cache.command(
+    "show",
+    epilog=examples(
+        "molsaki cache show attention/Qwen2.5-7B-Instruct",
+        "molsaki cache show attention/Qwen2.5-7B-Instruct --record 3fa9        one record, and where its steps look",
+    ),
+)
 @click.argument("space")
 @store_option
+@click.option("--record", metavar="KEY", help="Show this record with its heat map; the beginning of its key will do.")
+@click.option("--layer", type=click.IntRange(min=1), help="Of --record: this layer, from 1.  [default: mean of all]")
+@click.option("--mixture", is_flag=True, help="Of --record: the layers mixed as students learn them (Eq. 4).")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-def cache_show(space: str, store: Path | None, as_json: bool) -> None:
-    """Say what SPACE holds and what it was made with; SPACE is a folder or the beginning of a name in the store."""
+def cache_show(
+    space: str, store: Path | None, record: str | None, layer: int | None, mixture: bool, as_json: bool
+) -> None:
+    """Say what SPACE holds and what it was made with; SPACE is a folder or the beginning of a name in the store.
+
+    With --record it may also be a configuration, a run's folder, a tar file or an address, as in `molsaki plot`.
+    """
+    if record is not None:
+        from pipeline.plot import show_record
+
+        show_record(space, store, record, layer=layer, mixture=mixture, as_json=as_json)
+        return
+    if layer is not None or mixture:
+        raise click.UsageError("--layer and --mixture go with --record")
     from cache.spaces import describe
     from pipeline.config import default_store
     from pipeline.spaces import find_space
@@ -744,6 +773,109 @@ def cache_gc(spaces: tuple[str, ...], store: Path | None, **options: Any) -> Non
 
 
 @molsaki.group()
+def plot() -> None:
+    """Draw where the teacher looks, from the store alone; no model is loaded."""
+
+
+def plot_options(*, layers: bool) -> Callable[[Command], Command]:
+    """Add the options that figures share; they arrive as one `request`."""
+    chosen = (
+        click.option("--layer", type=click.IntRange(min=1), help="This layer, counted from 1.  [default: mean of all]"),
+        click.option("--mixture", is_flag=True, help="The layers mixed as students learn them (Eq. 4)."),
+    )
+    temperature = click.option(
+        "--tau", type=click.FloatRange(min=0, min_open=True), help="Temperature of Eq. 4.  [default: CONFIG's, or 0.1]"
+    )
+
+    def add(command: Command) -> Command:
+        @functools.wraps(command)
+        def with_request(**options: Any) -> Any:  # click's own types
+            from pipeline.plot import PlotRequest
+
+            names = PlotRequest.__annotations__.keys() & options.keys()
+            return command(request=PlotRequest(**{name: options.pop(name) for name in names}), **options)
+
+        for option in (
+            click.option(
+                "--json", "as_json", is_flag=True, help="Print the figures as JSON; --out may then be left out."
+            ),
+            temperature,
+            *(chosen if layers else ()),
+            click.option("--runs", type=FOLDER, default=Path("runs"), show_default=True, help="Folder of all runs."),
+            click.option(
+                "--set",
+                "overrides",
+                multiple=True,
+                metavar="KEY=VALUE",
+                help="Override one value of CONFIG; repeatable.",
+            ),
+            store_option,
+            click.option(
+                "--out", type=FILE, help="File to write, .png or .svg; a .json with the figures lies beside it."
+            ),
+            click.argument("what", metavar="CONFIG|SPACE"),
+        ):
+            with_request = option(with_request)
+        return with_request  # type: ignore[return-value]
+
+    return add
+
+
+@plot.command(
+    "shares",
+    epilog=examples(
+        "molsaki plot shares demo/molsaki.yaml --runs demo/runs --out shares.png",
+        "molsaki plot shares attention/Qwen2.5-7B-Instruct --layer 12 --out layer-12.svg",
+        "molsaki plot shares qwen.tar --mixture --json",
+    ),
+)
+@plot_options(layers=True)
+def plot_shares(request: "PlotRequest") -> None:
+    """Share of each step's attention on critical words, other words and special tokens (Fig. 1b).
+
+    CONFIG|SPACE is a configuration file or a run's folder (the records of that run), or a space (all its records): a
+    folder, the beginning of a name in the store, a tar file, or an address such as s3://bucket/space.
+    """
+    from pipeline.plot import plot_shares as draw
+
+    draw(request)
+
+
+@plot.command(
+    "record",
+    epilog=examples(
+        "molsaki plot record demo/molsaki.yaml --record 3fa9 --out record.svg",
+        "molsaki plot record attention/Qwen2.5-7B-Instruct --record 3fa9 --mixture --out record.png",
+    ),
+)
+@plot_options(layers=True)
+@click.option("--record", "key", metavar="KEY", required=True, help="Which record; the beginning of its key will do.")
+def plot_record(request: "PlotRequest", key: str) -> None:
+    """Heat map of one record, steps × critical words (Fig. 1c, 2b); CONFIG|SPACE as in `molsaki plot shares`."""
+    from pipeline.plot import plot_record as draw
+
+    draw(request, key)
+
+
+@plot.command(
+    "layers",
+    epilog=examples(
+        "molsaki plot layers demo/molsaki.yaml --runs demo/runs --out layers.png",
+        "molsaki plot layers attention/Qwen2.5-7B-Instruct --tau 0.5 --json",
+    ),
+)
+@plot_options(layers=False)
+def plot_layers(request: "PlotRequest") -> None:
+    """Mean weights of the teacher's layers (Eq. 4), and of a run's students' (Eq. 5) after and during training.
+
+    CONFIG|SPACE as in `molsaki plot shares`; only a configuration or a run's folder has students.
+    """
+    from pipeline.plot import plot_layers as draw
+
+    draw(request)
+
+
+@molsaki.group()
 def bench() -> None:
     """Measure what the stages cost on this machine."""
 
@@ -763,6 +895,7 @@ def _separated(*, allowed: tuple[str, ...], numbers: bool = False) -> Callable[.
 
 
 BENCH_METHODS = ("forward", "molsaki", "output_attentions", "one-by-one")
+MORE_BENCH_METHODS = ("words",)
 POSITIVE = click.IntRange(min=1)
 
 
@@ -788,8 +921,9 @@ POSITIVE = click.IntRange(min=1)
     "--methods",
     default=",".join(BENCH_METHODS),
     show_default=True,
-    callback=_separated(allowed=BENCH_METHODS),
-    help="What to compare: the bare pass, ours, eager attention in the same batches, the same a record at a time.",
+    callback=_separated(allowed=(*BENCH_METHODS, *MORE_BENCH_METHODS)),
+    help="What to compare: the bare pass, ours, eager attention in the same batches, the same a record at a time; "
+    "`words` is ours as a student needs it, without what the steps look at in all.",
 )
 @click.option(
     "--repeats", type=POSITIVE, default=5, show_default=True, help="Rounds; eager attention is in three at most."
@@ -1012,10 +1146,13 @@ def _stage(
     seeds: tuple[int, ...] = (),
     split: Literal["test", "dev"] = "test",
     shard: "Shard | None" = None,
+    totals: bool = False,
     supervised: bool,
 ) -> None:
     """Do one stage, or a shard of it, in this process, or say what it would do."""
     if (sweep := request.sweep()) is not None:
+        if totals:
+            raise click.UsageError("--totals goes with one run; name the configuration of a point of the matrix")
         _stage_one_of_points(sweep, request, name, shard)
         return
     from data.sharding import process_of
@@ -1031,7 +1168,7 @@ def _stage(
         if supervised:
             stop_with_parent()
         share = process_of(os.environ)
-        work = request.load(None if name == "train" else shard_of(name, shard))
+        work = request.load(None if name == "train" else shard_of(name, shard), totals=totals)
         inputs = Inputs(work.config)
 
         def open_stage() -> "Stage":

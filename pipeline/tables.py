@@ -34,7 +34,12 @@ WIDE = 160
 
 def print_json(value: object) -> None:
     """Print records as JSON."""
-    click.echo(json.dumps(value, default=_plain, indent=1, ensure_ascii=False))
+    click.echo(json_text(value))
+
+
+def json_text(value: object) -> str:
+    """Records as JSON."""
+    return json.dumps(value, default=_plain, indent=1, ensure_ascii=False)
 
 
 def print_plans(plans: Sequence[StagePlan], costs: "Sequence[Cost | None]", *, as_json: bool) -> None:

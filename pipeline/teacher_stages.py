@@ -170,12 +170,18 @@ class RationaleStage(StageWithSpace):
 
 
 class AttentionStage(StageWithSpace):
-    """Records where the teacher looks while it reads questions and rationales; with `shard` its records only."""
+    """Records where the teacher looks while it reads questions and rationales; with `shard` its records only.
+
+    With `totals`, records are missing as well that are stored without what their steps look at in all.
+    """
 
     name = "attention"
 
-    def __init__(self, inputs: Inputs, rationales: RationaleStage, shard: Shard | None = None) -> None:
+    def __init__(
+        self, inputs: Inputs, rationales: RationaleStage, shard: Shard | None = None, *, totals: bool = False
+    ) -> None:
         """`rationales` are those of the whole run: which of the records are a shard's own follows from the records."""
+        self._totals = totals
         self._inputs = inputs
         self._settings = inputs.config.attention
         self._rationales = rationales
@@ -271,12 +277,12 @@ class AttentionStage(StageWithSpace):
 
     @cached_property
     def recorded(self) -> set[str]:
-        """Keys of all stored records, the run's or not."""
+        """Keys of all stored records that need nothing more, the run's or not."""
         if not self.begun:
             return set()
         from cache.reader import recorded_keys
 
-        return recorded_keys(self._open())
+        return recorded_keys(self._open(), with_totals=self._totals)
 
     @cached_property
     def _dropped(self) -> dict[str, str]:

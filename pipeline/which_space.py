@@ -64,7 +64,7 @@ def choose(what: str, *, store: Path | None = None, runs: Path = Path("runs"), o
     if (path.is_file() and not is_elsewhere(what)) or path.suffix in CONFIGURATIONS:
         return _of_config(path, runs, overrides)
     if (path / CONFIGURATION).is_file():
-        return _of_config(path / CONFIGURATION, runs, overrides)
+        return _of_config(path / CONFIGURATION, runs, overrides, folder=path)
     if overrides:
         raise ConfigError(f"--set {overrides[0]}: goes with a configuration, and {what} is a space")
     folder = what if is_elsewhere(what) else find_folder(what, store or default_store(), kinds=("attention",))
@@ -78,13 +78,14 @@ def _some(keys: tuple[str, ...], attention: AttentionStore) -> tuple[str, ...]:
     return keys
 
 
-def _of_config(path: Path, runs: Path, overrides: Sequence[str]) -> Chosen:
-    """The records of a run, or of a matrix whose points have the same ones."""
+def _of_config(path: Path, runs: Path, overrides: Sequence[str], folder: Path | None = None) -> Chosen:
+    """The records of a run, which may lie in another folder than it would be given, or of a matrix's only ones."""
     matrix = load_matrix(path, overrides)
     if matrix is None:
         config = load_config(path, overrides)
-        own = path.name == CONFIGURATION and path.resolve().parent.name == config.name
-        folder: Path | None = path.parent if own else runs / config.name
+        if path.name == CONFIGURATION and path.resolve().parent.name == config.name:
+            folder = path.parent
+        folder = folder or runs / config.name
     else:
         config, folder = _only_teaching(matrix, runs), None
     inputs = Inputs(config)

@@ -39,11 +39,15 @@ OUR_EXIT_CODES = frozenset({1, 2, 65, 75})
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One run: what it is asked to do, the folder that its own results go to, and the shard that this process does."""
+    """One run: what it is asked to do, the folder that its own results go to, and the shard that this process does.
+
+    With `totals`, attention is also recorded where it is stored without what the steps look at in all.
+    """
 
     config: Config
     folder: Path
     shard: Shard | None = None
+    totals: bool = False
 
     @property
     def log(self) -> Path:
@@ -96,7 +100,8 @@ def open_stages(
     whole = RationaleStage(inputs)
     rationales = whole if run.shard is None else RationaleStage(inputs, run.shard)
     all_attention = AttentionStage(inputs, whole)
-    attention = all_attention if run.shard is None else AttentionStage(inputs, whole, run.shard)
+    plain = run.shard is None and not run.totals
+    attention = all_attention if plain else AttentionStage(inputs, whole, run.shard, totals=run.totals)
     train = TrainStage(inputs, run.folder, whole, all_attention, seeds)
     evaluate = EvaluateStage(inputs, run.folder, train, split)
     return {"rationales": rationales, "attention": attention, "train": train, "evaluate": evaluate}

@@ -50,6 +50,8 @@ def test_a_configuration_means_the_records_of_its_run(explained: Experiment) -> 
 def test_a_runs_folder_means_that_run(explained: Experiment) -> None:
     assert_is_the_run(choose("runs/small"), Path("runs/small"))
     assert_is_the_run(choose("runs/small/config.yaml"), Path("runs/small"))
+    shutil.copytree("runs/small", "kept elsewhere")
+    assert_is_the_run(choose("kept elsewhere"), Path("kept elsewhere"))
 
 
 def test_records_that_are_not_stored_are_counted(explained: Experiment) -> None:
