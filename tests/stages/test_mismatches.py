@@ -26,7 +26,9 @@ from stages.settings import AttentionSettings, RationaleSettings, TeacherSetting
 from stages.specs import attention_spec, rationale_spec
 
 TEACHER = ModelIdentity(source="hub", path="Qwen/Qwen2.5-7B-Instruct", revision="0" * 40, tokenizer="1" * 64)
-SETTINGS = TeacherSettings(model="Qwen/Qwen2.5-7B-Instruct", quantization={"load_in_4bit": True})
+SETTINGS = TeacherSettings(
+    model="Qwen/Qwen2.5-7B-Instruct", quantization={"load_in_4bit": True}, trust_remote_code=True
+)
 ATTENTION = attention_spec(
     TEACHER, SETTINGS, AttentionSettings(critical="regex", pattern="[0-9]+", max_length=512, keep_bits=7)
 )
@@ -84,13 +86,16 @@ def test_no_field_of_a_spec_is_forgotten() -> None:
     assert {path[0] for kind, path in FIELDS if kind == "rationales"} == set(RATIONALES)
 
 
-def test_the_document_says_what_each_field_is() -> None:
+def test_the_document_says_what_each_field_is(tmp_path: Path) -> None:
+    tmp_path.joinpath("modelling.py").write_text("")
+    folder = ModelIdentity(source="folder", path=str(tmp_path), revision="0" * 64, tokenizer="1" * 64)
+    with_code = attention_spec(folder, SETTINGS, AttentionSettings())
     document = Path(__file__).parents[2].joinpath("docs", "cache-format.md").read_text(encoding="utf-8")
     table = document.split("| field of `spec` |")[1].split("\n\n")[0]
     documented = {
         name for row in table.splitlines() for name in re.findall(r"`(\w+)`", row.split("|")[1] if row else "")
     }
-    assert documented == set(ATTENTION) | set(RATIONALES)
+    assert documented == set(ATTENTION) | set(RATIONALES) | set(with_code)
 
 
 @pytest.mark.parametrize(("kind", "path"), FIELDS, ids=names(FIELDS))
@@ -238,7 +243,8 @@ def test_a_folder_or_archive_named_for_another_space_is_refused_by_name(tmp_path
 def test_every_field_is_compared_with_the_teacher_or_taken_from_the_space() -> None:
     """A new field has to be put on one of the two sides before `cache verify --against-teacher` is right again."""
     taken = {"dtype", "quantization", "rounding", "steps", "critical", "max_length"}
-    assert set(ATTENTION) == set(against_teacher.COMPARED) | taken
+    withheld = {"trust_remote_code"}  # a space from somewhere else must not switch code on
+    assert set(ATTENTION) == set(against_teacher.COMPARED) | taken | withheld
     assert not set(against_teacher.COMPARED) & taken
 
 
