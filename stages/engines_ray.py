@@ -147,7 +147,7 @@ class RayEngine(Engine):
         import ray.data
         from ray.data.llm import build_processor, vLLMEngineProcessorConfig
 
-        _quieten()
+        _quieten()  # what has just been imported as well
         on_gpu = "GPU" in self._resources
         config = vLLMEngineProcessorConfig(
             model_source=self._setup.model,
@@ -349,6 +349,8 @@ def _quieten() -> None:
     """
     import ray.data
 
+    # Modules of ray.llm that are imported later open the terminal for themselves unless their parent has a handler.
+    logging.getLogger("ray.llm").addHandler(logging.NullHandler())
     for name in [name for name in logging.root.manager.loggerDict if name.partition(".")[0] == "ray"]:
         for handler in logging.getLogger(name).handlers:
             if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):

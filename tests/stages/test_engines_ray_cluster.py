@@ -25,7 +25,7 @@ from tests.stages.test_engines import GREEDY, PROMPTS, SAMPLED, WINDOW
 
 pytest.importorskip("ray", reason="Ray is not installed")
 pytest.importorskip("vllm", reason="vLLM is not installed")
-pytestmark = [pytest.mark.vllm, pytest.mark.slow]
+pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.timeout(1800)]
 ENGINE_PROCESS = "ray::MapWorker(MapBatches(vLLMEngineStageUDF))"
 Calls = dict[str, tuple[list[str], Decoding]]
 
