@@ -32,37 +32,50 @@ class QuietProgress(SilentProgress):
 
 
 class LineProgress:
-    """Plain lines for a job's output file, at most one every `seconds_between`."""
+    """Plain lines for a job's output file, at most one every `seconds_between`.
+
+    The speed is that since the first units came: before them an engine starts or a model loads.
+    """
 
     def __init__(self, seconds_between: float = SECONDS_BETWEEN_LINES) -> None:
         self._between = seconds_between
         self._task, self._total, self._done = "", 0, 0
         self._started = self._said = time.monotonic()
+        self._first: tuple[int, float] | None = None
 
     def start(self, task: str, total: int) -> None:
         """Begin `task`; the first line comes when there is something to say."""
         self._task, self._total, self._done = task, total, 0
         self._started = self._said = time.monotonic()
+        self._first = None
 
     def advance(self, count: int = 1) -> None:
         """Count units, and say so if the last line is long ago or the task is complete after a while."""
         self._done += count
         now = time.monotonic()
+        self._first = self._first or (self._done, now)
         complete = self._done == self._total and self._said > self._started
         if complete or now - self._said >= self._between:
             self._said = now
-            click.echo(self._line(now - self._started), err=True)
+            click.echo(self._line(now), err=True)
 
     def note(self, message: str) -> None:
         """Say and log one line."""
         log.info(message)
         click.echo(message, err=True)
 
-    def _line(self, seconds: float) -> str:
+    def _line(self, now: float) -> str:
         share = f" ({self._done / self._total:.0%})" if self._total else ""
-        speed = self._done / seconds if seconds > 0 else 0.0
-        left = f", {duration((self._total - self._done) / speed)} left" if speed > 0 else ""
-        return f"{self._task}: {self._done:,} of {self._total:,}{share}, {speed:.2g}/s{left}"
+        return f"{self._task}: {self._done:,} of {self._total:,}{share}{self._pace(now)}"
+
+    def _pace(self, now: float) -> str:
+        """How fast it goes and how long it will take; nothing before there is more than a first sign."""
+        assert self._first is not None
+        done, since = self._first
+        if self._done == done or now <= since:
+            return ""
+        speed = (self._done - done) / (now - since)
+        return f", {speed:.2g}/s, {duration((self._total - self._done) / speed)} left"
 
 
 class BarProgress:

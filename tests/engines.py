@@ -1,7 +1,7 @@
 """The engines that one contract holds for, each opened on the same model: a new one is a line in `ENGINES`.
 
-`openai` is the real thing: vLLM's server in a process of its own, on 127.0.0.1, with a key.
-`ray`, each of whose streams starts vLLM anew, answers the same calls in one stream (test_engines_ray_cluster.py).
+`openai` is the real thing: vLLM's server in a process of its own, on 127.0.0.1, with a key. `ray` is a cluster of this
+machine alone, each of whose streams starts vLLM anew; what is its own is in test_engines_ray_cluster.py.
 """
 
 import os
@@ -28,9 +28,10 @@ ENGINES: list[Any] = [
     "transformers",
     pytest.param("vllm", marks=NEEDS_VLLM),
     pytest.param("openai", marks=NEEDS_VLLM),
+    pytest.param("ray", marks=[NEEDS_VLLM, pytest.mark.slow, pytest.mark.timeout(1800)]),
 ]
-STARTED = [engine for engine in ENGINES if "openai" not in getattr(engine, "values", ())]
-"""Those that load the model themselves."""
+STARTED = ENGINES[:2]
+"""Those that load the model themselves, when they are opened."""
 KEY, SERVED = "a-key-for-tests", "the-teacher"
 START_SECONDS = 400
 
@@ -38,8 +39,10 @@ START_SECONDS = 400
 @contextmanager
 def opened(name: str, setup: EngineSetup) -> Iterator[Engine]:
     """The engine of that name with the model of `setup`, and the server that it needs; skips what is not installed."""
-    if name in {"vllm", "openai"}:
+    if name != "transformers":
         pytest.importorskip("vllm", reason="vLLM is not installed")
+    if name == "ray":
+        pytest.importorskip("ray", reason="Ray is not installed")
     if name == "openai":
         with vllm_server(setup) as address:
             server = Server(address=address, model=SERVED, renamed=True)

@@ -16,12 +16,20 @@ def test_plain_lines_come_at_most_every_so_often(capsys: pytest.CaptureFixture[s
     assert capsys.readouterr().err == ""
 
 
-def test_plain_line_says_how_far_and_how_long(capsys: pytest.CaptureFixture[str]) -> None:
+def test_plain_line_says_how_far_and_how_long(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What went by before the first unit, such as the start of an engine, is no sign of how fast it goes."""
+    clock = 0.0
+    monkeypatch.setattr("pipeline.progress.time.monotonic", lambda: clock)
     progress = LineProgress(seconds_between=0)
     progress.start("attention", 2000)
-    progress.advance(1000)
-    line = capsys.readouterr().err
-    assert line.startswith("attention: 1,000 of 2,000 (50%), ") and line.endswith(" left\n")
+    clock = 60.0
+    progress.advance(100)
+    assert capsys.readouterr().err == "attention: 100 of 2,000 (5%)\n"
+    clock = 70.0
+    progress.advance(900)
+    assert capsys.readouterr().err == "attention: 1,000 of 2,000 (50%), 90/s, 11 s left\n"
 
 
 def test_stderr_that_is_no_terminal_gets_plain_lines() -> None:
