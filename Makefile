@@ -58,7 +58,7 @@ bench: setup  ## Measure what the stages cost on this machine: rationales, atten
 
 faults: setup  ## Kill, flip, damage and fill the disk: nothing may be lost or wrong (KILLS=20 FLIPS=100 for less)
 	$(BIN)/python -P benchmarks/faults.py --kills $(KILLS) --flips $(FLIPS)
-	$(BIN)/python -P benchmarks/rationale_faults.py
+	$(BIN)/python -m benchmarks.rationale_faults
 
 screenshots: setup setup-browser  ## Make the pictures of the README from the runs that `make demo` left
 	$(BIN)/python -P benchmarks/screenshots.py --demo demo

@@ -13,8 +13,8 @@ numbers, and kill the process of a real vLLM (tests/test_rationale_faults.py).
 - **full disk**: the store on a small tmpfs of our own, which fills up in the middle; one line says so, and the same
   command goes on after space was made.
 
-    python benchmarks/rationale_faults.py --questions 2000 --kills 20
-    python benchmarks/rationale_faults.py --questions 200 --kills 5 --json
+    python -m benchmarks.rationale_faults --questions 2000 --kills 20
+    python -m benchmarks.rationale_faults --questions 200 --kills 5 --json
 """
 
 import argparse
@@ -168,7 +168,12 @@ class Experiment:
         options = ["--stage", str(self.folder / "asked"), "--padding", str(self.padding), "--jobs", str(jobs)]
         command = [sys.executable, "-P", str(Path(__file__).resolve()), *options]
         return subprocess.Popen(  # noqa: S603
-            command, cwd=self.folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+            command,
+            cwd=self.folder,
+            env=environment(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
         )
 
     def finish(self, problems: list[str]) -> None:
@@ -327,6 +332,11 @@ def ask_the_same(folder: Path, questions: int) -> Trial:
     return trial
 
 
+def environment() -> dict[str, str]:
+    """Where this script runs as a file, Python has to find the one beside it that it imports from."""
+    return {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+
+
 def fill_disk(folder: Path, questions: int) -> Trial:
     """Run `fill_small_disk` where `<folder>/disk` is a small disk."""
     (disk := folder / "disk").mkdir(parents=True)
@@ -334,7 +344,7 @@ def fill_disk(folder: Path, questions: int) -> Trial:
     command, reason = on_small_disk(arguments, disk, script=Path(__file__))
     if not command:
         return Trial(skipped=reason)
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode:
         return Trial(problems=[f"ended with {done.returncode}: {done.stderr.strip()}"])
     return Trial(**json.loads(done.stdout.splitlines()[-1]))
