@@ -61,7 +61,7 @@ faults: setup  ## Kill, flip, damage and fill the disk: nothing may be lost or w
 	$(BIN)/python -m benchmarks.rationale_faults
 
 screenshots: setup setup-browser  ## Make the pictures of the README from the runs that `make demo` left
-	$(BIN)/python -P benchmarks/screenshots.py --demo demo
+	$(BIN)/python -m benchmarks.screenshots --demo demo
 
 lock:  ## Write requirements/*.txt anew (needs uv)
 	uv pip compile --universal --python-version 3.11 --no-annotate --no-header --no-emit-index-url --no-emit-find-links \

@@ -1,6 +1,6 @@
 """How quick the page of `molsaki explore` is with many records: measured in a real browser.
 
-    python -P benchmarks/explorer.py --records 2000
+    python -m benchmarks.explorer --records 2000
 
 In: nothing; a store of made-up word problems is written for it, with made-up attention of so many layers in which no
 step looks at a later word, and made-up students. Out: the size of the page with all records and of the one made by

@@ -1,6 +1,6 @@
 """The pictures of the README: the report and the explorer of the demo's runs, in a real browser.
 
-    python -P benchmarks/screenshots.py --demo demo
+    python -m benchmarks.screenshots --demo demo
 
 In: the folder of a finished `molsaki demo`. Out: `docs/pictures/report.png` and `docs/pictures/explorer.png`, in light
 mode, at one and a half times the resolution of a page and reduced to 256 colours, which flat drawings do not lack. A
