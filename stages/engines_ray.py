@@ -55,8 +55,11 @@ CONNECT_SECONDS = 10.0
 LITTLE = 0.01
 """Share of a processor that Ray sets aside for a task that only passes rows on."""
 ENGINE_STAGE = "vLLMEngineStage"
-QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
-"""Nothing is sent anywhere, and what Ray's C++ takes for errors is not shown: those of its Python say more."""
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_ENABLE_AUTO_CONNECT": "0"}
+"""Nothing is sent anywhere, what Ray's C++ takes for errors is not shown (those of its Python say more), and a thread that
+still waits for rows of a cluster that was left starts no other one."""
+THREAD_SECONDS = 10
+"""How long such a thread may take to notice."""
 ANSWER = ("place", "generated_text", "generated_tokens", "num_input_tokens")
 
 
@@ -123,6 +126,8 @@ class RayEngine(Engine):
 
             self._joined = False
             ray.shutdown()
+            if self._rows is not None:
+                self._rows.wait()
 
     def _answers(self, batches: Sequence[pa.Table], read: Callable[[Mapping[str, Any]], Generation]) -> Answers:
         unanswered = sum(batch.num_rows for batch in batches)
@@ -194,6 +199,10 @@ class _Rows:
     def end(self) -> None:
         """Want no more rows: the thread gives up the data set, and with it the engines, as soon as Ray lets it."""
         self._ending.set()
+
+    def wait(self) -> None:
+        """Give the thread time to notice that its cluster is gone."""
+        self._thread.join(THREAD_SECONDS)
 
     def _work(self) -> None:
         try:

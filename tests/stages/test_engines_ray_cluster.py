@@ -6,12 +6,12 @@ are made in one, and compared with what the engine of transformers, which is hel
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from threading import Timer
 
 import psutil
 import pytest
@@ -178,8 +178,20 @@ def test_an_engine_that_dies_too_often_is_an_engine_error(
 
 def test_a_signal_ends_the_waiting(ray: RayEngine, setup: EngineSetup) -> None:
     with StopSignal() as stop, open_engine("ray", replace(setup, stop=stop)) as engine:
-        Timer(3, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        threading.Timer(3, os.kill, (os.getpid(), signal.SIGTERM)).start()
         began = time.monotonic()
         with pytest.raises(Interrupted, match="SIGTERM"):
             engine.generate(PROMPTS)
         assert time.monotonic() - began < 15
+
+
+def test_a_cluster_that_was_left_is_not_started_again_by_what_still_waits_for_it(ray: RayEngine) -> None:
+    """Last of this file: the stream that the signal above has ended may still be waiting for its first row."""
+    import ray as library
+
+    ray.close()
+    until = time.monotonic() + 60
+    while waiting := [thread for thread in threading.enumerate() if thread.name == "ray-rows"]:
+        assert time.monotonic() < until, f"{len(waiting)} threads still wait"
+        time.sleep(0.1)
+    assert not library.is_initialized()
