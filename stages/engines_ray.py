@@ -56,7 +56,7 @@ LITTLE = 0.01
 """Share of a processor that Ray sets aside for a task that only passes rows on."""
 ENGINE_STAGE = "vLLMEngineStage"
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_ENABLE_AUTO_CONNECT": "0"}
-"""Nothing is sent anywhere; what Ray's C++ takes for errors is not shown, for those of its Python say more; and a thread
+"""Nothing is sent anywhere; what Ray's C++ takes for errors is not shown, those of its Python say more; and a thread
 that still waits for rows of a cluster that was left starts no other one."""
 THREAD_SECONDS = 10
 """How long such a thread may take to notice."""
