@@ -58,8 +58,10 @@ ENGINE_STAGE = "vLLMEngineStage"
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_ENABLE_AUTO_CONNECT": "0"}
 """Nothing is sent anywhere; what Ray's C++ takes for errors is not shown, those of its Python say more; and a thread
 that still waits for rows of a cluster that was left starts no other one."""
-THREAD_SECONDS = 10
-"""How long such a thread may take to notice."""
+ROWS = "ray-rows"
+"""Name of the threads that fetch rows."""
+THREAD_SECONDS = 120
+"""How long such a thread may take to notice that nobody wants its rows: until a batch comes, and so an engine is up."""
 ANSWER = ("place", "generated_text", "generated_tokens", "num_input_tokens")
 
 
@@ -125,9 +127,8 @@ class RayEngine(Engine):
             import ray
 
             self._joined = False
+            _wait_for_threads()
             ray.shutdown()
-            if self._rows is not None:
-                self._rows.wait()
 
     def _answers(self, batches: Sequence[pa.Table], read: Callable[[Mapping[str, Any]], Generation]) -> Answers:
         unanswered = sum(batch.num_rows for batch in batches)
@@ -189,7 +190,7 @@ class _Rows:
         self._stop = stop
         self._answers: SimpleQueue[Answer | BaseException] = SimpleQueue()
         self._ending = Event()
-        self._thread = Thread(target=self._work, name="ray-rows", daemon=True)
+        self._thread = Thread(target=self._work, name=ROWS, daemon=True)
         self._thread.start()
 
     def answer(self) -> Answer:
@@ -199,10 +200,6 @@ class _Rows:
     def end(self) -> None:
         """Want no more rows: the thread gives up the data set, and with it the engines, as soon as Ray lets it."""
         self._ending.set()
-
-    def wait(self) -> None:
-        """Give the thread time to notice that its cluster is gone."""
-        self._thread.join(THREAD_SECONDS)
 
     def _work(self) -> None:
         try:
@@ -215,6 +212,14 @@ class _Rows:
             self._answers.put(RuntimeError("it took the batches for done"))
         except BaseException as error:  # it is raised again by whoever waits for an answer
             self._answers.put(error)
+
+
+def _wait_for_threads() -> None:
+    """Let no thread speak to Ray any more: its core ends the whole process where one does after it was shut down."""
+    until = time.monotonic() + THREAD_SECONDS
+    for thread in threading.enumerate():
+        if thread.name == ROWS:
+            thread.join(max(0.0, until - time.monotonic()))
 
 
 SCHEMA = pa.schema(
