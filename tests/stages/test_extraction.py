@@ -298,7 +298,10 @@ def test_out_of_memory_loses_nothing(
 
     expected = open_attention(extract(teacher, tmp_path / "enough"))
     monkeypatch.setattr(attention, "forward", small_memory)
-    caplog.set_level(logging.WARNING)  # whatever libraries have set that earlier tests started
+    # Whatever the libraries of earlier tests have done to loggers of this process.
+    logger = logging.getLogger("stages.batches")
+    monkeypatch.setattr(logger, "disabled", False)
+    caplog.set_level(logging.WARNING, logger=logger.name)
     space = extract(teacher, tmp_path / "little")
     stored = open_attention(space)
     assert list(stored) == list(expected)
