@@ -10,6 +10,7 @@ systems do not append atomically between machines: a shard therefore writes to a
 import json
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from pathlib import Path
 import click
 
 from pipeline.config import default_store
+from pipeline.exits import Invocation
 
 ROOMS = frozenset({"pipeline", "stages", "cache", "data"})
 log = logging.getLogger(__name__)
@@ -81,6 +83,15 @@ def log_file(path: Path) -> Iterator[None]:
         yield
     if handler.trouble is not None:
         click.echo(f"warning: {path}: the log is incomplete ({handler.trouble})", err=True)
+
+
+@contextmanager
+def command_log(path: Path) -> Iterator[None]:
+    """`log_file` for a command, which becomes its first line; an error that ends the command later goes there too."""
+    click.get_current_context().ensure_object(Invocation).log = path
+    with log_file(path):
+        log.info("command: %s", shlex.join(sys.argv))
+        yield
 
 
 @contextmanager

@@ -5,11 +5,8 @@ whole run `summary.json` and `results.md` in the matrix's folder.
 """
 
 import json
-import logging
 import shlex
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,9 +17,9 @@ import click
 from cache.durable import replace_file
 from data.errors import MolsakiError, PointsFailedError
 from pipeline.accuracies import SUMMARY, Score, compare, evaluation_folders, unevaluated_points, write_summary
-from pipeline.exits import Invocation, StageProcessError
+from pipeline.exits import StageProcessError
 from pipeline.inputs import Split
-from pipeline.logs import log_file
+from pipeline.logs import command_log
 from pipeline.plans import StageName, StagePlan
 from pipeline.predictions import seed_files
 from pipeline.provenance import Provenance, StageRecord, read_provenance
@@ -78,7 +75,7 @@ def run_points(sweep: Sweep, names: Sequence[StageName], options: Options, pass_
     if options.dry_run:
         print_sweep(sweep, names, as_json=options.as_json)
         return
-    with _log_of(sweep):
+    with command_log(sweep.log):
         failed = run_sweep(sweep, names, say=options.say, quiet=options.quiet, pass_on=pass_on)
         if "evaluate" in names:
             _conclude(sweep, options, failed)
@@ -106,7 +103,7 @@ def work_points(sweep: Sweep, name: StageName, options: Options, students: Stude
             print_sweep(sweep, (name,), as_json=options.as_json, seeds=seeds, split=split)
             return
         quieten_libraries(quiet=options.quiet)
-        with _log_of(sweep), stdout_to_stderr(), open_progress(quiet=options.quiet) as progress:
+        with command_log(sweep.log), stdout_to_stderr(), open_progress(quiet=options.quiet) as progress:
             sweep.save()
             work_on_students(
                 sweep,
@@ -261,12 +258,3 @@ def _require_none(failed: Mapping[str, str], total: int) -> None:
         lines = [f"{len(failed)} of {total} points failed; the same command tries them again"]
         lines += [f"  {point}: {message}" for point, message in failed.items()]
         raise PointsFailedError("\n".join(lines))
-
-
-@contextmanager
-def _log_of(sweep: Sweep) -> Iterator[None]:
-    """Write to the matrix's log, also if an error ends the command later."""
-    click.get_current_context().ensure_object(Invocation).log = sweep.log
-    with log_file(sweep.log):
-        logging.getLogger(__name__).info("command: %s", shlex.join(sys.argv))
-        yield

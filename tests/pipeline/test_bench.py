@@ -16,7 +16,8 @@ from transformers import PreTrainedModel
 
 from data.errors import MolsakiError
 from pipeline import bench
-from pipeline.cli import BENCH_METHODS, molsaki
+from pipeline.cli import molsaki
+from pipeline.cli_bench import BENCH_METHODS
 from pipeline.exits import StageProcessError, complain
 from stages.bench_attention import METHODS, SVAMP, Job, Method, Text
 from stages.random_llama import Shape

@@ -7,7 +7,8 @@ import pytest
 from click.testing import CliRunner
 
 from pipeline import bench_train
-from pipeline.cli import TRAIN_METHODS, molsaki
+from pipeline.cli import molsaki
+from pipeline.cli_bench import TRAIN_METHODS
 from pipeline.exits import StageProcessError
 from stages.bench_train import METHODS, Job
 from stages.random_llama import Shape
