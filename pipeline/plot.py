@@ -16,25 +16,22 @@ from cache.durable import replace_file
 from cache.reader import RECOMPUTE, AttentionStore
 from data.errors import ConfigError, MissingRecordsError
 from pipeline.record_view import RecordView, check_layer, view_record
-from pipeline.student_weights import StudentWeights, student_weights
 from pipeline.tables import json_text
+from pipeline.trained_students import TrainedStudent, trained_students
 from pipeline.which_space import Chosen, choose
 from stages.settings import ObjectiveSettings
 from stages.shares import (
-    HIGH,
-    LOW,
     LayerChoice,
-    Spread,
     StepShares,
     mean_of_layers,
     one_layer,
     record_shares,
     shares_by_step,
-    spread_by_layer,
     step_numbers,
     teachers_mixture,
 )
 from stages.single_record import record_layer_weights
+from stages.spread import Spread, spread_by_column
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -117,6 +114,34 @@ class SharesFigure:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StudentWeights:
+    """Weights of one student's layers: once it was trained, over `records`, and their means while it was trained.
+
+    `steps` are the optimizer steps that were logged, `course` the weights (L,) at each.
+    """
+
+    seed: int
+    records: int
+    layers: tuple[Spread, ...]
+    steps: tuple[int, ...]
+    course: tuple[tuple[float, ...], ...]
+
+    @classmethod
+    def of(cls, student: TrainedStudent) -> "StudentWeights | None":
+        """What training left; None of a student that was trained without attention."""
+        if student.layer_weights is None:
+            return None
+        weights_NL = student.layer_weights["student"]
+        return cls(
+            seed=student.seed,
+            records=len(weights_NL),
+            layers=spread_by_column(weights_NL),
+            steps=tuple(step for step, _ in student.course),
+            course=tuple(weights for _, weights in student.course),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class LayersFigure:
     """Weights of layers: the teacher's by Eq. 4 over `records`, and those that students have learned (Eq. 5)."""
 
@@ -129,7 +154,7 @@ class LayersFigure:
     students: tuple[StudentWeights, ...]
 
 
-BAND = f"mean, and the quartiles {LOW:g} and {HIGH:g}, over records"
+BAND = "over records: mean, and the middle half between the percentiles 25 and 75"
 
 
 def plot_shares(request: PlotRequest) -> None:
@@ -232,14 +257,15 @@ def layers_figure(chosen: Chosen, tau: float) -> LayersFigure:
     store = chosen.attention
     chunks = _in_chunks(store, chosen.keys)
     weights_NL = [record_layer_weights(block, tau) for keys in chunks for block in store.read(keys)]
+    students = () if chosen.folder is None else trained_students(chosen.folder)
     return LayersFigure(
         space=store.space.path.name,
         fingerprint=store.space.fingerprint,
         records=len(weights_NL),
         tau=tau,
         band=BAND,
-        teacher=tuple(spread_by_layer(weights_NL)),
-        students=() if chosen.folder is None else tuple(student_weights(chosen.folder)),
+        teacher=spread_by_column(weights_NL),
+        students=tuple(weights for student in students if (weights := StudentWeights.of(student)) is not None),
     )
 
 

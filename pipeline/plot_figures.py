@@ -18,10 +18,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from pipeline.labels import one_line, step_label
-from pipeline.plot import LayersFigure, SharesFigure
+from pipeline.plot import LayersFigure, SharesFigure, StudentWeights
 from pipeline.record_view import RecordView
-from pipeline.student_weights import StudentWeights
-from stages.shares import GROUPS, Group, Spread
+from stages.shares import GROUPS, Group
+from stages.spread import Spread
 
 STYLE: Any = {  # matplotlib types it otherwise in every release
     "font.family": "DejaVu Sans",  # comes with matplotlib
@@ -94,7 +94,7 @@ def draw_shares(figure: SharesFigure) -> Figure:
 
 
 def _band(axes: Axes, places: "np.ndarray", spreads: Sequence[Spread], colour: str, marker: str, label: str) -> None:
-    low, high = [spread.low for spread in spreads], [spread.high for spread in spreads]
+    low, high = [spread.p25 for spread in spreads], [spread.p75 for spread in spreads]
     axes.fill_between(places, low, high, color=colour, alpha=0.18, linewidth=0)
     axes.plot(places, [spread.mean for spread in spreads], color=colour, marker=marker, markersize=4.5, label=label)
 
@@ -151,7 +151,7 @@ def draw_layers(figure: LayersFigure) -> Figure:
 
 
 def _quartiles(axes: Axes, places: "np.ndarray", spreads: Sequence[Spread]) -> None:
-    axes.vlines(places, [spread.low for spread in spreads], [spread.high for spread in spreads], color="black")
+    axes.vlines(places, [spread.p25 for spread in spreads], [spread.p75 for spread in spreads], color="black")
 
 
 def _finish_layers(axes: Axes, count: int, title: str) -> None:

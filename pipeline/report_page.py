@@ -31,7 +31,8 @@ from pipeline.plans import STAGES
 from pipeline.progress import duration
 from pipeline.run_figures import LOSS, Figures, Layers, RunFigures, StageTotal
 from pipeline.tables import binary_size, difference_text, percent_text
-from stages.curves import Curve, Spread
+from stages.curves import Curve
+from stages.spread import Spread
 
 LOSS_TITLES = {
     LOSS: "Total loss",

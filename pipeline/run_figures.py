@@ -6,17 +6,15 @@ is None or empty and said in `missing`; nothing but a damaged file is an error. 
 imported. Only why questions were dropped stands elsewhere, in the store, and is read where that is there.
 """
 
-import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from data.errors import ConfigError, DamagedCacheError, MolsakiError
+from data.errors import ConfigError, MolsakiError
 from pipeline.accuracies import Group, Score, accuracies_by_seed, compare, run_folders
 from pipeline.config import load_config
 from pipeline.document import Tree, read_document
@@ -25,14 +23,12 @@ from pipeline.model_card import read_facts
 from pipeline.plans import STAGES
 from pipeline.predictions import seed_files
 from pipeline.provenance import StageRecord, read_provenance
-from pipeline.student_stages import TRAINED, results_folder
+from pipeline.student_stages import results_folder
+from pipeline.trained_students import LAYER_WEIGHTS, TrainedStudent, trained_students
 from pipeline.work import CONFIGURATION
-from stages.curves import Curve, Log, Spread, curve, spreads
+from stages.curves import Curve, curve
+from stages.spread import Spread, spread_by_column
 
-LAYER_WEIGHTS = "layer_weights.parquet"
-"""As in stages/layer_weights.py, which torch comes with."""
-OF_TRAINER = frozenset({"step", "epoch", "learning_rate", "grad_norm", "total_flos"})
-DEV, WEIGHTS, LOSS = "eval_accuracy", "layer_weights", "loss"
 ALL_POINTS = 30_000
 """Of all curves of a report together; the more curves, the fewer points each has."""
 FEWEST_POINTS, MOST_POINTS = 24, 160
@@ -110,7 +106,7 @@ def read_figures(runs: Sequence[str], root: Path, base: str | None = None) -> Fi
         if not any((folder / part).exists() for part in (CONFIGURATION, "student", "evaluation", "provenance")):
             raise ConfigError(f"run {name}: {folder} holds no run; expected {CONFIGURATION}, student/ or evaluation/")
     evaluated = {name: place for name, folder in folders.items() if seed_files(place := results_folder(folder, "test"))}
-    students = {name: _students(folder) for name, folder in folders.items()}
+    students = {name: trained_students(folder) for name, folder in folders.items()}
     points = _points_of_a_curve(students.values())
     return Figures(
         runs=tuple(_read_run(name, folder, students[name], points) for name, folder in folders.items()),
@@ -118,69 +114,13 @@ def read_figures(runs: Sequence[str], root: Path, base: str | None = None) -> Fi
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Student:
-    """What training.json of one student says."""
-
-    folder: Path
-    seed: int
-    summary: Mapping[str, Any]  # a file of ours, of whatever version
-
-    @property
-    def log(self) -> list[Mapping[str, Any]]:
-        """Entries of training; what the Trainer says of all of it in the end is none."""
-        return [entry for entry in self.summary.get("log", []) if LOSS in entry]
-
-    @property
-    def looks(self) -> Log:
-        """Accuracies on dev questions during training."""
-        return [(entry["step"], entry[DEV]) for entry in self.summary.get("log", []) if DEV in entry]
-
-    def values(self, name: str) -> Log:
-        """What was logged under a name."""
-        return [(entry["step"], float(entry[name])) for entry in self.log if name in entry]
-
-    def layer(self, number: int) -> Log:
-        """What was logged of one layer's weight."""
-        return [(entry["step"], float(entry[WEIGHTS][number])) for entry in self.log if WEIGHTS in entry]
-
-    @property
-    def layers(self) -> int:
-        """Layers whose weights were logged."""
-        return next((len(entry[WEIGHTS]) for entry in self.log if WEIGHTS in entry), 0)
-
-    @property
-    def names(self) -> list[str]:
-        """Losses that were logged: the total first, then its parts as they come."""
-        found = dict.fromkeys(name for entry in self.log for name, value in entry.items() if _is_loss(name, value))
-        return sorted(found, key=lambda name: name != LOSS)
-
-
-def _is_loss(name: str, value: object) -> bool:
-    return name not in OF_TRAINER and isinstance(value, int | float) and not name.startswith(("train_", "eval_"))
-
-
-def _students(folder: Path) -> list[_Student]:
-    """The finished students of a run, by seed."""
-    found = []
-    for path in (folder / "student").glob(f"seed-*/{TRAINED}"):
-        try:
-            summary = json.loads(path.read_text(encoding="utf-8"))
-            found.append(_Student(folder=path.parent, seed=int(summary["seed"]), summary=summary))
-        except (ValueError, KeyError, TypeError) as error:
-            raise DamagedCacheError(
-                f"{path}: does not decode ({error}); delete {path.parent} and train again with: molsaki train CONFIG"
-            ) from error
-    return sorted(found, key=lambda student: student.seed)
-
-
-def _points_of_a_curve(runs: Iterable[Sequence[_Student]]) -> int:
+def _points_of_a_curve(runs: Iterable[Sequence[TrainedStudent]]) -> int:
     """How many points each curve may have, that all of them together stay few."""
     curves = sum(len(students[0].names) + students[0].layers for students in runs if students)
     return max(FEWEST_POINTS, min(MOST_POINTS, ALL_POINTS // max(curves, 1)))
 
 
-def _read_run(name: str, folder: Path, students: Sequence[_Student], points: int) -> RunFigures:
+def _read_run(name: str, folder: Path, students: Sequence[TrainedStudent], points: int) -> RunFigures:
     config = _config(folder)
     executions = read_provenance(folder).stages
     fingerprints = _fingerprints(executions, students)
@@ -220,7 +160,7 @@ def _config(folder: Path) -> Mapping[str, Tree]:
 
 
 def _seeds_missing(
-    config: Mapping[str, Tree], students: Sequence[_Student], done: str, there: set[int]
+    config: Mapping[str, Tree], students: Sequence[TrainedStudent], done: str, there: set[int]
 ) -> Iterator[str]:
     training = config.get("training")
     seeds = training.get("seeds") if isinstance(training, dict) else None
@@ -232,7 +172,7 @@ def _seeds_missing(
         yield f"not {done} yet: seed {_ranges(left)}"
 
 
-def _training(students: Sequence[_Student], points: int) -> Training | None:
+def _training(students: Sequence[TrainedStudent], points: int) -> Training | None:
     if not students:
         return None
     names = dict.fromkeys(name for student in students for name in student.names)
@@ -246,39 +186,25 @@ def _training(students: Sequence[_Student], points: int) -> Training | None:
     )
 
 
-def _layers(students: Sequence[_Student], points: int) -> tuple[Layers | None, Layers | None]:
+def _layers(students: Sequence[TrainedStudent], points: int) -> tuple[Layers | None, Layers | None]:
     """Teacher's and student's layers: over the records of all seeds' students, and over training."""
     layers = max((student.layers for student in students), default=0)
     training = tuple(curve([one.layer(number) for one in students if one.layers], points) for number in range(layers))
-    tables = [table for student in students if (table := _weights(student.folder / LAYER_WEIGHTS))]
+    tables = [student.layer_weights for student in students if student.layer_weights is not None]
     teacher = [table["teacher"] for table in tables if table["teacher"].size][:1]  # the same for every seed
     weights = [table["student"] for table in tables if table["student"].size]
     student = Layers(
-        spread=tuple(spreads(np.concatenate(weights))) if weights else (),
+        spread=spread_by_column(np.concatenate(weights)) if weights else (),
         records=sum(map(len, weights)),
         over_training=training,
     )
     return (
-        Layers(spread=tuple(spreads(teacher[0])), records=len(teacher[0])) if teacher else None,
+        Layers(spread=spread_by_column(teacher[0]), records=len(teacher[0])) if teacher else None,
         student if weights or training else None,
     )
 
 
-def _weights(path: Path) -> dict[str, np.ndarray] | None:
-    """Matrices (records, layers) of teacher and student, empty where it has none; None where there is no file."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    if not path.is_file():
-        return None
-    try:
-        table = pq.read_table(path, columns=["teacher", "student"])
-        return {name: np.array(table[name].drop_null().to_pylist(), dtype=np.float64) for name in table.column_names}
-    except (pa.ArrowException, ValueError, KeyError) as error:
-        raise DamagedCacheError(f"{path}: does not decode ({error}); delete {path.parent} and train again") from error
-
-
-def _no_layers(students: Sequence[_Student], teacher: Layers | None) -> Iterator[str]:
+def _no_layers(students: Sequence[TrainedStudent], teacher: Layers | None) -> Iterator[str]:
     if teacher is None and any(student.layers for student in students):
         yield f"no {LAYER_WEIGHTS} beside the students (an earlier version, or FSDP): no layer weights by record"
 
@@ -299,7 +225,7 @@ def _totals(executions: Sequence[StageRecord]) -> Iterator[StageTotal]:
             )
 
 
-def _fingerprints(executions: Sequence[StageRecord], students: Sequence[_Student]) -> dict[str, str]:
+def _fingerprints(executions: Sequence[StageRecord], students: Sequence[TrainedStudent]) -> dict[str, str]:
     """What results are filed under: as the students' cards say, then as the latest execution of each stage."""
     found = {}
     for student in students:
@@ -325,7 +251,7 @@ def _dropped(folder: Path, fingerprints: Mapping[str, str]) -> tuple[Dropped | N
 
 def _facts(
     config: Mapping[str, Tree],
-    students: Sequence[_Student],
+    students: Sequence[TrainedStudent],
     executions: Sequence[StageRecord],
     fingerprints: Mapping[str, str],
 ) -> dict[str, str]:

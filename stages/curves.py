@@ -1,7 +1,7 @@
-"""Many numbers as few that can be drawn: curves over training of several students, and spreads over records.
+"""Many numbers as few that can be drawn: curves over training of several students.
 
-In: what each student logged (step, value), or a matrix of weights, a row a record. Out: a `Curve` of at most so many
-points with its range over students, or a `Spread` for each column. Nothing here knows how they are drawn.
+In: what each student logged (step, value). Out: a `Curve` of at most so many points with its range over students.
+Nothing here knows how it is drawn.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,6 @@ import numpy as np
 
 Log = Sequence[tuple[float, float]]
 """Steps, rising, each with the value that was logged there."""
-TAILS = (5, 25, 50, 75, 95)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,18 +22,6 @@ class Curve:
     low: tuple[float, ...]
     high: tuple[float, ...]
     students: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Spread:
-    """How a value is spread over records: percentiles and mean."""
-
-    p5: float
-    p25: float
-    median: float
-    p75: float
-    p95: float
-    mean: float
 
 
 def curve(logs: Sequence[Log], most_points: int) -> Curve:
@@ -70,13 +57,3 @@ def _stretch_means(log_N2: np.ndarray, last: float, stretches: int) -> np.ndarra
     sums = np.stack([np.bincount(place, weights=column, minlength=stretches) for column in log_N2.T])
     means: np.ndarray = np.divide(sums, count, out=np.full(sums.shape, np.nan), where=count > 0)
     return means
-
-
-def spreads(weights_NL: np.ndarray) -> list[Spread]:
-    """The spread of each column of a matrix (N, L) over its rows; N is at least 1."""
-    percentiles = np.percentile(weights_NL, TAILS, axis=0)
-    means = weights_NL.mean(axis=0)
-    return [
-        Spread(**dict(zip(("p5", "p25", "median", "p75", "p95"), map(float, column), strict=True)), mean=float(mean))
-        for column, mean in zip(percentiles.T, means, strict=True)
-    ]

@@ -1,8 +1,8 @@
 """Where teachers look, as figures over many records: the statistics behind `molsaki plot`, in numpy alone.
 
 In: stored attention and totals of single records. Out: shares of a step's attention by who receives it (Fig. 1b after
-arXiv 2604.15701), the layers of a record put together, and means with quartiles. Nothing here needs torch, so that a
-figure takes no longer than reading the store.
+arXiv 2604.15701), the layers of a record put together, and the spread of shares over records. Nothing here needs torch,
+so that a figure takes no longer than reading the store.
 
 Steps of different records are aligned where the rationale begins: step 1 is the rationale's first, step −1 the
 question's last, and there is no step 0. Each position is a mean over those records that have it, so that positions far
@@ -11,7 +11,7 @@ from the middle tell of long records only; how many there are stands beside each
 Shapes: L layers, S reasoning steps, K critical words, N values.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -21,22 +21,12 @@ import numpy.typing as npt
 from cache.receivers import StepTotals
 from data.records import Marked
 from stages.single_record import record_layer_weights
+from stages.spread import Spread, spread
 
 Floats = npt.NDArray[np.floating[Any]]
 Group = Literal["critical", "other", "special", "sinks"]
 GROUPS: tuple[Group, ...] = get_args(Group)
 """Who receives a step's attention, each token once: their shares add up to one."""
-LOW, HIGH = 0.25, 0.75
-"""The quartiles: half of the records lie between them."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Spread:
-    """The mean of some values, and their quartiles."""
-
-    mean: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,12 +39,6 @@ class StepShares:
     other: Spread
     special: Spread
     sinks: Spread
-
-
-def spread(values_N: Floats) -> Spread:
-    """Mean and quartiles (interpolated linearly) of at least one value."""
-    low, high = np.quantile(values_N, (LOW, HIGH))
-    return Spread(mean=float(np.mean(values_N)), low=float(low), high=float(high))
 
 
 def step_numbers(marked: Marked) -> npt.NDArray[np.int64]:
@@ -77,7 +61,7 @@ def record_shares(totals: StepTotals, layer_weights_L: Floats) -> Floats:
 
 
 def shares_by_step(records: Iterable[tuple[npt.NDArray[np.int64], Floats]]) -> list[StepShares]:
-    """Mean and quartiles of shares at each position, from the step numbers (S,) and shares (S, 4) of single records."""
+    """The spread of shares at each position, from the step numbers (S,) and shares (S, 4) of single records."""
     pairs = list(records)
     numbers_N = np.concatenate([np.empty(0, np.int64), *(numbers for numbers, _ in pairs)])
     shares_NG = np.concatenate([np.empty((0, len(GROUPS))), *(shares for _, shares in pairs)])
@@ -128,8 +112,3 @@ def teachers_mixture(tau: float) -> LayerChoice:
         weigh=lambda attention: record_layer_weights(attention, tau),
         needs_attention=True,
     )
-
-
-def spread_by_layer(weights_NL: Sequence[Floats] | Floats) -> list[Spread]:
-    """Mean and quartiles of each layer's weight over records."""
-    return [spread(column) for column in np.asarray(weights_NL, dtype=np.float64).T]

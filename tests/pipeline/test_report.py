@@ -12,8 +12,9 @@ from selenium.webdriver.common.keys import Keys
 
 from pipeline.accuracies import compare, evaluation_folders
 from pipeline.cli import molsaki
-from pipeline.run_figures import LAYER_WEIGHTS, read_figures
+from pipeline.run_figures import read_figures
 from pipeline.tables import score_table
+from pipeline.trained_students import LAYER_WEIGHTS
 from tests.browser import Browser
 from tests.pipeline.conftest import Experiment
 from tests.pipeline.run_folders import write_run

@@ -7,7 +7,8 @@ import pytest
 
 from data.errors import ConfigError, DamagedCacheError
 from pipeline.accuracies import compare, evaluation_folders
-from pipeline.run_figures import LAYER_WEIGHTS, read_figures
+from pipeline.run_figures import read_figures
+from pipeline.trained_students import LAYER_WEIGHTS
 from tests.pipeline.conftest import Experiment
 from tests.pipeline.run_folders import write_run
 

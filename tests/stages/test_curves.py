@@ -1,11 +1,9 @@
 """Few points for many, worked out by hand first."""
 
-import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.curves import curve, spreads
+from stages.curves import curve
 
 
 def test_few_enough_points_stay_as_they_were_logged():
@@ -57,10 +55,3 @@ def test_a_curve_is_as_short_as_asked_and_lies_within_its_range(logged: list[lis
     assert all(low - 1e-6 <= mean <= high + 1e-6 for low, mean, high in zip(one.low, one.mean, one.high, strict=True))
     assert min(map(min, logged)) - 1e-6 <= min(one.low)
     assert max(one.high) <= max(map(max, logged)) + 1e-6
-
-
-def test_spreads_are_those_of_the_columns():
-    first, second = spreads(np.array([[0.0, 1.0], [0.5, 1.0], [1.0, 1.0]]))
-    assert (first.p25, first.median, first.p75, first.mean) == (0.25, 0.5, 0.75, 0.5)
-    assert first.p5 == pytest.approx(0.05)
-    assert (second.p5, second.p95) == (1.0, 1.0)

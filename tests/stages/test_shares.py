@@ -10,14 +10,11 @@ from cache.receivers import StepTotals
 from data.marking import mark
 from stages.shares import (
     GROUPS,
-    Spread,
     mean_of_layers,
     mixed,
     one_layer,
     record_shares,
     shares_by_step,
-    spread,
-    spread_by_layer,
     step_numbers,
     teachers_mixture,
 )
@@ -72,16 +69,8 @@ def test_each_position_is_over_the_records_that_have_it():
     assert [(step.step, step.records) for step in found] == [(-2, 1), (-1, 3), (1, 3), (2, 1)]
     assert found[1].critical.mean == pytest.approx(0.3)
     assert found[2].critical.mean == pytest.approx(0.5)
-    assert (found[2].critical.low, found[2].critical.high) == (pytest.approx(0.3), pytest.approx(0.65))
+    assert (found[2].critical.p25, found[2].critical.p75) == (pytest.approx(0.3), pytest.approx(0.65))
     assert found[1].other.mean == pytest.approx(0.7)
-
-
-def test_a_spread_is_mean_and_quartiles():
-    assert spread(np.array([1.0, 2.0, 3.0, 4.0, 10.0])) == Spread(mean=4.0, low=2.0, high=4.0)
-    assert (
-        spread_by_layer([np.array([0.25, 0.75]), np.array([0.75, 0.25])])
-        == [Spread(mean=0.5, low=0.375, high=0.625)] * 2
-    )
 
 
 def test_layers_are_put_together_as_chosen():
