@@ -29,8 +29,9 @@ from pipeline.document import Tree, entry_yaml, to_yaml
 from pipeline.page import Page
 from pipeline.plans import STAGES
 from pipeline.progress import duration
-from pipeline.run_figures import LOSS, Figures, Layers, RunFigures, StageTotal
+from pipeline.run_figures import Figures, Layers, RunFigures, StageTotal
 from pipeline.tables import binary_size, difference_text, percent_text
+from pipeline.trained_students import LOSS
 from stages.curves import Curve
 from stages.spread import Spread
 

@@ -50,12 +50,13 @@ class TrainedStudent:
     @property
     def layers(self) -> int:
         """Layers whose weights were logged."""
-        return next((len(entry[WEIGHTS]) for entry in self.log if WEIGHTS in entry), 0)
+        return len(self.course[0][1]) if self.course else 0
 
-    @property
+    @cached_property
     def course(self) -> list[tuple[int, tuple[float, ...]]]:
         """The weights of its layers (L,) at each step at which they were logged."""
-        return [(int(entry["step"]), tuple(map(float, entry[WEIGHTS]))) for entry in self.log if WEIGHTS in entry]
+        entries = [entry for entry in self.summary.get("log", []) if WEIGHTS in entry]
+        return [(int(entry["step"]), tuple(map(float, entry[WEIGHTS]))) for entry in entries]
 
     def values(self, name: str) -> Log:
         """What was logged under a name."""
