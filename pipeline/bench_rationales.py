@@ -16,18 +16,19 @@ import click
 from pydantic import TypeAdapter
 
 from pipeline.bench_cache import stopped_by_signals
-from pipeline.measuring import run_process, serve
+from pipeline.comparison import DTYPES, device_of, serve_job, shape_of
+from pipeline.measuring import run_process
 from pipeline.progress import open_progress
 from pipeline.tables import new_table, print_json, print_table, size
 from pipeline.terminal import quieten_libraries
 from stages.bench_rationales import METHODS, Job, Method, Times, measure_peak, measure_times, write_teacher
-from stages.loading import torch_device
 from stages.measure import Memory, Rounds, fastest, median, median_ratio
 from stages.progress import Progress
-from stages.random_llama import Shape, check_shape
+from stages.random_llama import Shape
 from stages.settings import Device, Dtype
 
 REFERENCE: Method = "generate"
+SMALL = Shape(layers=4, width=256, heads=8, kv_heads=8)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,9 +40,9 @@ class Request:
     max_tokens: int
     piece: int
     repeats: int
-    layers: int
-    width: int
-    heads: int
+    layers: int | None
+    width: int | None
+    heads: int | None
     kv_heads: int | None
     device: Device
     dtype: Dtype | None
@@ -91,24 +92,17 @@ def bench_rationales(request: Request, *, as_json: bool, quiet: bool) -> None:
 
 def job_of(request: Request, folder: Path) -> Job:
     """What the measuring processes are told; `ConfigError` for a shape that cannot be."""
-    shape = Shape(
-        layers=request.layers,
-        width=request.width,
-        heads=request.heads,
-        kv_heads=request.kv_heads or request.heads,
-    )
-    check_shape(shape)
-    on_gpu = torch_device(request.device).type == "cuda"
+    said = {name: getattr(request, name) for name in ("layers", "width", "heads", "kv_heads")}
     return Job(
         folder=folder,
-        shape=shape,
+        shape=shape_of(SMALL, **said),
         questions=request.questions,
         shots=request.shots,
         max_tokens=request.max_tokens,
         piece=request.piece,
         repeats=request.repeats,
         device=request.device,
-        dtype=request.dtype or ("bfloat16" if on_gpu else "float32"),
+        dtype=request.dtype or DTYPES[device_of(request.device)],
     )
 
 
@@ -191,14 +185,5 @@ def _print(results: Sequence[Result], times: Times, *, as_json: bool) -> None:
     )
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Measure as `run_task` asked, and return the exit code."""
-
-    def measure(task: str, job: str, say: Callable[[str], object]) -> None:
-        do_task(task, TypeAdapter(Job).validate_json(job), say)
-
-    return serve(arguments, measure)
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(serve_job(sys.argv[1:], Job, do_task))

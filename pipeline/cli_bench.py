@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from pipeline.cli_options import POSITIVE, examples
+from pipeline.cli_options import POSITIVE, Command, examples
 
 
 @click.group()
@@ -28,6 +28,46 @@ def _separated(*, allowed: tuple[str, ...], numbers: bool = False) -> Callable[.
     return split
 
 
+def _shape_options(what: str, *, layers: int = 8, width: int = 512) -> Callable[[Command], Command]:
+    """Add the size of a random model; nothing is filled in, for a preset or a model may say it."""
+    return _all_of(
+        click.option("--layers", type=POSITIVE, help=f"Layers of the random {what}.  [default: {layers}]"),
+        click.option("--width", type=POSITIVE, help=f"Its hidden size.  [default: {width}]"),
+        click.option("--heads", type=POSITIVE, help="Its query heads.  [default: 8]"),
+        click.option("--kv-heads", type=POSITIVE, help="Its key-value heads.  [default: as many as query heads]"),
+    )
+
+
+def _device_options(*, dtypes: tuple[str, ...] = ("float32", "bfloat16", "float16")) -> Callable[[Command], Command]:
+    """Add where and in which numbers models run."""
+    return _all_of(
+        click.option(
+            "--device",
+            type=click.Choice(["auto", "cpu", "cuda"]),
+            default="auto",
+            show_default=True,
+            help="`auto` is the GPU where there is one.",
+        ),
+        click.option(
+            "--dtype", type=click.Choice(dtypes), help="Number format.  [default: float32, on a GPU bfloat16]"
+        ),
+    )
+
+
+def _all_of(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    def add(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+threads_option = click.option("--threads", type=POSITIVE, help="Threads on a CPU.  [default: what torch takes]")
+output_options = _all_of(
+    click.option("--quiet", is_flag=True, help="No progress; errors only."),
+    click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table."),
+)
 BENCH_METHODS = ("forward", "molsaki", "output_attentions", "one-by-one")
 MORE_BENCH_METHODS = ("words",)
 
@@ -65,28 +105,13 @@ MORE_BENCH_METHODS = ("words",)
 @click.option(
     "--preset", type=click.Choice(["7b"]), help="Shape of Llama-2-7B: 32 layers, width 4096, 32 heads of both kinds."
 )
-@click.option("--layers", type=POSITIVE, help="Layers of the random Llama.  [default: 8]")
-@click.option("--width", type=POSITIVE, help="Its hidden size.  [default: 512]")
-@click.option("--heads", type=POSITIVE, help="Its query heads.  [default: 8]")
-@click.option("--kv-heads", type=POSITIVE, help="Its key-value heads.  [default: as many as query heads]")
+@_shape_options("Llama")
 @click.option(
     "--batch-tokens", type=POSITIVE, help="Tokens of a batch, padding included.  [default: 4096, on a GPU 8192]"
 )
-@click.option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "cuda"]),
-    default="auto",
-    show_default=True,
-    help="`auto` is the GPU where there is one.",
-)
-@click.option(
-    "--dtype",
-    type=click.Choice(["float32", "bfloat16", "float16"]),
-    help="Number format.  [default: float32, on a GPU bfloat16]",
-)
-@click.option("--threads", type=POSITIVE, help="Threads on a CPU.  [default: what torch takes]")
-@click.option("--quiet", is_flag=True, help="No progress; errors only.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@_device_options()
+@threads_option
+@output_options
 def bench_attention(as_json: bool, quiet: bool, **options: Any) -> None:  # click's own types
     """Time and peak memory of stepwise attention, beside a bare forward pass and beside output_attentions=True.
 
@@ -96,8 +121,8 @@ def bench_attention(as_json: bool, quiet: bool, **options: Any) -> None:  # clic
     from pipeline.terminal import quieten_libraries
 
     quieten_libraries(quiet=True)
-    from pipeline.bench import Request as BenchRequest
-    from pipeline.bench import bench_attention as measure
+    from pipeline.bench_attention import Request as BenchRequest
+    from pipeline.bench_attention import bench_attention as measure
 
     measure(BenchRequest(**options), as_json=as_json, quiet=quiet)
 
@@ -135,8 +160,7 @@ def bench_attention(as_json: bool, quiet: bool, **options: Any) -> None:  # clic
     type=click.Path(path_type=Path),
     help="Folder on the file system to measure; a temporary folder is made in it.  [default: the system's]",
 )
-@click.option("--quiet", is_flag=True, help="No progress; errors only.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@output_options
 def bench_cache(as_json: bool, quiet: bool, layers: int | None, **options: Any) -> None:  # click's own types
     """Bytes, files and times of a store and its memory map, beside one torch.save file a record.
 
@@ -176,18 +200,9 @@ def bench_cache(as_json: bool, quiet: bool, layers: int | None, **options: Any) 
 @click.option("--max-tokens", type=POSITIVE, default=64, show_default=True, help="Length of every output, in tokens.")
 @click.option("--piece", type=POSITIVE, default=256, show_default=True, help="Questions per commit.")
 @click.option("--repeats", type=POSITIVE, default=5, show_default=True, help="Rounds.")
-@click.option("--layers", type=POSITIVE, default=4, show_default=True, help="Layers of the random teacher.")
-@click.option("--width", type=POSITIVE, default=256, show_default=True)
-@click.option("--heads", type=POSITIVE, default=8, show_default=True)
-@click.option("--kv-heads", type=POSITIVE, help="Key-value heads.  [default: as many as heads]")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
-@click.option(
-    "--dtype",
-    type=click.Choice(["float32", "bfloat16", "float16"]),
-    help="[default: bfloat16 on a GPU, float32 on a CPU]",
-)
-@click.option("--quiet", is_flag=True, help="No progress; errors only.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@_shape_options("teacher", layers=4, width=256)
+@_device_options()
+@output_options
 def bench_rationales(as_json: bool, quiet: bool, **options: Any) -> None:  # click's own types
     """Throughput of the rationale stage beside a bare LLM.generate over the same prompts, by the same vLLM.
 
@@ -231,27 +246,12 @@ TRAIN_METHODS = ("dss", "molsaki", "output_attentions")
 @click.option(
     "--preset", type=click.Choice(["1b"]), help="Shape of TinyLlama: 22 layers, width 2048, 32 heads, 4 for keys."
 )
-@click.option("--layers", type=POSITIVE, help="Layers of the random student.  [default: 8]")
-@click.option("--width", type=POSITIVE, help="Its hidden size.  [default: 512]")
-@click.option("--heads", type=POSITIVE, help="Its query heads.  [default: 8]")
-@click.option("--kv-heads", type=POSITIVE, help="Its key-value heads.  [default: as many as query heads]")
+@_shape_options("student")
 @click.option("--vocabulary", type=POSITIVE, default=32_000, show_default=True, help="Its vocabulary.")
 @click.option("--gradient-checkpointing", is_flag=True, help="Compute layers again in the backward pass.")
-@click.option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "cuda"]),
-    default="auto",
-    show_default=True,
-    help="`auto` is the GPU where there is one.",
-)
-@click.option(
-    "--dtype",
-    type=click.Choice(["float32", "bfloat16"]),
-    help="Mixed precision.  [default: float32, on a GPU bfloat16]",
-)
-@click.option("--threads", type=POSITIVE, help="Threads on a CPU.  [default: what torch takes]")
-@click.option("--quiet", is_flag=True, help="No progress; errors only.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@_device_options(dtypes=("float32", "bfloat16"))
+@threads_option
+@output_options
 def bench_train(as_json: bool, quiet: bool, **options: Any) -> None:  # click's own types
     """Time and peak memory of a training step with the attention loss, beside one without.
 

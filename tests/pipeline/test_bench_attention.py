@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from transformers import PreTrainedModel
 
 from data.errors import MolsakiError
-from pipeline import bench
+from pipeline import bench_attention as bench
 from pipeline.cli import molsaki
 from pipeline.cli_bench import BENCH_METHODS
 from pipeline.exits import StageProcessError, complain
@@ -62,11 +62,11 @@ FIELDS = {
 
 
 @pytest.fixture
-def tasks(monkeypatch: pytest.MonkeyPatch) -> list[tuple[bench.Task, Job]]:
+def tasks(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Job]]:
     """Measure in this process, without seconds of imports for each task; which tasks there were is remembered."""
-    done: list[tuple[bench.Task, Job]] = []
+    done: list[tuple[str, Job]] = []
 
-    def run_here(task: bench.Task, job: Job, advance: Callable[[], object]) -> object:
+    def run_here(task: str, job: Job, advance: Callable[[], object]) -> object:
         done.append((task, job))
         lines: list[str] = []
         try:
@@ -97,7 +97,7 @@ def replace_method(
     monkeypatch.setitem(METHODS, method, replace(METHODS[method], run=run))
 
 
-def test_json_has_a_row_for_each_case_and_method_with_all_fields(tasks: list[tuple[bench.Task, Job]]) -> None:
+def test_json_has_a_row_for_each_case_and_method_with_all_fields(tasks: list[tuple[str, Job]]) -> None:
     found = rows(molsaki_bench("--lengths", "48,svamp", "--json"))
     assert list(found) == [(case, method) for case in ("48", "svamp") for method in BENCH_METHODS]
     for row in found.values():
@@ -110,7 +110,7 @@ def test_json_has_a_row_for_each_case_and_method_with_all_fields(tasks: list[tup
         assert row["tokens_per_second"] == pytest.approx(row["tokens"] / row["seconds"])
 
 
-def test_ratios_are_against_the_pass_and_against_ours(tasks: list[tuple[bench.Task, Job]]) -> None:
+def test_ratios_are_against_the_pass_and_against_ours(tasks: list[tuple[str, Job]]) -> None:
     found = rows(molsaki_bench("--lengths", "48", "--json", "--repeats", "1"))
     compared = {method: row["compared_with"] for (_, method), row in found.items()}
     assert compared == {
@@ -132,7 +132,7 @@ def test_ratios_are_against_the_pass_and_against_ours(tasks: list[tuple[bench.Ta
     assert found["48", "one-by-one"]["max_difference"] < 1e-5
 
 
-def test_the_table_says_ratios_and_what_was_measured_on(tasks: list[tuple[bench.Task, Job]]) -> None:
+def test_the_table_says_ratios_and_what_was_measured_on(tasks: list[tuple[str, Job]]) -> None:
     result = molsaki_bench("--lengths", "48")
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
@@ -143,7 +143,7 @@ def test_the_table_says_ratios_and_what_was_measured_on(tasks: list[tuple[bench.
 
 
 def test_memory_is_measured_in_tasks_of_each_method_and_times_in_one_for_all(
-    tasks: list[tuple[bench.Task, Job]],
+    tasks: list[tuple[str, Job]],
 ) -> None:
     rows(molsaki_bench("--lengths", "48", "--json", "--methods", "output_attentions, molsaki"))
     assert [(task, job.methods) for task, job in tasks] == [
@@ -154,11 +154,11 @@ def test_memory_is_measured_in_tasks_of_each_method_and_times_in_one_for_all(
 
 
 def test_peak_memory_is_the_median_of_its_processes(
-    tasks: list[tuple[bench.Task, Job]], monkeypatch: pytest.MonkeyPatch
+    tasks: list[tuple[str, Job]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_here, peaks = bench.run_task, {"forward": [90, 40, 50], "molsaki": [60, 10, 70]}
 
-    def scripted(task: bench.Task, job: Job, advance: Callable[[], object]) -> object:
+    def scripted(task: str, job: Job, advance: Callable[[], object]) -> object:
         if task == "times":
             return run_here(task, job, advance)
         return {"baseline_bytes": 5, "peak_bytes": peaks[job.methods[0]].pop(0)}
@@ -169,7 +169,7 @@ def test_peak_memory_is_the_median_of_its_processes(
     assert (ours["peak_bytes"], ours["peak_bytes_by_process"], ours["memory_ratio"]) == (60, [60, 10, 70], 60 / 50)
 
 
-def test_options_reach_the_measurement(tasks: list[tuple[bench.Task, Job]]) -> None:
+def test_options_reach_the_measurement(tasks: list[tuple[str, Job]]) -> None:
     said = ("--kv-heads", "2", "--steps", "3", "--records", "3", "--dtype", "bfloat16", "--threads", "1")
     rows(molsaki_bench("--lengths", "50", "--json", "--methods", "forward", *said))
     assert tasks[-1][1] == Job(
@@ -185,7 +185,7 @@ def test_options_reach_the_measurement(tasks: list[tuple[bench.Task, Job]]) -> N
     )
 
 
-def test_a_case_has_two_full_batches_and_two_records_at_least(tasks: list[tuple[bench.Task, Job]]) -> None:
+def test_a_case_has_two_full_batches_and_two_records_at_least(tasks: list[tuple[str, Job]]) -> None:
     found = rows(molsaki_bench("--lengths", "50,300,svamp", "--json", "--methods", "forward"))
     assert {case: row["records"] for (case, _), row in found.items()} == {"50": 8, "300": 2, "svamp": 4}
     assert tasks[-1][1].texts == SVAMP[:4]
@@ -204,7 +204,7 @@ def test_a_preset_gives_a_shape_that_options_change() -> None:
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError()])
 def test_a_method_that_runs_out_of_memory_is_reported_and_the_others_are_measured(
-    tasks: list[tuple[bench.Task, Job]], monkeypatch: pytest.MonkeyPatch, error: Exception
+    tasks: list[tuple[str, Job]], monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     def out_of_memory(model: PreTrainedModel, records: Sequence[Located]) -> torch.Tensor:
         if len(records) > 1:
@@ -224,7 +224,7 @@ def test_a_method_that_runs_out_of_memory_is_reported_and_the_others_are_measure
 
 
 def test_without_memory_for_any_method_there_are_no_times(
-    tasks: list[tuple[bench.Task, Job]], monkeypatch: pytest.MonkeyPatch
+    tasks: list[tuple[str, Job]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def out_of_memory(model: PreTrainedModel, records: Sequence[Located]) -> torch.Tensor:
         raise MemoryError
@@ -237,11 +237,11 @@ def test_without_memory_for_any_method_there_are_no_times(
 
 
 def test_a_process_killed_for_want_of_memory_counts_as_out_of_memory(
-    tasks: list[tuple[bench.Task, Job]], monkeypatch: pytest.MonkeyPatch
+    tasks: list[tuple[str, Job]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_here = bench.run_task
 
-    def killed(task: bench.Task, job: Job, advance: Callable[[], object]) -> object:
+    def killed(task: str, job: Job, advance: Callable[[], object]) -> object:
         if job.methods == ("one-by-one",):
             raise StageProcessError(-signal.SIGKILL)
         return run_here(task, job, advance)
@@ -253,11 +253,11 @@ def test_a_process_killed_for_want_of_memory_counts_as_out_of_memory(
 
 
 def test_a_process_killed_while_it_takes_times_is_one_clear_error(
-    tasks: list[tuple[bench.Task, Job]], monkeypatch: pytest.MonkeyPatch
+    tasks: list[tuple[str, Job]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_here = bench.run_task
 
-    def killed(task: bench.Task, job: Job, advance: Callable[[], object]) -> object:
+    def killed(task: str, job: Job, advance: Callable[[], object]) -> object:
         if task == "times":
             raise StageProcessError(-signal.SIGKILL)
         return run_here(task, job, advance)
@@ -269,7 +269,7 @@ def test_a_process_killed_while_it_takes_times_is_one_clear_error(
 
 
 def test_a_method_that_computes_something_else_ends_the_command(
-    tasks: list[tuple[bench.Task, Job]], monkeypatch: pytest.MonkeyPatch
+    tasks: list[tuple[str, Job]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     right = METHODS["molsaki"].run
     replace_method(monkeypatch, "molsaki", lambda model, records: right(model, records).roll(1, dims=-1))
@@ -298,7 +298,7 @@ def test_a_method_that_computes_something_else_ends_the_command(
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
 def test_wrong_usage_is_one_clear_line_before_anything_is_measured(
-    tasks: list[tuple[bench.Task, Job]], options: tuple[str, ...], said: str
+    tasks: list[tuple[str, Job]], options: tuple[str, ...], said: str
 ) -> None:
     result = molsaki_bench(*options)
     assert result.exit_code == 2, result.output
@@ -306,16 +306,14 @@ def test_wrong_usage_is_one_clear_line_before_anything_is_measured(
     assert tasks == []
 
 
-def test_a_gpu_that_is_not_there_is_refused(
-    tasks: list[tuple[bench.Task, Job]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_gpu_that_is_not_there_is_refused(tasks: list[tuple[str, Job]], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     result = molsaki_bench("--lengths", "48", "--device", "cuda")
     assert (result.exit_code, tasks) == (2, [])
     assert "cuda" in result.stderr
 
 
-def test_a_model_that_is_not_there_is_refused(tasks: list[tuple[bench.Task, Job]], tmp_path: Path) -> None:
+def test_a_model_that_is_not_there_is_refused(tasks: list[tuple[str, Job]], tmp_path: Path) -> None:
     missing = str(tmp_path / "missing")
     result = CliRunner().invoke(molsaki, ["bench", "attention", "--lengths", "64", "--model", missing])
     assert result.exit_code == 2
