@@ -111,6 +111,14 @@ def end(folder: Path, store: str, number: signal.Signals) -> int:
     return stage.returncode
 
 
+def logged_last(folder: Path) -> list[str]:
+    """What the last command has written to the run's log."""
+    entries = [json.loads(line) for line in (folder / "runs/engines/log.jsonl").read_text().splitlines()]
+    messages = [entry["message"] for entry in entries]
+    begun = max(place for place, message in enumerate(messages) if message.startswith("command: "))
+    return messages[begun:]
+
+
 def test_what_vllm_has_begun_ray_finishes_and_the_other_way_round(folder: Path) -> None:
     succeed(folder, "vllm", "first", "--shard", "1/2")
     begun = asked(folder / "first")["vllm"]
@@ -120,6 +128,8 @@ def test_what_vllm_has_begun_ray_finishes_and_the_other_way_round(folder: Path) 
         out == "" and [line for line in said.splitlines() if not line.startswith(OURS) and RAYS_OWN not in line] == []
     )
     assert asked(folder / "first") == {"vllm": begun, "ray": QUESTIONS - begun}
+    # A library that takes the root logger for its own would have ended the log with the engine's start.
+    assert any(line.startswith(f"rationales done: {QUESTIONS - begun} units") for line in logged_last(folder))
 
     assert end(folder, "second", signal.SIGTERM) == 75
     assert end(folder, "second", signal.SIGKILL) == -signal.SIGKILL
