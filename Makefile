@@ -57,8 +57,7 @@ bench: setup  ## Measure what the stages cost on this machine: rationales, atten
 	$(BIN)/python -P benchmarks/attention_scaling.py
 
 faults: setup  ## Kill, flip, damage and fill the disk: nothing may be lost or wrong (KILLS=20 FLIPS=100 for less)
-	$(BIN)/python -P benchmarks/faults.py --kills $(KILLS) --flips $(FLIPS)
-	$(BIN)/python -m benchmarks.rationale_faults
+	$(BIN)/python -m benchmarks.faults --kills $(KILLS) --flips $(FLIPS)
 
 screenshots: setup setup-browser  ## Make the pictures of the README from the runs that `make demo` left
 	$(BIN)/python -m benchmarks.screenshots --demo demo

@@ -10,7 +10,8 @@ import psutil
 import pytest
 import yaml
 
-from benchmarks import rationale_faults as faults
+from benchmarks.faults.stage import ask_the_same, fill_disk_by_stage, kill_stage
+from benchmarks.faults.teacher import answer
 from cache.rationales import Attempt, AttemptName, RationaleStore
 from cache.spaces import Space, is_space
 from tests.fakes import tiny_model_folder
@@ -18,7 +19,7 @@ from tests.fakes import tiny_model_folder
 
 @pytest.mark.slow
 def test_a_stage_that_is_killed_again_and_again_ends_with_the_store_of_one_that_was_left_alone(tmp_path: Path) -> None:
-    kills = faults.kill_stage(tmp_path, questions=200, kills=5, seed=1)
+    kills = kill_stage(tmp_path, questions=200, kills=5, seed=1)
     assert kills.problems == [] and kills.kills == 5 and kills.in_the_middle >= 3, kills
     assert (kills.lost, kills.wrong, kills.stored_twice) == (0, 0, 0)
     assert 0 < kills.asked_twice <= kills.allowed_twice()
@@ -26,13 +27,13 @@ def test_a_stage_that_is_killed_again_and_again_ends_with_the_store_of_one_that_
 
 @pytest.mark.slow
 def test_two_jobs_that_ask_the_same_at_once_end_well(tmp_path: Path) -> None:
-    trial = faults.ask_the_same(tmp_path, questions=150)
+    trial = ask_the_same(tmp_path, questions=150)
     assert (trial.problems, trial.lost, trial.wrong) == ([], 0, 0)
 
 
 @pytest.mark.slow
 def test_a_full_disk_is_one_line_and_the_stage_goes_on_after_space_was_made(tmp_path: Path) -> None:
-    trial = faults.fill_disk(tmp_path, questions=300)
+    trial = fill_disk_by_stage(tmp_path, questions=300)
     if trial.skipped:
         pytest.skip(trial.skipped)
     assert (trial.problems, trial.refused, trial.lost, trial.wrong) == ([], 2, 0, 0)
@@ -41,11 +42,11 @@ def test_a_full_disk_is_one_line_and_the_stage_goes_on_after_space_was_made(tmp_
 
 def test_the_made_up_teacher_gives_every_kind_of_answer_and_each_prompt_always_the_same() -> None:
     prompts = [f"Q: Ann has {n} figs and finds 2. How many figs?\nA:" for n in range(200)]
-    answers = [faults.answer(prompt) for prompt in prompts]
-    assert answers == [faults.answer(prompt) for prompt in prompts]
-    right = sum(f"The answer is {n + 2}." in answer.text for n, answer in enumerate(answers))
+    answers = [answer(prompt) for prompt in prompts]
+    assert answers == [answer(prompt) for prompt in prompts]
+    right = sum(f"The answer is {n + 2}." in each.text for n, each in enumerate(answers))
     assert 100 < right < 180
-    assert {answer.finish_reason for answer in answers} == {"stop", "length"} and "" in {each.text for each in answers}
+    assert {each.finish_reason for each in answers} == {"stop", "length"} and "" in {each.text for each in answers}
 
 
 QUESTIONS = 400

@@ -9,48 +9,53 @@ import numpy as np
 import pytest
 
 import cache.reader
-from benchmarks import faults
-from benchmarks.faults import KINDS, Difference, compare, make_sample
+from benchmarks.faults.damage import DAMAGES, damage_files, flip_bits, make_sample
+from benchmarks.faults.full_disk import fill_disk
+from benchmarks.faults.full_disk_command import fill_disk_by_command
+from benchmarks.faults.kills import Kills, kill_round, kill_writers
+from benchmarks.faults.records import KINDS, Difference, compare
+from benchmarks.faults.side_by_side import change_clocks, read_beside_writers, stop_writers, write_the_same
 from cache.layout import decode
 from cache.reader import AttentionStore
+from cache.spaces import describe
 from data.errors import DamagedCacheError
 
 BOTH = pytest.mark.parametrize("kind", ["attention", "rationales"])
 
 
 def test_killed_writers_lose_nothing_that_was_committed(tmp_path):
-    kills = faults.kill_writers("attention", tmp_path / "links", 8, seed=1)
+    kills = kill_writers("attention", tmp_path / "links", 8, seed=1)
     assert kills.kills == 8 and kills.acknowledged > 10 and kills.inside_an_append > 0, kills
     assert (kills.lost, kills.wrong, kills.missing_after_finishing) == (0, 0, 0)
 
 
 def test_killed_writers_lose_nothing_where_there_are_no_hard_links(tmp_path):
-    total = faults.Kills()
-    faults._kill_round("rationales", tmp_path, 5, 2, total, lambda: None, hard_links=False)
+    total = Kills()
+    kill_round("rationales", tmp_path, 5, 2, total, lambda: None, hard_links=False)
     assert total.kills == 5 and total.acknowledged > 10, total
     assert (total.lost, total.wrong, total.missing_after_finishing) == (0, 0, 0)
 
 
 @BOTH
 def test_a_flipped_bit_anywhere_is_detected_or_harmless(tmp_path, kind):
-    damage = faults.flip_bits(make_sample(kind, tmp_path, parts=2), 60, seed=3)
-    assert damage.examples == []
+    damage = flip_bits(make_sample(kind, tmp_path, parts=2), 60, seed=3)
+    assert damage.problems == []
     assert damage.outcomes["detected"] > 50
 
 
 @BOTH
 def test_damage_to_any_file_is_detected_and_only_a_commit_that_is_gone_hides_its_part(tmp_path, kind):
     sample = make_sample(kind, tmp_path, parts=1)
-    damage = faults.damage_files(sample, sample.files)
-    assert damage.examples == []
+    damage = damage_files(sample, sample.files)
+    assert damage.problems == []
     commits = len(list((sample.space.path / "commits").iterdir()))
     assert damage.outcomes["hidden"] == 2 * commits  # deleted, and emptied
-    assert damage.outcomes["detected"] >= len(faults.DAMAGES) * len(sample.files) - 4 * commits - 1
+    assert damage.outcomes["detected"] >= len(DAMAGES) * len(sample.files) - 4 * commits - 1
 
 
 @BOTH
 def test_a_full_disk_is_an_error_that_names_it_and_nothing_is_lost(tmp_path, kind):
-    full = faults.fill_disk(kind, tmp_path, pages=5)
+    full = fill_disk(kind, tmp_path, pages=5)
     if full.skipped:
         pytest.skip(full.skipped)
     assert full.problems == []
@@ -60,7 +65,7 @@ def test_a_full_disk_is_an_error_that_names_it_and_nothing_is_lost(tmp_path, kin
 
 @pytest.mark.slow
 def test_the_command_line_says_which_disk_is_full_and_goes_on_after_space_was_made(tmp_path):
-    full = faults.fill_disk_by_command(tmp_path)
+    full = fill_disk_by_command(tmp_path)
     if full.skipped:
         pytest.skip(full.skipped)
     assert full.problems == []
@@ -69,23 +74,23 @@ def test_the_command_line_says_which_disk_is_full_and_goes_on_after_space_was_ma
 
 
 def test_a_reader_beside_writers_sees_whole_records_and_what_it_opened_stays(tmp_path):
-    check = faults.read_beside_writers("attention", tmp_path / "store", appends=4, seed=4)
+    check = read_beside_writers("attention", tmp_path / "store", appends=4, seed=4)
     assert check.problems == []
     assert check.tries >= 3
 
 
 def test_the_same_records_by_two_writers_at_once_are_served_once(tmp_path):
-    assert faults.write_the_same("attention", tmp_path / "store", appends=4, seed=5).problems == []
+    assert write_the_same("attention", tmp_path / "store", appends=4, seed=5).problems == []
 
 
 def test_a_writer_that_is_asked_to_stop_finishes_its_part(tmp_path):
-    check = faults.stop_writers("attention", tmp_path / "store", stops=2, seed=6)
+    check = stop_writers("attention", tmp_path / "store", stops=2, seed=6)
     assert check.problems == []
 
 
 @BOTH
 def test_clocks_and_host_names_have_no_influence(tmp_path, kind):
-    assert faults.change_clocks(kind, tmp_path, seed=7).problems == []
+    assert change_clocks(kind, tmp_path, seed=7).problems == []
 
 
 @BOTH
@@ -104,14 +109,14 @@ def test_the_comparison_with_the_truth_finds_what_is_missing_and_what_is_wrong(t
 def test_unprotected_attention_would_be_found_wrong(tmp_path, monkeypatch):
     """The harness sees a wrong record when nothing protects it: as if decoding forgot to look at checksums."""
     sample = make_sample("attention", tmp_path, parts=1)
-    decode = faults.AttentionStore.read
+    decode = AttentionStore.read
 
     def disturbed(self, keys):
         blocks = decode(self, keys)
         blocks[0] = np.nextafter(blocks[0], np.float16(9))
         return blocks
 
-    monkeypatch.setattr(faults.AttentionStore, "read", disturbed)
+    monkeypatch.setattr(AttentionStore, "read", disturbed)
     assert sample.outcome() == ("wrong", "1 records")
 
 
@@ -146,7 +151,7 @@ def test_what_lies_in_claimed_commits_is_the_next_runs_work(tmp_path):
     records = KINDS["attention"]
     (sample.space.path / "commits" / "00000000.json").write_bytes(b"")
     assert sample.outcome()[0] == "hidden"
-    assert len(faults.describe(sample.space).uncommitted_parts) == 1
+    assert len(describe(sample.space).uncommitted_parts) == 1
     records.append(sample.space, [0, 1, 2, 3])
     assert sample.outcome() == ("harmless", "")
 
