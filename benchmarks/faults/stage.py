@@ -17,7 +17,7 @@ from benchmarks.faults.small_disk import make_larger, run_on_small_disk, wrong_r
 from benchmarks.faults.teacher import ROUND_SECONDS
 
 AT_THE_START = 5
-"""Every so many kills one comes before the first answer."""
+"""Every so many kills one comes while the stage starts, with its first answers at the latest."""
 START_SECONDS = 2.0
 LONG = 2500
 """Bytes of noise in an answer, of which some hundred fill a small disk."""
@@ -81,15 +81,19 @@ def undisturbed(folder: Path, questions: int, problems: list[str], padding: int 
 
 
 def _kill_once(experiment: Experiment, chance: random.Random, answers: int, result: StageKills) -> bool:
-    """Start the stage and kill it after so many more answers, or before the first; False where it has ended before."""
+    """Start the stage and kill it after so many more answers, with 0 by the first; False where it has ended before."""
     before = experiment.answered()
     with experiment.start() as stage:
         try:
-            wait_until(
-                lambda: experiment.answered() >= before + answers or stage.poll() is not None,
-                f"{answers} answers of the stage",
-            )
-            time.sleep(chance.random() * (ROUND_SECONDS if answers else START_SECONDS))
+            if answers:
+                wait_until(
+                    lambda: experiment.answered() >= before + answers or stage.poll() is not None,
+                    f"{answers} answers of the stage",
+                )
+                time.sleep(chance.random() * ROUND_SECONDS)
+            else:
+                moment = time.monotonic() + chance.random() * START_SECONDS
+                wait_until(lambda: time.monotonic() > moment or experiment.answered() > before, "the first answer")
             running = stage.poll() is None
         finally:
             stage.kill()
