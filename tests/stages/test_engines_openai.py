@@ -192,12 +192,13 @@ def choice(**said: object) -> Fault:
     return 200, {}, {"choices": [{"finish_reason": "stop", "text": "a", "message": {"content": "a"}, **said}]}
 
 
+NO_OBJECTS: list[object] = [None, [], 5, "text"]
 NO_CHOICES: list[object] = [[], None, [None], [5], "text", [{}]]
 NO_ANSWERS: list[Fault] = [
     "no completion",
     (200, {"content-type": "text/html"}, "<html>please log in</html>"),
     (200, {}, {"error": {"message": "slow down", "code": 429}}),
-    *[(200, {}, said) for said in (None, [], 5, "text")],
+    *[(200, {}, said) for said in NO_OBJECTS],
     *[(200, {}, {"choices": choices}) for choices in NO_CHOICES],
     *[choice(text=text, message=message) for text, message in ((None, None), (5, "a"), (["a"], {"content": ["a"]}))],
     *[choice(finish_reason=reason) for reason in (None, "", "error", "abort", 5, ["stop"])],
