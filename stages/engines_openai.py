@@ -52,7 +52,7 @@ BUSY = frozenset({408, 409, 425, 429})
 NO_LIST = frozenset({404, 405, 501})
 """Answers of a server that does not say what it serves."""
 CONNECT_SECONDS = 10.0
-END_SECONDS = 5.0
+END_SECONDS = 2.0
 """How long a conversation may take to break off: names that are being looked up can last longer, and are left to it."""
 FINISHED: Mapping[object, FinishReason] = {
     "stop": "stop",
@@ -100,7 +100,6 @@ class OpenAiEngine(Engine):
         self._setup = setup
         self._server = setup.server
         self._address = server_address(setup.server.address)
-        self._key = server_key()
         self._model = setup.server.model
         self._configured_window = positive_argument(setup.arguments, "max_model_len")
         self._window: int = self._configured_window or sys.maxsize
@@ -134,8 +133,9 @@ class OpenAiEngine(Engine):
 
     def _client(self) -> openai.AsyncOpenAI:
         """What speaks to the server; raises `ConfigError` where the environment does not allow for it."""
+        key = server_key()
         try:
-            return openai.AsyncOpenAI(base_url=self._address, api_key=self._key, max_retries=0)
+            return openai.AsyncOpenAI(base_url=self._address, api_key=key, max_retries=0)
         except Exception as error:  # proxies, certificates and names: its HTTP library has many for these
             missing = f"; {first_line(error)}" if isinstance(error, ImportError) else ""
             raise ConfigError(

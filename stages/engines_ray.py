@@ -330,8 +330,8 @@ def _require_listener(address: str) -> None:
     if not colon or not port.isdecimal():
         return
     try:
-        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
-    except OSError as error:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
+    except (OSError, OverflowError, ValueError) as error:  # nobody there, no port, no name
         raise EngineError(_no_cluster(address, error)) from error
 
 
