@@ -234,6 +234,9 @@ def _argument_conflicts(key: Key, arguments: Mapping[str, EngineValue]) -> Itera
                 below,
                 "is said by teacher.trust_remote_code, for all that loads the teacher; a student's code never runs",
             )
+        for number in value if isinstance(value, list) else (value,):
+            if isinstance(number, float) and not math.isfinite(number):
+                yield below, f"expected a finite number, found {number}"
         for mapping in (value,) if isinstance(value, dict) else value if isinstance(value, list) else ():
             if isinstance(mapping, dict):
                 yield from _argument_conflicts(below, mapping)
