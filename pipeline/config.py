@@ -38,8 +38,20 @@ from stages.settings import (
 
 LARGEST_PIECE = 4096  # records in one part of a store
 RUN_NAME = r"^[A-Za-z0-9][A-Za-z0-9._=,+-]{0,99}$"
-SECRET = re.compile(r"(^|_)token$|password|secret|api_?key|credential", re.IGNORECASE)
-NOT_SAVED = "saved with the run"
+SECRET = re.compile(
+    r"(^|[_-])token$|passw(or)?d|secret|(api|access|private)[_-]?key|credential|authorization|bearer", re.IGNORECASE
+)
+SAID_BY: Mapping[str, str] = {"model": "teacher.model", "revision": "teacher.revision"}
+"""Engine arguments that would put another model in the place of the configured one, and the keys that say it."""
+OF_A_REQUEST: Mapping[str, str | None] = {
+    "temperature": "rationales.temperature",
+    "top_p": "rationales.top_p",
+    "seed": "rationales.seed",
+    "max_tokens": "rationales.max_tokens",
+    "max_completion_tokens": "rationales.max_tokens",
+    **dict.fromkeys(("stop", "prompt", "messages", "stream", "n", "best_of", "echo"), None),
+}
+"""The same of what is asked of a served author; None is what only this program can say."""
 PATHS: tuple[Key, ...] = (("store",), ("teacher", "model"), ("student", "model"), ("rationales", "path"))
 EXPECTED = {
     "string_type": "text; put it in quotes",
@@ -71,7 +83,9 @@ class DataSettings(BaseModel):
 class Config(BaseModel):
     """One run: its data, teacher, student, and how each stage works."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, hide_input_in_errors=True
+    )  # what `--debug` and logs would show of a key in the wrong place
 
     name: Annotated[str, Field(pattern=RUN_NAME)]
     """Name of the run and of its folder: letters, digits and any of . _ - = , +"""
@@ -126,16 +140,10 @@ def check_document(document: Document) -> Config:
         config = Config.model_validate(document.tree)
     except ValidationError as error:
         raise ConfigError("\n".join(_complaints(error, document))) from error
-    conflicts = [f"{_place(document, key, problem)}: {dotted(key)}: {problem}" for key, problem in _conflicts(config)]
+    conflicts = [f"{document.place(key)}: {dotted(key)}: {problem}" for key, problem in _conflicts(config)]
     if conflicts:
         raise ConfigError("\n".join(conflicts))
     return config
-
-
-def _place(document: Document, key: Key, problem: str) -> str:
-    """Where a key was written; an override is not repeated where it is a secret."""
-    place = document.place(key)
-    return place.partition("=")[0] if NOT_SAVED in problem else place
 
 
 def resolved_yaml(config: Config) -> str:
@@ -197,6 +205,7 @@ def _conflicts(config: Config) -> Iterator[tuple[Key, str]]:
     yield from _server_conflicts(rationales)
     for section, settings in (("rationales", rationales), ("evaluation", config.evaluation)):
         yield from _argument_conflicts((section, "engine_arguments"), settings.engine_arguments)
+    yield from _said_elsewhere(config)
     for key, value in _floats(config):
         if not math.isfinite(value):
             yield key, f"expected a finite number, found {value}"
@@ -219,15 +228,33 @@ def _argument_conflicts(key: Key, arguments: Mapping[str, EngineValue]) -> Itera
     for name, value in arguments.items():
         below = (*key, name)
         if SECRET.search(name):
-            yield below, f"a secret, and this file is {NOT_SAVED}; set it in the environment (HF_TOKEN)"
+            yield below, "a secret, and this file is saved with the run; set it in the environment (HF_TOKEN)"
         elif name == "trust_remote_code":
             yield (
                 below,
                 "is said by teacher.trust_remote_code, for all that loads the teacher; a student's code never runs",
             )
+        for number in value if isinstance(value, list) else (value,):
+            if isinstance(number, float) and not math.isfinite(number):
+                yield below, f"expected a finite number, found {number}"
         for mapping in (value,) if isinstance(value, dict) else value if isinstance(value, list) else ():
             if isinstance(mapping, dict):
                 yield from _argument_conflicts(below, mapping)
+
+
+def _said_elsewhere(config: Config) -> Iterator[tuple[Key, str]]:
+    """Engine arguments that contradict other keys, or what every request says by itself."""
+    rationales = config.rationales
+    of_rationales = SAID_BY if rationales.author is None else {**OF_A_REQUEST, "model": "rationales.author"}
+    of_evaluation = {name: key.replace("teacher", "student") for name, key in SAID_BY.items()}
+    for section, arguments, elsewhere in (
+        ("rationales", rationales.engine_arguments, of_rationales),
+        ("evaluation", config.evaluation.engine_arguments, of_evaluation),
+    ):
+        for name in (name for name in arguments if name in elsewhere):
+            key = elsewhere[name]
+            problem = "every request says it by itself; leave it out" if key is None else f"is said by {key}"
+            yield (section, "engine_arguments", name), problem
 
 
 def _rationale_conflicts(config: Config) -> Iterator[tuple[Key, str]]:

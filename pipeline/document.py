@@ -75,12 +75,15 @@ def parse_key(name: str) -> Key | None:
 
 
 def read_document(path: Path, overrides: Sequence[str] = ()) -> Document:
-    """Parse the file at `path` and apply `overrides` (`a.b=c`, the value in YAML) in order."""
+    """Parse the file at `path` and apply `overrides` (`a.b=c`, the value in YAML) in order.
+
+    Complaints name an override without its value, which may be a secret.
+    """
     tree, places = _parse(path)
     for override in overrides:
         key, value = _parse_override(override)
-        put(tree, key, value, f"--set {override}")
-        places[key] = f"--set {override}"
+        places[key] = f"--set {override.partition('=')[0]}"
+        put(tree, key, value, places[key])
         for length in range(1, len(key)):
             places.setdefault(key[:length], places[key])  # sections that are there because of it
     return Document(path=path, tree=tree, places=places)
@@ -167,7 +170,8 @@ def _parse_override(override: str) -> tuple[Key, Tree]:
     try:
         value = yaml.load(text, Loader=_Loader)  # noqa: S506  _Loader is a SafeLoader
     except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"--set {override}: the value is not valid YAML: {' '.join(str(error).split())}") from error
+        problem = " ".join(str(getattr(error, "problem", None) or error).split())
+        raise ConfigError(f"--set {name}: the value is not valid YAML: {problem}") from None  # it quotes the value
     return key, cast(Tree, value)
 
 

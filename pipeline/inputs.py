@@ -15,7 +15,7 @@ from data.settings import DataSource
 from pipeline.config import Config
 from pipeline.plans import StageName
 from stages.models import ModelIdentity, identify_model
-from stages.servers import server_address
+from stages.servers import server_address, server_key
 from stages.specs import rationale_file
 
 Split = Literal["train", "dev", "test"]
@@ -87,6 +87,7 @@ class Inputs:
             rationale_file(self.config.rationales)
         if self.config.rationales.engine == "openai":
             server_address(self.config.rationales.server)
+            server_key()
         if {"train", "evaluate"} & set(stages):
             _ = self.student
         if "train" in stages and self.config.student.peft:

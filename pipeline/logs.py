@@ -21,6 +21,7 @@ import click
 
 from pipeline.config import default_store
 from pipeline.exits import Invocation
+from pipeline.folders import folder_of
 
 ROOMS = frozenset({"pipeline", "stages", "cache", "data"})
 log = logging.getLogger(__name__)
@@ -88,6 +89,8 @@ def log_file(path: Path) -> Iterator[None]:
 @contextmanager
 def command_log(path: Path) -> Iterator[None]:
     """`log_file` for a command, which becomes its first line; an error that ends the command later goes there too."""
+    with folder_of(f"the run's folder {path.parent}", "name another place by --runs"):
+        path.parent.mkdir(parents=True, exist_ok=True)
     click.get_current_context().ensure_object(Invocation).log = path
     with log_file(path):
         log.info("command: %s", shlex.join(sys.argv))

@@ -16,6 +16,7 @@ from cache.spaces import Space, dropped_records, is_space, space_path
 from data.errors import MissingRecordsError
 from data.records import Question, Rationale
 from data.sharding import Shard
+from pipeline.folders import folder_of, require_writable
 from pipeline.inputs import Inputs
 from pipeline.plans import StagePlan, reasons
 from pipeline.provenance import commit_note
@@ -78,7 +79,11 @@ class StageWithSpace:
     def _open_or_create(self, progress: Progress) -> Space:
         if self._neighbour:
             progress.note(self._neighbour)
-        return Space.open_or_create(self._inputs.config.store, self.name, self.slug, self.spec)
+        store = self._inputs.config.store
+        with folder_of(f"store: {store}", "name another folder by the key store"):
+            space = Space.open_or_create(store, self.name, self.slug, self.spec)
+            require_writable(space.path)  # before the teacher works for nothing
+        return space
 
 
 class RationaleStage(StageWithSpace):

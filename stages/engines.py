@@ -1,8 +1,9 @@
 """What a generation engine is: prompt strings go in, one `Generation` each comes out.
 
-Two engines keep this contract, `engines_vllm` (fast, GPU or CPU) and `engines_transformers` (runs wherever torch runs),
-and one suite of tests holds both to it; in float32 they give the same greedy text. The rules that make them equal stand
-here: how a prompt becomes tokens, when it is too long, and what seed it is sampled with. Importing costs no torch.
+Four engines keep this contract: `engines_vllm` (fast, GPU or CPU), `engines_ray` (the same on a cluster),
+`engines_openai` (a server) and `engines_transformers` (runs wherever torch runs). One suite of tests holds all to it;
+in float32 they give the same greedy text. The rules that make them equal stand here: how a prompt becomes tokens, when
+it is too long, and what seed it is sampled with. Importing costs no torch.
 """
 
 import hashlib
@@ -170,6 +171,14 @@ def next_answer(
         if isinstance(answer, BaseException):
             raise answer
         return answer
+
+
+def positive_argument(arguments: EngineArguments, name: str) -> int | None:
+    """An argument that counts something, None where it is not given; `ConfigError` unless it is a number from 1."""
+    value = arguments.get(name)
+    if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
+        return value
+    raise ConfigError(f"engine_arguments.{name}: expected a whole number from 1, found {value!r}")
 
 
 def load_tokenizer(model: str, revision: str | None, *, trust_remote_code: bool = False) -> "PreTrainedTokenizerBase":

@@ -330,8 +330,8 @@ def _require_listener(address: str) -> None:
     if not colon or not port.isdecimal():
         return
     try:
-        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
-    except OSError as error:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
+    except (OSError, OverflowError, ValueError) as error:  # nobody there, no port, no name
         raise EngineError(_no_cluster(address, error)) from error
 
 
@@ -424,7 +424,7 @@ def _look(setup: EngineSetup) -> _Model:
         raise ConfigError("teacher.device: `cuda` was asked for, but vLLM runs on the CPU there; use `auto` or `cpu`")
     try:
         model = AsyncEngineArgs(**vllm_arguments(setup, eager=on_cpu)).create_model_config()
-    except (TypeError, ValueError, OSError) as error:
+    except Exception as error:  # of a wrong argument, whatever vLLM meets first
         raise refused(setup, error) from error
     tokenizer = load_tokenizer(setup.model, setup.revision, trust_remote_code=setup.trust_remote_code)
     ends = _end_tokens(model.try_get_generation_config().get("eos_token_id"), tokenizer.eos_token_id)

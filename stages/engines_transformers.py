@@ -24,6 +24,7 @@ from stages.engines import (
     Generation,
     encode,
     load_tokenizer,
+    positive_argument,
     prompt_seed,
 )
 from stages.loading import load_causal_lm, torch_device
@@ -40,8 +41,10 @@ class TransformersEngine(Engine):
     def __init__(self, setup: EngineSetup, loaded: tuple[Any, Any] | None = None) -> None:
         """Load what `setup` names; `loaded` are model and tokenizer where they are in memory already."""
         arguments = dict(setup.arguments)
-        self._batch_size = int(arguments.pop("batch_size", BATCH_SIZE))
-        window = int(arguments.pop("max_model_len", sys.maxsize))
+        self._batch_size = positive_argument(arguments, "batch_size") or BATCH_SIZE
+        window = positive_argument(arguments, "max_model_len") or sys.maxsize
+        for own in ("batch_size", "max_model_len"):
+            arguments.pop(own, None)
         self._setup = setup
         self._model, self._tokenizer = loaded or (
             load_causal_lm(
@@ -90,6 +93,8 @@ class TransformersEngine(Engine):
         start = ids_BT.shape[1]
 
         def stopped(all_BT: Tensor, _scores: object, **_: object) -> Tensor:
+            if self._setup.stop is not None:
+                self._setup.stop.check("what was answered before")
             return self._stopped(batch, all_BT[:, start:], decoding.stop)
 
         try:
@@ -100,7 +105,7 @@ class TransformersEngine(Engine):
                     do_sample=False,
                     max_new_tokens=batch.room,
                     logits_processor=LogitsProcessorList(_samplers(decoding, batch, self._model.device)),
-                    stopping_criteria=StoppingCriteriaList([stopped] if decoding.stop else []),
+                    stopping_criteria=StoppingCriteriaList([stopped]),
                 )
         except torch.OutOfMemoryError as error:
             size = len(batch.prompts)
@@ -110,6 +115,8 @@ class TransformersEngine(Engine):
 
     def _stopped(self, batch: "_Batch", new_BT: Tensor, stop: Sequence[str]) -> Tensor:
         """Which rows hold a stop string after their prompt."""
+        if not stop:
+            return torch.zeros(len(new_BT), dtype=torch.bool, device=new_BT.device)
         rows = zip(batch.prompts, new_BT.tolist(), strict=True)
         found = [_cut(self._decode(prompt, new), stop) is not None for prompt, new in rows]
         return torch.tensor(found, device=new_BT.device)

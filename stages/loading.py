@@ -34,7 +34,9 @@ def load_causal_lm(
     }
     try:
         return AutoModelForCausalLM.from_pretrained(path, **{**defaults, **(arguments or {})})
-    except (OSError, ValueError, TypeError, ImportError) as error:
+    except (torch.OutOfMemoryError, MemoryError):
+        raise
+    except Exception as error:  # of a wrong argument or file, transformers raises whatever it meets first
         if needs_trust(error) and not trust_remote_code:
             raise ConfigError(untrusted(path)) from error
         raise ConfigError(f"model {path}: transformers cannot load it: {first_line(error)}") from error

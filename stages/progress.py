@@ -5,6 +5,8 @@ pieces whether SIGTERM, SIGINT or SIGUSR1 has arrived. It then commits what it h
 """
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Protocol, Self
 
@@ -44,6 +46,7 @@ class StopSignal:
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
+        self._saved: str | None = None
         self._before: dict[signal.Signals, signal._HANDLER] = {}
 
     def __enter__(self) -> Self:
@@ -59,6 +62,19 @@ class StopSignal:
 
     def _remember(self, number: int, _frame: FrameType | None) -> None:
         self.received = signal.Signals(number)
+        if self._saved is not None:
+            saved, self._saved = self._saved, None
+            self.check(saved)
+
+    @contextmanager
+    def at_once(self, saved: str) -> Iterator[None]:
+        """Let a signal end what is done inside, wherever it is: work that cannot look itself, with nothing to save."""
+        self.check(saved)
+        self._saved = saved
+        try:
+            yield
+        finally:
+            self._saved = None
 
     def check(self, saved: str) -> None:
         """Raise `Interrupted` if a signal has arrived; `saved` says what is safe by now."""

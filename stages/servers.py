@@ -16,7 +16,10 @@ from data.errors import ConfigError
 
 KEY, ADDRESS = "OPENAI_API_KEY", "OPENAI_BASE_URL"
 """Environment variables, the same that OpenAI's own client reads."""
+NO_KEY = "none"
+"""What is sent where no key is set: servers that want none do not look."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0
+NO_ADDRESS = "expected an address such as http://127.0.0.1:8000/v1, found something that is none"
 _CREDENTIAL_IN_PATH = re.compile(r"\b(?:sk|hf|key|token)[-_=][A-Za-z0-9_-]{16,}", re.IGNORECASE)
 
 
@@ -53,6 +56,14 @@ def server_address(configured: str | None, environment: Mapping[str, str] = os.e
     return address
 
 
+def server_key(environment: Mapping[str, str] = os.environ) -> str:
+    """The key to send, without the line break that files end with; `ConfigError` where no header can hold it."""
+    key = environment.get(KEY, "").strip()
+    if not (key.isascii() and key.isprintable()):
+        raise ConfigError(f"{KEY} in the environment: holds characters that no key has; set it anew")
+    return key or NO_KEY
+
+
 def address_problem(address: str) -> str | None:
     """What is wrong with an address; it never repeats what may be a secret."""
     try:
@@ -60,7 +71,7 @@ def address_problem(address: str) -> str | None:
         host = parts.hostname
         _ = parts.port
     except ValueError:
-        return "expected an address such as http://127.0.0.1:8000/v1, found something that is none"
+        return NO_ADDRESS
     if parts.username is not None or parts.password is not None:
         return f"holds a user or a password, and addresses are saved with the run; set {KEY} in the environment"
     if parts.query or parts.fragment or _CREDENTIAL_IN_PATH.search(parts.path):
@@ -68,14 +79,14 @@ def address_problem(address: str) -> str | None:
             "expected an address without anything after a ? or #, and without a key, since addresses are saved with "
             f"the run; set {KEY} in the environment"
         )
-    if parts.scheme not in {"http", "https"} or not host:
-        return f"expected an address such as http://127.0.0.1:8000/v1, found {address!r}"
+    if parts.scheme not in {"http", "https"} or not host or not address.isprintable() or " " in address:
+        return NO_ADDRESS
     return None
 
 
 def without_secrets(text: str, environment: Mapping[str, str] = os.environ) -> str:
     """What a server said, with the key that it was asked with blotted out."""
-    key = environment.get(KEY)
+    key = environment.get(KEY, "").strip()
     return text.replace(key, "(key)") if key else text
 
 

@@ -10,6 +10,7 @@ wants heads of 32 or more: `hidden=128`).
 import json
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Event, Lock, Thread
@@ -211,15 +212,17 @@ class ScriptedEngine(Engine):
         return answer if isinstance(answer, Generation) else Generation(text=answer, finish_reason="stop")
 
 
-Fault = int | tuple[int, Mapping[str, str], object] | Literal["reset", "hang", "not json", "no completion"]
-"""What a scripted server does instead of answering: a status, one with headers and body, or worse."""
+Trouble = Literal["reset", "hang", "drip", "not json", "no completion"]
+Fault = int | tuple[int, Mapping[str, str], object] | bytes | Trouble
+"""What a scripted server does instead of answering: a status, one with headers and body, a body's bytes, or worse."""
+NOTHING = object()
 
 
 class ScriptedServer:
     """Speaks OpenAI's protocol on 127.0.0.1: first come the faults of `script`, then answers from a function.
 
-    `models` is what it lists, None for a server without a list. What it was asked stands in `requests`, as (path, key,
-    body), and `most_at_once` says how many requests it had at the same time.
+    `models` is what it lists, None for a server without a list, and `listed` a whole answer in place of it. What it was
+    asked stands in `requests`, as (path, key, body), and `most_at_once` says how many requests it had at the same time.
     """
 
     def __init__(
@@ -228,7 +231,9 @@ class ScriptedServer:
         *,
         script: Sequence[Fault] = (),
         models: Sequence[Mapping[str, object]] | None = None,
+        listed: object = NOTHING,
     ) -> None:
+        self._listed = listed
         self.answer = answer
         self.script = deque(script)
         self._models = models
@@ -267,7 +272,9 @@ class ScriptedServer:
         self._http.server_close()
 
     def _list(self, handler: BaseHTTPRequestHandler) -> None:
-        if self._models is None:
+        if self._listed is not NOTHING:
+            _reply(handler, 200, self._listed)
+        elif self._models is None:
             _reply(handler, 404, {"error": {"message": "no such path"}})
         else:
             _reply(handler, 200, {"object": "list", "data": [{"object": "model", **model} for model in self._models]})
@@ -290,13 +297,26 @@ class ScriptedServer:
             _reply(handler, fault[0], fault[2], fault[1])
         elif isinstance(fault, int):
             _reply(handler, fault, {"error": {"message": f"scripted {fault}"}})
+        elif isinstance(fault, bytes):
+            _reply(handler, 200, fault)
+        elif fault == "drip":
+            self._drip(handler)
         elif fault == "hang":
             self._closing.wait()
         elif fault == "no completion":
             _reply(handler, 200, {"hello": "world"})
         elif fault == "not json":
-            _reply(handler, 200, None)
+            _reply(handler, 200, b"{ not json")
         handler.close_connection = True
+
+    def _drip(self, handler: BaseHTTPRequestHandler) -> None:
+        """Send a blank now and then, never all of the body."""
+        handler.send_response(200)
+        handler.send_header("content-length", "1000")
+        handler.end_headers()
+        with suppress(OSError):
+            while not self._closing.wait(0.1):
+                handler.wfile.write(b" ")
 
     def _reply(self, handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
         answer = self.answer(body.get("messages", body.get("prompt")))
@@ -310,7 +330,7 @@ class ScriptedServer:
 def _reply(
     handler: BaseHTTPRequestHandler, status: int, content: object, headers: Mapping[str, str] | None = None
 ) -> None:
-    sent = b"{ not json" if content is None else json.dumps(content).encode()
+    sent = content if isinstance(content, bytes) else json.dumps(content).encode()
     handler.send_response(status)
     for name, value in {
         "content-type": "application/json",

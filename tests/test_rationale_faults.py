@@ -77,15 +77,13 @@ def vllm_processes(stage: subprocess.Popen[str]) -> list[psutil.Process]:
     return [each for each in below if each.is_running() and each.name().startswith("VLLM::Engine")]
 
 
-@pytest.mark.slow
-@pytest.mark.vllm
-def test_a_stage_whose_vllm_is_killed_in_the_middle_ends_with_the_store_of_another_engine(tmp_path: Path) -> None:
-    pytest.importorskip("vllm", reason="vLLM is not installed")
-    tiny_model_folder(tmp_path / "teacher", "llama", hidden=128)
+def write_run(folder: Path) -> None:
+    """A tiny teacher, questions, and a configuration that asks it about them."""
+    tiny_model_folder(folder / "teacher", "llama", hidden=128)
     rows = [
         {"id": str(n), "question": f"Ann has {n} figs and finds 2.", "answer": str(n + 2)} for n in range(QUESTIONS)
     ]
-    (tmp_path / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     configuration = {
         "name": "faults",
         "data": {"train": [{"name": "jsonl", "path": "questions.jsonl"}]},
@@ -93,7 +91,14 @@ def test_a_stage_whose_vllm_is_killed_in_the_middle_ends_with_the_store_of_anoth
         "rationales": {"shots": 1, "piece": 20, "max_tokens": 48, "second_phase": False},
         "student": {"model": "./teacher"},
     }
-    (tmp_path / "run.yaml").write_text(yaml.safe_dump(configuration))
+    (folder / "run.yaml").write_text(yaml.safe_dump(configuration))
+
+
+@pytest.mark.slow
+@pytest.mark.vllm
+def test_a_stage_whose_vllm_is_killed_in_the_middle_ends_with_the_store_of_another_engine(tmp_path: Path) -> None:
+    pytest.importorskip("vllm", reason="vLLM is not installed")
+    write_run(tmp_path)
     with start(tmp_path, "store=killed", "rationales.engine=vllm") as stage:
         while not attempts_in(tmp_path / "killed"):
             assert stage.poll() is None, stage.communicate()
@@ -111,3 +116,19 @@ def test_a_stage_whose_vllm_is_killed_in_the_middle_ends_with_the_store_of_anoth
     assert found.keys() == expected.keys() and len(found) == QUESTIONS
     # Two engines may choose differently between tokens that are equally good in float32, and then go on differently.
     assert sum(found[name] != expected[name] for name in found) <= QUESTIONS // 100
+
+
+@pytest.mark.slow
+@pytest.mark.vllm
+def test_a_stage_that_is_killed_leaves_no_vllm_behind(tmp_path: Path) -> None:
+    pytest.importorskip("vllm", reason="vLLM is not installed")
+    write_run(tmp_path)
+    with start(tmp_path, "store=killed", "rationales.engine=vllm") as stage:
+        while not attempts_in(tmp_path / "killed"):
+            assert stage.poll() is None, stage.communicate()
+            time.sleep(0.05)
+        below = psutil.Process(stage.pid).children(recursive=True)
+        assert vllm_processes(stage)
+        stage.kill()
+        stage.communicate()
+    assert psutil.wait_procs(below, timeout=60)[1] == []

@@ -1,6 +1,7 @@
 """What a configuration file may say, and how each mistake in it is reported."""
 
 import json
+import traceback
 from pathlib import Path
 
 import pytest
@@ -88,7 +89,7 @@ def test_wrong_choice_suggests_the_nearest(file: Path) -> None:
 
 
 def test_number_in_place_of_text_asks_for_quotes(file: Path) -> None:
-    assert complaint(file, "name=7") == "--set name=7: name: expected text; put it in quotes, found 7"
+    assert complaint(file, "name=7") == "--set name: name: expected text; put it in quotes, found 7"
 
 
 def test_list_without_entries_is_one_complaint(file: Path) -> None:
@@ -127,6 +128,15 @@ def test_name_must_be_a_safe_folder_name(file: Path, name: str) -> None:
         ("rationales.engine_arguments.hf_token=abc", "a secret"),
         ("rationales.engine_arguments.a={b: [{api_key: abc}]}", "rationales.engine_arguments.a.b.api_key: a secret"),
         ("evaluation.engine_arguments.trust_remote_code=true", "is said by teacher.trust_remote_code"),
+        ("rationales.engine_arguments.api-key=abc", "a secret"),
+        ("rationales.engine_arguments.a={b: [1, .nan]}", "a.b: expected a finite number, found nan"),
+        ("evaluation.engine_arguments.a=-.inf", "expected a finite number, found -inf"),
+        ("rationales.engine_arguments.extra_headers={Authorization: abc}", "Authorization: a secret"),
+        ("rationales.engine_arguments.model=other", "is said by teacher.model"),
+        ("evaluation.engine_arguments.revision=other", "is said by student.revision"),
+        ("rationales={engine: openai, author: a, engine_arguments: {n: 2}}", "n: every request says it by itself"),
+        ("rationales={engine: openai, author: a, engine_arguments: {seed: 2}}", "seed: is said by rationales.seed"),
+        ("rationales={engine: openai, author: a, engine_arguments: {model: b}}", "is said by rationales.author"),
         ("rationales.server=http://me:secret@host/v1", "rationales.server: holds a user or a password"),
         ("rationales.server=https://host/v1?api_key=abc", "rationales.server: expected an address without"),
         ("rationales.author=gpt-x", "needs `engine: openai`"),
@@ -141,6 +151,25 @@ def test_values_that_do_not_go_together_are_refused(file: Path, override: str, e
 def test_a_secret_is_not_repeated(file: Path, key: str) -> None:
     line = complaint(file, f"{key}=http://me:hunter2@host")
     assert line.startswith(f"--set {key}: {key}: ") and "hunter2" not in line
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "rationales.api_key=hunter2",
+        "teacher.token=hunter2",
+        "teacher={token: hunter2}",
+        "rationales.server=me:hunter2@host",
+        "rationales={engine_arguments: {hf_token: hunter2",
+        "rationales.engine_arguments.hf_token=[hunter2",
+    ],
+)
+def test_a_secret_in_the_wrong_place_is_repeated_neither_in_the_complaint_nor_in_its_traceback(
+    file: Path, override: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(file, [override])
+    assert "hunter2" not in "".join(traceback.format_exception(caught.value))
 
 
 def test_arguments_of_an_engine_may_be_nested(file: Path) -> None:
@@ -185,8 +214,8 @@ def test_later_override_wins(file: Path) -> None:
     ],
 )
 def test_override_that_cannot_be_applied_is_named(file: Path, override: str, expected: str) -> None:
-    line = complaint(file, override)
-    assert line.startswith(f"--set {override}: ") and expected in line and "\n" not in line
+    line, name = complaint(file, override), override.partition("=")[0]
+    assert line.startswith(f"--set {name or override}: ") and expected in line and "\n" not in line
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The contract of generation engines, held against all of `tests.engines`, and that they say the same."""
 
+import signal
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
@@ -10,7 +11,7 @@ import torch
 
 from cache.rationales import Attempt, RationaleStore
 from cache.spaces import Space
-from data.errors import ConfigError, EngineError, ModelError
+from data.errors import ConfigError, EngineError, Interrupted, ModelError
 from data.synthetic import synthetic_questions
 from stages.engines import (
     TOO_LONG,
@@ -336,3 +337,43 @@ def test_the_scripted_engine_of_the_tests_fails_in_the_middle_of_a_stream() -> N
     assert [(place, generation.text) for place, generation in (next(answers), next(answers))] == [(2, "C"), (1, "B")]
     with pytest.raises(EngineError, match="after 2 prompts"):
         next(answers)
+
+
+@pytest.mark.parametrize("name", ["batch_size", "max_model_len"])
+@pytest.mark.parametrize("value", ["many", 0, -1, 2.5, True, [8], {"a": 1}])
+def test_a_number_of_transformers_that_is_none_is_refused(setup: EngineSetup, name: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=f"engine_arguments.{name}: expected a whole number from 1, found "):
+        open_engine("transformers", replace(setup, arguments={name: value}))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"dtype": "float99"},
+        {"attn_implementation": 5},
+        {"quantization_config": "x"},
+        {"num_hidden_layers": "many"},
+        {"vocab_size": -1},
+        {"hidden_size": 7},
+    ],
+)
+def test_whatever_transformers_raises_of_an_argument_is_one_of_our_errors(
+    setup: EngineSetup, arguments: dict[str, object]
+) -> None:
+    with pytest.raises(ConfigError, match="transformers cannot load it"):
+        open_engine("transformers", replace(setup, arguments=arguments))
+
+
+def test_a_signal_ends_a_batch_of_transformers_in_the_middle(setup: EngineSetup) -> None:
+    class AfterTenLooks(StopSignal):
+        looks = 0
+
+        def check(self, saved: str) -> None:
+            self.looks += 1
+            self.received = signal.SIGTERM if self.looks > 10 else None
+            super().check(saved)
+
+    stop = AfterTenLooks()
+    with open_engine("transformers", replace(setup, stop=stop)) as engine, pytest.raises(Interrupted, match="SIGTERM"):
+        engine.generate(PROMPTS, Decoding(max_tokens=200))
+    assert stop.looks == 11

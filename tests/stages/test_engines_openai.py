@@ -3,22 +3,27 @@
 import json
 import signal
 import socket
+import ssl
 import time
 import traceback
+from asyncio import CancelledError
+from collections.abc import Coroutine
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
 from threading import Barrier, Timer
+from types import SimpleNamespace
 from typing import Any
 
+import openai
 import pytest
 
 from cache.rationales import RationaleStore
 from cache.spaces import Space
 from data.errors import ConfigError, EngineError, Interrupted, MolsakiError
 from data.synthetic import synthetic_questions
-from stages import servers
+from stages import engines_openai, servers
 from stages.engines import Decoding, EngineSetup, Generation, encode, open_engine, prompt_seed
 from stages.models import ModelIdentity
 from stages.progress import SilentProgress, StopSignal
@@ -183,10 +188,173 @@ def test_a_refused_key_names_the_variable_that_holds_it(setup: EngineSetup) -> N
         ask(at(setup, server))
 
 
-@pytest.mark.parametrize("fault", ["no completion", (200, {}, {"choices": [{"text": "a", "finish_reason": "tool"}]})])
-def test_an_answer_that_is_no_completion_is_an_engine_error(setup: EngineSetup, fault: Fault) -> None:
-    with ScriptedServer(script=[fault]) as server, pytest.raises(EngineError, match=f"server {server.address}"):
+def choice(**said: object) -> Fault:
+    return 200, {}, {"choices": [{"finish_reason": "stop", "text": "a", "message": {"content": "a"}, **said}]}
+
+
+NO_OBJECTS: list[object] = [None, [], 5, "text"]
+NO_CHOICES: list[object] = [[], None, [None], [5], "text", [{}]]
+NO_ANSWERS: list[Fault] = [
+    "no completion",
+    (200, {"content-type": "text/html"}, "<html>please log in</html>"),
+    (200, {}, {"error": {"message": "slow down", "code": 429}}),
+    *[(200, {}, said) for said in NO_OBJECTS],
+    *[(200, {}, {"choices": choices}) for choices in NO_CHOICES],
+    *[choice(text=text, message=message) for text, message in ((None, None), (5, "a"), (["a"], {"content": ["a"]}))],
+    *[choice(finish_reason=reason) for reason in (None, "", "error", "abort", 5, ["stop"])],
+]
+
+
+@pytest.mark.parametrize("chat", [False, True])
+@pytest.mark.parametrize("fault", NO_ANSWERS)
+def test_an_answer_that_is_none_is_asked_for_again(setup: EngineSetup, fault: Fault, chat: bool) -> None:
+    author, prompts = {"model": "gpt-x", "is_teacher": False, "chat": chat}, [json.dumps([{"content": "hi"}])]
+    with ScriptedServer(script=[fault]) as server:
+        assert ask(at(setup, server, **author), prompts) == [Generation(text="an answer", finish_reason="stop")]
+        server.script.extend([fault] * 1000)
+        with pytest.raises(EngineError, match=f"server {server.address} was asked .* the last time it said"):
+            ask(at(setup, server, **author, patience_seconds=0.05), prompts)
+
+
+def test_an_answer_that_is_no_unicode_is_asked_for_again(setup: EngineSetup) -> None:
+    with ScriptedServer(text_of, script=[b'{"choices": [{"finish_reason": "stop", "text": "\xe9"}]}']) as server:
+        assert [answer.text for answer in ask(at(setup, server), PROMPTS[:1])] == ["PROMPT 0"]
+
+
+def test_what_says_an_error_in_an_answer_is_quoted(setup: EngineSetup) -> None:
+    fault: Fault = (200, {}, {"error": {"message": f"not {KEY}", "code": 429}})
+    with ScriptedServer(script=[fault] * 1000) as server, pytest.raises(EngineError, match=r"\(429 not \(key\)\)"):
+        ask(at(setup, server, patience_seconds=0.05), PROMPTS[:1])
+
+
+@pytest.mark.parametrize("reason", ["tool_calls", "content_filter", "eos_token"])
+def test_a_text_that_ended_in_another_way_is_taken_as_it_is(setup: EngineSetup, reason: str) -> None:
+    with ScriptedServer(script=[choice(finish_reason=reason)]) as server:
+        assert ask(at(setup, server), PROMPTS[:1]) == [Generation(text="a", finish_reason="stop")]
+
+
+def test_a_model_that_only_thought_has_written_nothing(setup: EngineSetup) -> None:
+    thought = choice(message={"content": None, "reasoning_content": "hm"}, finish_reason="length")
+    with ScriptedServer(script=[thought]) as server:
+        answers = ask(at(setup, server, is_teacher=False, chat=True), [json.dumps([{"content": "hi"}])])
+    assert answers == [Generation(text="", finish_reason="length")]
+
+
+def test_half_of_a_pair_of_surrogates_becomes_the_character_for_it(setup: EngineSetup) -> None:
+    with ScriptedServer(script=[choice(text="a\ud83d b \ud83d\ude00")]) as server:
+        assert [answer.text for answer in ask(at(setup, server), PROMPTS[:1])] == ["a\ufffd b \U0001f600"]
+
+
+def test_an_answer_that_drips_ends_in_time(setup: EngineSetup) -> None:
+    with ScriptedServer(text_of, script=["drip"]) as server:
+        begun = time.monotonic()
+        answers = ask(at(setup, server, request_seconds=0.5), PROMPTS[:1])
+    assert [answer.text for answer in answers] == ["PROMPT 0"] and time.monotonic() - begun < 5
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"error": f"wrong {KEY}"}, "400 (wrong (key))"),
+        ({"detail": "Not Found"}, "400 (Not Found)"),
+        ([{"error": {"message": "in a list"}}], "in a list"),
+        ("<html>nginx</html>", "<html>nginx</html>"),
+    ],
+)
+def test_a_refusal_says_what_the_server_said_whatever_its_form(setup: EngineSetup, body: object, said: str) -> None:
+    with ScriptedServer(script=[(400, {}, body)]) as server, pytest.raises(ConfigError) as caught:
         ask(at(setup, server), PROMPTS[:1])
+    assert said in str(caught.value) and KEY not in str(caught.value)
+
+
+def test_a_path_that_is_not_there_points_at_the_end_of_the_address(setup: EngineSetup) -> None:
+    with ScriptedServer(script=[404]) as server, pytest.raises(ConfigError, match=r"404 .*mostly in /v1"):
+        ask(at(setup, server), PROMPTS[:1])
+
+
+def test_a_wait_beyond_patience_is_told(setup: EngineSetup) -> None:
+    with (
+        ScriptedServer(script=[(429, {"retry-after": "3600"}, {})]) as server,
+        pytest.raises(EngineError, match=r"come back in 3,600 s, and rationales.patience_seconds is 30"),
+    ):
+        ask(at(setup, server), PROMPTS[:1])
+
+
+def test_a_prompt_that_the_server_filters_has_no_answer_and_the_others_have(setup: EngineSetup) -> None:
+    error = {"error": {"code": "content_filter", "message": "The response was filtered"}}
+    with ScriptedServer(text_of, script=[(400, {}, error)]) as server:
+        answers = ask(at(setup, server, requests=1), PROMPTS[:2])
+    assert answers == [Generation(text="", finish_reason="stop"), Generation(text="PROMPT 1", finish_reason="stop")]
+
+
+@pytest.mark.parametrize("models", ["<html>", None, [1]])
+def test_a_list_of_models_that_is_none_asks_for_nothing(setup: EngineSetup, models: object) -> None:
+    with ScriptedServer(text_of, models=[{"id": setup.model}], listed=models) as server:
+        assert ask(at(setup, server), PROMPTS[:1])[0].text == "PROMPT 0"
+
+
+@pytest.mark.parametrize("window", ["4096", 0, -1, None, [1]])
+def test_a_window_that_is_no_number_is_not_taken_for_one(setup: EngineSetup, window: object) -> None:
+    models: list[dict[str, object]] = [{"id": 5}, {}, {"id": setup.model, "max_model_len": window}]
+    with ScriptedServer(text_of, models=models) as server:
+        assert ask(at(setup, server), PROMPTS[:1])[0].text == "PROMPT 0"
+
+
+@pytest.mark.parametrize("window", ["4k", -1, 0, True, [1], 4.5])
+def test_a_configured_window_that_is_no_number_is_refused(setup: EngineSetup, window: object) -> None:
+    with (
+        ScriptedServer() as server,
+        pytest.raises(ConfigError, match=r"engine_arguments.max_model_len: expected a whole"),
+    ):
+        ask(at(replace(setup, arguments={"max_model_len": window}), server))
+    assert server.requests == []
+
+
+def test_a_key_from_a_file_ends_before_its_line_break(setup: EngineSetup, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", f" {KEY}\n")
+    with ScriptedServer(text_of) as server:
+        ask(at(setup, server), PROMPTS[:1])
+    assert server.requests[0][1] == f"Bearer {KEY}"
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"HTTP_PROXY": "gopher://user:hunter2@127.0.0.1:9"},
+        {"HTTP_PROXY": "http://user:hunter2@127.0.0.1:port"},
+        {"SSL_CERT_FILE": "/no/such/file"},
+    ],
+)
+def test_an_environment_that_speaks_to_nobody_is_a_configuration_error_without_secrets(
+    setup: EngineSetup, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with ScriptedServer() as server, pytest.raises(ConfigError, match="HTTP_PROXY") as caught:
+        ask(at(setup, server), PROMPTS[:1])
+    assert "hunter2" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_certificate_that_is_not_trusted_is_refused_at_once() -> None:
+    inner = ssl.SSLCertVerificationError("certificate verify failed: self-signed certificate")
+    error = openai.APIConnectionError(request=None)  # type: ignore[arg-type]
+    error.__cause__ = OSError("no connection")
+    error.__cause__.__context__ = inner
+    refusal = engines_openai._refusal(error, "https://host/v1")
+    assert isinstance(refusal, ConfigError) and "self-signed" in str(refusal) and "SSL_CERT_FILE" in str(refusal)
+
+
+def test_a_conversation_that_cannot_begin_fails_instead_of_waiting(
+    setup: EngineSetup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_loop(main: Coroutine[Any, Any, None]) -> None:
+        main.close()
+        raise OSError("too many open files")
+
+    with ScriptedServer() as server:
+        monkeypatch.setattr(engines_openai, "asyncio", SimpleNamespace(run=no_loop, CancelledError=CancelledError))
+        with pytest.raises(OSError, match="too many open files"):
+            ask(at(setup, server), PROMPTS[:1])
 
 
 @pytest.mark.parametrize(
@@ -194,10 +362,16 @@ def test_an_answer_that_is_no_completion_is_an_engine_error(setup: EngineSetup, 
     [
         {"message": "This model's maximum context length is 96 tokens.", "code": 400},
         {"message": "too much", "code": "context_length_exceeded"},
+        {"message": "The decoder prompt (length 123) is longer than the maximum model length of 96."},
+        {"message": "the request exceeds the available context size, try increasing it"},
+        {"message": "prompt is too long: 205000 tokens > 200000 maximum"},
+        {"message": "The input token count (1200) exceeds the maximum number of tokens allowed (1024)."},
+        "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 4096. Given: 5000",
+        "Input validation error: `inputs` must have less than 1024 tokens. Given: 5000",
     ],
 )
 def test_a_prompt_that_the_server_finds_too_long_is_reported_and_the_others_are_answered(
-    setup: EngineSetup, error: dict[str, object]
+    setup: EngineSetup, error: object
 ) -> None:
     with ScriptedServer(text_of, script=[(400, {}, {"error": error})]) as server:
         answers = ask(at(setup, server, requests=1), PROMPTS[:2])

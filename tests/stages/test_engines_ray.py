@@ -7,7 +7,7 @@ import pytest
 
 from data.errors import EngineError
 from stages.engines import Cluster, Decoding, EngineSetup, Generation, open_engine
-from stages.engines_ray import Request, _end_tokens, _generation, _Model, _reason, _sampling
+from stages.engines_ray import Request, _end_tokens, _generation, _Model, _reason, _require_listener, _sampling
 
 GREEDY = Decoding(max_tokens=24)
 MODEL = _Model(window=20, ends={1: "", 7: "<end>"}, on_cpu=True)
@@ -61,6 +61,20 @@ def test_an_address_at_which_nobody_listens_is_named_at_once() -> None:
     with pytest.raises(EngineError, match=f"no Ray cluster answers at {address}") as caught:
         open_engine("ray", setup)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:99999", "a..b:6379", "ray://\u2603..:10001"])
+def test_an_address_that_can_be_none_is_named_at_once(address: str) -> None:
+    with pytest.raises(EngineError, match=f"no Ray cluster answers at {address}"):
+        _require_listener(address)
+
+
+@pytest.mark.parametrize("form", ["127.0.0.1:{}", "ray://127.0.0.1:{}", "auto", "local"])
+def test_an_address_at_which_somebody_listens_is_left_to_ray(form: str) -> None:
+    with socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        _require_listener(form.format(listening.getsockname()[1]))
 
 
 def test_the_tokens_that_end_a_text_are_the_tokenizer_s_and_the_checkpoint_s() -> None:

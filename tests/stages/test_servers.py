@@ -3,7 +3,15 @@
 import pytest
 
 from data.errors import ConfigError
-from stages.servers import FIRST_PAUSE, LONGEST_PAUSE, Attempts, address_problem, server_address, without_secrets
+from stages.servers import (
+    FIRST_PAUSE,
+    LONGEST_PAUSE,
+    Attempts,
+    address_problem,
+    server_address,
+    server_key,
+    without_secrets,
+)
 
 
 @pytest.mark.parametrize(
@@ -34,9 +42,29 @@ def test_an_address_with_a_secret_is_refused_without_repeating_it(address: str) 
         assert "hunter2" not in str(caught.value)
 
 
-@pytest.mark.parametrize("address", ["localhost:8000", "ftp://host/v1", "http://", "http://host:port/v1", "/v1"])
-def test_something_that_is_no_address_is_refused(address: str) -> None:
-    assert "http://127.0.0.1:8000/v1" in (address_problem(address) or "")
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("localhost:8000", "ftp://host/v1", "http://", "http://host:port/v1", "/v1", "http://ho st/v1"),
+        *("http://host/v1\n", "user:hunter2@host/v1", "https//user:hunter2@host/v1", "https:/user:hunter2@host"),
+    ],
+)
+def test_something_that_is_no_address_is_refused_and_not_repeated(address: str) -> None:
+    problem = address_problem(address) or ""
+    assert "http://127.0.0.1:8000/v1" in problem and "hunter2" not in problem
+
+
+def test_the_key_is_sent_without_white_space_around_it_and_blotted_out_alike() -> None:
+    assert server_key({"OPENAI_API_KEY": " s3cret\n"}) == "s3cret"
+    assert server_key({}) == server_key({"OPENAI_API_KEY": " "}) == "none"
+    assert without_secrets("wrong key s3cret!", {"OPENAI_API_KEY": "s3cret\n"}) == "wrong key (key)!"
+
+
+@pytest.mark.parametrize("key", ["s3cret\nX: y", "s3cr\u00e9t", "s3cret\u2013"])
+def test_a_key_that_no_header_can_hold_is_refused_without_repeating_it(key: str) -> None:
+    with pytest.raises(ConfigError, match="OPENAI_API_KEY in the environment") as caught:
+        server_key({"OPENAI_API_KEY": key})
+    assert "s3cr" not in str(caught.value)
 
 
 def test_the_address_comes_from_the_environment_where_none_is_configured() -> None:
