@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -397,12 +398,33 @@ def test_totals_are_recorded_once_more_only_when_asked_for(experiment: Experimen
     assert len(experiment.scripted.attention) == 10
 
 
-def test_a_matrix_takes_no_totals(experiment: Experiment) -> None:
+def test_a_matrix_records_totals_once_for_the_points_that_share_them(
+    experiment: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two rules for steps, each with two points, older parts hold all records without totals."""
     text = (experiment.folder / "run.yaml").read_text()
-    (experiment.folder / "run.yaml").write_text(text + "matrix: {objective.beta: [1, 3]}\n")
-    result = experiment("attention", "run.yaml", "--totals")
-    assert result.exit_code == 2
-    assert "--totals goes with one run" in result.stderr
+    (experiment.folder / "run.yaml").write_text(
+        text + "matrix: {attention.steps: [periods, lines], objective.beta: [1, 3]}\n"
+    )
+    experiment.run("--only", "rationales")
+    experiment.run("--only", "attention")
+    experiment.scripted.attention.clear()
+    assert experiment("attention", "run.yaml").exit_code == 0
+    assert experiment.scripted.attention == []
+    plans = json.loads(experiment("attention", "run.yaml", "--totals", "--dry-run", "--json").stdout)
+    assert [(plan["done"], plan["to_do"]) for plan in plans["stages"]] == [(0, 20)]
+    stage = experiment.scripted.write_attention.__globals__
+    untold = stage["_block"]
+
+    def told(marked: Marked) -> AttentionBlock:
+        block = untold(marked)
+        return replace(block, receivers=np.zeros((*block.attention.shape[:2], 3), dtype=np.float32))
+
+    monkeypatch.setitem(stage, "_block", told)
+    for shard in (("--shard", "1/2"), ("--shard", "2/2"), ()):
+        result = experiment("attention", "run.yaml", "--totals", *shard)
+        assert result.exit_code == 0, result.output
+    assert len(experiment.scripted.attention) == len(set(experiment.scripted.attention)) == 20
 
 
 def test_records_are_told_of_once_the_teacher_has_run_again(teacher: Path, tmp_path: Path) -> None:
