@@ -26,8 +26,10 @@ from cache.writer import AttentionBlock, AttentionWriter
 from data.marking import mark
 from data.records import Marked
 from data.synthetic import synthetic_questions
+from pipeline import plot_figures
 from pipeline.cli import molsaki
 from pipeline.labels import one_line, step_label
+from pipeline.which_space import choose
 from stages.from_scratch import word_tokenizer
 from stages.shares import GROUPS
 from stages.tokens import locate
@@ -318,6 +320,68 @@ def test_a_run_shows_its_students_layers_and_its_own_temperature(experiment: Exp
     assert (student["records"], student["steps"], student["course"]) == (2, [10, 20], [[0.5, 0.5], [0.3, 0.7]])
     assert Path("layers.png").read_bytes().startswith(b"\x89PNG")
     assert plotted("layers", "runs/small")["students"] == found["students"]
+
+
+MATRIX = """\
+matrix:
+  - {objective.name: [dss]}
+  - {objective.name: [molsaki], objective.alignment: [mixture, uniform]}
+  - {attention.steps: [lines]}
+"""
+
+
+@pytest.fixture
+def study(experiment: Experiment) -> Experiment:
+    """A matrix of three points that share their attention, and of one that does not; two have students."""
+    (experiment.folder / "run.yaml").write_text((experiment.folder / "run.yaml").read_text() + MATRIX)
+    experiment.run("--only", "rationales")
+    experiment.run("--only", "attention")
+    for point, weights in (("mixture", [0.2, 0.8]), ("uniform", [0.5, 0.5])):
+        for seed in (0, 1):
+            write_student(Path("runs/small") / f"objective=molsaki,alignment={point}", seed, [weights])
+    write_student(Path("runs/small/attention.steps=lines"), 0, [[1.0, 0.0]])
+    return experiment
+
+
+def test_a_matrix_shows_the_students_of_the_points_that_share_the_space_in_rows(study: Experiment) -> None:
+    found = plotted("layers", "run.yaml", "--out", "layers.svg")
+    assert [(one["run"], one["seed"], one["layers"][0]["mean"]) for one in found["students"]] == [
+        ("molsaki, mixture", 0, 0.2),
+        ("molsaki, mixture", 1, 0.2),
+        ("molsaki, uniform", 0, 0.5),
+        ("molsaki, uniform", 1, 0.5),
+    ]
+    shown = texts(Path("layers.svg"))
+    assert sum(text.startswith("students after training, Eq. 5; seeds 0, 1") for text in shown) == 2
+    assert [shown.count(point) for point in ("dss", "molsaki, mixture", "molsaki, uniform")] == [0, 2, 2]
+    assert sum(text.startswith("teacher, Eq. 4") for text in shown) == 1
+    assert plotted("layers", "runs/small") == found
+
+
+def test_a_matrix_whose_points_have_several_spaces_draws_one_and_says_which(study: Experiment) -> None:
+    (key, *_) = choose("run.yaml").keys
+    expected = (
+        "2 spaces; this is that of objective=dss and 2 more. For another, name the folder of a point, as runs/small/"
+    )
+    for arguments in (("plot", "layers"), ("plot", "record", "--record", key), ("cache", "show", "--record", key)):
+        result = run(*arguments[:2], "run.yaml", *arguments[2:], "--json")
+        assert result.exit_code == 0, result.output
+        assert f"{expected}attention.steps=lines\n" in result.stderr
+    lines = plotted("layers", "runs/small/attention.steps=lines")
+    assert [one["run"] for one in lines["students"]] == ["attention.steps=lines"]
+    shares = run("plot", "shares", "run.yaml", "--json")
+    assert expected in shares.stderr and "all 10 records are stored without" in shares.stderr, "scripted ones are"
+
+
+def test_more_points_than_can_be_drawn_are_in_the_numbers(
+    study: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plot_figures, "MOST_ROWS", 1)
+    found = plotted("layers", "run.yaml", "--out", "layers.svg")
+    assert len(found["students"]) == 4
+    shown = texts(Path("layers.svg"))
+    assert sum("students after training" in text for text in shown) == 1
+    assert any("the first 1 of 2 points" in text for text in shown)
 
 
 def test_a_damaged_student_is_named(experiment: Experiment) -> None:
