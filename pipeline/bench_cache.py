@@ -256,7 +256,8 @@ def _ratio(ratio: float | None) -> str:
 def _setting_line(setting: Setting, *, cold: bool) -> str:
     pages = "had been dropped from" if cold else "may have been in"
     return (
-        f"{setting.records:,} records, {setting.values:,} values in {setting.layers} layers of a {setting.teacher} "
-        f"model, seed {setting.seed}; × is against {REFERENCE}; open, first epoch and open index: fresh processes, "
-        f"the files {pages} the page cache; torch {setting.torch}, numpy {setting.numpy}, zarr {setting.zarr}"
+        f"{setting.records:,} records, {setting.values:,} values and {setting.sums:,} sums in {setting.layers} layers "
+        f"of a {setting.teacher} model, seed {setting.seed}; × is against {REFERENCE}; open, first epoch and open "
+        f"index: fresh processes, the files {pages} the page cache; torch {setting.torch}, numpy {setting.numpy}, "
+        f"zarr {setting.zarr}"
     )

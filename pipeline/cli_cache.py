@@ -42,7 +42,8 @@ def cache_show(
 ) -> None:
     """Say what SPACE holds and what it was made with; SPACE is a folder or the beginning of a name in the store.
 
-    With --record it may also be a configuration, a run's folder, a tar file or an address, as in `molsaki plot`.
+    With --record it may also be a configuration, the folder of a run or matrix, a tar file or an address, as in
+    `molsaki plot`.
     """
     if record is not None:
         from pipeline.plot import show_record

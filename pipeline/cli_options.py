@@ -45,7 +45,7 @@ class Request:
         config = load_config(self.config, self.overrides)
         return Run(config=config, folder=self.runs / config.name, shard=shard, totals=totals)
 
-    def sweep(self, shard: "Shard | None" = None) -> "Sweep | None":
+    def sweep(self, shard: "Shard | None" = None, *, totals: bool = False) -> "Sweep | None":
         """The matrix in the configuration, or which shard of its students; None where it is one run."""
         from pipeline.matrix import load_matrix
         from pipeline.sweep import Sweep
@@ -61,7 +61,7 @@ class Request:
             return None
         if self.sample is not None:
             raise click.UsageError("--sample tries one run, not a matrix; try what all begin with: --set matrix=null")
-        return Sweep(matrix=matrix, folder=self.runs / matrix.name, shard=shard)
+        return Sweep(matrix=matrix, folder=self.runs / matrix.name, shard=shard, totals=totals)
 
     def options(self) -> "Options":
         """How a command on a matrix works and prints."""

@@ -75,7 +75,9 @@ def plot_shares(request: "PlotRequest") -> None:
     """Share of each step's attention on critical words, other words and special tokens (Fig. 1b).
 
     CONFIG|SPACE is a configuration file or a run's folder (the records of that run), or a space (all its records): a
-    folder, the beginning of a name in the store, a tar file, or an address such as s3://bucket/space.
+    folder, the beginning of a name in the store, a tar file, or an address such as s3://bucket/space. A matrix stands
+    for all of its points that share one space of attention; where there are several, it is said which one is drawn, and
+    the folder of a point names another.
     """
     from pipeline.plot import plot_shares as draw
 
@@ -102,6 +104,7 @@ def plot_record(request: "PlotRequest", key: str) -> None:
     "layers",
     epilog=examples(
         "molsaki plot layers demo/molsaki.yaml --runs demo/runs --out layers.png",
+        "molsaki plot layers runs/study --out study.png      a matrix: students of each point in a row",
         "molsaki plot layers attention/Qwen2.5-7B-Instruct --tau 0.5 --json",
     ),
 )
@@ -109,7 +112,8 @@ def plot_record(request: "PlotRequest", key: str) -> None:
 def plot_layers(request: "PlotRequest") -> None:
     """Mean weights of the teacher's layers (Eq. 4), and of a run's students' (Eq. 5) after and during training.
 
-    CONFIG|SPACE as in `molsaki plot shares`; only a configuration or a run's folder has students.
+    CONFIG|SPACE as in `molsaki plot shares`; only a configuration or a run's folder has students. Those of a matrix are
+    drawn in a row for each point.
     """
     from pipeline.plot import plot_layers as draw
 

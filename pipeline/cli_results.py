@@ -35,6 +35,7 @@ def compare(runs: tuple[str, ...], root: Path, base: str | None, as_json: bool) 
         "molsaki explore examples/svamp.yaml             the records of a run, and where its students looked",
         "molsaki explore attention/Qwen2.5-7B-Instruct   all records of a space, as many as fit into 5 MB",
         "molsaki explore runs/svamp --search apples --records 2000 --out apples.html",
+        "molsaki explore examples/study.yaml --students 3   a matrix: three seeds of each point, not one",
     )
 )
 @click.argument("what", metavar="CONFIG|SPACE")
@@ -53,25 +54,45 @@ def compare(runs: tuple[str, ...], root: Path, base: str | None, as_json: bool) 
     type=int,
     help="Take them in a random order.  [default: those that students were asked about, then by the order of the run]",
 )
+@click.option(
+    "--students",
+    type=click.IntRange(min=0),
+    help="So many of each run or point, the first seeds.  [default: all of a run, one of each point of a matrix]",
+)
 @click.option("--store", type=FOLDER, help="Where SPACE is looked for.  [default: the user's cache directory]")
 @click.option("--runs", type=FOLDER, default=Path("runs"), show_default=True, help="Folder of all runs.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override one value; repeatable.")
 def explore(
-    what: str, out: Path | None, store: Path | None, runs: Path, overrides: tuple[str, ...], **selected: Any
+    what: str,
+    out: Path | None,
+    students: int | None,
+    store: Path | None,
+    runs: Path,
+    overrides: tuple[str, ...],
+    **selected: Any,
 ) -> None:  # click's own types
     """Write one HTML page to look through records: texts, steps, critical words, and where a model looks.
 
     CONFIG is a configuration or the folder of a run, SPACE a folder, the beginning of a name in the store, a tar file
     or an address. The page holds everything that it shows and asks nobody for anything. No model is loaded.
+
+    A matrix stands for all its points. Where these have their attention in several spaces (other rules, another
+    teacher), it is that of one, which is said; the folder of a point names another.
     """
     from pipeline.explore import Selected, default_out, look_at, write_explorer
     from pipeline.which_space import choose
 
     chosen = choose(what, store=store, runs=runs, overrides=overrides)
     path = out or default_out(chosen)
-    written = write_explorer(look_at(chosen), Selected(**selected), path)
+    written = write_explorer(look_at(chosen, students), Selected(**selected), path)
+    for note in chosen.notes:
+        click.echo(note, err=True)
     left = f"; {chosen.missing:,} of the run are not stored yet" if chosen.missing else ""
-    click.echo(f"{written.shown:,} of {written.wanted:,} records, {written.bytes / 1e6:.1f} MB{left}", err=True)
+    every = chosen.matrix is None and written.students == written.trained
+    seen = "" if every else f", {written.students:,} of {written.trained:,} students"
+    click.echo(f"{written.shown:,} of {written.wanted:,} records{seen}, {written.bytes / 1e6:.1f} MB{left}", err=True)
+    if students is None and written.students < written.trained:
+        click.echo("the first student of each point is in it; --students asks for more", err=True)
     click.echo(path)
 
 

@@ -181,6 +181,7 @@ rationales.add_command(show_rationales)
         "molsaki attention examples/svamp.yaml --set attention.batch_tokens=65536",
         "molsaki attention examples/svamp.yaml --shard 2/8      the second of eight jobs, in any order or at once",
         "molsaki attention examples/svamp.yaml --totals         also records of older parts once more, for plots",
+        "molsaki attention examples/study.yaml                  a matrix: what its points share, once",
     )
 )
 @run_options
@@ -248,9 +249,7 @@ def _stage(
     supervised: bool,
 ) -> None:
     """Do one stage, or a shard of it, in this process, or say what it would do."""
-    if (sweep := request.sweep()) is not None:
-        if totals:
-            raise click.UsageError("--totals goes with one run; name the configuration of a point of the matrix")
+    if (sweep := request.sweep(totals=totals)) is not None:
         _stage_one_of_points(sweep, request, name, shard)
         return
     from data.sharding import process_of
@@ -293,7 +292,8 @@ def _stage_one_of_points(sweep: "Sweep", request: Request, name: "StageName", sh
     from pipeline.work import shard_of
 
     shard = shard_of(name, shard)
-    run_points(sweep, (name,), request.options(), pass_on=() if shard is None else ("--shard", str(shard)))
+    pass_on = (*(() if shard is None else ("--shard", str(shard))), *(("--totals",) if sweep.totals else ()))
+    run_points(sweep, (name,), request.options(), pass_on=pass_on)
 
 
 def _students_of_points(

@@ -1,20 +1,21 @@
 """`molsaki explore`: the records of a cache as one HTML page to search and look through, without a server.
 
-In: an attention space, or a run with what its students looked at before and after training. Out: one file that asks
-nobody for anything. Nothing is computed but the layers' shares of Eq. 4: no model is loaded, and every number on the
-page is the one that the store or the run's folder holds.
+In: an attention space, or a run or matrix with what its students looked at before and after training. Out: one file
+that asks nobody for anything. Nothing is computed but the layers' shares of Eq. 4: no model is loaded, and every number
+on the page is the one that the store or the run's folder holds.
 
 Each look at a record (the teacher's, a student's) is packed by itself and unpacked when the record is opened, so that
 thousands of records open as quickly as one. Unless told otherwise, as many records are embedded as fit into five
-megabytes.
+megabytes, and of a matrix one student of each point, for students take up most of a record.
 
 Shape letters: L layers, S steps, K critical words.
 """
 
 import base64
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,9 +26,7 @@ from cache.sharing import read_keys
 from cache.student_attention import STUDENT_ATTENTION, StudentLook, When, read_student_attention
 from data.errors import ConfigError, DamagedCacheError
 from data.records import Marked, Rationale
-from pipeline.inputs import Inputs
 from pipeline.page import Page, embedded_json, write_page
-from pipeline.teacher_stages import RationaleStage
 from pipeline.which_space import Chosen
 from stages.settings import ObjectiveSettings
 from stages.single_record import record_layer_weights
@@ -40,9 +39,13 @@ PIECE = 128
 """Records read from the store at a time."""
 NAME = "explore.html"
 SEED_FOLDER = "seed-"
+ONE_OF_EACH = 1
+"""Students of each point of a matrix: ten seeds of ten points would leave room for some ten records."""
 
 Looks = Mapping[str, Mapping[When, StudentLook]]
 """What a student saw, by the key of the record."""
+Students = Mapping[int, Looks]
+"""The students of a run, by seed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,16 +60,31 @@ class Selected:
 
 @dataclass(frozen=True, kw_only=True)
 class Explored:
-    """What the page is about: an open store, the records meant, where they come from and what students saw of them."""
+    """What the page is about: an open store, the records meant, where they come from and what students saw of them.
+
+    `students` are those of a run, `points` those of each point of a matrix; `left_out` counts trained ones not in here.
+    """
 
     chosen: Chosen
-    students: Mapping[int, Looks] = field(default_factory=dict)
+    students: Students = field(default_factory=dict)
+    points: Mapping[str, Students] = field(default_factory=dict)
+    left_out: int = 0
     origins: Mapping[tuple[str, str], Rationale] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
-        """The run, or the space."""
-        return self.chosen.attention.space.path.name if self.chosen.config is None else self.chosen.config.name
+        """The run, the matrix, or the space."""
+        return self.chosen.name
+
+    @property
+    def runs(self) -> Mapping[str, Students]:
+        """All students, by the name of their run."""
+        return self.points or ({self.name: self.students} if self.students else {})
+
+    @property
+    def count(self) -> int:
+        """How many students these are."""
+        return sum(map(len, self.runs.values()))
 
     @property
     def tau(self) -> float:
@@ -75,16 +93,22 @@ class Explored:
         return objective.tau_teacher
 
 
-def look_at(chosen: Chosen) -> Explored:
-    """Read what lies beside the attention of a run: rationales' origins, and where its students looked."""
-    if chosen.config is None:
-        return Explored(chosen=chosen)
-    rationales = RationaleStage(Inputs(chosen.config)).rationales
-    return Explored(
+def look_at(chosen: Chosen, students: int | None = None) -> Explored:
+    """Read what lies beside the attention of runs: rationales' origins, and where their students looked.
+
+    Of each run these are its first `students` by seed; unless told, all of a run, and one of each point of a matrix.
+    """
+    most = ONE_OF_EACH if students is None and chosen.matrix is not None else students
+    folders = {name: _student_folders(folder) for name, folder in chosen.runs.items()}
+    found = {name: {seed: _looks(own[seed]) for seed in list(own)[:most]} for name, own in folders.items() if own}
+    explored = Explored(
         chosen=chosen,
-        students={} if chosen.folder is None else _students(chosen.folder),
-        origins={(one.question.text, one.text): one for one in rationales},
+        left_out=sum(len(own) - len(found[name]) for name, own in folders.items() if own),
+        origins={(one.question.text, one.text): one for one in chosen.rationales},
     )
+    if chosen.matrix is not None:
+        return replace(explored, points={name: students for name, students in found.items() if students})
+    return replace(explored, students=next(iter(found.values()), {}))
 
 
 def default_out(chosen: Chosen) -> Path:
@@ -96,11 +120,13 @@ def default_out(chosen: Chosen) -> Path:
 
 @dataclass(frozen=True, kw_only=True)
 class Written:
-    """A page of so many `bytes` that shows `shown` of the `wanted` records."""
+    """A page of so many `bytes` that shows `shown` of the `wanted` records, and `students` of those `trained`."""
 
     shown: int
     wanted: int
     bytes: int
+    students: int
+    trained: int
 
 
 def write_explorer(explored: Explored, selected: Selected, out: Path) -> Written:
@@ -118,11 +144,17 @@ def write_explorer(explored: Explored, selected: Selected, out: Path) -> Written
         scripts=("explore.js",),
     )
     write_page(out, page)
-    return Written(shown=len(records), wanted=len(keys), bytes=out.stat().st_size)
+    return Written(
+        shown=len(records),
+        wanted=len(keys),
+        bytes=out.stat().st_size,
+        students=explored.count,
+        trained=explored.count + explored.left_out,
+    )
 
 
 def selected_keys(explored: Explored, selected: Selected) -> list[str]:
-    """The keys wanted, in order: what students were asked about first, unless the order is to be random."""
+    """The keys wanted, in order: what most students were asked about first, unless the order is to be random."""
     keys: Sequence[str] = explored.chosen.keys
     if selected.keys is not None:
         keys = [explored.chosen.key(key) for key in read_keys(selected.keys)]
@@ -134,8 +166,8 @@ def selected_keys(explored: Explored, selected: Selected) -> list[str]:
     if selected.seed is not None:
         order = np.random.default_rng(selected.seed).permutation(len(keys))
         return [keys[place] for place in order.tolist()]
-    seen = {key for looks in explored.students.values() for key in looks}
-    return sorted(keys, key=lambda key: key not in seen)
+    seen = Counter(key for students in explored.runs.values() for looks in students.values() for key in looks)
+    return sorted(keys, key=lambda key: -seen[key])
 
 
 def packed(attention_LSK: npt.NDArray[np.float16]) -> str:
@@ -145,14 +177,18 @@ def packed(attention_LSK: npt.NDArray[np.float16]) -> str:
     return base64.b64encode(deflater.compress(values) + deflater.flush()).decode()
 
 
-def _students(folder: Path) -> Mapping[int, Looks]:
-    """What each of the run's students saw, by seed; students without such a file are left out."""
-    found: dict[int, dict[str, dict[When, StudentLook]]] = {}
-    for student in (folder / "student").glob(f"{SEED_FOLDER}*"):
-        seed = student.name.removeprefix(SEED_FOLDER)
-        for look in read_student_attention(student) if seed.isdecimal() else ():
-            found.setdefault(int(seed), {}).setdefault(look.key, {})[look.when] = look
-    return dict(sorted(found.items()))
+def _student_folders(run: Path) -> Mapping[int, Path]:
+    """The run's students by seed; students whose attention was not kept are left out."""
+    found = (path.parent for path in (run / "student").glob(f"{SEED_FOLDER}*/{STUDENT_ATTENTION}"))
+    by_seed = {path.name.removeprefix(SEED_FOLDER): path for path in found}
+    return dict(sorted((int(seed), path) for seed, path in by_seed.items() if seed.isdecimal()))
+
+
+def _looks(student: Path) -> Looks:
+    found: dict[str, dict[When, StudentLook]] = {}
+    for look in read_student_attention(student):
+        found.setdefault(look.key, {})[look.when] = look
+    return found
 
 
 def _fitting(records: Iterator[dict[str, JSON]], limit: int | None) -> Iterator[dict[str, JSON]]:
@@ -175,11 +211,8 @@ def _records(explored: Explored, keys: Sequence[str]) -> Iterator[dict[str, JSON
 
 def _record(explored: Explored, key: str, marked: Marked, block: npt.NDArray[np.float16]) -> dict[str, JSON]:
     weights = record_layer_weights(block, explored.tau)
-    students: dict[str, JSON] = {
-        str(seed): {when: _look(look.attention, look.layer_weights) for when, look in looks[key].items()}
-        for seed, looks in explored.students.items()
-        if key in looks and _fits(looks[key].values(), block, key)
-    }
+    found = {run: _looked_at(students, key, block) for run, students in explored.runs.items()}
+    students: dict[str, JSON] = {run: looks for run, looks in found.items() if looks}
     return {
         "key": key,
         "text": marked.text,
@@ -189,6 +222,15 @@ def _record(explored: Explored, key: str, marked: Marked, block: npt.NDArray[np.
         "teacher": _look(block, weights),
         **({"students": students} if students else {}),
         **_origin(explored.origins.get((marked.question, marked.rationale))),
+    }
+
+
+def _looked_at(students: Students, key: str, block: npt.NDArray[np.float16]) -> dict[str, JSON]:
+    """What the students of one run saw of a record, by seed."""
+    return {
+        str(seed): {when: _look(look.attention, look.layer_weights) for when, look in looks[key].items()}
+        for seed, looks in students.items()
+        if key in looks and _fits(looks[key].values(), block, key)
     }
 
 
@@ -233,5 +275,7 @@ def _about(explored: Explored, *, shown: int, wanted: int) -> dict[str, object]:
         "tau": explored.tau,
         "shown": shown,
         "left_out": wanted - shown,
-        "students": len(explored.students),
+        "students": explored.count,
+        "trained": explored.count + explored.left_out,
+        "notes": explored.chosen.notes,
     }

@@ -74,6 +74,7 @@ class PlotRequest:
         """The records to look at."""
         chosen = choose(self.what, store=self.store, runs=self.runs, overrides=self.overrides)
         check_layer(self.layer, chosen.attention)
+        _say_notes(chosen)
         return chosen
 
 
@@ -117,9 +118,11 @@ class SharesFigure:
 class StudentWeights:
     """Weights of one student's layers: once it was trained, over `records`, and their means while it was trained.
 
-    `steps` are the optimizer steps that were logged, `course` the weights (L,) at each.
+    `run` is its run, or point of a matrix; `steps` are the optimizer steps that were logged, `course` the weights (L,)
+    at each.
     """
 
+    run: str
     seed: int
     records: int
     layers: tuple[Spread, ...]
@@ -127,12 +130,13 @@ class StudentWeights:
     course: tuple[tuple[float, ...], ...]
 
     @classmethod
-    def of(cls, student: TrainedStudent) -> "StudentWeights | None":
+    def of(cls, student: TrainedStudent, run: str) -> "StudentWeights | None":
         """What training left; None of a student that was trained without attention."""
         if student.layer_weights is None:
             return None
         weights_NL = student.layer_weights["student"]
         return cls(
+            run=run,
             seed=student.seed,
             records=len(weights_NL),
             layers=spread_by_column(weights_NL),
@@ -222,6 +226,7 @@ def show_record(
     check_choice(layer, mixture=mixture, tau=None)
     chosen = choose(what, store=store)
     check_layer(layer, chosen.attention)
+    _say_notes(chosen)
     view = record_of(chosen, beginning, layer, mixture=mixture, tau=None)
     if as_json:
         click.echo(json_text(view))
@@ -238,7 +243,7 @@ def record_of(chosen: Chosen, beginning: str, layer: int | None, *, mixture: boo
 
 
 def plot_layers(request: PlotRequest) -> None:
-    """Draw how much the teacher's layers weigh, and of a run with students those of the students."""
+    """Draw how much the teacher's layers weigh, and of runs with students those of the students."""
     request.check()
     chosen = request.open()
     figure = layers_figure(chosen, chosen_tau(request.tau, chosen))
@@ -253,11 +258,11 @@ def plot_layers(request: PlotRequest) -> None:
 
 
 def layers_figure(chosen: Chosen, tau: float) -> LayersFigure:
-    """The teacher's weights of all records meant, and the students' as they lie in the run's folder."""
+    """The teacher's weights of all records meant, and the students' as they lie in the folders of runs."""
     store = chosen.attention
     chunks = _in_chunks(store, chosen.keys)
     weights_NL = [record_layer_weights(block, tau) for keys in chunks for block in store.read(keys)]
-    students = () if chosen.folder is None else trained_students(chosen.folder)
+    students = [(student, run) for run, folder in chosen.runs.items() for student in trained_students(folder)]
     return LayersFigure(
         space=store.space.path.name,
         fingerprint=store.space.fingerprint,
@@ -265,7 +270,9 @@ def layers_figure(chosen: Chosen, tau: float) -> LayersFigure:
         tau=tau,
         band=BAND,
         teacher=spread_by_column(weights_NL),
-        students=tuple(weights for student in students if (weights := StudentWeights.of(student)) is not None),
+        students=tuple(
+            weights for student, run in students if (weights := StudentWeights.of(student, run)) is not None
+        ),
     )
 
 
@@ -293,6 +300,11 @@ def _deliver(request: PlotRequest, figures: object, draw: "Callable[[], Figure]"
 
 def _say(line: str) -> None:
     click.echo(line, err=True)
+
+
+def _say_notes(chosen: Chosen) -> None:
+    for note in chosen.notes:
+        _say(note)
 
 
 def _say_missing(chosen: Chosen) -> None:

@@ -9,6 +9,7 @@ Colours are told apart by the colour-blind: those of Okabe and Ito for kinds, `c
 import io
 import warnings
 from collections.abc import Callable, Sequence
+from itertools import groupby
 from typing import Any
 
 import matplotlib as mpl
@@ -46,7 +47,9 @@ FEW = 0.05
 """Positions that a smaller share of the records has are left out of the drawing; the figures beside it have them."""
 LATER = "0.88"
 """Grey of what cannot be looked at, for it is written later."""
-LONGEST_WORD, LONGEST_STEP = 16, 56
+LONGEST_WORD, LONGEST_STEP, LONGEST_RUN = 16, 56, 48
+MOST_ROWS = 20
+"""Points of a matrix whose students are drawn."""
 MOST_NUMBERS = 400
 """Cells up to which a heat map has a number in each."""
 
@@ -134,19 +137,25 @@ def _write_numbers(axes: Axes, attention_SK: "np.ndarray", later: "np.ndarray") 
 
 
 def draw_layers(figure: LayersFigure) -> Figure:
-    """The teacher's layers; beside them those of the students, after training and while it went on."""
-    students = figure.students
+    """The teacher's layers; beside them those of the students, after training and while it went on, a row a run."""
+    runs = {run: list(students) for run, students in groupby(figure.students, lambda student: student.run)}
+    shown = list(runs.items())[:MOST_ROWS]
     count = len(figure.teacher)
-    drawing = Figure(figsize=(max(5.5, 2 + 0.22 * count) + (9.0 if students else 0), 4.2), layout="constrained")
-    drawing.suptitle(one_line(figure.space, 60), fontsize=10)
-    teacher, *others = drawing.subplots(1, 3 if students else 1, squeeze=False)[0]
+    size = (max(5.5, 2 + 0.22 * count) + (9.0 if runs else 0), 4.2 * max(1, len(shown)))
+    drawing = Figure(figsize=size, layout="constrained")
+    left_out = f"\nthe first {len(shown)} of {len(runs)} points; the figures beside it have all"
+    drawing.suptitle(one_line(figure.space, 60) + (left_out if len(shown) < len(runs) else ""), fontsize=10)
+    rows = drawing.subplots(max(1, len(shown)), 3 if runs else 1, squeeze=False)
+    teacher = rows[0][0]
     numbers = np.arange(1, count + 1)
     teacher.bar(numbers, [spread.mean for spread in figure.teacher], color=COLOURS["other"], width=0.7)
     _quartiles(teacher, numbers, figure.teacher)
     _finish_layers(teacher, count, f"teacher, Eq. 4 with tau {figure.tau:g}\n{figure.records:,} records")
-    if students:
-        _draw_students(others[0], students)
-        _draw_course(others[1], drawing, students)
+    for (run, students), (below, *others) in zip(shown, rows, strict=False):
+        if below is not teacher:
+            below.set_axis_off()
+        _draw_students(others[0], students, one_line(run, LONGEST_RUN))
+        _draw_course(others[1], drawing, students, one_line(run, LONGEST_RUN))
     return drawing
 
 
@@ -161,8 +170,8 @@ def _finish_layers(axes: Axes, count: int, title: str) -> None:
     axes.set_title(title, fontsize=10)
 
 
-def _draw_students(axes: Axes, students: Sequence[StudentWeights]) -> None:
-    """Each student beside the others at every layer."""
+def _draw_students(axes: Axes, students: Sequence[StudentWeights], run: str) -> None:
+    """Each student of a run beside the others at every layer."""
     width = 0.7 / len(students)
     count = max(len(student.layers) for student in students)
     for place, student in enumerate(students):
@@ -170,10 +179,10 @@ def _draw_students(axes: Axes, students: Sequence[StudentWeights]) -> None:
         axes.bar(numbers, [spread.mean for spread in student.layers], color=COLOURS["critical"], width=0.9 * width)
         _quartiles(axes, numbers, student.layers)
     seeds = ", ".join(str(student.seed) for student in students)
-    _finish_layers(axes, count, f"students after training, Eq. 5\n{one_line(f'seeds {seeds}', 40)}")
+    _finish_layers(axes, count, f"{run}\nstudents after training, Eq. 5; {one_line(f'seeds {seeds}', 30)}")
 
 
-def _draw_course(axes: Axes, drawing: Figure, students: Sequence[StudentWeights]) -> None:
+def _draw_course(axes: Axes, drawing: Figure, students: Sequence[StudentWeights], run: str) -> None:
     """A line for each layer of each student, coloured by the layer."""
     count = max(len(student.layers) for student in students)
     # The lightest colours would not be seen on white.
@@ -183,7 +192,7 @@ def _draw_course(axes: Axes, drawing: Figure, students: Sequence[StudentWeights]
         for layer, weights in enumerate(zip(*student.course, strict=True), start=1):
             axes.plot(student.steps, weights, color=colours(scale(layer)), linewidth=1, alpha=0.8)
     axes.set(xlabel="optimizer step", ylabel="weight (mean of the batches logged)", ylim=(0, None))
-    axes.set_title("students while training\na line for each layer of each seed", fontsize=10)
+    axes.set_title(f"{run}\nstudents while training, a line for each layer of each seed", fontsize=10)
     ticks = MaxNLocator(nbins=8, integer=True).tick_values(1, count)
     drawing.colorbar(
         mpl.cm.ScalarMappable(norm=scale, cmap=colours), ax=axes, label="layer",

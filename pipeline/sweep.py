@@ -37,11 +37,15 @@ STAGE_ONE: tuple[StageName, ...] = ("rationales", "attention")
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep:
-    """A matrix, the folder of its points, and the shard of their students that this process works on."""
+    """A matrix, the folder of its points, and the shard of their students that this process works on.
+
+    With `totals`, attention is also recorded where it is stored without what the steps look at in all.
+    """
 
     matrix: Matrix
     folder: Path
     shard: Shard | None = None
+    totals: bool = False
 
     @property
     def log(self) -> Path:
@@ -146,7 +150,7 @@ def look(sweep: Sweep) -> list[PointStages]:
         whole = json.dumps(config, sort_keys=True)
         first = json.dumps({name: value for name, value in config.items() if name != "attention"}, sort_keys=True)
         written = rationales.setdefault(first, RationaleStage(one.inputs))
-        seen = attention.setdefault(whole, AttentionStage(one.inputs, written))
+        seen = attention.setdefault(whole, AttentionStage(one.inputs, written, totals=sweep.totals))
         found.append(PointStages(one=one, rationales=written, attention=seen))
     return found
 

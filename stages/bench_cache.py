@@ -5,17 +5,21 @@ bytes and files, memory. The ways:
 
     store               ours: `cache.writer` and `cache.reader`, each read decodes what it is asked for
     memory-map          ours as training reads it: the layers mixed once (Eq. 4), then `cache.targets`
-    torch-save          one `torch.save` file of (L, S, K) float32 a record
+    torch-save          one `torch.save` file of (L, S, K + 3) float32 a record
     torch-save-float16  the same in float16
 
-The files hold attention only; the store also texts, spans, keys and checksums, and is on disk when writing ends. What
-is read becomes a tensor that owns its memory. A read from files ends with all layers, which training has yet to mix.
+Records are those of the attention stage: attention to single words, and what steps look at beside them, the three sums
+of `cache.receivers`, which the files hold as three more columns of one tensor (a second one would make them larger).
+Nothing else is in the files; the store also has texts, spans, keys and checksums, and is on disk when writing ends. A
+read gives the attention to single words, as a tensor that shares no memory with another record; from files with all
+layers, which training has yet to mix.
 
 **Attention that resembles the real one.** Texts are made-up problems with rationales (`data.synthetic`), marked as by
 default. `PATTERNS` records of each shape (S, K) are run through a causal language model, by default a random Llama
-whose weights are large enough for attention to be as uneven as in trained models. Every other record takes the
-attention of one of those, each value times exp(0.1 z), z normal: zeros stay (words that come after a step), exponents
-hardly change, and mantissas are all new, so that nothing compresses because it is there twice.
+whose weights are large enough for attention to be as uneven as in trained models, and with a begin token in front of
+each text, which steps look at too. Every other record takes the attention of one of those, each value times
+exp(0.1 z), z normal: zeros stay (words that come after a step, sinks that a model does not have), exponents hardly
+change, and mantissas are all new, so that nothing compresses because it is there twice.
 
 Shapes: L layers, S steps, K critical words.
 """
@@ -29,16 +33,19 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal, TypeAlias, cast, get_args
+from typing import Any, Literal, TypeAlias, cast, get_args
 
 import numpy as np
+import numpy.typing as npt
 import torch
+from tokenizers.processors import TemplateProcessing
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from cache.fingerprints import Spec
 from cache.keys import record_key
 from cache.layout import MAX_RECORDS
 from cache.reader import AttentionStore
+from cache.receivers import RECEIVERS
 from cache.spaces import Space
 from cache.targets import CombinedStore, combined
 from cache.writer import AttentionBlock, AttentionWriter
@@ -46,9 +53,10 @@ from data.errors import MismatchError
 from data.marking import mark
 from data.records import Marked, Question
 from data.synthetic import synthetic_questions
-from stages.attention import attention_of
+from stages.attention import stepwise_of
 from stages.batches import TokenBudget
 from stages.engines import load_tokenizer
+from stages.extraction import attention_block
 from stages.from_scratch import word_tokenizer
 from stages.loading import load_causal_lm
 from stages.measure import Rounds, take_turns
@@ -91,10 +99,14 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What was stored and with what, as it turned out; `values` are numbers of attention in all records."""
+    """What was stored and with what, as it turned out.
+
+    In all records there are so many `values` of attention to single words, and `sums` of what steps look at beside.
+    """
 
     records: int
     values: int
+    sums: int
     layers: int
     teacher: str
     seed: int
@@ -159,6 +171,10 @@ def _teacher(job: Job, questions: Sequence[Question]) -> tuple[PreTrainedModel, 
     if job.teacher is not None:
         return load_causal_lm(job.teacher, None, "float32").eval(), load_tokenizer(job.teacher, None)
     tokenizer = word_tokenizer(questions)
+    begin = tokenizer.eos_token
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"{begin} $A", special_tokens=[(begin, tokenizer.eos_token_id)]
+    )
     torch.manual_seed(SEED)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
@@ -178,20 +194,24 @@ def _computed(
 ) -> list[AttentionBlock]:
     located = [locate(tokenizer, marked) for marked in records]
     return [
-        AttentionBlock(key=record_key(marked), marked=marked, attention=array.copy(), step_tokens=where.step_tokens())
-        for marked, where, array in zip(
-            records, located, attention_of(model, located, TokenBudget(BATCH_TOKENS)), strict=True
+        attention_block(record_key(marked), marked, where, found)
+        for marked, where, found in zip(
+            records, located, stepwise_of(model, located, TokenBudget(BATCH_TOKENS)), strict=True
         )
     ]
 
 
 def _varied(pattern: AttentionBlock, marked: Marked, source: np.random.Generator) -> AttentionBlock:
-    factors = np.exp(NOISE * source.standard_normal(pattern.attention.shape, dtype=np.float32))
+    def changed(values: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.floating[Any]]:
+        factors: npt.NDArray[np.float32] = np.exp(NOISE * source.standard_normal(values.shape, dtype=np.float32))
+        return values * factors
+
     return AttentionBlock(
         key=record_key(marked),
         marked=marked,
-        attention=pattern.attention * factors,
+        attention=changed(pattern.attention),
         step_tokens=pattern.step_tokens,
+        receivers=changed(_receivers(pattern)),
     )
 
 
@@ -247,7 +267,13 @@ def _write_store(job: Job, blocks: Sequence[AttentionBlock]) -> None:
 def _write_files(folder: Path, blocks: Sequence[AttentionBlock], dtype: torch.dtype) -> None:
     folder.mkdir()
     for block in blocks:
-        torch.save(torch.from_numpy(block.attention).to(dtype), folder / f"{block.key}{SUFFIX}")
+        both_LSK = np.concatenate([block.attention, _receivers(block)], axis=2)
+        torch.save(torch.from_numpy(both_LSK).to(dtype), folder / f"{block.key}{SUFFIX}")
+
+
+def _receivers(block: AttentionBlock) -> npt.NDArray[np.floating[Any]]:
+    assert block.receivers is not None, "computed as the attention stage does"
+    return block.receivers
 
 
 def _mixed(store: AttentionStore) -> CombinedStore:
@@ -343,7 +369,7 @@ def _open(method: Method, job: Job) -> tuple[Read, Sequence[str]]:
     if method in DTYPES:
         folder = _place(method, job)
         keys = [entry.name.removesuffix(SUFFIX) for entry in os.scandir(folder)]
-        return lambda key: torch.load(f"{folder}/{key}{SUFFIX}", weights_only=True), keys
+        return lambda key: torch.load(f"{folder}/{key}{SUFFIX}", weights_only=True)[..., : -len(RECEIVERS)], keys
     store = AttentionStore.open(_space(job))
     if method == "store":
         return lambda key: torch.from_numpy(store[key]), list(store)
@@ -359,6 +385,7 @@ def _setting(job: Job, blocks: Sequence[AttentionBlock]) -> Setting:
     return Setting(
         records=len(blocks),
         values=sum(block.attention.size for block in blocks),
+        sums=sum(_receivers(block).size for block in blocks),
         layers=len(blocks[0].attention),
         teacher=job.teacher or "random",
         seed=SEED,

@@ -15,6 +15,7 @@ import numpy as np
 from cache.keys import record_key
 from cache.layout import MAX_RECORDS
 from cache.reader import AttentionStore
+from cache.receivers import RECEIVERS
 from cache.spaces import Space
 from cache.writer import AttentionBlock, AttentionWriter
 from data.records import Marked
@@ -23,6 +24,7 @@ from stages.resident_memory import peak_resident_bytes, resident_bytes
 
 ATTENTION = np.ones((1, 1, 1), dtype=np.float32)
 STEP_TOKENS = np.ones(1, dtype=np.int32)
+NOTHING_BESIDE = np.zeros((1, 1, len(RECEIVERS)), dtype=np.float32)
 RATIONALE = "So 1."
 
 
@@ -71,7 +73,13 @@ def _smallest(number: int) -> AttentionBlock:
         step_spans=((start, start + len(RATIONALE)),),
         critical_spans=((start + 3, start + 4),),
     )
-    return AttentionBlock(key=record_key(marked), marked=marked, attention=ATTENTION, step_tokens=STEP_TOKENS)
+    return AttentionBlock(
+        key=record_key(marked),
+        marked=marked,
+        attention=ATTENTION,
+        step_tokens=STEP_TOKENS,
+        receivers=NOTHING_BESIDE,
+    )
 
 
 def open_index(job: IndexJob) -> Opened:

@@ -105,8 +105,15 @@ function shade(value, top, kind) {
 const haystack = records.map((record) =>
   [record.text, record.dataset, record.id, record.key, PHASES[record.phase]].join("\n").toLowerCase()
 );
-const seeds = [...new Set(records.flatMap((record) => Object.keys(record.students ?? {})))].sort((a, b) => a - b);
-const state = { record: -1, teacher: 0, student: 0, seed: seeds[0], shared: false, change: false, step: null, word: null };
+const trained = new Map(); // of each run that has students their seeds
+for (const record of records) {
+  for (const [run, students] of Object.entries(record.students ?? {})) {
+    trained.set(run, [...new Set([...(trained.get(run) ?? []), ...Object.keys(students)])].sort((a, b) => a - b));
+  }
+}
+const runs = [...trained.keys()];
+const ofMatrix = runs.length > 0 && (runs.length > 1 || runs[0] !== $("name").textContent); // students of its points
+const state = { record: -1, teacher: 0, student: 0, shared: false, change: false, step: null, word: null };
 let shown = records.map((_, number) => number); // records that the search has found, in order
 let open = null; // what belongs to the open record: its maps and the elements of its text
 let asked = 0; // how often a record was opened, so that a slow one does not replace a later one
@@ -119,8 +126,8 @@ function lookText(which) {
 function keepAddress() {
   const record = records[state.record];
   const parts = { record: record.key.slice(0, 12), layer: lookText(state.teacher) };
-  if (seeds.length > 0) {
-    Object.assign(parts, { student: lookText(state.student), seed: state.seed });
+  if (runs.length > 0) {
+    Object.assign(parts, { student: lookText(state.student), ...(ofMatrix ? { point: state.run } : {}), seed: state.seed });
   }
   if (state.shared) {
     parts.scale = "shared";
@@ -136,6 +143,13 @@ function keepAddress() {
   history.replaceState(null, "", `#${new URLSearchParams(parts)}`);
 }
 
+/** Choose a student; of a run that does not have it, its first one. */
+function chooseStudent(run, seed) {
+  state.run = trained.has(run) ? run : runs[0];
+  const seeds = trained.get(state.run) ?? [];
+  state.seed = seeds.includes(seed) ? seed : seeds[0];
+}
+
 /** Open what the address says; what it says wrongly is passed over. */
 function readAddress() {
   const said = new URLSearchParams(location.hash.slice(1));
@@ -144,7 +158,7 @@ function readAddress() {
   const found = key ? records.findIndex((record) => record.key.startsWith(key)) : -1;
   state.teacher = counted("layer") ?? 0;
   state.student = counted("student") ?? 0;
-  state.seed = seeds.includes(said.get("seed")) ? said.get("seed") : seeds[0];
+  chooseStudent(said.get("point"), said.get("seed"));
   state.shared = said.get("scale") === "shared";
   state.change = said.get("change") === "yes";
   const step = counted("step");
@@ -300,11 +314,12 @@ function drawText(record) {
 /** What there is to look at of a record: the teacher, and a student before and after training. */
 async function looksOf(record) {
   const cells = record.steps.length * record.words.length;
-  const student = record.students?.[state.seed];
+  const student = record.students?.[state.run]?.[state.seed];
+  const name = ofMatrix ? `${state.run}, seed ${state.seed},` : "Student";
   const known = [
     { id: "teacher", name: "Teacher", side: "teacher", look: record.teacher },
-    { id: "before", name: "Student before training", side: "student", look: student?.before },
-    { id: "after", name: "Student after training", side: "student", look: student?.after },
+    { id: "before", name: `${name} before training`, side: "student", look: student?.before },
+    { id: "after", name: `${name} after training`, side: "student", look: student?.after },
   ];
   const there = known.filter(({ look }) => look !== undefined);
   return Promise.all(there.map(async ({ look, ...map }) => ({ ...map, ...(await unpack(look, cells)) })));
@@ -687,20 +702,26 @@ function toggle(name) {
 function drawControls(students) {
   const button = (name, label) => element("button", { type: "button", id: `toggle-${name}`, "aria-pressed": String(state[name]), onclick: () => toggle(name) }, label);
   const focused = document.activeElement?.id;
-  const seed =
-    seeds.length > 1
-      ? element(
-          "label",
-          {},
-          "Seed ",
-          element(
-            "select",
-            { id: "seed", onchange: (event) => { state.seed = event.target.value; reopen(); } },
-            ...seeds.map((one) => element("option", { value: one, selected: one === state.seed }, one))
-          )
-        )
-      : null;
-  const parts = [button("shared", "One scale for all layers"), students > 0 ? button("change", "What training changed") : null, students > 0 ? seed : null];
+  const choice = (id, label, values, chosen, choose) =>
+    element(
+      "label",
+      {},
+      `${label} `,
+      element(
+        "select",
+        { id, onchange: (event) => { choose(event.target.value); reopen(); } },
+        ...values.map((one) => element("option", { value: one, selected: one === chosen }, one))
+      )
+    );
+  const parts = [button("shared", "One scale for all layers"), students > 0 ? button("change", "What training changed") : null];
+  if (records[state.record].students) {
+    const seeds = trained.get(state.run);
+    parts.push(
+      ofMatrix ? choice("point", "Point", runs, state.run, (run) => chooseStudent(run, state.seed)) : null,
+      seeds.length > 1 ? choice("seed", "Seed", seeds, state.seed, (seed) => chooseStudent(state.run, seed)) : null,
+      students > 0 ? null : element("span", { class: "muted" }, "This student was not asked about this record.")
+    );
+  }
   $("controls").replaceChildren(...parts.filter((part) => part !== null));
   if (focused && $("controls").querySelector(`#${CSS.escape(focused)}`)) {
     $(focused).focus();
@@ -718,7 +739,7 @@ const KEYS = {
   ArrowRight: (event) => moveLayer(event.shiftKey ? "student" : "teacher", 1),
   m: () => ["teacher", "student"].forEach((side) => moveLayer(side, -Infinity)),
   s: () => toggle("shared"),
-  d: () => seeds.length > 0 && toggle("change"),
+  d: () => runs.length > 0 && toggle("change"),
   g: () => open.maps[0].cellElements.find((cell) => cell.tabIndex === 0).focus(),
   "/": () => $("search").focus(),
   "?": () => $("help").showModal(),
@@ -774,7 +795,7 @@ document.addEventListener("keydown", (event) => {
 
 // ------------------------------------------------------------------------------------------------------------ begin
 
-document.body.classList.toggle("no-students", seeds.length === 0);
+document.body.classList.toggle("no-students", runs.length === 0);
 $("search").addEventListener("input", search);
 $("ask").addEventListener("click", () => $("help").showModal());
 list.addEventListener("scroll", drawRows, { passive: true });

@@ -48,6 +48,11 @@ def records_in(page: Path) -> list[dict[str, Any]]:
     return records
 
 
+def students_in(page: Path) -> list[dict[str, list[str]]]:
+    """Of each record the students, seeds by the name of their run."""
+    return [{run: list(found) for run, found in record.get("students", {}).items()} for record in records_in(page)]
+
+
 @given(
     st_numpy.arrays(
         np.float16,
@@ -72,13 +77,13 @@ def test_a_page_holds_what_the_store_and_the_students_hold(tmp_path: Path):
         shape = len(marked.step_spans), len(marked.critical_spans)
         np.testing.assert_array_equal(unpacked(record["teacher"]["packed"], LAYERS, *shape), store[key])
         np.testing.assert_allclose(record["teacher"]["weights"], record_layer_weights(store[key], 0.1), rtol=1e-5)
-        for seed, looks in record.get("students", {}).items():
+        for seed, looks in record.get("students", {made.name: {}})[made.name].items():
             for when, look in looks.items():
                 expected = made.students[int(seed)][key][when]
                 found = unpacked(look["packed"], STUDENT_LAYERS, *shape)
                 np.testing.assert_array_equal(found, expected.attention)
                 np.testing.assert_allclose(look["weights"], expected.layer_weights, rtol=1e-5)
-    assert [sorted(record.get("students", {})) for record in records_in(page)] == [["0", "1"]] * 2 + [[]] * 6
+    assert students_in(page) == [{made.name: ["0", "1"]}] * 2 + [{}] * 6
 
 
 def test_records_are_chosen_by_key_text_and_chance(tmp_path: Path):
@@ -177,8 +182,8 @@ def test_a_run_adds_where_records_come_from_and_where_its_students_looked(run: E
     assert [record["id"] for record in records][:2] == ["q-4", "q-5"], "the student was asked about these"
     first = records[0]
     assert (first["dataset"], first["answer"], first["phase"]) == ("svamp", "6", "imported")
-    assert [sorted(record.get("students", {})) for record in records] == [["0"]] * 2 + [[]] * 8
-    assert first["students"]["0"]["after"]["weights"] is None
+    assert students_in(Path("runs/small/explore.html")) == [{"small": ["0"]}] * 2 + [{}] * 8
+    assert first["students"]["small"]["0"]["after"]["weights"] is None
 
 
 def test_a_space_is_explored_into_the_working_directory(run: Experiment):
@@ -196,6 +201,93 @@ def test_a_students_file_that_is_damaged_is_named(run: Experiment):
     Path("runs/small/student/seed-1/student_attention.parquet").write_bytes(b"PAR1")
     with pytest.raises(DamagedCacheError, match=r"seed-1/student_attention\.parquet: does not decode"):
         look_at(choose("run.yaml"))
+
+
+MATRIX = """\
+matrix:
+  - {objective.name: [dss, mmi]}
+  - {objective.name: [molsaki], objective.alignment: [mixture, uniform]}
+  - {attention.steps: [lines]}
+"""
+MEANT = ["dss", "molsaki, mixture", "molsaki, uniform"]
+
+
+@pytest.fixture
+def study(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> Experiment:
+    """A matrix of four points and two seeds, and one of other steps; no student of `mmi` was looked at."""
+    monkeypatch.setitem(experiment.scripted.write_attention.__globals__, "_block", plausible_block)
+    with Path("run.yaml").open("a") as file:
+        file.write(MATRIX)
+    experiment.run()
+    chosen = choose("run.yaml")
+    seen = [chosen.attention.marked(key) for key in chosen.keys[3:5]]
+    for point in Path("runs/small").glob("*/student"):
+        for seed in (0, 1) if "mmi" not in str(point) else ():
+            looks = student_looks_of(seen, seed, learned="dss" not in str(point))
+            write_student_attention(point / f"seed-{seed}", looks)
+    return experiment
+
+
+def test_a_matrix_has_the_first_student_of_each_point_that_shares_the_space(study: Experiment):
+    result = study("explore", "run.yaml")
+    assert result.exit_code == 0, result.output
+    page = Path("runs/small/explore.html")
+    assert result.stdout == f"{page}\n"
+    notes = result.stderr.splitlines()
+    assert "2 spaces; this is that of objective=dss and 3 more." in notes[0] and "steps=lines" in notes[0]
+    assert re.fullmatch(r"10 of 10 records, 3 of 6 students, 0\.\d MB", notes[1])
+    assert notes[2] == "the first student of each point is in it; --students asks for more"
+    assert students_in(page) == [{point: ["0"] for point in MEANT}] * 2 + [{}] * 8
+    text = page.read_text()
+    assert '<h1 id="name">small</h1>' in text and "3 of 6 students" in text
+    assert "2 spaces; this is that of objective=dss" in text
+    assert study("explore", "runs/small", "--out", "again.html").exit_code == 0
+    assert Path("again.html").read_text() == text
+
+
+@pytest.mark.parametrize(("number", "seeds"), [(0, []), (1, ["0"]), (2, ["0", "1"]), (9, ["0", "1"])])
+def test_so_many_students_of_each_point_as_asked_for(study: Experiment, number: int, seeds: list[str]):
+    result = study("explore", "run.yaml", "--students", str(number), "--out", "page.html")
+    assert result.exit_code == 0, result.output
+    assert f", {3 * len(seeds)} of 6 students, " in result.stderr and "--students" not in result.stderr
+    found = students_in(Path("page.html"))
+    assert sorted(map(len, found)) == [0] * 8 + [3 * bool(seeds)] * 2
+    assert all(each == dict.fromkeys(MEANT, seeds) for each in found if each)
+
+
+def test_the_folder_of_a_point_is_an_ordinary_run(study: Experiment):
+    point = Path("runs/small/objective=molsaki,alignment=uniform")
+    result = study("explore", str(point))
+    assert re.fullmatch(r"10 of 10 records, 0\.\d MB\n", result.stderr)
+    assert students_in(point / "explore.html")[0] == {point.name: ["0", "1"]}
+    other = study("explore", "runs/small/attention.steps=lines", "--out", "lines.html")
+    assert other.exit_code == 0, other.output
+    assert not set(keys_in(Path("lines.html"))) & set(keys_in(point / "explore.html"))
+
+
+def keys_in(page: Path) -> list[str]:
+    return [record["key"] for record in records_in(page)]
+
+
+def test_a_page_of_a_hundred_students_is_no_larger_than_any_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    made = explored(tmp_path, [mark(f"Ann has {number} figs. How many?", "She has 2 more.") for number in range(40)])
+    looks = {look_of.key: {"after": look_of} for look_of in student_looks_of([*map(made.chosen.attention.marked,
+             made.chosen.keys)], 0) if look_of.when == "after"}  # fmt: skip
+    many = {f"beta={point}": dict.fromkeys(range(10), looks) for point in range(10)}
+    monkeypatch.setattr(explore, "LARGEST", explore.OF_PAGE + 200_000)
+    page = tmp_path / "page.html"
+    written = write_explorer(Explored(chosen=made.chosen, points=many), Selected(), page)
+    assert 1 < written.shown < written.wanted == 40
+    assert (written.students, written.trained) == (100, 100)
+    assert written.bytes <= explore.LARGEST
+
+
+def test_records_that_most_students_were_asked_about_come_first(tmp_path: Path):
+    made = explored(tmp_path)
+    (first, second), looks = made.chosen.keys[:2], made.students[0]
+    points = {"a": {0: {second: looks[second]}}, "b": {0: {first: looks[first], second: looks[second]}}}
+    turned = Explored(chosen=made.chosen, points=points)
+    assert selected_keys(turned, Selected()) == [second, first, *made.chosen.keys[2:]]
 
 
 def test_exploring_loads_no_model_library():

@@ -176,6 +176,41 @@ def test_students_stand_beside_the_teacher_and_what_changed_beside_them(reader: 
     browser.require_quiet()
 
 
+def test_students_of_a_matrix_are_chosen_by_point_and_seed(browser: Browser, made: Explored, tmp_path: Path):
+    looks = made.students
+    few = {0: {record_key(FIGS): looks[0][record_key(FIGS)]}}
+    points = {"dss": few, "molsaki, mixture": {0: looks[1], 1: looks[0]}}
+    write_explorer(Explored(chosen=made.chosen, points=points, left_out=7), Selected(), tmp_path / "page.html")
+    browser.open(tmp_path / "page.html")
+    opened(browser, FIGS)
+    assert "3 of 10 students" in browser.find(".finder header").text
+    expected = ["dss, seed 0, before training", "dss, seed 0, after training"]
+    assert browser.texts("#maps h3") == ["Teacher", *expected]
+    assert browser.texts("#point option") == ["dss", "molsaki, mixture"] and browser.all("#seed") == []
+    browser.find("#point").send_keys("m")
+    shows(browser, "document.querySelectorAll('#seed option').length === 2")
+    browser.find("#seed").send_keys("1")
+    shows(
+        browser, "document.querySelectorAll('#maps h3')[2].textContent === 'molsaki, mixture, seed 1, after training'"
+    )
+    browser.evaluate("document.activeElement.blur()")
+    ActionChains(browser.driver).key_down(Keys.SHIFT).send_keys(Keys.ARROW_RIGHT).key_up(Keys.SHIFT).perform()
+    other = looks[0][record_key(FIGS)]["after"].attention
+    np.testing.assert_array_equal(browser.evaluate("[...open.maps[2].cells]"), other[0].reshape(-1))
+    assert "point=molsaki%2C+mixture&seed=1" in browser.evaluate("location.hash")
+    browser.driver.refresh()
+    shows(browser, "document.querySelectorAll('.map').length === 3")
+    assert browser.evaluate("[state.run, state.seed]") == ["molsaki, mixture", "1"]
+    browser.press("j")
+    opened(browser, PENS)
+    browser.find("#point").send_keys("d")
+    shows(browser, "document.querySelectorAll('.map').length === 1")
+    assert "This student was not asked about this record." in browser.find("#controls").text
+    browser.find("#point").send_keys("m")
+    shows(browser, "document.querySelectorAll('.map').length === 3")
+    browser.require_quiet()
+
+
 def test_one_scale_for_all_layers(reader: Open, made: Explored):
     browser = reader("#layer=1")
     block = made.chosen.attention[record_key(FIGS)]

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -25,8 +26,10 @@ from cache.writer import AttentionBlock, AttentionWriter
 from data.marking import mark
 from data.records import Marked
 from data.synthetic import synthetic_questions
+from pipeline import plot_figures
 from pipeline.cli import molsaki
 from pipeline.labels import one_line, step_label
+from pipeline.which_space import choose
 from stages.from_scratch import word_tokenizer
 from stages.shares import GROUPS
 from stages.tokens import locate
@@ -319,6 +322,68 @@ def test_a_run_shows_its_students_layers_and_its_own_temperature(experiment: Exp
     assert plotted("layers", "runs/small")["students"] == found["students"]
 
 
+MATRIX = """\
+matrix:
+  - {objective.name: [dss]}
+  - {objective.name: [molsaki], objective.alignment: [mixture, uniform]}
+  - {attention.steps: [lines]}
+"""
+
+
+@pytest.fixture
+def study(experiment: Experiment) -> Experiment:
+    """A matrix of three points that share their attention, and of one that does not; two have students."""
+    (experiment.folder / "run.yaml").write_text((experiment.folder / "run.yaml").read_text() + MATRIX)
+    experiment.run("--only", "rationales")
+    experiment.run("--only", "attention")
+    for point, weights in (("mixture", [0.2, 0.8]), ("uniform", [0.5, 0.5])):
+        for seed in (0, 1):
+            write_student(Path("runs/small") / f"objective=molsaki,alignment={point}", seed, [weights])
+    write_student(Path("runs/small/attention.steps=lines"), 0, [[1.0, 0.0]])
+    return experiment
+
+
+def test_a_matrix_shows_the_students_of_the_points_that_share_the_space_in_rows(study: Experiment) -> None:
+    found = plotted("layers", "run.yaml", "--out", "layers.svg")
+    assert [(one["run"], one["seed"], one["layers"][0]["mean"]) for one in found["students"]] == [
+        ("molsaki, mixture", 0, 0.2),
+        ("molsaki, mixture", 1, 0.2),
+        ("molsaki, uniform", 0, 0.5),
+        ("molsaki, uniform", 1, 0.5),
+    ]
+    shown = texts(Path("layers.svg"))
+    assert sum(text.startswith("students after training, Eq. 5; seeds 0, 1") for text in shown) == 2
+    assert [shown.count(point) for point in ("dss", "molsaki, mixture", "molsaki, uniform")] == [0, 2, 2]
+    assert sum(text.startswith("teacher, Eq. 4") for text in shown) == 1
+    assert plotted("layers", "runs/small") == found
+
+
+def test_a_matrix_whose_points_have_several_spaces_draws_one_and_says_which(study: Experiment) -> None:
+    (key, *_) = choose("run.yaml").keys
+    expected = (
+        "2 spaces; this is that of objective=dss and 2 more. For another, name the folder of a point, as runs/small/"
+    )
+    for arguments in (("plot", "layers"), ("plot", "record", "--record", key), ("cache", "show", "--record", key)):
+        result = run(*arguments[:2], "run.yaml", *arguments[2:], "--json")
+        assert result.exit_code == 0, result.output
+        assert f"{expected}attention.steps=lines\n" in result.stderr
+    lines = plotted("layers", "runs/small/attention.steps=lines")
+    assert [one["run"] for one in lines["students"]] == ["attention.steps=lines"]
+    shares = run("plot", "shares", "run.yaml", "--json")
+    assert expected in shares.stderr and "all 10 records are stored without" in shares.stderr, "scripted ones are"
+
+
+def test_more_points_than_can_be_drawn_are_in_the_numbers(
+    study: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plot_figures, "MOST_ROWS", 1)
+    found = plotted("layers", "run.yaml", "--out", "layers.svg")
+    assert len(found["students"]) == 4
+    shown = texts(Path("layers.svg"))
+    assert sum("students after training" in text for text in shown) == 1
+    assert any("the first 1 of 2 points" in text for text in shown)
+
+
 def test_a_damaged_student_is_named(experiment: Experiment) -> None:
     experiment.run("--only", "rationales")
     experiment.run("--only", "attention")
@@ -397,12 +462,33 @@ def test_totals_are_recorded_once_more_only_when_asked_for(experiment: Experimen
     assert len(experiment.scripted.attention) == 10
 
 
-def test_a_matrix_takes_no_totals(experiment: Experiment) -> None:
+def test_a_matrix_records_totals_once_for_the_points_that_share_them(
+    experiment: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two rules for steps, each with two points, older parts hold all records without totals."""
     text = (experiment.folder / "run.yaml").read_text()
-    (experiment.folder / "run.yaml").write_text(text + "matrix: {objective.beta: [1, 3]}\n")
-    result = experiment("attention", "run.yaml", "--totals")
-    assert result.exit_code == 2
-    assert "--totals goes with one run" in result.stderr
+    (experiment.folder / "run.yaml").write_text(
+        text + "matrix: {attention.steps: [periods, lines], objective.beta: [1, 3]}\n"
+    )
+    experiment.run("--only", "rationales")
+    experiment.run("--only", "attention")
+    experiment.scripted.attention.clear()
+    assert experiment("attention", "run.yaml").exit_code == 0
+    assert experiment.scripted.attention == []
+    plans = json.loads(experiment("attention", "run.yaml", "--totals", "--dry-run", "--json").stdout)
+    assert [(plan["done"], plan["to_do"]) for plan in plans["stages"]] == [(0, 20)]
+    stage = experiment.scripted.write_attention.__globals__
+    untold = stage["_block"]
+
+    def told(marked: Marked) -> AttentionBlock:
+        block = untold(marked)
+        return replace(block, receivers=np.zeros((*block.attention.shape[:2], 3), dtype=np.float32))
+
+    monkeypatch.setitem(stage, "_block", told)
+    for shard in (("--shard", "1/2"), ("--shard", "2/2"), ()):
+        result = experiment("attention", "run.yaml", "--totals", *shard)
+        assert result.exit_code == 0, result.output
+    assert len(experiment.scripted.attention) == len(set(experiment.scripted.attention)) == 20
 
 
 def test_records_are_told_of_once_the_teacher_has_run_again(teacher: Path, tmp_path: Path) -> None:

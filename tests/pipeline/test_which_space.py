@@ -38,7 +38,9 @@ def assert_is_the_run(chosen: Chosen, folder: Path) -> None:
     assert record_key(STRANGE) not in chosen.keys
     assert set(chosen.keys) < set(chosen.attention)
     assert chosen.config is not None and chosen.config.name == "small"
-    assert (chosen.folder, chosen.missing) == (folder, 0)
+    assert (chosen.folder, chosen.missing, chosen.runs) == (folder, 0, {"small": folder})
+    assert (chosen.name, chosen.matrix, chosen.notes) == ("small", None, ())
+    assert len(chosen.rationales) == 10
 
 
 def test_a_configuration_means_the_records_of_its_run(explained: Experiment) -> None:
@@ -101,14 +103,75 @@ def test_a_space_without_records_says_what_computes_them(tmp_path: Path) -> None
         choose(str(space.path))
 
 
-def test_a_matrix_whose_points_share_their_attention_is_one(explained: Experiment) -> None:
-    text = (explained.folder / "run.yaml").read_text()
-    (explained.folder / "study.yaml").write_text(text + "matrix: {objective.beta: [1, 3]}\n")
-    chosen = choose("study.yaml")
-    assert (len(chosen.keys), chosen.folder) == (10, None)
-    (explained.folder / "study.yaml").write_text(text + "matrix: {attention.max_length: [512, 1024]}\n")
-    with pytest.raises(ConfigError, match=r"its points differ in attention.*runs/small/attention\.max_length=1024"):
-        choose("study.yaml")
+def matrix_of(explained: Experiment, matrix: str) -> str:
+    """A file that asks for the run with a matrix, under the name `study`."""
+    text = (explained.folder / "run.yaml").read_text().replace("name: small", "name: study")
+    (explained.folder / "study.yaml").write_text(f"{text}matrix: {matrix}\n")
+    return "study.yaml"
+
+
+def test_a_matrix_whose_points_share_their_attention_means_all_of_them(explained: Experiment) -> None:
+    study = matrix_of(explained, "[{objective.name: [dss]}, {objective.name: [molsaki], objective.beta: [1, 3]}]")
+    chosen = choose(study)
+    assert (len(chosen.keys), chosen.missing, chosen.notes) == (10, 0, ())
+    assert (chosen.name, chosen.matrix, chosen.folder) == ("study", "study", Path("runs/study"))
+    assert chosen.config is not None and chosen.config.objective.name == "molsaki"
+    assert chosen.runs == {
+        "dss": Path("runs/study/objective=dss"),
+        "molsaki, beta=1": Path("runs/study/objective=molsaki,beta=1"),
+        "molsaki, beta=3": Path("runs/study/objective=molsaki,beta=3"),
+    }
+    explained("run", study, "--only", "rationales")
+    assert choose("runs/study").runs == choose("runs/study/config.yaml").runs == chosen.runs
+    shutil.copytree("runs/study", "kept elsewhere")
+    assert choose("kept elsewhere").runs["dss"] == Path("kept elsewhere/objective=dss")
+    point = choose("runs/study/objective=dss")
+    assert (point.name, point.matrix, point.runs) == ("objective=dss", None, {"objective=dss": point.folder})
+
+
+def test_points_with_other_data_in_one_space_have_their_records_together(explained: Experiment) -> None:
+    chosen = choose(matrix_of(explained, "{data.train.0.limit: [4, 12]}"))
+    assert (len(chosen.keys), chosen.missing) == (10, 0), "of the last two there is no rationale"
+    assert len(chosen.runs) == 2
+    assert len(chosen.rationales) == len(set(chosen.rationales)) == 10
+
+
+def test_points_with_several_spaces_are_never_mixed_and_the_user_is_told(explained: Experiment) -> None:
+    study = matrix_of(explained, "{attention.steps: [lines, periods, sentences], objective.beta: [1, 3]}")
+    assert explained("run", study, "--only", "rationales").exit_code == 0
+    chosen = choose(study)
+    assert list(chosen.runs) == ["attention.steps=periods, beta=1", "attention.steps=periods, beta=3"]
+    assert chosen.attention.space.path.name == space_of(explained).name, "of lines nothing is stored"
+    (note,) = chosen.notes
+    assert "3 spaces; this is that of attention.steps=periods,beta=1 and 1 more." in note
+    folder = "runs/study/attention.steps=lines,beta=1"
+    assert f"name the folder of a point, as {folder} or runs/study/attention.steps=sentences,beta=1" in note
+    assert explained("attention", study).exit_code == 0
+    assert choose(study).attention.space.spec["steps"] == choose(folder).attention.space.spec["steps"] == "lines"
+    assert not choose(folder).notes
+
+
+def test_points_without_any_critical_word_do_not_stand_in_the_way(explained: Experiment) -> None:
+    zebra = "{attention.critical: [regex], attention.pattern: ['zebra']}"
+    chosen = choose(matrix_of(explained, f"[{zebra}, {{attention.critical: [numbers]}}]"))
+    assert (list(chosen.runs), len(chosen.keys), len(chosen.notes)) == (["attention.critical=numbers"], 10, 1)
+    with pytest.raises(ConfigError, match="'zebra' finds no critical word"):
+        choose(matrix_of(explained, zebra))
+
+
+def test_points_that_mix_layers_differently_are_told_of(explained: Experiment) -> None:
+    chosen = choose(matrix_of(explained, "[{objective.name: [dss]}, {objective.tau_teacher: [0.5, 0.2]}]"))
+    assert chosen.config is not None and chosen.config.objective.tau_teacher == 0.5
+    (note,) = chosen.notes
+    assert note == (
+        "study: objective.tau_teacher differs between its points; layers of the teacher are mixed as in "
+        "tau_teacher=0.5, with 0.5"
+    )
+
+
+def test_a_matrix_without_attention_says_what_computes_it(explained: Experiment) -> None:
+    with pytest.raises(MissingRecordsError, match=r"no attention is stored for it.*`molsaki attention study\.yaml`"):
+        choose(matrix_of(explained, "{attention.steps: [lines, sentences]}"))
 
 
 def test_a_key_may_be_the_beginning_of_one(explained: Experiment) -> None:

@@ -30,6 +30,7 @@ def test_records_are_all_different_and_the_same_every_time(job: Job):
     for block, other in zip(blocks, again, strict=True):
         assert block.key == other.key
         np.testing.assert_array_equal(block.attention, other.attention, strict=True)
+        np.testing.assert_array_equal(block.receivers, other.receivers, strict=True)
     values = np.concatenate([block.attention[block.attention > 0].ravel() for block in blocks])
     assert len(np.unique(values)) > 0.98 * len(values)
 
@@ -42,6 +43,24 @@ def test_what_is_varied_keeps_shape_and_zeros_and_changes_by_about_a_tenth(job: 
     assert (first.attention == 0).any()
     logs = np.log(varied.attention[first.attention > 0] / first.attention[first.attention > 0])
     assert logs.std() == pytest.approx(0.1, rel=0.2) and abs(logs.mean()) < 0.03
+    there = first.receivers > 0
+    np.testing.assert_array_equal(varied.receivers > 0, there)
+    assert (varied.receivers[there] != first.receivers[there]).all()
+
+
+def test_steps_look_at_a_begin_token_and_at_no_sinks(job: Job):
+    for block in made_up_blocks(job):
+        _, special, sinks = np.moveaxis(block.receivers, -1, 0)
+        assert (special > 0).all() and not sinks.any()
+
+
+def test_files_hold_what_the_store_holds_in_numbers(job: Job):
+    measure_writing(job)
+    store = open_attention(bench_cache._space(job))
+    for key, words in store.items():
+        both = torch.load(job.folder / "torch-save-float16" / f"{key}.pt").numpy()
+        np.testing.assert_array_equal(both[..., :-3], words)
+        np.testing.assert_array_equal(both[..., -3:], store.step_totals(key).receivers())
 
 
 def test_bytes_files_and_rounds_of_each_method_are_told(job: Job):
@@ -51,12 +70,14 @@ def test_bytes_files_and_rounds_of_each_method_are_told(job: Job):
     assert {method: len(rounds) for method, rounds in written.rounds.items()} == dict.fromkeys(METHODS, 2)
     assert all(seconds and seconds > 0 for rounds in written.rounds.values() for seconds in rounds)
     assert {method: size.files for method, size in written.sizes.items()} == {
-        "store": 21, "memory-map": 1, "torch-save": 24, "torch-save-float16": 24,
+        "store": 23, "memory-map": 1, "torch-save": 24, "torch-save-float16": 24,
     }  # fmt: skip
-    values = written.setting.values
-    assert values == sum(block.size for block in open_attention(bench_cache._space(job)).values())
+    values, sums = written.setting.values, written.setting.sums
+    store = open_attention(bench_cache._space(job))
+    assert values == sum(block.size for block in store.values())
+    assert sums == sum(3 * block.shape[0] * block.shape[1] for block in store.values())
     assert written.sizes["torch-save"].bytes - written.sizes["torch-save-float16"].bytes == pytest.approx(
-        2 * values, rel=0.1
+        2 * (values + sums), rel=0.1
     )
     assert (written.setting.records, written.setting.layers, written.setting.teacher) == (24, 3, "random")
 
@@ -132,6 +153,7 @@ def test_an_index_of_many_records_is_written_in_full_parts_and_opened(tmp_path: 
     path = write_index(job, after_each=lambda: advanced.append(1))
     assert len(advanced) == 2
     assert [len(part) for part in open_attention(path).parts] == [MAX_RECORDS, 10]
+    assert open_attention(path).step_totals(next(iter(open_attention(path)))).special.tolist() == [[0.0]]
     opened = open_index(job)
     assert opened.records == MAX_RECORDS + 10
     assert opened.seconds > 0 and 0 < opened.baseline_bytes <= opened.peak_bytes
