@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from functools import lru_cache
 
-from data.answers import choice_text
+from data.answers import CHOICES_HEADING, choice_text
 from data.prompts import hint
 from data.records import Question
 
@@ -40,7 +40,6 @@ _FROM_ANSWER = (
     rf"(?:we\s+know\s+(?:that\s+)?)?the\s+{_ANSWER}\s+(?:is|was|equals)\s+"
 )
 _SPEAKS_OF_ANSWERS = re.compile(r"\banswer(?:s|ed|ing)?\b|\bsolutions?\b|\bhint(?:s|ed)?\b", re.IGNORECASE)
-_HEADING = "Answer Choices:"
 
 
 def lets_on(output: str, rationale: str, question: Question) -> bool:
@@ -51,7 +50,7 @@ def lets_on(output: str, rationale: str, question: Question) -> bool:
     """
     if hint(question) in output:
         return True
-    if _SPEAKS_OF_ANSWERS.search(question.text.replace(_HEADING, "")):
+    if _SPEAKS_OF_ANSWERS.search(question.text.replace(CHOICES_HEADING, "")):
         return False
     return bool(_TOLD.search(rationale) or _reasons_from(question).search(rationale))
 
