@@ -224,9 +224,14 @@ def with_choices(stem: str, choices: Sequence[str]) -> str:
     return "\n".join([stem, CHOICES_HEADING, *lines])
 
 
+def without_thoughts(output: str) -> str:
+    """An output without what a reasoning model writes for itself between <think> and </think>."""
+    return _THOUGHT.sub("", output)
+
+
 def plain_text(output: str) -> str:
     """An output without thoughts, bold type and what sets formulas, up to where it asks itself something else."""
-    text = re.sub(r"\\[()\[\]]", "", _DISPLAYED.sub(r"\1", _THOUGHT.sub("", output)))
+    text = re.sub(r"\\[()\[\]]", "", _DISPLAYED.sub(r"\1", without_thoughts(output)))
     text = _UNDERLINED.sub(r"\2", _BOLD.sub("", _NEXT_QUESTION.split(text, maxsplit=1)[0]))
     text = text.replace("\\$", "$").replace("{,}", ",").replace("\\%", "%")
     text = text.replace("\\times", "×").replace("\\cdot", "·").replace("\\div", "÷")
