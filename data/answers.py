@@ -66,7 +66,7 @@ _NEXT_QUESTION = re.compile(r"\n\s*Q:")
 # What a model that does not stop writes before it asks itself something new, in the manner of some corpus.
 _NEXT_TURN = re.compile(
     r"\n\s*(?:#+\s*)?(?:question|problem|exercise|example|instruction|input|user|human)\s*[0-9]*\s*:"
-    r"|\n#+\s*(?:question|problem|exercise|example|instruction)\s*[0-9]*\s*\n",
+    r"|\n#+\s*(?:question|problem|exercise|example|instruction)\s*[0-9]*\s*\n|(?<=[.!?)])\s+Q:\s",
     re.IGNORECASE,
 )
 # What reasoning models write for themselves; a template may have opened it, and a text may end in the midst of it.

@@ -38,7 +38,7 @@ _ANSWER_LABEL = re.compile(r"\A(?:\s*A:)+")
 # Words that lead up to a statement of the answer and say nothing without it.
 _LEAD = re.compile(
     r"(?:(?:(?<=\W)|^)(?:so|thus|therefore|hence|then|and|finally|in conclusion|(?:that|this|which) means|we get|"
-    r"that|the|my|our|final|correct|right)[,:]?\s+)+$",
+    r"that|the|my|our|final|correct|right|best|most|likely)[,:]?\s+)+$",
     re.IGNORECASE,
 )
 _OPENING_MARKS = re.compile(r"[($*]+\s*$")

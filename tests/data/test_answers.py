@@ -119,6 +119,7 @@ def question(kind: AnswerKind, answer: str | None = None, choices: tuple[str, ..
         ("The answer is 42.\nHuman: And 8?\nAssistant: The answer is 8.", "42"),
         ("\\boxed{42}\n\n## Problem 2\n\n\\boxed{8}", "42"),
         ("Question: How many?\nAnswer: 42", "42"),
+        ("The answer is 42. Q: How many are 8? A: The answer is 8.", "42"),
         ("Let us see.\n\n**Problem:** 40 and 2.\n\n**Solution:** 40 + 2 = 42", "42"),
     ],
 )

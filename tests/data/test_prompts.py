@@ -204,6 +204,7 @@ def test_a_model_that_repeats_itself_is_cleaned_in_time() -> None:
         ("Sam went out. So the answer is populated areas.", "Sam went out."),
         ("Sam went out. Answer: (B) populated areas", "Sam went out."),
         ("Sam went out. The answer is (C) st. louis.", "Sam went out."),
+        ("Sam went out. So the most likely answer is **(B) populated areas**.", "Sam went out."),
         ("The closest answer is populated areas.", "The closest answer is populated areas."),
         ("Sam went out. So the answer is (B).A:,", "Sam went out."),
     ],
