@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
-from itertools import zip_longest
+from itertools import pairwise, zip_longest
 from string import ascii_uppercase
 
 from data.numbers import (
@@ -75,7 +75,7 @@ _TAGGED_ANSWER = re.compile(r"<answer>\s*(.*?)\s*(?:</answer>|\Z)", re.DOTALL | 
 _BOLD = re.compile(r"(?<![0-9])\*\*|\*\*(?![0-9])")
 _UNDERLINED = re.compile(r"(?<!\w)(_{1,3})(?=[^\s_])([^_\n]*[^\s_])\1(?!\w)")
 _DISPLAYED = re.compile(r"\$\$((?:[^$\\]|\\.)*)\$\$", re.DOTALL)
-_TYPESET_FRACTION = re.compile(r"\\[dt]?frac\s*(?:\{([0-9]+)\}\s*\{([0-9]+)\}|([0-9])\s*([0-9]))")
+_TYPESET_FRACTION = re.compile(r"\\[dt]?frac\s*(?:\{(-?[0-9][0-9,]*)\}\s*\{([0-9][0-9,]*)\}|([0-9])\s*([0-9]))")
 _TYPESET_TEXT = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mbox)\s*\{([^{}]*)\}")
 _PART_OF_RATIO = r"\d+(?:,\d{3})*(?:\.\d+)?"
 _RATIO = re.compile(rf"(?<![\d.,]){_PART_OF_RATIO}(?:\s*(?:[:∶]|\bto\b)\s*{_PART_OF_RATIO})+")
@@ -111,7 +111,9 @@ _YES_AND_NO = re.compile(
 _REASON = re.compile(r"(?<=[\w)\]%.'\"”’])[\s,;:(–—-]+(because|since|where|given\s+that|due\s+to)\b.*", re.I | re.S)
 _CALCULATED_ASIDE = re.compile(r"\([^()]*=[^()]*\)")
 # Behind a number: it is only the first part of a sum or product, of a range, or of a ratio ("8:00" is 8).
-_UNFINISHED = re.compile(r"[^\S\n]*(?:[+*×·÷^/–−-]|[xX](?=[\s\d]))[^\S\n]*[$€£(]?\.?\d|\s*[:∶](?!00(?!\d))\s*\d")
+_UNFINISHED = re.compile(r"[^\S\n]*(?:[+*×·÷^/–−-]|[xX](?=[\s\d]))[^\S\n]*[$€£({]?\.?\d|\s*[:∶](?!00(?!\d))\s*\d")
+_ROOT = re.compile(r"(?:√|\\sqrt)[\s({]*$")
+_CALCULATION = re.compile(r"[\s\d.,$€£+*×·÷^/xX–−()-]*")
 _QUOTED = re.compile(r"\"(.+)\"|'(.+)'|“(.+)”|‘(.+)’|`(.+)`|\((.+)\)|\[(.+)\]", re.DOTALL)
 
 # What stands before a word that it denies, with up to two words between.
@@ -259,7 +261,8 @@ def _in_the_unit_asked_for(text: str, question: Question) -> str:
 def _typeset_fraction(found: re.Match[str]) -> str:
     """3/4, apart from a whole number right before it."""
     follows_number = found.start() > 0 and found.string[found.start() - 1].isdigit()
-    return f"{' ' if follows_number else ''}{found[1] or found[3]}/{found[2] or found[4]}"
+    upper, lower = (found[1] or found[3]).replace(",", ""), (found[2] or found[4]).replace(",", "")
+    return f"{' ' if follows_number else ''}{upper}/{lower}"
 
 
 def statements(text: str) -> Iterator[Statement]:
@@ -393,7 +396,10 @@ def _read_number(stated: str) -> str | None:
 def _finished(text: str) -> bool:
     """Whether a text holds a number, and the first one is no part of something larger."""
     found = numbers_in_digits(text)
-    return bool(found) and not _UNFINISHED.match(text, found[0][0][1])
+    if not found:
+        return False
+    (start, end), _ = found[0]
+    return not _UNFINISHED.match(text, end) and not _ROOT.search(text[:start])
 
 
 def _affirmed(stated: str) -> str:
@@ -414,9 +420,12 @@ def _hedged(text: str, spans: Sequence[Span]) -> bool:
 
 
 def _last_number(text: str) -> str | None:
-    """The last result of an equation, else the last number."""
+    """The last result of an equation, else the last number; none where the text ends in a calculation without result."""
     sides = text.split("=")
-    results = [number for number in map(_result, sides, sides[1:]) if number]
+    each = [_result(left, right) for left, right in pairwise(sides)]
+    if each and each[-1] is None and _CALCULATION.fullmatch(sides[-1]) and re.search(r"\d", sides[-1]):
+        return None
+    results = [number for number in each if number]
     numbers = results or [number_text(value) for _, value in numbers_in_digits(text)]
     return next(reversed(numbers), None)
 
