@@ -420,7 +420,7 @@ def _hedged(text: str, spans: Sequence[Span]) -> bool:
 
 
 def _last_number(text: str) -> str | None:
-    """The last result of an equation, else the last number; none where the text ends in a calculation without result."""
+    """The last result of an equation, else the last number; none where a calculation without result ends it."""
     sides = text.split("=")
     each = [_result(left, right) for left, right in pairwise(sides)]
     if each and each[-1] is None and _CALCULATION.fullmatch(sides[-1]) and re.search(r"\d", sides[-1]):
