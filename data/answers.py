@@ -20,10 +20,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
-from itertools import zip_longest
+from itertools import pairwise, zip_longest
 from string import ascii_uppercase
 
 from data.numbers import (
+    LONGEST_NUMBER,
+    SHORT_SCALES,
     decimal_places,
     number_text,
     number_value,
@@ -38,35 +40,60 @@ from data.records import AnswerKind, Question, Span
 NUMBER_TOLERANCE = Fraction(1, 1_000_000)
 # Sets whose labels are rounded results ("16.3" for 114 / 7): what rounds to the label is right, too.
 ROUNDED_LABELS = frozenset({"asdiv"})
+CHOICES_HEADING = "Answer Choices:"
 _SCALE_ASKED_FOR = re.compile(r"\b(?:how\s+many|in)\s+(hundred|thousand|million|billion)s?\b", re.IGNORECASE)
 _YES_NO = {"yes": "yes", "true": "yes", "no": "no", "false": "no"}
+# After a yes or no a sentence ends, goes on behind a mark, gives a reason, or says the same at length ("no it cannot").
+_GOES_ON = (
+    r"(?=\W*$|\s*[,.;:!?()\[\]\"'”’*/–—-]"
+    r"|\s+(?:and|or|because|since|as|it|he|she|they|we|you|this|that|these|those|the|an?)\b)"
+)
 # The word, where it does not belong to the one after it.
-_NO = r"no(?!\s+(?:one|body|way|idea|answer|doubt|matter|longer)\b)"
+_NO = rf"no{_GOES_ON}"
 
 # "The answer is …", "Final answer: …", "the answer to how many he has is …", "The correct option is …", "#### …"; what
 # follows is the answer.
 _STATED = re.compile(
     r"(?:(?:\banswer(?:s|\s+choice|\s+option)?|\b(?:correct|right|best)\s+(?:option|choice))\s*(?:\([^()\n]*\)\s*)?"
-    r"(?:(?:is|are|would\s+be|=|:)(?!\w)|(?:to|for)\s[^.\n]{1,120}?\sis\b)\s*:?|####)\s*",
+    r"(?:(?:is|are|would\s+be|=|:)(?!\w)|(?:to|for)\s[^.\n]{1,120}?\sis\b)\s*:?|\bans\.?\s*[:=]|####)\s*",
     re.IGNORECASE,
 )
-_BOXED = re.compile(r"\\boxed\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
+BOXED = re.compile(r"\\boxed\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
 _SENTENCE_END = re.compile(
     r"(?<!\b[DMS]r)(?<!\bM[rs]s)(?<!\bMs)(?<!\bSt)(?<!\bvs)(?<!\bsq)[.!?]+(?=\s|$)|\n", re.IGNORECASE
 )
 _NEXT_QUESTION = re.compile(r"\n\s*Q:")
+# What a model that does not stop writes before it asks itself something new, in the manner of some corpus.
+_NEXT_TURN = re.compile(
+    r"\n\s*(?:#+\s*)?(?:question|problem|exercise|example|instruction|input|user|human)\s*[0-9]*\s*:"
+    r"|\n#+\s*(?:question|problem|exercise|example|instruction)\s*[0-9]*\s*\n|(?<=[.!?)])\s+Q:\s",
+    re.IGNORECASE,
+)
+# What reasoning models write for themselves; a template may have opened it, and a text may end in the midst of it.
+_THOUGHT = re.compile(r"\A.*</think(?:ing)?>|<think(?:ing)?>.*\Z", re.DOTALL | re.IGNORECASE)
+_TAGGED_ANSWER = re.compile(r"<answer>\s*(.*?)\s*(?:</answer>|\Z)", re.DOTALL | re.IGNORECASE)
 _BOLD = re.compile(r"(?<![0-9])\*\*|\*\*(?![0-9])")
-_TYPESET_FRACTION = re.compile(r"\\[dt]?frac\s*(?:\{([0-9]+)\}\s*\{([0-9]+)\}|([0-9])\s*([0-9]))")
+_UNDERLINED = re.compile(r"(?<!\w)(_{1,3})(?=[^\s_])([^_\n]*[^\s_])\1(?!\w)")
+_DISPLAYED = re.compile(r"\$\$((?:[^$\\]|\\.)*)\$\$", re.DOTALL)
+_TYPESET_FRACTION = re.compile(r"\\[dt]?frac\s*(?:\{(-?[0-9][0-9,]*)\}\s*\{([0-9][0-9,]*)\}|([0-9])\s*([0-9]))")
 _TYPESET_TEXT = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mbox)\s*\{([^{}]*)\}")
-_RATIO = re.compile(r"\d+(?:\.\d+)?(?:\s*(?::|\bto\b)\s*\d+(?:\.\d+)?)+")
+_PART_OF_RATIO = r"\d+(?:,\d{3})*(?:\.\d+)?"
+_RATIO = re.compile(rf"(?<![\d.,]){_PART_OF_RATIO}(?:\s*(?:[:∶]|\bto\b)\s*{_PART_OF_RATIO})+")
 _LETTER_IN_BRACKETS = re.compile(r"\(\s*([A-Za-z])\s*\)")
-_SEVERAL_LETTERS = re.compile(r"\(\s*[A-Z]\s*\)[^()]{0,60}\b(?:or|and)\s+\(\s*[A-Z]\s*\)", re.IGNORECASE)
+_SEVERAL_LETTERS = re.compile(
+    r"\(\s*[A-Z]\s*\)(?:[^()]{0,60}\b(?:or|and)\s+|\s*[,/&;]\s*)\(\s*[A-Z]\s*\)", re.IGNORECASE
+)
+_LEADING_WORD = r"(?:[Ss]o|[Tt]hus|[Tt]herefore|[Hh]ence|[Tt]hen)\b"
 _LETTER_ALONE = re.compile(
-    r"\W*(?:(?:option|choice)\s+)?([A-Z])\s*(?:[).:,;]|$|\s[-–—]|\s+(?:because|since|is|which)\b)"
+    rf"\W*(?:{_LEADING_WORD}\W*)?(?:(?:option|choice)\s+)?([A-Z])\s*"
+    r"(?:[).:,;]|$|\s[-–—]|\s+(?:because|since|is|which)\b)"
 )
 _LETTER_NAMED = re.compile(
     r"\b(?:[Oo]ption|[Cc]hoice|[Cc]hoose|[Pp]ick|[Ss]elect|[Aa]nswer)\s+\(?([A-Z])\b(?!['’])\)?"
-    r"(?=\W*(?:$|[.,;:]|\s(?:is|as|because|since)\b))|^\W*([B-Z])\)?\s+is\s+(?:the\s+)?(?:correct|right|best)\b"
+    r"(?=\W*(?:$|[.,;:]|\s(?:is|as|because|since)\b))"
+    rf"|(?:^|\b{_LEADING_WORD})\W*([A-Z])\)?\s+is\s+(?:the\s+)?(?:correct|right|best)\b"
+    r"|\b(?:[Ii]t['’]s|(?:[Ii]t|[Tt]his|[Tt]hat)\s+(?:is|must\s+be|would\s+be)|[Gg]o(?:ing)?\s+with|say)\s+\(?([A-Z])\)?"
+    r"(?=\W*(?:$|[.,;]))"
 )
 # What choices may differ by beside words and numbers: "x - 2" and "x + 2", "7!" and "7"; not the hyphen of "x-ray".
 _SPOKEN = re.compile(
@@ -76,8 +103,18 @@ _SPOKEN = re.compile(
 _BEFORE_SOLE_NUMBER = re.compile(r"[\s$€£₹(]*(?:[Rr]s\.?)?\s*")
 _AFTER_SOLE_NUMBER = re.compile(r"[\s%°.)]*(?:[^\W\d_]{2,}[^\W\d_ ./'’]*|[a-zA-Z])?[^\W\d+*^/√=<>≤≥×÷!-]*")
 _YES_AND_NO = re.compile(
-    r"\b(?:(?:yes|true)\W+(?:and|or)?\W*(?:no|false)|(?:no|false)\W+(?:and|or)?\W*(?:yes|true))\b", re.I
+    rf"\b(?:(?:yes|true)\W+(?:(?:and|or|nor)\b)?\W*(?:{_NO}|false)"
+    r"|(?:no|false)\W+(?:(?:and|or|nor)\b)?\W*(?:yes|true))\b",
+    re.IGNORECASE,
 )
+# A reason behind an answer: what it holds is not the answer.
+_REASON = re.compile(r"(?<=[\w)\]%.'\"”’])[\s,;:(–—-]+(because|since|where|given\s+that|due\s+to)\b.*", re.I | re.S)
+_CALCULATED_ASIDE = re.compile(r"\([^()]*=[^()]*\)")
+# Behind a number: it is only the first part of a sum or product, of a range, or of a ratio ("8:00" is 8).
+_UNFINISHED = re.compile(r"[^\S\n]*(?:[+*×·÷^/–−-]|[xX](?=[\s\d]))[^\S\n]*[$€£({]?\.?\d|\s*[:∶](?!00(?!\d))\s*\d")
+_ROOT = re.compile(r"(?:√|\\sqrt)[\s({]*$")
+_CALCULATION = re.compile(r"[\s\d.,$€£+*×·÷^/xX–−()-]*")
+_QUOTED = re.compile(r"\"(.+)\"|'(.+)'|“(.+)”|‘(.+)’|`(.+)`|\((.+)\)|\[(.+)\]", re.DOTALL)
 
 # What stands before a word that it denies, with up to two words between.
 _DENIED = re.compile(r"\b(?:not|never|\w+n['’]t)\s+((?:\w+\s+){0,2})\Z", re.IGNORECASE)
@@ -109,9 +146,9 @@ def parse_answer(output: str, question: Question) -> str | None:
     """
     text = _in_the_unit_asked_for(plain_text(output), question)
     stated = list(statements(text))
-    answers = [answer for answer in (_read(statement, question) for statement in stated) if answer is not None]
-    if answers:
-        return answers[-1]
+    answer = next((each for each in (_read(one, question) for one in reversed(stated)) if each is not None), None)
+    if answer is not None:
+        return answer
     return None if stated and _leaves_open(stated[-1], question) else _unstated(text, question)
 
 
@@ -137,11 +174,17 @@ def is_right(answer: str | None, question: Question) -> bool:
 
 
 def canonical_answer(raw: object, kind: AnswerKind, choices: Sequence[str] = ()) -> str | None:
-    """The canonical form of an answer as a data file gives it, or None where it has not the form of its kind."""
+    """The canonical form of an answer as a data file gives it, or None where it has not the form of its kind.
+
+    A list, an object and what JSON calls NaN and Infinity are no answers of any kind.
+    """
+    if not isinstance(raw, str | int | float) or (isinstance(raw, float) and not math.isfinite(raw)):
+        return None
     text = str(raw).strip()
     if kind == "number":
         value = _written_number(raw) if isinstance(raw, str) else _stored_number(raw)
-        return None if value is None else number_text(value)
+        written = None if value is None else number_text(value)
+        return written if written is None or len(written) <= LONGEST_NUMBER else None
     if kind == "numbers":
         return _written_numbers(text)
     if kind == "boolean":
@@ -151,7 +194,20 @@ def canonical_answer(raw: object, kind: AnswerKind, choices: Sequence[str] = ())
         named = [letter for letter, choice in zip(letters, choices, strict=True) if _same_words(choice, text)]
         bare = text.strip("().: ").upper()
         return bare if bare in letters else next(iter(named), None)
-    return " ".join(text.split()).rstrip(".! ") or None
+    return _plain_words(" ".join(text.split())) or None
+
+
+def _plain_words(text: str) -> str:
+    """Words without marks at their end, and without the quotes or brackets around them."""
+    while (plain := _unquoted(text.rstrip(".!? "))) != text:
+        text = plain
+    return text
+
+
+def _unquoted(text: str) -> str:
+    quoted = _QUOTED.fullmatch(text)
+    inner = str(quoted[quoted.lastindex or 0]) if quoted else text
+    return text if quoted and set(inner) & {text[0], text[-1]} else inner.strip()
 
 
 def letters_of(choices: Sequence[str]) -> str:
@@ -167,38 +223,60 @@ def choice_text(question: Question, letter: str) -> str:
 def with_choices(stem: str, choices: Sequence[str]) -> str:
     """A question followed by the list of its choices."""
     lines = [f"({letter}) {choice}" for letter, choice in zip(letters_of(choices), choices, strict=True)]
-    return "\n".join([stem, "Answer Choices:", *lines])
+    return "\n".join([stem, CHOICES_HEADING, *lines])
+
+
+def without_thoughts(output: str) -> str:
+    """An output without what a reasoning model writes for itself between <think> and </think>."""
+    return _THOUGHT.sub("", output)
 
 
 def plain_text(output: str) -> str:
-    """An output without bold type and what sets formulas, up to where it goes on to ask itself another question."""
-    text = _BOLD.sub("", _NEXT_QUESTION.split(output, maxsplit=1)[0]).replace("\\$", "$").replace("{,}", ",")
-    text = re.sub(r"(?<=[0-9])\\[,!;:](?=[0-9]{3})", ",", text.replace("\\%", "%").replace("\\times", "×"))
-    text = _TYPESET_TEXT.sub(r"\1", re.sub(r"\\[,!;:]", " ", text))
-    return _TYPESET_FRACTION.sub(_typeset_fraction, text)
+    """An output without thoughts, bold type and what sets formulas, up to where it asks itself something else."""
+    text = re.sub(r"\\[()\[\]]", "", _DISPLAYED.sub(r"\1", without_thoughts(output)))
+    text = _UNDERLINED.sub(r"\2", _BOLD.sub("", _NEXT_QUESTION.split(text, maxsplit=1)[0]))
+    text = text.replace("\\$", "$").replace("{,}", ",").replace("\\%", "%")
+    text = text.replace("\\times", "×").replace("\\cdot", "·").replace("\\div", "÷")
+    text = re.sub(r"\\[,!;:]", " ", re.sub(r"(?<=[0-9])\\[,!;:](?=[0-9]{3})", ",", text))
+    text = _TYPESET_FRACTION.sub(_typeset_fraction, _TYPESET_TEXT.sub(r"\1", text))
+    return _until_next_turn(_TAGGED_ANSWER.sub(r"\n#### \1\n", text))
+
+
+def _until_next_turn(text: str) -> str:
+    """A text up to where it asks itself something new after it has answered; a question at its head is repeated."""
+    answered = _STATED.search(text) or BOXED.search(text)
+    following = _NEXT_TURN.search(text, answered.end()) if answered else None
+    return text[: following.start()] if following else text
 
 
 def _in_the_unit_asked_for(text: str, question: Question) -> str:
-    """To "how many millions" the answer "26 million" is 26; to other questions it is 26,000,000."""
+    """To "how many millions" the answers "26 million" and "$26M" are 26; to other questions they are 26,000,000."""
     asked = _SCALE_ASKED_FOR.search(question.text) if question.answer_kind in ("number", "numbers") else None
-    return re.sub(rf"\s+{asked[1]}s?\b", "", text, flags=re.IGNORECASE) if asked else text
+    if asked is None:
+        return text
+    word = asked[1].casefold()
+    return re.sub(rf"\s+{word}s?\b|(?<=[0-9]){SHORT_SCALES.get(word, word)}\b", "", text, flags=re.IGNORECASE)
 
 
 def _typeset_fraction(found: re.Match[str]) -> str:
     """3/4, apart from a whole number right before it."""
     follows_number = found.start() > 0 and found.string[found.start() - 1].isdigit()
-    return f"{' ' if follows_number else ''}{found[1] or found[3]}/{found[2] or found[4]}"
+    upper, lower = (found[1] or found[3]).replace(",", ""), (found[2] or found[4]).replace(",", "")
+    return f"{' ' if follows_number else ''}{upper}/{lower}"
 
 
 def statements(text: str) -> Iterator[Statement]:
-    """Every outright statement of an answer in a plain text, in order."""
+    """Every outright statement of an answer in a plain text, in order; one ends where the next begins."""
     found = [(match.start(), match.end(), None) for match in _STATED.finditer(text)]
-    boxed = [(match.start(), match.start(1), match) for match in _BOXED.finditer(text)]
-    for start, answer_start, box in sorted([*found, *boxed], key=lambda place: place[0]):
-        ending = _SENTENCE_END.search(text, answer_start)
-        end = box.end() if box else ending.end() if ending else len(text)
+    boxed = [(match.start(), match.start(1), match) for match in BOXED.finditer(text)]
+    places = sorted([*found, *boxed], key=lambda place: place[0])
+    starts = [start for start, _, _ in places]
+    for (start, answer_start, box), following in zip(places, [*starts[1:], len(text)], strict=False):
+        border = max(following, answer_start)
+        ending = _SENTENCE_END.search(text, answer_start, border)
+        end = box.end() if box else ending.end() if ending else border
         body = box.group(1) if box else text[answer_start:end]
-        line = text[answer_start:].partition("\n")[0]
+        line = text[answer_start:border].partition("\n")[0]
         yield Statement(start=start, answer_start=answer_start, end=end, text=body.strip(), line=line.strip())
 
 
@@ -216,14 +294,12 @@ def _written_numbers(text: str) -> str | None:
 
 def _ratio(text: str) -> str:
     """The parts as they are written, "9:7"."""
-    return re.sub(r"\s*(?::|\bto\b)\s*", ":", text)
+    return re.sub(r"\s*(?:[:∶]|\bto\b)\s*", ":", text).replace(",", "")
 
 
 def _stored_number(raw: object) -> Fraction | None:
-    """A number that a data file holds as a number; truth values and the infinite are none."""
-    if isinstance(raw, bool) or not isinstance(raw, int | float) or not math.isfinite(raw):
-        return None
-    return Fraction(str(raw))
+    """A number that a data file holds as a number; truth values are none."""
+    return None if isinstance(raw, bool) or not isinstance(raw, int | float) else Fraction(str(raw))
 
 
 def _same_numbers(answer: str, gold: str, *, rounded: bool) -> bool:
@@ -251,15 +327,23 @@ def _read(statement: Statement, question: Question) -> str | None:
     """The answer in the words that state it."""
     match question.answer_kind:
         case "number":
-            return _read_number(statement.text)
+            return _read_number(_claimed(statement.text, question))
         case "numbers":
-            return _read_numbers(statement.text)
+            return _read_numbers(_claimed(statement.text, question))
         case "choice":
-            return canonical_choice(statement.line, question) or _read_choice(statement.text, question)
+            claimed = _claimed(statement.text, question)
+            return canonical_choice(statement.line, question) or _read_choice(claimed, question)
         case "boolean":
-            return _read_yes_no(statement.text)
+            return _read_yes_no(_claimed(statement.text, question))
         case _:
             return canonical_answer(statement.text, "text")
+
+
+def _claimed(stated: str, question: Question) -> str:
+    """A statement without the reason that it gives, unless a choice has such words of its own."""
+    reason = _REASON.search(stated)
+    own = reason and any(reason[1].casefold() in choice.casefold() for choice in question.choices)
+    return stated[: reason.start()] if reason and not own else stated
 
 
 def _leaves_open(statement: Statement, question: Question) -> bool:
@@ -284,28 +368,45 @@ def _unstated(text: str, question: Question) -> str | None:
         case "numbers":
             return _read_numbers(last_sentence)
         case "choice":
-            return canonical_choice(text, question) or _read_choice(last_sentence, question)
+            return (
+                canonical_choice(text, question)
+                or _read_choice(last_sentence, question, outright=False)
+                or _sentence_of_its_own(text, question)
+            )
         case "boolean":
-            return _edge_yes_no(text)
+            return None if _YES_AND_NO.search(last_sentence) else _edge_yes_no(text)
         case _:
             return canonical_answer(text.strip().rpartition("\n")[2], "text")
 
 
 def _read_number(stated: str) -> str | None:
-    """The first number of a statement, or of what follows its last equals sign; "84 / 2" is a quotient."""
+    """The first number of a statement, or its last result: "84 / 2" is a quotient, "3 + 4" and "3:2" are no number."""
     text = words_as_digits(plain_numbers(_affirmed(stated)))
-    result = text.rpartition("=")[2]
-    text = re.sub(r"(?<=\d)\s*/\s*(?=\d)", "/", result if numbers_in_digits(result) else text)
+    bare = _CALCULATED_ASIDE.sub("", text)
+    for side in reversed((bare if _finished(bare) else text).split("=")):
+        side = re.sub(r"(?<=\d)\s*/\s*(?=\d)", "/", side)
+        found = numbers_in_digits(side)
+        if found and _hedged(side, [span for span, _ in found]):
+            return None
+        if _finished(side):
+            return number_text(found[0][1])
+    return None
+
+
+def _finished(text: str) -> bool:
+    """Whether a text holds a number, and the first one is no part of something larger."""
     found = numbers_in_digits(text)
-    if not found or _hedged(text, [span for span, _ in found]):
-        return None
-    return number_text(found[0][1])
+    if not found:
+        return False
+    (start, end), _ = found[0]
+    return not _UNFINISHED.match(text, end) and not _ROOT.search(text[:start])
 
 
 def _affirmed(stated: str) -> str:
-    """A statement without what it denies: of "not 5 but 6" the 6."""
-    denied = re.match(r"\W*not\b", stated, re.IGNORECASE)
-    return stated.partition(" but ")[2] if denied else stated
+    """A statement without what it denies: of "not 5 but 6" and "not 5, it is 6" the 6."""
+    if not re.match(r"\W*not\b", stated, re.IGNORECASE):
+        return stated
+    return "".join(re.split(r"\bbut\b|[,;–—]\s", stated, maxsplit=1)[1:])
 
 
 def _hedged(text: str, spans: Sequence[Span]) -> bool:
@@ -319,10 +420,25 @@ def _hedged(text: str, spans: Sequence[Span]) -> bool:
 
 
 def _last_number(text: str) -> str | None:
-    """The last result after an equals sign, else the last number."""
-    results = [number for number in (_first_number(piece) for piece in text.split("=")[1:]) if number]
+    """The last result of an equation, else the last number; none where a calculation without result ends it."""
+    sides = text.split("=")
+    each = [_result(left, right) for left, right in pairwise(sides)]
+    if each and each[-1] is None and _CALCULATION.fullmatch(sides[-1]) and re.search(r"\d", sides[-1]):
+        return None
+    results = [number for number in each if number]
     numbers = results or [number_text(value) for _, value in numbers_in_digits(text)]
     return next(reversed(numbers), None)
+
+
+def _result(left: str, right: str) -> str | None:
+    """The number on the right, or, where a calculation stands there, the one on the left: of "7 = 3 + 4" the 7."""
+    first = _first_number(right)
+    if first is None or not _UNFINISHED.match(right, first.end()):
+        found = numbers_in_digits(first.group()) if first else []
+    else:
+        found = numbers_in_digits(_SENTENCE_END.split(left)[-1])
+        found = found if len(found) == 1 else []
+    return number_text(found[0][1]) if found else None
 
 
 def _only_spelled(sentence: str) -> str | None:
@@ -331,34 +447,56 @@ def _only_spelled(sentence: str) -> str | None:
     return number_text(spelled[0]) if len(spelled) == 1 else None
 
 
-def _first_number(piece: str) -> str | None:
-    """The number with which a piece begins, units and currency before it passed over."""
-    head = re.match(r"[\s$€£~≈]*[+−-]?[\d.,/]*\d", piece)
-    found = numbers_in_digits(head.group()) if head else []
-    return number_text(found[0][1]) if found else None
+def _first_number(piece: str) -> re.Match[str] | None:
+    """The number with which a piece begins, with units and currency before it."""
+    return re.match(r"[\s$€£~≈]*[+−-]?[\d.,/]*\d", piece)
 
 
 def _read_numbers(stated: str) -> str | None:
-    """A ratio or time of day, else all numbers of a statement in their order."""
-    text = words_as_digits(plain_numbers(stated))
+    """A ratio or time of day, else all numbers of a statement in their order, without calculations in brackets."""
+    text = words_as_digits(plain_numbers(_CALCULATED_ASIDE.sub("", stated)))
     ratio = _RATIO.search(text)
     if ratio:
         return _ratio(ratio.group())
     return "; ".join(number_text(value) for _, value in numbers_in_digits(text)) or None
 
 
-def _read_choice(stated: str, question: Question) -> str | None:
-    """A letter in brackets, a letter alone, the text of one choice, the one choice that is named, or its number."""
+def _read_choice(stated: str, question: Question, *, outright: bool = True) -> str | None:
+    """A letter in brackets, a letter alone, the text of one choice, the one choice that is named, or its number.
+
+    What is denied does not count ("not (A) but (C)"). A sentence that does not state an answer outright may only name
+    one letter.
+    """
     letters = letters_of(question.choices)
+    stated = _denied_choices(question.choices).sub(" ", stated)
     if _SEVERAL_LETTERS.search(stated):
         return None
     bracketed = [letter.upper() for letter in _LETTER_IN_BRACKETS.findall(stated) if letter.upper() in letters]
+    if not outright and len(set(bracketed)) > 1:
+        return None
     alone = _LETTER_ALONE.match(stated) or _LETTER_NAMED.search(stated)
     named = [*bracketed, *((letter for letter in alone.groups() if letter and letter in letters) if alone else ())]
     if named:
         return str(named[0])
     result = stated.rpartition("=")[2]
     return canonical_choice(stated, question) or _named_choice(stated, question) or _named_choice(result, question)
+
+
+@lru_cache(maxsize=4096)
+def _denied_choices(choices: tuple[str, ...]) -> re.Pattern[str]:
+    """What says of a choice, by its letter, its text or both, that it is not the answer."""
+    texts = "|".join(re.escape(choice) for choice in sorted(choices, key=len, reverse=True) if choice)
+    text = rf"(?i:{texts})(?!\w)" if texts else "(?!)"
+    return re.compile(
+        r"\b(?i:not|neither|nor|unlike|rather\s+than|instead\s+of)\s+(?i:(?:option|choice|the|an?)\s+)*?"
+        rf"(?:(?:\(\s*[A-Za-z]\s*\)|[A-Z](?![\w'’]))(?:[).:]*\s*{text})?|{text})"
+    )
+
+
+def _sentence_of_its_own(text: str, question: Question) -> str | None:
+    """The one choice that a sentence or line consists of: "(C) the desert. It is dry there."."""
+    found = {canonical_choice(sentence, question) for sentence in _SENTENCE_END.split(text)} - {None}
+    return found.pop() if len(found) == 1 else None
 
 
 def canonical_choice(text: str, question: Question) -> str | None:
@@ -445,29 +583,29 @@ def _same_words(choice: str, stated: str) -> bool:
 
 
 def _read_yes_no(stated: str) -> str | None:
-    found = re.search(rf"\b(not\s+)?(yes|{_NO}|true|false)\b", stated, re.IGNORECASE)
-    if not found or _YES_AND_NO.search(stated):
-        return None
-    answer = _YES_NO[str(found.group(2)).casefold()]
-    return answer if not found.group(1) else "no" if answer == "yes" else "yes"
+    found = re.search(rf"\b(yes|{_NO}|true|false)\b", stated, re.IGNORECASE)
+    return None if not found or _YES_AND_NO.search(stated) else _unless_denied(found)
+
+
+def _unless_denied(found: re.Match[str]) -> str | None:
+    """Yes or no as it is meant: of "not true" no; what just "not quite true" denies is not for us to say."""
+    answer = _YES_NO[found[1].casefold()]
+    denied = _DENIED.search(found.string[: found.start()])
+    if denied is None:
+        return answer
+    return None if denied[1] else "no" if answer == "yes" else "yes"
 
 
 def _edge_yes_no(text: str) -> str | None:
     """Yes or no, true or false, where it opens a sentence by itself ("No, it …") or closes the text ("so yes.")."""
+    closing = re.search(r"\b(yes|no|true|false)\b[^\w]*\Z", text, re.IGNORECASE)
+    if closing:
+        return _unless_denied(closing)
     opening = re.findall(
-        r"(?:^|(?<=[.!?\n]))[^\w\n.!?]*(yes|no|true|false)\b"
-        r"(?:\s*(?=[,.;:!]|$)|(?=\s+(?:[-–—]|because\b|since\b)))",
+        rf"(?:^|(?<=[.!?\n]))[^\w\n.!?]*(?:{_LEADING_WORD}[\s,]*)?(yes|no|true|false)\b{_GOES_ON}",
         text,
         re.IGNORECASE | re.MULTILINE,
     )
-    closing = re.search(r"\b(yes|no|true|false)\b[^\w]*\Z", text, re.IGNORECASE)
-    if closing:
-        answer = _YES_NO[closing.group(1).casefold()]
-        denied = _DENIED.search(text[: closing.start()])
-        if denied is None:
-            return answer
-        # What just "not quite true" denies is not for us to say.
-        return None if denied.group(1) else "no" if answer == "yes" else "yes"
     if opening:
         return _YES_NO[opening[-1].casefold()]
     return "yes" if re.match(r"\W*yes\b", text, re.IGNORECASE) else None

@@ -8,8 +8,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from data.answers import with_choices
-from data.marking import keyword_spans
+from data.answers import with_choices, without_thoughts
+from data.marking import holds_keyword
 
 STOP_STRINGS: tuple[str, ...] = ("\n\n", "\nQ:")
 MAX_TOKENS = 96
@@ -113,33 +113,35 @@ def _given(question: str, rationale: str) -> str:
     return f"Q: {question}\nA: {rationale}"
 
 
-_MARKUP = re.compile(r"\*\*|__|[`\"“”„«»]|(?<!\w)['‘’]|['‘’](?!\w)")
+_MARKUP = re.compile(r"```\w*|\*\*|__|[`\"“”„«»]|(?<!\w)['‘’]|['‘’](?!\w)")
 _LIST_MARK = re.compile(r"^\s*(?:[-*•·–—]\s+|\(?\d{1,2}[.):]\s+|\(?[A-Za-z]\)\s+)")
 _INTRODUCTION = re.compile(
+    r"^\s*(?:Q|A|question|answer|explanation|rationale)\s*:|"
     r"^[^\n,;:]*\b(?:key\s*-?\s*(?:words?|phrases?|terms?)|(?:critical|important) words?)\b(?:[^\n,;:]*:|\s+are\s)",
     re.IGNORECASE,
 )
-_BORDER = re.compile(r"[;|•]|(?<!\d),|,(?!\d)")
-_EXPLANATION = re.compile(r"\s*[:(\[=→]|\s+[-–—]\s")
+_BORDER = re.compile(r"[;|•，、\t]|(?<!\d),|,(?!\d)|\s(?=\d{1,2}[.)]\s)")
+_EXPLANATION = re.compile(r"\s*(?:[:(\[=→]|->)|\s+[-–—]\s")
+_POSSESSIVE = re.compile(r"['’]s?$")
 _JOINED = re.compile(r"\s+(?:and|or|&)\s+|\s*/\s*", re.IGNORECASE)
 _LEADING = re.compile(r"^(?:(?:and|or|the|an?|etc)(?:\s+|$)|&\s*)+", re.IGNORECASE)
 
 
 def _candidates(output: str) -> Iterator[str]:
     """The entries of a list as it was written, without what only belongs to a list."""
-    text = _MARKUP.sub("", re.split(r"\n\s*Q:", output, maxsplit=1)[0])
+    text = _MARKUP.sub("", re.split(r"\n\s*Q:", without_thoughts(output), maxsplit=1)[0])
     for line in text.split("\n"):
         for entry in _BORDER.split(_INTRODUCTION.sub("", line.strip())):
-            plain = " ".join(_LIST_MARK.sub("", entry, count=1).split()).strip(" .,:!?…*")
+            plain = " ".join(_LIST_MARK.sub("", entry, count=1).split()).strip(" .,:!?…*[]{}<>#")
             if plain:
-                yield plain
+                yield re.sub(r"^\(([^()]*)\)$", r"\1", plain)
 
 
 def _found(candidate: str, text: str) -> list[str]:
     """What of an entry occurs in the text: all of it, the part before an explanation, or both sides of an "and"."""
     whole = _LEADING.sub("", candidate)
     before = _EXPLANATION.split(whole, maxsplit=1)[0].strip()
-    for entry in (whole, before):
+    for entry in (whole, before, _POSSESSIVE.sub("", before)):
         if _occurs(entry, text):
             return [entry]
     pieces = [_LEADING.sub("", piece) for piece in _JOINED.split(before)]
@@ -147,4 +149,4 @@ def _found(candidate: str, text: str) -> list[str]:
 
 
 def _occurs(entry: str, text: str) -> bool:
-    return bool(re.search(r"\w", entry)) and len(entry.split()) <= MOST_WORDS and bool(keyword_spans(text, (entry,)))
+    return bool(re.search(r"\w", entry)) and len(entry.split()) <= MOST_WORDS and holds_keyword(text, entry)

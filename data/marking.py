@@ -138,6 +138,12 @@ def keyword_spans(text: str, words: Iterable[str]) -> list[Span]:
     return _longest_first(chain.from_iterable(_keyword_spans(text, word) for word in words))
 
 
+def holds_keyword(text: str, word: str) -> bool:
+    """Whether `keyword_spans` finds this word or phrase in a text."""
+    pattern = _keyword_pattern(word)
+    return pattern is not None and pattern.search(text) is not None
+
+
 def _rule(critical: CriticalRule | str) -> CriticalRule:
     if critical == "numbers":
         return Numbers()

@@ -2,8 +2,8 @@
 
 Enters: text. Leaves: exact fractions, and the canonical text of each. The notation is English: a comma groups digits,
 a point begins the decimals. What can mean nothing else is read as well: "1.234,5" (1234.5), "1,00,000" (100000),
-"3 × 10^4", "2e3", "1 1/2", "1½", "2 and a half", "minus 5", "3 million", "twenty-five", "three quarters". "3,5" is two
-numbers. Units, currency and the percent sign are left out: "45%" is 45, never 0.45.
+"3 × 10^4", "2e3", "1 1/2", "1½", "2 and a half", "minus 5", "3 million", "$3M", "twenty-five", "three quarters". "3,5"
+is two numbers. Units, currency and the percent sign are left out: "45%" is 45, never 0.45.
 """
 
 import re
@@ -37,6 +37,8 @@ _SCALED = re.compile(
     r"(?<![\w.,/])([0-9]{1,3}(?:,[0-9]{3})+|[0-9]{1,15}(?:\.[0-9]{1,15})?)\s(hundred|thousand|million|billion)\b",
     re.IGNORECASE,
 )
+_SHORT_SCALE = re.compile(r"(?<=[$€£])([0-9]{1,3}(?:,[0-9]{3})+|[0-9]{1,15}(?:\.[0-9]{1,15})?)([kKmMbB])\b")
+_DASH_FOR_SIGN = re.compile(r"–(?=[$€£]?\.?[0-9])")
 _SIGN_IN_WORDS = re.compile(r"\b(?:minus|negative)\s+(?=[$€£]?\.?[0-9])", re.IGNORECASE)
 _SIGN_BEFORE_CURRENCY = re.compile(r"(?<![\w)])([-−])\s?([$€£])(?=[\d.])")
 
@@ -49,6 +51,8 @@ _TENS = {
     **{"twenty": 20, "thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90},
 }
 _SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9}
+SHORT_SCALES = {"thousand": "k", "million": "m", "billion": "b"}
+"""How a scale is shortened behind a price: $5k, $2.5M."""
 _PARTS = {"half": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "eighth": 8, "tenth": 10}
 _MANY_PARTS = {"halves": 2, **{f"{word}s": value for word, value in _PARTS.items() if word != "half"}}
 _COUNT = "|".join((*_SMALL, *_TENS, *_SCALES))
@@ -167,6 +171,11 @@ def _scaled(found: re.Match[str]) -> str:
     return number_text(Fraction(found[1].replace(",", "")) * _SCALES[found[2].casefold()])
 
 
+def _short_scaled(found: re.Match[str]) -> str:
+    word = next(word for word, letter in SHORT_SCALES.items() if letter == found[2].casefold())
+    return number_text(Fraction(found[1].replace(",", "")) * _SCALES[word])
+
+
 def _sign(found: re.Match[str]) -> str:
     """A minus sign for "minus 5" and "negative 5"; "8 minus 5", "x minus 5" and "eight minus 5" take away."""
     before = re.search(r"(\w+)\s*$", found.string[: found.start()])
@@ -176,6 +185,7 @@ def _sign(found: re.Match[str]) -> str:
 
 
 _REWRITTEN: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = (
+    (_DASH_FOR_SIGN, "-"),
     (_SIGN_IN_WORDS, _sign),
     (_DIGITS_APART, ","),
     (_INDIAN, _without_marks),
@@ -186,6 +196,7 @@ _REWRITTEN: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], 
     (_MIXED, _mixed),
     (_AND_A_PART, _and_a_part),
     (_SCALED, _scaled),
+    (_SHORT_SCALE, _short_scaled),
     (_SIGN_BEFORE_CURRENCY, r"\2\1"),
 )
 

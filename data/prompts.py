@@ -11,10 +11,20 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from data.answers import Statement, canonical_answer, canonical_choice, choice_text, letters_of, plain_text, statements
+from data.answers import (
+    BOXED,
+    CHOICES_HEADING,
+    Statement,
+    canonical_answer,
+    choice_text,
+    letters_of,
+    plain_text,
+    statements,
+)
 from data.benchmark_exemplars import BENCHMARK_EXEMPLARS
 from data.errors import ConfigError, DataError
 from data.exemplars import EXEMPLARS
+from data.numbers import number_text, numbers_in_digits, plain_numbers, words_as_digits
 from data.records import Question
 
 STOP_STRINGS: tuple[str, ...] = ("\n\n", "\nQ:")
@@ -28,11 +38,22 @@ _ANSWER_LABEL = re.compile(r"\A(?:\s*A:)+")
 # Words that lead up to a statement of the answer and say nothing without it.
 _LEAD = re.compile(
     r"(?:(?:(?<=\W)|^)(?:so|thus|therefore|hence|then|and|finally|in conclusion|(?:that|this|which) means|we get|"
-    r"that|the|my|our|final|correct|right)[,:]?\s+)+$",
+    r"that|the|my|our|final|correct|right|best|most|likely)[,:]?\s+)+$",
     re.IGNORECASE,
 )
-_OPENING_MARKS = re.compile(r"(?:\\[(\[]|[($*])+\s*$")
-_CLOSING_MARKS = re.compile(r"(?:\\[)\]]|[)$*.]|\s)+")
+_OPENING_MARKS = re.compile(r"[($*]+\s*$")
+_CLOSING_MARKS = re.compile(r"(?:[)$*.]|\s)+")
+# Behind a box nothing but the end of its line or sentence.
+_ENDS_HERE = re.compile(r"[)$*\s]*(?:\Z|\n|[.!?](?:\s|\Z))")
+# Words with which nothing is said beyond the answer and the question.
+_LITTLE_WORDS = frozenset(
+    re.findall(
+        r"\w+",
+        "a an and answer answers are be best by can choice correct could did do does false final for had has have he "
+        "hence here i in is it left let me must no not now of option result right s see she so solution step sure than "
+        "that the then there therefore they think this thus to total true us was we were will would yes",
+    )
+)
 
 
 def rationale_prompt(question: Question, *, shots: int, gold_shown: bool = False) -> str:
@@ -107,22 +128,47 @@ def finish_rationale(output: str, question: Question, answer: str) -> str:
     stays. An output that is nothing but an answer leaves the sentence alone.
     """
     sentence = answer_sentence(question, answer)
-    text = _HINT.sub("", plain_text(output))
+    text = _unboxed(_HINT.sub("", plain_text(output)))
     for letter in letters_of(question.choices):
         text = text.replace(answer_sentence(question, letter), "The answer is.")
     while (bare := _bare_statement(text, question) or _literally(sentence, text)) is not None:
         text = _without(text, bare)
-    text = re.sub(r"[ \t]*\n\s*", "\n", _ANSWER_LABEL.sub("", text)).strip()
-    if not re.search(r"\w", text) or _all_that_is_said(text, question) == answer:
-        return sentence
-    return f"{_closed(text)} {sentence}"
+    text = re.sub(r"[ \t]*\n\s*", "\n", _ANSWER_LABEL.sub("", BOXED.sub(r"\1", text))).strip()
+    return sentence if _says_no_more(text, question, answer) else f"{_closed(text)} {sentence}"
 
 
-def _all_that_is_said(text: str, question: Question) -> str | None:
-    """The answer where a text is nothing else: "42", "(B)", "b) populated areas"."""
-    if question.answer_kind == "choice":
-        return canonical_choice(text, question)
-    return canonical_answer(text, question.answer_kind)
+def _says_no_more(text: str, question: Question, answer: str) -> bool:
+    """Whether a text is made of the answer, the question's words and little ones: "42", "(B)", "So Tom has 42 figs".
+
+    A number other than the answer is something more. Where the answer stands in the question, its words are, too: to
+    pick them out is to reason.
+    """
+    stem = question.text.partition(CHOICES_HEADING)[0]
+    if question.answer_kind in ("number", "numbers"):
+        said, asked = (words_as_digits(plain_numbers(each)) for each in (text, stem))
+        values = {number_text(value) for _, value in numbers_in_digits(asked)}
+        gold = set(re.split(r"[;:]\s*", answer))
+        words = _words(re.sub(r"[0-9]+", " ", said))
+        if {number_text(value) for _, value in numbers_in_digits(said)} - gold:
+            return False
+        return _is_bare(text, question) or words <= _LITTLE_WORDS | (set() if values & gold else _words(asked))
+    gold = _words(_written(question, answer))
+    return _words(text) <= _LITTLE_WORDS | gold | _words(stem)
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"[^\W_]+", text.casefold()))
+
+
+def _unboxed(text: str) -> str:
+    """The text without boxes that are part of a sentence: a 42 in a box stays in its place if it is one of figs."""
+    for statement in reversed(list(statements(text))):
+        if text.startswith("\\boxed", statement.start):
+            before = text[: _clause_start(text, statement)].rstrip(" ")
+            alone = not before or before[-1] in ".!?:\n"
+            if not (alone and _ENDS_HERE.match(text, statement.end)):
+                text = text[: statement.start] + statement.text + text[statement.end :]
+    return text
 
 
 def _written(question: Question, answer: str) -> str:
@@ -180,7 +226,7 @@ def _is_bare(stated: str, question: Question) -> bool:
         return True
     match question.answer_kind:
         case "number":
-            return re.fullmatch(r"[\W\d]*\d[\W\d]*(?:[^\W\d]+[^\w]*){0,3}", stated) is not None
+            return "=" not in stated and re.fullmatch(r"[\W\d]*\d[\W\d]*(?:[^\W\d]+[^\w]*){0,3}", stated) is not None
         case "numbers":
             lead, *units = re.split(r"\d+(?:[.,:/]\d+)*", stated)
             return (

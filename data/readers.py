@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import TypeAlias
 
 from data.answers import (
     canonical_answer,
@@ -27,6 +28,7 @@ from data.answers import (
     with_choices,
 )
 from data.errors import ConfigError, DataError
+from data.numbers import LONGEST_NUMBER
 from data.prompts import answer_sentence
 from data.records import AnswerKind, Benchmark, Question
 from data.settings import DataSource
@@ -50,6 +52,8 @@ _LETTER_AT_END = re.compile(
     r"(?:answer|option|choice|ans)\b[^\w\n(]*(?:choice\b|option\b|is\b)*\W*)?\(?\b[A-E]\)?\W*$",
     re.IGNORECASE,
 )
+_HALF_A_CHARACTER = re.compile("[\ud800-\udfff]")
+_Reader: TypeAlias = Callable[[Path], Iterator[tuple[int, dict[str, object]]]]
 _CALCULATION = re.compile(r"<<[^>]*>>")
 _SPACE, _SEPARATOR = re.compile(r"\s*"), re.compile(r"\s*(?:,\s*(?!\])|(?=\]))")
 _STATED_ANSWERS = ("answer", "palm_label", "palm_value")
@@ -100,7 +104,8 @@ def read_questions(source: DataSource) -> list[Question]:
     stop = None if source.limit is None else source.skip + source.limit
     chosen = list(islice(questions, source.skip, stop))
     if not chosen:
-        raise ConfigError(f"data {source.name}: no question is left in {_place(source)} after skip: {source.skip}")
+        left = f"no question is left in {_place(source)} after skip: {source.skip}"
+        raise ConfigError(f"data {source.name}: {left if source.skip else f'{_place(source)} holds no question'}")
     return chosen
 
 
@@ -127,7 +132,10 @@ def read_rationales(path: str, questions: Sequence[Question]) -> dict[str, str]:
             continue
         if question.id in found:
             raise row.error(f"a second rationale for question {question.id!r}")
-        found[question.id] = _with_answer(str(rationale).strip(), question, next(iter(answers), None))
+        if any(canonical_answer(answer, "text") is None for answer in answers if answer != ""):
+            raise row.error(f"expected an answer, found {answers[0]!r}")
+        text = row.text("rationale", "palm_rationale")
+        found[question.id] = _with_answer(text, question, next(iter(answers), None))
     return found
 
 
@@ -183,18 +191,23 @@ def _rows(source: DataSource) -> Iterator[Row]:
     """The rows of a source, from its file or from the hub."""
     if source.path is not None:
         dataset = Path(source.path).stem if source.name in ("jsonl", "csv") else source.name
-        return _local_rows(Path(source.path), dataset=dataset, setting=f"data {source.name}: path")
+        usual = _csv_rows if source.name == "csv" else _json_lines
+        return _local_rows(Path(source.path), dataset=dataset, setting=f"data {source.name}: path", usual=usual)
     if source.name in ("jsonl", "csv"):
         raise ConfigError(f"data {source.name}: expected path, the file with the questions, found none")
     return _hub_rows(source)
 
 
-def _local_rows(path: Path, *, dataset: str, setting: str) -> Iterator[Row]:
-    """Rows of a JSON Lines, JSON, CSV or XML file, by the end of its name."""
-    if not path.is_file():
+def _local_rows(path: Path, *, dataset: str, setting: str, usual: _Reader | None = None) -> Iterator[Row]:
+    """Rows of a JSON Lines, JSON, CSV or XML file, by the end of its name; `usual` reads files of any other name."""
+    try:
+        there = path.is_file()
+    except OSError as error:
+        raise ConfigError(f"{setting}: {path}: {error.strerror}") from error
+    if not there:
         raise ConfigError(f"{setting}: {path} is {'a folder, no file' if path.is_dir() else 'not there'}")
-    readers = {".csv": _csv_rows, ".json": _json_rows, ".xml": _xml_rows}
-    for line, fields in readers.get(path.suffix.lower(), _json_lines)(path):
+    readers = {".csv": _csv_rows, ".json": _json_rows, ".jsonl": _json_lines, ".xml": _xml_rows}
+    for line, fields in readers.get(path.suffix.lower(), usual or _json_lines)(path):
         name = f"{dataset}-{path.stem}-{line}" if dataset != path.stem else f"{dataset}-{line}"
         yield Row(where=f"{path}:{line}", name=name, dataset=dataset, fields=fields)
 
@@ -206,16 +219,44 @@ def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
 
 
 def _json_object(line: str, path: Path, number: int) -> dict[str, object]:
-    try:
-        found = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}:{number}: no JSON: {error.msg} (column {error.colno})") from error
+    found, end = _decoded(line, _after_space(line, 0), path, number)
+    end = _after_space(line, end)
+    if end < len(line):
+        raise DataError(f"{path}:{number}: no JSON: Extra data (column {end + 1})")
     return _fields(found, path, number)
+
+
+def _decoded(text: str, position: int, path: Path, first_line: int = 1) -> tuple[object, int]:
+    """The JSON value that begins here, and where it ends; `first_line` is the number of the text's first line."""
+    try:
+        return _JSON.raw_decode(text, position)
+    except json.JSONDecodeError as error:
+        where, what = first_line + error.lineno - 1, f"{error.msg} (column {error.colno})"
+    except _TooLongError as error:
+        where, what = first_line + text.count("\n", 0, position), str(error)
+    except RecursionError:
+        where, what = first_line + text.count("\n", 0, position), "brackets within brackets without end"
+    raise DataError(f"{path}:{where}: no JSON: {what}")
+
+
+class _TooLongError(Exception):
+    """A number that is none."""
+
+
+def _whole_number(digits: str) -> int:
+    if len(digits) > LONGEST_NUMBER:
+        raise _TooLongError(f"a number of {len(digits):,} digits")
+    return int(digits)
+
+
+_JSON = json.JSONDecoder(parse_int=_whole_number)
 
 
 def _fields(found: object, path: Path, number: int) -> dict[str, object]:
     if not isinstance(found, dict):
         raise DataError(f"{path}:{number}: expected one JSON object, found {type(found).__name__}")
+    if _HALF_A_CHARACTER.search(json.dumps(found, ensure_ascii=False)):
+        raise DataError(f"{path}:{number}: no text: half of a character, \\ud800 to \\udfff without its other half")
     return found
 
 
@@ -226,19 +267,19 @@ def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
     if not text.startswith("[", opening):
         yield from _json_lines(path)
         return
-    decoder, number, counted = json.JSONDecoder(), 1, 0
+    number, counted = 1, 0
     position = _after_space(text, opening + 1)
     while not text.startswith("]", position):
         number, counted = number + text.count("\n", counted, position), position
-        try:
-            found, position = decoder.raw_decode(text, position)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{path}:{error.lineno}: no JSON: {error.msg} (column {error.colno})") from error
+        found, position = _decoded(text, position, path)
         yield number, _fields(found, path, number)
         separator = _SEPARATOR.match(text, position)
         if not separator:
             raise DataError(f"{path}:{number}: no JSON: expected a comma or ] after the object that begins here")
         position = separator.end()
+    end = _after_space(text, position + 1)
+    if end < len(text):
+        raise DataError(f"{path}:{text.count(chr(10), 0, end) + 1}: no JSON: something follows the array")
 
 
 def _after_space(text: str, position: int) -> int:
@@ -259,6 +300,9 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
     """Rows of a CSV file with a line of column names; each has the number of its last line."""
     reader = csv.DictReader(io.StringIO(_text(path), newline=""), strict=True)
     try:
+        columns = list(reader.fieldnames or ())
+        if twice := [name for place, name in enumerate(columns) if name in columns[:place]]:
+            raise DataError(f"{path}:1: two columns are named {twice[0]!r}")
         for fields in reader:
             if None in fields or None in fields.values():
                 raise DataError(f"{path}:{reader.line_num}: expected {len(reader.fieldnames or ())} columns")
@@ -270,6 +314,8 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
 def _text(path: Path) -> str:
     """A file's text, whatever line ends it has; bytes that are not UTF-8 are reported with their line."""
     content = path.read_bytes()
+    if content.startswith(b"\x1f\x8b"):
+        raise DataError(f"{path}: expected text, found a file that gzip has compressed; unpack it first")
     try:
         return content.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
@@ -471,7 +517,7 @@ def _listed_choices(row: Row) -> tuple[str, ...]:
         raise row.error(f"expected choices with 'label' and 'text', found {listed!r}")
     if not isinstance(texts, list) or not all(isinstance(text, str) and text.strip() for text in texts):
         raise row.error(f"expected a text for every choice, found {texts!r}")
-    if labels != list(letters_of(texts)):
+    if len(texts) < 2 or labels != list(letters_of(texts)):
         raise row.error(f"expected choices labelled A, B, C, …, found {labels!r}")
     return tuple(text.strip() for text in texts)
 
@@ -529,12 +575,16 @@ _READERS: Mapping[str, Callable[[Row], Question]] = {
 def _own_question(row: Row, kind: AnswerKind) -> Question:
     """A row of a user's file: question, answer, and if wanted id and choices."""
     choices = _own_choices(row)
-    text = row.text("question")
+    text, raw = row.text("question"), row.optional("answer")
+    answer = _gold(row, raw, "choice" if choices else kind, choices)
+    named = [letter for letter, choice in zip(letters_of(choices), choices, strict=True) if choice == str(raw).strip()]
+    if named and answer not in named:
+        raise row.error(f"the answer {raw!r} is the letter of one choice and the text of another")
     return Question(
         id=row.identifier("id"),
         dataset=row.dataset,
         text=with_choices(text, choices) if choices else text,
-        answer=_gold(row, row.optional("answer"), "choice" if choices else kind, choices),
+        answer=answer,
         answer_kind="choice" if choices else kind,
         choices=choices,
         keywords=choices,
@@ -550,7 +600,7 @@ def _own_choices(row: Row) -> tuple[str, ...]:
     if (
         not isinstance(choices, list)
         or not 2 <= len(choices) <= 26
-        or not all(str(choice).strip() for choice in choices)
+        or not all(isinstance(choice, str | int | float) and str(choice).strip() for choice in choices)
     ):
         raise row.error(f"expected 2 to 26 choices, as a list or separated by |, found {listed!r}")
     return tuple(str(choice).strip() for choice in choices)

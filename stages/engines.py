@@ -207,11 +207,31 @@ def untrusted(model: str) -> str:
 
 
 def render_chat(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Mapping[str, str]]) -> str:
-    """Put messages through the model's chat template; their text is data to it and, for `encode`, to the tokenizer."""
+    """Put messages through the model's chat template; their text is data to it and, for `encode`, to the tokenizer.
+
+    Where the template refuses a system message or leaves it out, as some do, its text opens the first message of the
+    user. `ModelError` for a model without template, and for one whose template fails or loses a message.
+    """
     if not tokenizer.chat_template:
         raise ModelError(f"model {tokenizer.name_or_path}: `chat: true` needs a tokenizer with a chat template")
-    data = [{**message, "content": guarded(tokenizer, message["content"])} for message in messages]
-    return str(tokenizer.apply_chat_template(data, tokenize=False, add_generation_prompt=True))
+    data = [{"role": each["role"], "content": guarded(tokenizer, each["content"])} for each in messages]
+    attempts = [data, _without_system(data)] if data[0]["role"] == "system" else [data]
+    reason = ""
+    for attempt in attempts:
+        try:
+            chat = str(tokenizer.apply_chat_template(attempt, tokenize=False, add_generation_prompt=True))
+        except Exception as error:  # whatever a template may call, its own raise_exception among it
+            reason = first_line(error)
+            continue
+        if all(message["content"].strip() in chat for message in attempt):
+            return chat
+        reason = "it leaves out what messages say"
+    raise ModelError(f"model {tokenizer.name_or_path}: its chat template takes no such conversation: {reason}")
+
+
+def _without_system(messages: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+    system, first, *others = messages
+    return [{"role": first["role"], "content": f"{system['content']}\n\n{first['content']}"}, *map(dict, others)]
 
 
 def encode(

@@ -344,6 +344,8 @@ def _write_round(asks: Sequence[Ask], source: "_Source", job: _Job) -> list[Atte
 
 def _attempt(ask: Ask, generation: Generation | None) -> Attempt:
     question, gold = ask.question, ask.question.answer or ""
+    if generation is not None:
+        generation = replace(generation, text=_whole_characters(generation.text))
     output = generation.text if generation else ""
     common = Attempt(
         key=ask.key,
@@ -364,6 +366,11 @@ def _attempt(ask: Ask, generation: Generation | None) -> Attempt:
     outcome, answer = judge(question, generation, ask.phase)
     finished = finish_rationale(output, question, gold) if outcome == KEPT else ""
     return replace(common, outcome=outcome, rationale=finished, answer=answer or "")
+
+
+def _whole_characters(text: str) -> str:
+    """The text with a mark for every half of a character, which no file can hold: a server may send such."""
+    return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
 
 
 class _Source(Protocol):

@@ -19,7 +19,7 @@ from data.records import Question
 from stages.models import ModelIdentity
 from stages.settings import AttentionSettings, EngineValue, RationaleSettings, TeacherSettings
 
-RATIONALE_RULES = 2
+RATIONALE_RULES = 3
 """Raised when prompts are rendered, answers are parsed or outcomes are decided differently than before."""
 ATTENTION_RULES = 1
 """Raised when the same spec would lead to other attention values than before."""

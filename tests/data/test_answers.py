@@ -94,6 +94,36 @@ def question(kind: AnswerKind, answer: str | None = None, choices: tuple[str, ..
         ("He keeps 12 of the 30 pens.", "30"),
         ("They need 3 hours, which is 180 minutes.", "180"),
         ("Final Answer: The final answer is 42. I hope it is correct.", "42"),
+        ("The answer is 42 (= 40 + 2).", "42"),
+        ("\\boxed{\\frac{-3}{4}}", "-0.75"),
+        ("\\boxed{\\frac{1{,}200}{2}}", "600"),
+        ("x + 3 = 10\nx = 10 - 3\nx = 7", "7"),
+        ("The answer is 42 (since 40 + 2 = 42).", "42"),
+        ("The answer is 42 because x = 3.", "42"),
+        ("The answer is 42, where x = 3.", "42"),
+        ("The answer is 40 + 2 (= 42).", "42"),
+        ("The answer is 42 = 40 + 2.", "42"),
+        ("So 42 = 40 + 2", "42"),
+        ("The total = 40 + 2. So he has 42 apples.", "42"),
+        ("The answer is not 5, it is 6.", "6"),
+        ("The answer is 8:00.", "8"),
+        ("The answer is \u20135.", "-5"),
+        ("The answer is $5k.", "5000"),
+        ("The answer is $2.5M.", "2500000"),
+        ("The answer is 1.5 \\cdot 10^3.", "1500"),
+        ("The answer is _42_.", "42"),
+        ("**__42__**", "42"),
+        ("Ans: 42. There are 3 more.", "42"),
+        ("<think>The answer is 41?</think>\n\nIt is 42.", "42"),
+        ("Is it 41?\nThe answer is 41.\n</think>\n42", "42"),
+        ("<think>40 + 1</think><answer>42</answer> as 40 + 2 = 42 of 50", "42"),
+        ("The answer is 42.\n\nQuestion: How many?\nAnswer: The answer is 8.", "42"),
+        ("The answer is 42.\n### Instruction:\nCount.\n### Response:\nThe answer is 8.", "42"),
+        ("The answer is 42.\nHuman: And 8?\nAssistant: The answer is 8.", "42"),
+        ("\\boxed{42}\n\n## Problem 2\n\n\\boxed{8}", "42"),
+        ("Question: How many?\nAnswer: 42", "42"),
+        ("The answer is 42. Q: How many are 8? A: The answer is 8.", "42"),
+        ("Let us see.\n\n**Problem:** 40 and 2.\n\n**Solution:** 40 + 2 = 42", "42"),
     ],
 )
 def test_numbers_are_parsed(output: str, answer: str) -> None:
@@ -115,6 +145,16 @@ def test_numbers_are_parsed(output: str, answer: str) -> None:
         "One has two, another has three.",
         "9" * 5000,
         "1/0",
+        "The answer is 3 + 4.",
+        "The answer is 3 × 4",
+        "The answer is 10-12.",
+        "The answer is 2^{10}.",
+        "\\boxed{\\sqrt{16}}",
+        "x + 3 = 10\nx = 10 - 3",
+        "The total = 7 - 3",
+        "The answer is 3:2.",
+        "The answer is 8:30.",
+        "<think>3 + 4 = 7",
     ],
 )
 def test_outputs_without_number_have_no_answer(output: str) -> None:
@@ -156,6 +196,21 @@ def test_outputs_without_number_have_no_answer(output: str) -> None:
         ("The answer is (C), not (A).", "C"),
         ("\\boxed{\\text{(C)}}", "C"),
         ("It is (C) the desert", "C"),
+        ("The answer is not A, it is C.", "C"),
+        ("The answer is not (A) but (C).", "C"),
+        ("The answer is neither (A) race track nor apartment but (C).", "C"),
+        ("The answer is (C) because (A) and (B) are wrong.", "C"),
+        ("The answer is the desert because a race track is loud, or an apartment.", "C"),
+        ("The answer is (C), since (A) or (B) would be loud.", "C"),
+        ("The answer is (C) the desert rather than (A) race track.", "C"),
+        ("Therefore, C is correct.", "C"),
+        ("So, C.", "C"),
+        ("I think it's C", "C"),
+        ("I'd go with C.", "C"),
+        ("C. It is dry there.", "C"),
+        ("(C) the desert. It is dry there, unlike (A).", "C"),
+        ("(C)\nBecause nobody lives there.", "C"),
+        ("<think>The answer is (A).</think>\n\nThe desert is quiet. The answer is (C).", "C"),
     ],
 )
 def test_choices_are_parsed(output: str, answer: str) -> None:
@@ -175,6 +230,14 @@ def test_choices_are_parsed(output: str, answer: str) -> None:
         "The answer is a house.",
         "I went to an apartment and a race track",
         "A house is best",
+        "The answer is not (C).",
+        "The answer is not the desert.",
+        "The answer is (A), (B).",
+        "The answer is (A)/(B).",
+        "(A) race track is loud, (C) the desert is quiet.",
+        "(A)\n(C)\nThat is all",
+        "The answer is neither A nor B.",
+        "Take vitamin C.",
     ],
 )
 def test_outputs_that_name_no_single_choice_have_no_answer(output: str) -> None:
@@ -213,6 +276,12 @@ def test_a_text_listed_twice_means_the_gold_choice() -> None:
         ("**No**", "no"),
         ("\\boxed{\\text{Yes}}", "yes"),
         ("#### false", "no"),
+        ("The answer is yes, no dog can.", "yes"),
+        ("The answer is yes, not no.", "yes"),
+        ("The answer is no it cannot.", "no"),
+        ("So yes, he could.", "yes"),
+        ("Therefore no, he could not", "no"),
+        ("No it would not.", "no"),
     ],
 )
 def test_yes_and_no_are_parsed(output: str, answer: str) -> None:
@@ -230,6 +299,12 @@ def test_yes_and_no_are_parsed(output: str, answer: str) -> None:
         "The answer is yes or no.",
         "I don't know.",
         "That is not quite true.",
+        "The answer is not necessarily yes.",
+        "The answer is neither yes nor no.",
+        "The answer is that there is no such thing.",
+        "Yes and no.",
+        "yes/no",
+        "No Exit is a play.",
     ],
 )
 def test_no_as_an_ordinary_word_is_no_answer(output: str) -> None:
@@ -240,6 +315,8 @@ def test_texts_are_parsed() -> None:
     asked = question("text")
     assert parse_answer("Oslo is north. The answer is  New  York.", asked) == "New York"
     assert parse_answer("Some words\nOslo.", asked) == "Oslo"
+    for written in ('"Oslo"', "'Oslo'.", "(Oslo)", "“Oslo.”", "Oslo?", "\\boxed{\\text{Oslo}}"):
+        assert parse_answer(f"The answer is {written}", asked) == "Oslo"
     assert parse_answer("", asked) is None
 
 
@@ -251,6 +328,7 @@ def test_texts_are_parsed() -> None:
         ("How many million miles are left?", "The answer is four million.", "4"),
         ("How much did it earn?", "The answer is 26 million.", "26000000"),
         ("How many thousands is it?", "The answer is 26 million.", "26000000"),
+        ("How much, in thousands of dollars, is it?", "It is $52k / 2 = $26k.", "26"),
         ("It made $32 million. How many dollars is half of it?", "The answer is 16 million.", "16000000"),
     ],
 )
@@ -271,6 +349,9 @@ def test_an_abbreviated_title_does_not_end_an_answer() -> None:
         ("The answer is 9:7.", "9:7"),
         ("The ratio is 10 to 1.", "10:1"),
         ("The answer is 8:05.", "8:05"),
+        ("The answer is 1,000:2.", "1000:2"),
+        ("The answer is 9∶7.", "9:7"),
+        ("The answer is 8 ft and 128 sq. ft (8 x 16 = 128).", "8; 128"),
         ("The answer is unclear.", None),
     ],
 )
@@ -360,6 +441,12 @@ def test_answers_are_compared_by_what_they_mean(first: str, second: str, kind: A
         (True, "number", None),
         (float("nan"), "number", None),
         ("seven", "number", None),
+        (10**400, "number", None),
+        ("1" * 400, "number", None),
+        (float("nan"), "text", None),
+        ([1, 2], "text", None),
+        ({"a": 1}, "number", None),
+        (None, "text", None),
         ("3 apples", "number", None),
         (False, "boolean", "no"),
         ("True", "boolean", "yes"),

@@ -52,6 +52,15 @@ def test_every_worked_example_names_words_of_its_text_and_no_others(worked) -> N
         "child,\nice cream,\nfreezer,\n",
         "child | ice cream | freezer",
         "child • ice cream • (A) freezer",
+        "[child, ice cream, freezer]",
+        '```json\n{"keywords": ["child", "ice cream", "freezer"]}\n```',
+        "(child), <ice cream>, #freezer",
+        "1. child 2. ice cream 3. freezer",
+        "A: child, ice cream, freezer",
+        "Question: child, ice cream\nExplanation: freezer",
+        "child -> a person, ice cream -> sweet, freezer",
+        "child，ice cream、freezer",
+        "<think>It is about warm socks. Key words: cold</think>\n\nchild, ice cream, freezer",
     ],
 )
 def test_lists_of_all_kinds_are_read_alike(output: str) -> None:
@@ -69,6 +78,14 @@ def test_another_number_and_case_are_found_in_question_and_rationale() -> None:
 
 def test_an_and_that_stands_in_the_text_joins_a_phrase() -> None:
     assert read("children and parents, warm") == ("children and parents", "warm")
+
+
+def test_what_a_thing_belongs_to_is_the_word_itself() -> None:
+    assert read("parent's, freezers’") == ("parent", "freezers")
+
+
+def test_a_thought_without_end_names_nothing() -> None:
+    assert read("<think>child, freezer", whole=False) == ()
 
 
 def test_a_whole_sentence_is_no_key_word() -> None:

@@ -47,6 +47,17 @@ YES = Question(id="3", dataset="made-up", text="Is ice cold?", answer="yes", ans
         "Working backwards from the correct answer, 7 - 3 = 4.",
         "The hint says 7.",
         "The answer is given by the problem.",
+        "As given, the answer is 7, so 3 + 4.",
+        "As stated in the question, the correct answer is 7.",
+        "The question states that the correct answer is 7.",
+        "The user provided the answer, so we work towards it.",
+        "Given the correct answer of 7, we see 3 + 4.",
+        "To arrive at the correct answer of 7, we add.",
+        "The correct answer being 7, he bought 4.",
+        "This confirms that the correct answer is 7.",
+        "3 + 4 = 7, which is the correct answer as given in the problem.",
+        "Since 7 is the correct answer, he bought 4.",
+        "The answer in brackets is 7.",
     ],
 )
 def test_a_text_that_appeals_to_the_answer_lets_on(rationale: str) -> None:
@@ -66,6 +77,11 @@ def test_a_text_that_appeals_to_the_answer_lets_on(rationale: str) -> None:
         "Because the answer is 7.5 times smaller, no.",
         "We know that he has 3 figs. We are told that he buys 4.",
         "As the number of figs is 7, we are done.",
+        "As shown above, the answer follows from both numbers.",
+        "As given in the text, he has 3 figs. We need the answer to both.",
+        "Given 3 figs and 4 more, we get to the answer.",
+        "To get the answer, add both.",
+        "The question asks for the answer of a sum.",
     ],
 )
 def test_reasoning_about_numbers_does_not(rationale: str) -> None:
@@ -83,6 +99,9 @@ def test_reasoning_about_numbers_does_not(rationale: str) -> None:
         ("Because the correct answer is (B) freezer, it is cold.", True),
         ("As the answer is B, the oven is out.", True),
         ("Since the answer is a cold place, the oven is out.", False),
+        ("As stated, the correct answer is (B).", True),
+        ("Since freezer is the correct answer, it is cold there.", True),
+        ("Given the answer choices, a freezer is cold.", False),
     ],
 )
 def test_choices_may_be_spoken_of_but_not_the_gold_one_as_a_reason(rationale: str, expected: bool) -> None:

@@ -1,5 +1,6 @@
 """Prompts, targets and finished rationales, to the letter."""
 
+import time
 from dataclasses import replace
 
 import pytest
@@ -133,15 +134,67 @@ def test_a_question_without_label_has_no_target() -> None:
         ("First.\n\n\nSecond.", "First.\nSecond."),
         ("The answer is the sum of both. It is 42.", "The answer is the sum of both. It is 42."),
         ("The answer is 42 because 40 + 2 = 42.", "The answer is 42 because 40 + 2 = 42."),
+        ("It grows. The answer is 40 + 2 = 42.", "It grows. The answer is 40 + 2 = 42."),
+        ("It grows by 2.\n\nHence T has \\(\\boxed{42}\\) figs.", "It grows by 2.\nHence T has 42 figs."),
+        ("It grows, so x = \\boxed{42}.", "It grows, so x = 42."),
+        ("It grows. The answer is $\\boxed{42}$ figs.", "It grows."),
+        ("\\[\n40 + 2 = 42\n\\]\nSo it is.", "40 + 2 = 42\nSo it is."),
+        ("$$40 + 2 = 42$$\n\n**Final Answer:** $\\boxed{42}$", "40 + 2 = 42."),
+        ("<think>40 and 2?\nThe answer is 42.</think>\n\nIt grows. The answer is 42.", "It grows."),
+        ("40 and 2?\n</think>\nIt grows. <answer>42</answer>", "It grows."),
+        ("It grows. The answer is 42.\n\nQuestion: Next?\nAnswer: 3", "It grows."),
+        ("It grows. The answer is 42.\n### Problem 2\nNext? 3", "It grows."),
+        ("Problem: T has 40.\nSolution: It grows. The answer is 42.", "Problem: T has 40.\nSolution: It grows."),
     ],
 )
 def test_a_finished_rationale_ends_in_one_answer_sentence(output: str, reasoning: str) -> None:
     assert finish_rationale(output, NUMBER, "42") == f"{reasoning} The answer is 42."
 
 
-@pytest.mark.parametrize("output", ["", "42", "The answer is 42.", "#### 42", "\\boxed{42}", "So the answer is 42"])
+@pytest.mark.parametrize(
+    "output",
+    [
+        *(
+            "",
+            "42",
+            "The answer is 42.",
+            "#### 42",
+            "\\boxed{42}",
+            "So the answer is 42",
+            "= 42",
+            "So 42.",
+            "$42 dollars",
+        ),
+        *(
+            "T has 42.",
+            "So T has a total of 42.",
+            "Sure! Here is the solution:\nThe answer is 42.",
+            "How many has T? 42.",
+        ),
+        *("Let's think step by step. The answer is 42.", "<think>40 + 2 = 42</think>\n\nThe answer is 42."),
+    ],
+)
 def test_a_bare_answer_leaves_the_sentence_alone(output: str) -> None:
     assert finish_rationale(output, NUMBER, "42") == "The answer is 42."
+
+
+@pytest.mark.parametrize("output", ["Yes, it is.", "It is true.", "Is it? Yes."])
+def test_a_question_said_again_with_its_answer_leaves_the_sentence_alone(output: str) -> None:
+    assert finish_rationale(output, BOOLEAN, "yes") == "The answer is yes."
+
+
+def test_picking_a_number_out_of_the_question_is_reasoning() -> None:
+    asked = replace(NUMBER, text="T has 42 figs and 3 pears. How many figs?")
+    assert finish_rationale("T has 42 figs.", asked, "42") == "T has 42 figs. The answer is 42."
+
+
+def test_a_model_that_repeats_itself_is_cleaned_in_time() -> None:
+    started = time.perf_counter()
+    assert (
+        finish_rationale("It grows. " + "#### " * 600 + "The answer is 42.", NUMBER, "42")
+        == "It grows. The answer is 42."
+    )
+    assert time.perf_counter() - started < 20, "it took minutes once"
 
 
 @pytest.mark.parametrize(
@@ -151,6 +204,7 @@ def test_a_bare_answer_leaves_the_sentence_alone(output: str) -> None:
         ("Sam went out. So the answer is populated areas.", "Sam went out."),
         ("Sam went out. Answer: (B) populated areas", "Sam went out."),
         ("Sam went out. The answer is (C) st. louis.", "Sam went out."),
+        ("Sam went out. So the most likely answer is **(B) populated areas**.", "Sam went out."),
         ("The closest answer is populated areas.", "The closest answer is populated areas."),
         ("Sam went out. So the answer is (B).A:,", "Sam went out."),
     ],
@@ -159,7 +213,13 @@ def test_sentences_that_name_a_choice_are_replaced(output: str, reasoning: str) 
     assert finish_rationale(output, CHOICE, "B") == f"{reasoning} The answer is (B) populated areas."
 
 
-@pytest.mark.parametrize("output", ["B", "(b)", "B) populated areas", "populated areas.", "**(B) populated areas**"])
+@pytest.mark.parametrize(
+    "output",
+    [
+        *("B", "(b)", "B) populated areas", "populated areas.", "**(B) populated areas**"),
+        "So it must be populated areas.",
+    ],
+)
 def test_a_bare_choice_leaves_the_sentence_alone(output: str) -> None:
     assert finish_rationale(output, CHOICE, "B") == "The answer is (B) populated areas."
 
@@ -167,8 +227,8 @@ def test_a_bare_choice_leaves_the_sentence_alone(output: str) -> None:
 def test_yes_and_text_sentences_are_replaced() -> None:
     assert finish_rationale("He was old. So the answer is True.", BOOLEAN, "yes") == "He was old. The answer is yes."
     assert (
-        finish_rationale("It is there. The answer is Washington D.C.", TEXT, "Washington D.C")
-        == "It is there. The answer is Washington D.C."
+        finish_rationale("It has a river. The answer is Washington D.C.", TEXT, "Washington D.C")
+        == "It has a river. The answer is Washington D.C."
     )
 
 

@@ -1,5 +1,6 @@
 """Every reader: on small files written here, on the hub's layout, and on all rows of the real benchmarks."""
 
+import gzip
 import json
 import subprocess
 import sys
@@ -400,6 +401,23 @@ def test_synthetic_questions_come_from_seed_and_split() -> None:
         ("jsonl", '{"question": "", "answer": 3}', "'question', found None"),
         ("jsonl", '{"question": "q", "answer": "a", "choices": ["a"]}', "2 to 26 choices"),
         ("jsonl", '{"question": "q", "id": "first"}', "the id 'first' is taken by"),
+        ("jsonl", '{"question": "q", "answer": [1, 2]}', "of the kind text, found [1, 2]"),
+        ("jsonl", '{"question": "q", "answer": NaN}', "of the kind text, found nan"),
+        ("jsonl", '{"question": "q", "answer": 1e999}', "of the kind text, found inf"),
+        ("jsonl", f'{{"question": "q", "answer": {"1" * 5000}}}', "no JSON: a number of 5,000 digits"),
+        ("svamp", json.dumps(SVAMP_ROW | {"Answer": 10**90}).replace("1000", "1000000000000000"), "of 103 digits"),
+        ("svamp", json.dumps(SVAMP_ROW | {"Answer": 1e300}), "of the kind number, found 1e+300"),
+        ("jsonl", '{"question": "q", "answer": ' + "[" * 100_000, "no JSON: brackets within brackets"),
+        ("jsonl", '{"question": "half of \\ud800 it"}', "half of a character"),
+        ("jsonl", '{"question": "q"} {"question": "r"}', "no JSON: Extra data (column 19)"),
+        ("jsonl", '{"question": "q", "answer": "a", "choices": [["b"], "a"]}', "2 to 26 choices"),
+        ("jsonl", '{"question": "q", "answer": "a", "choices": [null, "a"]}', "2 to 26 choices"),
+        (
+            "jsonl",
+            '{"question": "q", "answer": "a", "choices": ["b", "a"]}',
+            "the letter of one choice and the text of",
+        ),
+        ("commonsenseqa", json.dumps(CSQA_HUB_ROW | {"choices": {"label": [], "text": []}}), "labelled A, B, C"),
     ],
 )
 def test_a_broken_line_is_named(tmp_path: Path, name: DatasetName, line: str, message: str) -> None:
@@ -424,6 +442,9 @@ def test_a_broken_line_is_named(tmp_path: Path, name: DatasetName, line: str, me
         ('[\n{"question": "q"},\n3\n]', 3),
         ('[\n{"question": "q"},\n', 3),
         ('{"question": "q"}\n{"question"', 2),
+        ('[\n{"question": "q"}\n]\n[{"question": "r"}]', 4),
+        (f'[\n{{"question": "q"}},\n{"[" * 100_000}', 3),
+        (f'[\n{{"question": "q"}},\n{{"question": "q", "answer": {"1" * 5000}}}]', 3),
     ],
 )
 def test_a_broken_array_is_named_by_line(tmp_path: Path, content: str, line: int) -> None:
@@ -435,7 +456,12 @@ def test_a_broken_array_is_named_by_line(tmp_path: Path, content: str, line: int
 
 @pytest.mark.parametrize(
     ("content", "line"),
-    [("question,answer\nq,1\nq,1,2\n", 3), ("question,answer\nq\n", 2), ('question,answer\n"q"x,1\n', 2)],
+    [
+        ("question,answer\nq,1\nq,1,2\n", 3),
+        ("question,answer\nq\n", 2),
+        ('question,answer\n"q"x,1\n', 2),
+        ("question,answer,question\nq,1,r\n", 1),
+    ],
 )
 def test_a_broken_table_is_named_by_line(tmp_path: Path, content: str, line: int) -> None:
     path = tmp_path / "some.csv"
@@ -451,9 +477,30 @@ def test_bytes_that_are_no_text_are_named_by_line(tmp_path: Path) -> None:
         read_questions(DataSource(name="jsonl", path=str(path)))
 
 
+def test_a_compressed_file_is_named_as_one(tmp_path: Path) -> None:
+    path = tmp_path / "some.jsonl.gz"
+    path.write_bytes(gzip.compress(b'{"question": "q"}'))
+    with pytest.raises(DataError, match=r"some\.jsonl\.gz: .* gzip has compressed; unpack it first"):
+        read_questions(DataSource(name="jsonl", path=str(path)))
+
+
+def test_a_table_may_have_any_name(tmp_path: Path) -> None:
+    path = tmp_path / "some.txt"
+    path.write_text("question,answer\nq,1\n")
+    assert read_one("csv", path).answer == "1"
+
+
+@pytest.mark.parametrize(("name", "content"), [("a.jsonl", ""), ("a.json", "[]"), ("a.csv", "question,answer\n")])
+def test_a_file_without_questions_says_so(tmp_path: Path, name: str, content: str) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ConfigError, match=rf"{name} holds no question$"):
+        read_questions(DataSource(name="jsonl", path=str(tmp_path / name)))
+
+
 @pytest.mark.parametrize(
     ("source", "message"),
     [
+        (DataSource(name="jsonl", path="a" * 5000), "File name too long"),
         (DataSource(name="svamp", path="no/such.jsonl"), r"data svamp: path: no/such\.jsonl is not there"),
         (DataSource(name="jsonl", path="."), "is a folder, no file"),
         (DataSource(name="csv"), "data csv: expected path"),
@@ -625,6 +672,9 @@ def test_imported_rationales_are_joined_by_id(tmp_path: Path) -> None:
         ('{"id": 1}', "'palm_rationale', found id"),
         ('{"id": 1, "rationale": "r"}\n{"id": 1, "rationale": "r"}', "a second rationale"),
         ("{", "no JSON"),
+        ('{"id": 1, "rationale": ["r"]}', "expected text in the field 'rationale'"),
+        ('{"id": 1, "rationale": "r", "answer": NaN}', "expected an answer, found nan"),
+        ('{"id": 1, "rationale": "r", "answer": [7]}', "expected an answer, found"),
     ],
 )
 def test_broken_rationale_files_are_named(tmp_path: Path, line: str, message: str) -> None:

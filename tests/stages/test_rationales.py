@@ -106,6 +106,13 @@ def test_every_plain_output_gets_its_outcome_and_every_reason_is_counted(tmp_pat
     assert len(engine.prompts) == 6, "a question without gold answer is not worth asking"
 
 
+def test_half_a_character_in_an_output_stops_nothing(tmp_path: Path) -> None:
+    store = new_store(tmp_path)
+    write([problem("apple")], store, ScriptedEngine(lambda prompt: " 3 + 4 = 7 \ud83c. The answer is 7."))
+    (attempt,) = store.attempts().values()
+    assert (attempt.outcome, attempt.output.count("\ufffd") > 0) == ("kept", True)
+
+
 def test_a_kept_rationale_is_finished_and_a_dropped_one_keeps_only_the_output(tmp_path: Path) -> None:
     engine = ScriptedEngine(by_name({name: PLAIN_CASES[name][0] for name in ("apple", "pear")}))
     store = new_store(tmp_path)

@@ -4,6 +4,7 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from data.errors import ModelError
 from data.prompts import rationale_messages, rationale_prompt
 from data.records import Question
 from stages.engines import encode, render_chat
@@ -101,3 +102,41 @@ def test_guarding_changes_special_tokens_only() -> None:
     assert guarded(tokenizer, "a <s/> </S> < /s>") == "a <s/> </S> < /s>"
     assert guarded(tokenizer, "a </s><s>") == f"a <{MARK}/s><{MARK}s>"
     assert encode(tokenizer, [], adds_special_tokens=False) == [] == encode(tokenizer, [], adds_special_tokens=True)
+
+
+EACH = "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}"
+REFUSING = "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}" + EACH
+FORGETTING = "{% for m in messages if m.role != 'system' %}[{{ m.role }}] {{ m.content | trim }}\n{% endfor %}"
+
+
+@pytest.mark.parametrize("template", [REFUSING, FORGETTING])
+def test_where_a_template_takes_no_system_message_its_text_opens_the_users_first(template: str) -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = template
+    system, *turns = rationale_messages(asked("How many?"), shots=1)
+    chat = render_chat(tokenizer, [system, *turns])
+    assert chat.startswith(f"[user] {system['content']}\n\n{turns[0]['content']}\n[assistant] {turns[1]['content']}\n")
+    assert chat.endswith("[user] How many?\n")
+    assert chat.count(system["content"]) == 1
+
+
+def test_a_template_that_takes_a_system_message_gets_one() -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = EACH
+    assert render_chat(tokenizer, rationale_messages(asked("How many?"), shots=0)).startswith("[system] Solve")
+
+
+@pytest.mark.parametrize(
+    ("template", "reason"),
+    [
+        ("{% for m in messages %}{{ m.", "expected name or number"),
+        ("{{ nothing.at.all }}", "'nothing' is undefined"),
+        ("{{ raise_exception('Not today') }}", "Not today"),
+        ("{% for m in messages %}{% for part in m.content %}{{ part.text }}{% endfor %}{% endfor %}", "leaves out"),
+    ],
+)
+def test_a_template_that_cannot_be_used_is_one_line(template: str, reason: str) -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = template
+    with pytest.raises(ModelError, match=f"its chat template takes no such conversation: .*{reason}"):
+        render_chat(tokenizer, rationale_messages(asked("How many?"), shots=1))
