@@ -54,6 +54,8 @@ CONNECT_SECONDS = 10.0
 """How long a cluster may take to accept a connection."""
 LITTLE = 0.01
 """Share of a processor that Ray sets aside for a task that only passes rows on."""
+PASSING_ON = 2
+"""Such tasks at a time, before the engines and behind them: each has a process, of which Ray would start one a batch."""
 ENGINE_STAGE = "vLLMEngineStage"
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_ENABLE_AUTO_CONNECT": "0"}
 """Nothing is sent anywhere; what Ray's C++ takes for errors is not shown, those of its Python say more; and a thread
@@ -167,11 +169,12 @@ class RayEngine(Engine):
             tokenize_stage=False,
             detokenize_stage=False,
         )
+        passing_on = {"num_cpus": LITTLE, "compute": ray.data.TaskPoolStrategy(size=PASSING_ON)}
         processor = build_processor(
             config,
             postprocess=_what_counts,
-            preprocess_map_kwargs={"num_cpus": LITTLE},
-            postprocess_map_kwargs={"num_cpus": LITTLE},
+            preprocess_map_kwargs=passing_on,
+            postprocess_map_kwargs=passing_on,
         )
         processor.get_stage_by_name(ENGINE_STAGE).map_batches_kwargs.update(
             max_restarts=self._setup.restarts, max_task_retries=self._setup.restarts
