@@ -55,7 +55,7 @@ CONNECT_SECONDS = 10.0
 LITTLE = 0.01
 """Share of a processor that Ray sets aside for a task that only passes rows on."""
 PASSING_ON = 2
-"""Such tasks at a time, before the engines and behind them: each has a process, of which Ray would start one a batch."""
+"""Such tasks at a time, before the engines and behind them: each has a process, and Ray would start one a batch."""
 ENGINE_STAGE = "vLLMEngineStage"
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_ENABLE_AUTO_CONNECT": "0"}
 """Nothing is sent anywhere; what Ray's C++ takes for errors is not shown, those of its Python say more; and a thread

@@ -140,7 +140,8 @@ assert not [name for name in sys.modules if name.split(".")[0] == "vllm"]
 assert loaded and not [path for path in loaded if "teacher" in path], loaded
 """
     rows = [json.loads(line) for line in (folder / "few.jsonl").read_text().splitlines()]
-    lines = [json.dumps({"id": row["id"], "rationale": f"What is given is put together. The answer is {row['answer']}."}) for row in rows]
+    said = "What is given is put together. The answer is"
+    lines = [json.dumps({"id": row["id"], "rationale": f"{said} {row['answer']}."}) for row in rows]
     (folder / "rationales.jsonl").write_text("\n".join(lines), encoding="utf-8")
     done = subprocess.run(
         [sys.executable, "-P", "-c", code], cwd=folder, capture_output=True, text=True, timeout=300, env=os.environ

@@ -173,7 +173,8 @@ def test_a_shard_without_records_has_nothing_to_do(explained: Experiment) -> Non
 def test_dropped_questions_belong_to_no_shard(experiment: Experiment) -> None:
     """Without a critical word there is no record, hence no key that could belong to a shard."""
     lines = Path("rationales.jsonl").read_text().splitlines()[1:]
-    Path("rationales.jsonl").write_text("\n".join([json.dumps({"id": "q-1", "rationale": "One joins two others: 3."}), *lines]) + "\n")
+    first = json.dumps({"id": "q-1", "rationale": "One joins two others: 3."})
+    Path("rationales.jsonl").write_text("\n".join([first, *lines]) + "\n")
     words = ("--set", "attention.critical=regex", "--set", "attention.pattern=make")
     experiment.run("--only", "rationales", *words)
     (whole,) = json.loads(attention(experiment, "--dry-run", "--json", *words).stdout)
