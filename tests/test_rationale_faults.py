@@ -94,15 +94,20 @@ def write_run(folder: Path) -> None:
     (folder / "run.yaml").write_text(yaml.safe_dump(configuration))
 
 
+def wait_for_first(stage: subprocess.Popen[str], store: Path) -> None:
+    """Return when the stage has committed something; it has to be at work until then."""
+    while not attempts_in(store):
+        assert stage.poll() is None, stage.communicate()
+        time.sleep(0.05)
+
+
 @pytest.mark.slow
 @pytest.mark.vllm
 def test_a_stage_whose_vllm_is_killed_in_the_middle_ends_with_the_store_of_another_engine(tmp_path: Path) -> None:
     pytest.importorskip("vllm", reason="vLLM is not installed")
     write_run(tmp_path)
     with start(tmp_path, "store=killed", "rationales.engine=vllm") as stage:
-        while not attempts_in(tmp_path / "killed"):
-            assert stage.poll() is None, stage.communicate()
-            time.sleep(0.05)
+        wait_for_first(stage, tmp_path / "killed")
         before = len(attempts_in(tmp_path / "killed"))
         (process,) = vllm_processes(stage)
         process.kill()
@@ -124,9 +129,7 @@ def test_a_stage_that_is_killed_leaves_no_vllm_behind(tmp_path: Path) -> None:
     pytest.importorskip("vllm", reason="vLLM is not installed")
     write_run(tmp_path)
     with start(tmp_path, "store=killed", "rationales.engine=vllm") as stage:
-        while not attempts_in(tmp_path / "killed"):
-            assert stage.poll() is None, stage.communicate()
-            time.sleep(0.05)
+        wait_for_first(stage, tmp_path / "killed")
         below = psutil.Process(stage.pid).children(recursive=True)
         assert vllm_processes(stage)
         stage.kill()
