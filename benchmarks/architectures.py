@@ -21,8 +21,8 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from transformers.utils import logging as transformers_logging
 
 from data.errors import ModelError
-from stages.attention import forward
-from stages.tokens import Located, padded_ids, pooling
+from stages.attention.stepwise import forward
+from stages.attention.tokens import Located, padded_ids, pooling
 
 SMALL = {
     "hidden_size": 64, "n_embd": 64, "d_model": 64, "embed_dim": 64, "intermediate_size": 96, "ffn_dim": 96,

@@ -1,6 +1,6 @@
 """Whether the attention stage costs four times as much for four times the records, in the same memory.
 
-In: nothing but options. Out: seconds and peak memory of `stages.extraction.write_attention`, the whole stage, over
+In: nothing but options. Out: seconds and peak memory of `stages.attention.write.write_attention`, the whole stage, over
 1,000 and over 4,000 made-up problems with rationales, and their ratios; linear cost is a ratio of 4. The teacher is a
 small random Llama made on the spot, the store a temporary one. Each measurement is a process of its own, in turns.
 
@@ -97,7 +97,7 @@ def in_turns(counts: Sequence[int], repeats: int) -> list[list[Measurement]]:
 
 
 def in_new_process(count: int, teacher: Path) -> Measurement:
-    """`measure` in a process that has no memory of other measurements; -P as in `pipeline.supervise`."""
+    """`measure` in a process that has no memory of other measurements; -P as in `pipeline.run.supervise`."""
     command = [sys.executable, "-P", __file__, "--measure", str(count), str(teacher)]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)  # noqa: S603  our own command
     measurement = Measurement(**json.loads(done.stdout.splitlines()[-1]))
@@ -109,7 +109,7 @@ def measure(count: int, teacher: Path) -> Measurement:
     """The stage over one record, twice, and then over `count` of them."""
     import torch
 
-    from stages.measure import bytes_in_use, clock, peak_bytes
+    from stages.bench.measure import bytes_in_use, clock, peak_bytes
 
     records = made_up(count)
     torch.set_num_threads(THREADS)
@@ -136,11 +136,11 @@ def write(records: Sequence[Marked], teacher: Path) -> None:
     """The attention stage as `molsaki attention` runs it, into a store that is thrown away."""
     from cache.spaces import Space
     from cache.writer import AttentionWriter
-    from stages.extraction import write_attention
-    from stages.models import identify_model
-    from stages.progress import SilentProgress, StopSignal
+    from stages.attention.write import write_attention
+    from stages.models.identity import identify_model
+    from stages.rationales.spec import attention_slug, attention_spec
+    from stages.runtime.progress import SilentProgress, StopSignal
     from stages.settings import AttentionSettings, TeacherSettings
-    from stages.specs import attention_slug, attention_spec
 
     model = TeacherSettings(model=str(teacher), dtype="float32", device="cpu")
     settings = AttentionSettings(batch_tokens=BATCH_TOKENS, piece=PIECE)
@@ -168,7 +168,7 @@ def write_teacher(folder: Path) -> None:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from stages.from_scratch import word_tokenizer
+    from stages.toy.teacher import word_tokenizer
 
     tokenizer = word_tokenizer(synthetic_questions(1000, seed=0, split="train"))
     torch.manual_seed(0)

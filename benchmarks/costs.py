@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from data.synthetic import synthetic_questions
-from stages.from_scratch import ModelShape, Recipe, train_from_scratch, word_tokenizer, write_untrained
-from stages.progress import SilentProgress, StopSignal
+from stages.runtime.progress import SilentProgress, StopSignal
+from stages.toy.teacher import ModelShape, Recipe, train_from_scratch, word_tokenizer, write_untrained
 
 FIGURES = {"bytes": "bytes_grown", "peak_bytes": "peak_bytes", "seconds": "seconds", "cpu_seconds": "cpu_seconds"}
 CONFIGURATION = """\

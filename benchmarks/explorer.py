@@ -26,8 +26,8 @@ from cache.writer import AttentionBlock, AttentionWriter
 from data.marking import mark
 from data.records import Marked
 from data.synthetic import synthetic_questions
-from pipeline.explore import Explored, Selected, write_explorer
-from pipeline.which_space import Chosen
+from pipeline.views.choose import Chosen
+from pipeline.views.explore import Explored, Selected, write_explorer
 from tests.browser import start_chromium
 
 MEASURE = """

@@ -27,13 +27,13 @@ from cache.writer import AttentionBlock, AttentionWriter
 from data.marking import mark
 from data.records import Question
 from data.synthetic import synthetic_questions
-from stages.attention import stepwise_of
-from stages.batches import TokenBudget
-from stages.engines import load_tokenizer
-from stages.extraction import attention_block
-from stages.from_scratch import word_tokenizer
-from stages.loading import load_causal_lm
-from stages.tokens import locate
+from stages.attention.batches import TokenBudget
+from stages.attention.stepwise import stepwise_of
+from stages.attention.tokens import locate
+from stages.attention.write import attention_block
+from stages.engines.contract import load_tokenizer
+from stages.models.load import load_causal_lm
+from stages.toy.teacher import word_tokenizer
 
 WIDTH, HEADS = 256, 8
 

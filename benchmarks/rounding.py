@@ -25,10 +25,10 @@ from cache.spaces import Space, describe
 from cache.writer import AttentionBlock, AttentionWriter
 from data.marking import mark
 from data.synthetic import synthetic_questions
-from stages.attention import stepwise_attention
-from stages.from_scratch import word_tokenizer
-from stages.rounding import certify
-from stages.tokens import locate
+from stages.attention.certify import certify
+from stages.attention.stepwise import stepwise_attention
+from stages.attention.tokens import locate
+from stages.toy.teacher import word_tokenizer
 
 LAYERS, WIDTH, HEADS = 16, 256, 8
 

@@ -17,9 +17,9 @@ from pathlib import Path
 from PIL import Image
 
 from pipeline.demo import OBJECTIVES
-from pipeline.explore import Selected, look_at, write_explorer
-from pipeline.report import write_report
-from pipeline.which_space import choose
+from pipeline.views.choose import choose
+from pipeline.views.explore import Selected, look_at, write_explorer
+from pipeline.views.report import write_report
 from tests.browser import Browser, start_chromium
 
 PICTURES = Path(__file__).resolve().parents[1] / "docs" / "pictures"

@@ -1,4 +1,4 @@
-"""One attention call by each of the ways of `stages.kernels`, against the call alone.
+"""One attention call by each of the ways of `stages.attention.kernels`, against the call alone.
 
 Prints, for each length, the median seconds of the bare call and the ratio of each way to it: log-sum-exp, indicator
 values, block by block. One layer's attention only, without the rest of the model; `molsaki bench attention` measures
@@ -15,14 +15,14 @@ from collections.abc import Callable
 import click
 import torch
 
-from stages.kernels import (
+from stages.attention.kernels import (
     AttentionCall,
     attention_from_indicators,
     attention_from_log_sum_exp,
     block_by_block,
     fused_with_log_sum_exp,
 )
-from stages.tokens import Pooling
+from stages.attention.tokens import Pooling
 
 STEPS = 8
 

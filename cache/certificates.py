@@ -1,7 +1,7 @@
 """Certificates: what storing in float16, rounded or not, has changed, as it was measured when the values were written.
 
-Only rounded values lie in a store, so the error is measured by whoever has the exact ones (`stages.rounding`) and is
-committed with each part as `note.rounding`. Here such notes are read and added up over a space.
+Only rounded values lie in a store, so the error is measured by whoever has the exact ones (`stages.attention.certify`)
+and is committed with each part as `note.rounding`. Here such notes are read and added up over a space.
 """
 
 import math

@@ -1,8 +1,8 @@
 """Settings that say which questions to read, and the decorator with which every room declares its settings.
 
 A settings class is a frozen dataclass with keyword-only fields; the docstring below a field becomes its description
-in `molsaki config schema`. The configuration (pipeline.config) validates them with pydantic, which this room need not
-import.
+in `molsaki config schema`. The configuration (pipeline.config.schema) validates them with pydantic, which this room
+need not import.
 """
 
 from dataclasses import dataclass, field

@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from pipeline.exits import StageProcessError
-from pipeline.progress import duration, open_progress
-from pipeline.terminal import quieten_libraries
+from pipeline.console.exits import StageProcessError
+from pipeline.console.progress import duration, open_progress
+from pipeline.console.quiet import quieten_libraries
 
 if TYPE_CHECKING:
-    from pipeline.supervise import ForwardingStop
-    from stages.from_scratch import ModelShape, Recipe
-    from stages.progress import Progress, StopSignal
+    from pipeline.run.supervise import ForwardingStop
+    from stages.runtime.progress import Progress, StopSignal
+    from stages.toy.teacher import ModelShape, Recipe
 
 Objective = Literal["dss", "molsaki"]
 OBJECTIVES: tuple[Objective, ...] = ("dss", "molsaki")
@@ -81,7 +81,7 @@ evaluation:
 
 def run_demo(*, out: Path, seeds: int) -> None:
     """Train the teacher, run both stages, compare the two objectives, and say what to do next."""
-    from pipeline.supervise import ForwardingStop
+    from pipeline.run.supervise import ForwardingStop
 
     quieten_libraries(quiet=True)
     started = time.monotonic()
@@ -100,7 +100,7 @@ def run_demo(*, out: Path, seeds: int) -> None:
 
 def make_models(*, out: Path, teacher_layers: int) -> None:
     """Make a teacher of so many layers and a student's folder in `out`, and nothing else."""
-    from pipeline.supervise import ForwardingStop
+    from pipeline.run.supervise import ForwardingStop
 
     quieten_libraries(quiet=True)
     with ForwardingStop() as stop:
@@ -113,7 +113,7 @@ def _say(line: str) -> None:
 
 def _make_models(out: Path, stop: "StopSignal", teacher_layers: int) -> None:
     """Train the teacher and write the student's folder, unless an earlier demo with the same recipe has done so."""
-    from stages.from_scratch import ModelShape, Recipe
+    from stages.toy.teacher import ModelShape, Recipe
 
     shape = ModelShape(layers=teacher_layers, width=128, heads=4, feed_forward=256)
     recipe = Recipe(batch_size=32, learning_rate=4e-3, good_loss=0.03, most_steps=2000, cooling_steps=250)
@@ -129,7 +129,7 @@ def _make_models(out: Path, stop: "StopSignal", teacher_layers: int) -> None:
 
 def _train_teacher(out: Path, shape: "ModelShape", recipe: "Recipe", progress: "Progress", stop: "StopSignal") -> float:
     from data.synthetic import synthetic_questions
-    from stages.from_scratch import ModelShape, share_solved, train_from_scratch, word_tokenizer, write_untrained
+    from stages.toy.teacher import ModelShape, share_solved, train_from_scratch, word_tokenizer, write_untrained
 
     questions = synthetic_questions(TEACHER_QUESTIONS, seed=TEACHER_SEED, split="train")
     tokenizer = word_tokenizer(questions)
@@ -161,7 +161,7 @@ def _write_configuration(out: Path, objective: Objective, seeds: Sequence[int]) 
 
 
 def _run_stage(stage: str, file: Path, out: Path, stop: "ForwardingStop") -> None:
-    from pipeline.supervise import stage_command
+    from pipeline.run.supervise import stage_command
 
     code = stop.run(stage_command(stage, [str(file), "--runs", str(out / "runs")]))
     if code:
@@ -210,9 +210,9 @@ def _wait(runs: Sequence[subprocess.Popen[bytes]], out: Path, seeds: int, stop: 
 
 def _conclude(out: Path, files: dict[Objective, Path], seeds: int, seconds: float) -> None:
     """Print the table, where everything lies, and what to try next."""
-    from pipeline.accuracies import compare, evaluation_folders
-    from pipeline.report import write_report
-    from pipeline.tables import print_scores
+    from pipeline.console.tables import print_scores
+    from pipeline.results.scores import compare, evaluation_folders
+    from pipeline.views.report import write_report
 
     runs = out / "runs"
     click.echo()

@@ -1,1 +1,1 @@
-"""The stages of the pipeline, a module each, and their mathematics in files of its own."""
+"""What is computed: the teacher's rooms, the student's, in the order of the flow, and the mathematics they share."""

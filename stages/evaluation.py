@@ -13,8 +13,8 @@ from data.answers import is_right, parse_answer
 from data.errors import ConfigError
 from data.prompts import explain_prompt, predict_prompt
 from data.records import Prediction, Question
-from stages.engines import Decoding, EngineSetup, open_engine
-from stages.progress import Progress, StopSignal
+from stages.engines.contract import Decoding, EngineSetup, open_engine
+from stages.runtime.progress import Progress, StopSignal
 from stages.settings import Device, Dtype, EvaluationSettings, PromptName
 
 PIECE = 256

@@ -26,18 +26,18 @@ from cache.rationales import RationaleStore
 from cache.writer import AttentionBlock, AttentionWriter
 from data.errors import ConfigError
 from data.records import Marked, Question
-from stages.attention import difference_to_eager, stepwise_of
-from stages.batches import TokenBudget, length_batches
-from stages.engines import Decoding, Engine, EngineSetup, load_tokenizer, open_engine
-from stages.extraction import attention_block
-from stages.footprint import commit_bytes, part_sizes
-from stages.loading import load_teacher
-from stages.models import ModelIdentity
-from stages.progress import Progress, SilentProgress, StopSignal
-from stages.rationales import engine_setup, plan_rationales, write_rationales
-from stages.rounding import certify
+from stages.attention.batches import TokenBudget, length_batches
+from stages.attention.certify import certify
+from stages.attention.stepwise import difference_to_eager, stepwise_of
+from stages.attention.tokens import locate, token_counts
+from stages.attention.write import attention_block
+from stages.engines.contract import Decoding, Engine, EngineSetup, load_tokenizer, open_engine
+from stages.models.identity import ModelIdentity
+from stages.models.load import load_teacher
+from stages.models.size import commit_bytes, part_sizes
+from stages.rationales.write import engine_setup, plan_rationales, write_rationales
+from stages.runtime.progress import Progress, SilentProgress, StopSignal
 from stages.settings import AttentionSettings, PromptName, RationaleSettings, TeacherSettings
-from stages.tokens import locate, token_counts
 
 Times: TypeAlias = npt.NDArray[np.float64]
 """(2,): seconds by the clock, seconds of processors."""

@@ -11,7 +11,7 @@ from annotated_types import Ge, Gt, Le, Lt, MinLen
 from typing_extensions import TypeAliasType
 
 from data.settings import settings
-from stages.objective import ObjectiveName, Task
+from stages.student.objective import ObjectiveName, Task
 
 EngineName = Literal["vllm", "transformers", "openai", "ray", "file"]
 PromptName = Task

@@ -20,8 +20,8 @@ from urllib.request import ProxyHandler, Request, build_opener
 
 import pytest
 
-from stages.engines import Engine, EngineSetup, open_engine
-from stages.servers import Server
+from stages.engines.contract import Engine, EngineSetup, open_engine
+from stages.engines.openai_server import Server
 
 NEEDS_VLLM = pytest.mark.vllm
 ENGINES: list[Any] = [

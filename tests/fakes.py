@@ -34,7 +34,7 @@ from transformers import (
 )
 
 from data.errors import EngineError
-from stages.engines import Answers, Decoding, Engine, Generation
+from stages.engines.contract import Answers, Decoding, Engine, Generation
 
 Architecture = Literal["llama", "qwen2", "gpt2"]
 BEGIN, END, PAD = "<s>", "</s>", "<pad>"

@@ -7,8 +7,8 @@ import sys
 
 from accelerate.state import DistributedType, PartialState
 
-from pipeline.cli import main
-from stages.trainer import StudentTrainer
+from pipeline.cli.main import main
+from stages.student.trainer import StudentTrainer
 
 _started = PartialState.__init__
 _gathered = StudentTrainer.gathered_student

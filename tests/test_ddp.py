@@ -15,7 +15,7 @@ import yaml
 from safetensors.torch import load_file
 
 from cache.student_attention import read_student_attention
-from pipeline.provenance import read_provenance
+from pipeline.run.provenance import read_provenance
 from tests.fakes import tiny_model_folder
 
 RECORDS = 22

@@ -19,8 +19,8 @@ from cache.spaces import Space
 from cache.writer import AttentionBlock, AttentionWriter
 from data.errors import ConfigError
 from data.marking import mark
-from pipeline.cli import molsaki
-from pipeline.config import load_config
+from pipeline.cli.main import molsaki
+from pipeline.config.schema import load_config
 from tests.fakes import tiny_model_folder
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -63,7 +63,7 @@ def loaded_after(code: str) -> set[str]:
 
 
 def test_help_loads_no_heavy_library() -> None:
-    run = "import sys\nfrom pipeline.cli import molsaki\nsys.argv = ['molsaki', '--help']\n"
+    run = "import sys\nfrom pipeline.cli.main import molsaki\nsys.argv = ['molsaki', '--help']\n"
     assert (
         loaded_after(
             run + "try:\n    molsaki(prog_name='molsaki')\nexcept SystemExit as end:\n    assert end.code == 0"
@@ -74,6 +74,7 @@ def test_help_loads_no_heavy_library() -> None:
 
 def test_order_of_work_loads_neither_torch_nor_vllm() -> None:
     modules_of_run = (
-        "import pipeline.work, pipeline.tables, cache.reader, cache.rationales, data.readers, stages.rationales"
+        "import pipeline.run.work, pipeline.console.tables, cache.reader, cache.rationales, data.readers, "
+        "stages.rationales.write"
     )
     assert loaded_after(modules_of_run) & {"torch", "transformers", "vllm", "datasets"} == set()

@@ -16,7 +16,7 @@ from cache import open_attention
 from cache.reader import AttentionStore
 from cache.spaces import Space
 from data.sharding import Shard
-from pipeline.provenance import read_provenance
+from pipeline.run.provenance import read_provenance
 from tests.fakes import tiny_model_folder
 
 RECORDS = 40

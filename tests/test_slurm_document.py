@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from data.sharding import Shard
-from pipeline.config import load_config
+from pipeline.config.schema import load_config
 from tests.test_documents import ROOT, blocks, parse
 
 SLURM = ROOT / "docs" / "slurm.md"

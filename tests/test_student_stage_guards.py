@@ -20,7 +20,7 @@ RECORDS = 8
 TEACHER_BYTES = 80_000_000
 STUDENT_STAGE = """
 import json, resource, sys
-import pipeline.cli, transformers.modeling_utils as m
+import pipeline.cli.main, transformers.modeling_utils as m
 loaded = []
 original = m.PreTrainedModel.from_pretrained.__func__
 def spy(cls, path, *a, **k):
@@ -31,7 +31,7 @@ for name in ("dss", "molsaki"):
     for stage in ("train", "evaluate"):
         try:
             settings = ["--set", f"objective.name={name}", "--set", f"name={name}"]
-            pipeline.cli.molsaki([stage, "run.yaml", "--quiet", *settings])
+            pipeline.cli.main.molsaki([stage, "run.yaml", "--quiet", *settings])
         except SystemExit as end:
             assert not end.code, (name, stage, end.code)
     peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
@@ -39,10 +39,10 @@ print(json.dumps({"peaks": peaks, "loaded": loaded, "modules": sorted({n.split("
 """
 MATRIX_STAGE = """
 import json, sys
-import pipeline.cli
+import pipeline.cli.main
 for stage in ("train", "evaluate"):
     try:
-        pipeline.cli.molsaki([stage, "run.yaml", "--quiet", "--set", sys.argv[1]])
+        pipeline.cli.main.molsaki([stage, "run.yaml", "--quiet", "--set", sys.argv[1]])
     except SystemExit as end:
         assert not end.code, (stage, end.code)
 print(json.dumps(sorted({n.split(".")[0] for n in sys.modules})))

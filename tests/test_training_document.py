@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.config import load_config
-from stages.adapters import adapter_config
+from pipeline.config.schema import load_config
+from stages.student.adapters import adapter_config
 from tests.test_documents import ROOT, blocks
 
 DOCUMENT = ROOT / "docs" / "training.md"

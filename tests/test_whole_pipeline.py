@@ -49,8 +49,8 @@ def questions(benchmark_data: Path) -> list[Question]:
 @pytest.fixture(scope="module")
 def folder(questions: list[Question], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A working folder with teacher, student, data files and configuration."""
-    from stages.from_scratch import ModelShape, Recipe, train_from_scratch, word_tokenizer, write_untrained
-    from stages.progress import SilentProgress, StopSignal
+    from stages.runtime.progress import SilentProgress, StopSignal
+    from stages.toy.teacher import ModelShape, Recipe, train_from_scratch, word_tokenizer, write_untrained
 
     folder = tmp_path_factory.mktemp("svamp")
     tokenizer = word_tokenizer(questions * 10)
@@ -122,7 +122,7 @@ def test_stage_two_loads_neither_vllm_nor_the_teacher(folder: Path):
     code = """
 import sys
 sys.argv = ["molsaki"]
-import pipeline.cli
+import pipeline.cli.main
 loaded = []
 import transformers.modeling_utils as m
 original = m.PreTrainedModel.from_pretrained.__func__
@@ -133,7 +133,7 @@ run = ["--set", "objective.name=dss", "--set", "name=alone", "--set", "rationale
        "--set", "rationales.path=rationales.jsonl"]
 for stage in ("rationales", "train", "evaluate"):
     try:
-        pipeline.cli.molsaki([stage, "svamp.yaml", *run], prog_name="molsaki")
+        pipeline.cli.main.molsaki([stage, "svamp.yaml", *run], prog_name="molsaki")
     except SystemExit as end:
         assert not end.code, (stage, end.code)
 assert not [name for name in sys.modules if name.split(".")[0] == "vllm"]

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 
 from benchmarks.faults.processes import wait_until
-from stages.engines import Answers, Decoding, Engine, EngineSetup, Generation
+from stages.engines.contract import Answers, Decoding, Engine, EngineSetup, Generation
 
 ROUND = 10
 """Answers that the made-up teacher gives at a time."""
@@ -74,7 +74,7 @@ def answer(prompt: str, padding: int = 0) -> Generation:
 
 def be_stage(log: Path, padding: int, jobs: int) -> None:
     """Be `molsaki rationales`, with the made-up teacher where it looks for the engine of transformers."""
-    module = ModuleType("stages.engines_transformers")
+    module = ModuleType("stages.engines.transformers")
 
     def open_teacher(_setup: EngineSetup) -> MadeUpTeacher:
         return MadeUpTeacher(log, padding, jobs)
@@ -82,6 +82,6 @@ def be_stage(log: Path, padding: int, jobs: int) -> None:
     module.TransformersEngine = open_teacher  # type: ignore[attr-defined]
     sys.modules[module.__name__] = module
     sys.argv = ["molsaki", "rationales", "run.yaml", "--quiet"]
-    from pipeline.cli import main as molsaki
+    from pipeline.cli.main import main as molsaki
 
     molsaki()

@@ -19,7 +19,7 @@ from benchmarks.faults.processes import wait_until
 from benchmarks.faults.records import KINDS, RECORDS
 from cache.spaces import Kind
 from data.errors import Interrupted
-from stages.progress import StopSignal
+from stages.runtime.progress import StopSignal
 
 WRITERS = 3
 LONGEST_WAIT = 0.25

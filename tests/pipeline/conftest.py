@@ -14,10 +14,10 @@ from click.testing import CliRunner, Result
 from cache.keys import record_key
 from cache.writer import AttentionBlock, AttentionWriter
 from data.records import Marked, Prediction, Question
-from pipeline.cli import molsaki
-from pipeline.supervise import ForwardingStop
-from stages.examples import Example
-from stages.progress import StopSignal
+from pipeline.cli.main import molsaki
+from pipeline.run.supervise import ForwardingStop
+from stages.attention.select import Example
+from stages.runtime.progress import StopSignal
 from stages.settings import AttentionSettings, EvaluationSettings, ObjectiveSettings
 
 CONFIG = """\

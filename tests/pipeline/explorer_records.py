@@ -12,8 +12,8 @@ from cache.student_attention import StudentLook
 from cache.writer import AttentionBlock, AttentionWriter
 from data.marking import Keywords, mark
 from data.records import Marked
-from pipeline.explore import Explored
-from pipeline.which_space import Chosen
+from pipeline.views.choose import Chosen
+from pipeline.views.explore import Explored
 
 FIGS = mark("Ann has 3 figs and 8 pens. She finds 2 figs. How many figs?", "3 + 2 = 5. The answer is 5.")
 PENS = mark("Tom had 10 pens. He lost 4. How many are left?", "He had 10. 10 - 4 = 6. The answer is 6.")

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data.records import Prediction
-from pipeline.config import load_config, resolved_yaml
-from pipeline.predictions import predictions_path, write_predictions
-from pipeline.provenance import Environment, StageRecord, add_stage
+from pipeline.config.schema import load_config, resolved_yaml
+from pipeline.results.predictions import predictions_path, write_predictions
+from pipeline.run.provenance import Environment, StageRecord, add_stage
 
 PARTS = {
     "dss": {"L_pre": 2.0, "L_exp": 3.0},

@@ -15,13 +15,13 @@ from click.testing import CliRunner, Result
 from transformers import PreTrainedModel
 
 from data.errors import MolsakiError
-from pipeline import bench_attention as bench
-from pipeline.cli import molsaki
-from pipeline.cli_bench import BENCH_METHODS
-from pipeline.exits import StageProcessError, complain
-from stages.bench_attention import METHODS, SVAMP, Job, Method, Text
-from stages.random_llama import Shape
-from stages.tokens import Located
+from pipeline.bench import attention as bench
+from pipeline.cli.bench import BENCH_METHODS
+from pipeline.cli.main import molsaki
+from pipeline.console.exits import StageProcessError, complain
+from stages.attention.tokens import Located
+from stages.bench.attention import METHODS, SVAMP, Job, Method, Text
+from stages.toy.random_llama import Shape
 
 SMALL = ("--layers", "2", "--width", "32", "--heads", "4", "--words", "5", "--repeats", "2", "--batch-tokens", "200")
 JOB = Job(

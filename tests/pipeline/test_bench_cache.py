@@ -13,11 +13,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from data.errors import DamagedCacheError
-from pipeline import bench_cache
-from pipeline.bench_cache_process import do_task
-from pipeline.cli import molsaki
-from stages import bench_cache as stage
-from stages.bench_cache import METHODS
+from pipeline.bench import cache as bench_cache
+from pipeline.bench.cache_process import do_task
+from pipeline.cli.main import molsaki
+from stages.bench import cache as stage
+from stages.bench.cache import METHODS
 
 SMALL = ("--records", "20", "--layers", "2", "--repeats", "2", "--reads", "5", "--index-records", "30")
 FIELDS = {

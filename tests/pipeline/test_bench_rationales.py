@@ -7,11 +7,11 @@ from dataclasses import asdict
 import pytest
 from click.testing import CliRunner
 
-from pipeline import bench_rationales
-from pipeline.cli import molsaki
-from stages.bench_rationales import Job, Times
-from stages.measure import Memory
-from stages.random_llama import Setting
+from pipeline.bench import rationales as bench_rationales
+from pipeline.cli.main import molsaki
+from stages.bench.measure import Memory
+from stages.bench.rationales import Job, Times
+from stages.toy.random_llama import Setting
 
 SETTING = Setting(device="cpu", threads=2, torch="2", transformers="5", layers=2, width=64, heads=2, kv_heads=2)
 TIMES = Times(

@@ -6,12 +6,12 @@ from collections.abc import Callable
 import pytest
 from click.testing import CliRunner
 
-from pipeline import bench_train
-from pipeline.cli import molsaki
-from pipeline.cli_bench import TRAIN_METHODS
-from pipeline.exits import StageProcessError
-from stages.bench_train import METHODS, Job
-from stages.random_llama import Shape
+from pipeline.bench import train as bench_train
+from pipeline.cli.bench import TRAIN_METHODS
+from pipeline.cli.main import molsaki
+from pipeline.console.exits import StageProcessError
+from stages.bench.train import METHODS, Job
+from stages.toy.random_llama import Shape
 
 SMALL = (
     *("--layers", "2", "--width", "32", "--heads", "4", "--length", "30", "--words", "5", "--vocabulary", "50"),

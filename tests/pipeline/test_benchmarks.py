@@ -16,14 +16,14 @@ from data.prompts import answer_sentence, rationale_prompt
 from data.readers import read_questions
 from data.records import Question
 from data.settings import DatasetName, DataSource
-from pipeline.selection import NO_CRITICAL_WORD, SAME_RECORD, select_examples
-from stages.engines import Generation
-from stages.judging import CUT_OFF, EMPTY, NO_GOLD, NOT_FOUND, RESTATES, WRONG
-from stages.models import ModelIdentity
-from stages.progress import SilentProgress, StopSignal
-from stages.rationales import kept_rationales, write_rationales
+from pipeline.run.selection import NO_CRITICAL_WORD, SAME_RECORD, select_examples
+from stages.engines.contract import Generation
+from stages.models.identity import ModelIdentity
+from stages.rationales.judge import CUT_OFF, EMPTY, NO_GOLD, NOT_FOUND, RESTATES, WRONG
+from stages.rationales.spec import rationale_slug, rationale_spec
+from stages.rationales.write import kept_rationales, write_rationales
+from stages.runtime.progress import SilentProgress, StopSignal
 from stages.settings import AttentionSettings, RationaleSettings, TeacherSettings
-from stages.specs import rationale_slug, rationale_spec
 from tests.fakes import ScriptedEngine
 from tests.ways_of_answering import WAYS
 

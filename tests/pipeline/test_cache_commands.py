@@ -18,7 +18,7 @@ from cache.reader import AttentionStore
 from cache.spaces import Space
 from cache.writer import AttentionBlock, AttentionWriter
 from data.records import Marked
-from pipeline.cli import molsaki
+from pipeline.cli.main import molsaki
 from tests.fakes import tiny_model_folder
 from tests.pipeline.conftest import Experiment
 from tests.stages.test_against_teacher import extract

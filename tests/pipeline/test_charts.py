@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.charts import (
+from pipeline.views.charts import (
     Box,
     Line,
     Scale,

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.errors import ConfigError
-from pipeline.config import Config, load_config, resolved_yaml, schema_json
-from pipeline.document import read_document, to_yaml
-from pipeline.starter import starter_text, write_starter
-from stages.objective import objective_of
+from pipeline.config.document import read_document, to_yaml
+from pipeline.config.schema import Config, load_config, resolved_yaml, schema_json
+from pipeline.config.starter import starter_text, write_starter
 from stages.settings import SinglePair
+from stages.student.objective import objective_of
 
 MINIMAL = """\
 name: small

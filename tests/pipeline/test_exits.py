@@ -21,8 +21,8 @@ from data.errors import (
     MissingRecordsError,
     ModelError,
 )
-from pipeline.exits import ErrorsToExitCodes, Invocation, StageProcessError
-from pipeline.logs import log_file
+from pipeline.console.exits import ErrorsToExitCodes, Invocation, StageProcessError
+from pipeline.console.logs import log_file
 
 
 def ends(error: Exception, *, debug: bool = False, log: Path | None = None) -> Result:
@@ -141,10 +141,10 @@ def test_keyboard_interrupt_ends_with_75() -> None:
 def test_log_keeps_our_words_and_other_peoples_warnings(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     with log_file(path):
-        logging.getLogger("stages.training").info("line one\nline two")
+        logging.getLogger("stages.student.train").info("line one\nline two")
         logging.getLogger("someone.else").info("chatter")
         logging.getLogger("someone.else").warning("careful")
-    logging.getLogger("stages.training").warning("after the end")
+    logging.getLogger("stages.student.train").warning("after the end")
     entries = [json.loads(line) for line in path.read_text().splitlines()]
     assert [entry["message"] for entry in entries] == ["line one\nline two", "careful"]
-    assert entries[0]["logger"] == "stages.training" and entries[0]["time"].endswith("+00:00")
+    assert entries[0]["logger"] == "stages.student.train" and entries[0]["time"].endswith("+00:00")

@@ -17,10 +17,10 @@ from cache.keys import record_key
 from cache.student_attention import write_student_attention
 from data.errors import ConfigError, DamagedCacheError
 from data.marking import mark
-from pipeline import explore
-from pipeline.explore import Explored, Selected, look_at, packed, selected_keys, write_explorer
-from pipeline.which_space import Chosen, choose
-from stages.single_record import record_layer_weights
+from pipeline.views import explore
+from pipeline.views.choose import Chosen, choose
+from pipeline.views.explore import Explored, Selected, look_at, packed, selected_keys, write_explorer
+from stages.figures.single_record import record_layer_weights
 from tests.pipeline.conftest import Experiment
 from tests.pipeline.explorer_records import (
     FIGS,
@@ -294,5 +294,6 @@ def test_exploring_loads_no_model_library():
     from tests.test_imports import loaded_after
 
     assert (
-        loaded_after("import pipeline.explore, pipeline.which_space, cache.reader") & {"torch", "transformers"} == set()
+        loaded_after("import pipeline.views.explore, pipeline.views.choose, cache.reader") & {"torch", "transformers"}
+        == set()
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.logs import log_file, record_exception
+from pipeline.console.logs import log_file, record_exception
 
 PROCESSES, LINES = 4, 30
 LENGTHS = (10, 10_000, 200_000)
@@ -18,7 +18,7 @@ def write_lines(path: Path, process: int) -> None:
     with log_file(path):
         for number in range(LINES):
             length = LENGTHS[number % len(LENGTHS)]
-            logging.getLogger("stages.extraction").info("%d %d %s", process, number, "é" * length)
+            logging.getLogger("stages.attention.write").info("%d %d %s", process, number, "é" * length)
 
 
 def test_lines_of_processes_side_by_side_stay_whole_and_none_is_lost(tmp_path: Path) -> None:
@@ -48,8 +48,8 @@ def test_a_log_that_cannot_be_written_neither_stops_the_work_nor_shows_a_traceba
     path = tmp_path / "log.jsonl"
     path.symlink_to("/dev/full")
     with log_file(path):
-        logging.getLogger("stages.training").info("one")
-        logging.getLogger("stages.training").info("two")
+        logging.getLogger("stages.student.train").info("one")
+        logging.getLogger("stages.student.train").info("two")
     assert capsys.readouterr().err == f"warning: {path}: the log is incomplete ([Errno 28] No space left on device)\n"
 
 
@@ -58,7 +58,7 @@ def test_a_log_that_cannot_be_written_hides_no_error(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     path.symlink_to("/dev/full")
     with pytest.raises(ZeroDivisionError), log_file(path):
-        logging.getLogger("stages.training").info("one")
+        logging.getLogger("stages.student.train").info("one")
         raise ZeroDivisionError
     with pytest.raises(OSError, match="No space left"):
         record_exception(path, ZeroDivisionError())
@@ -67,5 +67,5 @@ def test_a_log_that_cannot_be_written_hides_no_error(tmp_path: Path) -> None:
 def test_a_log_that_cannot_be_opened_does_not_stop_the_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "log.jsonl").mkdir()
     with log_file(tmp_path / "log.jsonl"):
-        logging.getLogger("stages.training").info("one")
+        logging.getLogger("stages.student.train").info("one")
     assert "the log is incomplete ([Errno 21] Is a directory" in capsys.readouterr().err

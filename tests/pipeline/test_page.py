@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jinja2 import UndefinedError
 
-from pipeline import page
-from pipeline.page import PAGES, Page, embedded_json, render, write_page
+from pipeline.views import page
+from pipeline.views.page import PAGES, Page, embedded_json, render, write_page
 from tests.browser import Browser
 
 HOSTILE = (

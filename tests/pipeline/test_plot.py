@@ -26,13 +26,13 @@ from cache.writer import AttentionBlock, AttentionWriter
 from data.marking import mark
 from data.records import Marked
 from data.synthetic import synthetic_questions
-from pipeline import plot_figures
-from pipeline.cli import molsaki
-from pipeline.labels import one_line, step_label
-from pipeline.which_space import choose
-from stages.from_scratch import word_tokenizer
-from stages.shares import GROUPS
-from stages.tokens import locate
+from pipeline.cli.main import molsaki
+from pipeline.console.labels import one_line, step_label
+from pipeline.views import draw as plot_figures
+from pipeline.views.choose import choose
+from stages.attention.tokens import locate
+from stages.figures.shares import GROUPS
+from stages.toy.teacher import word_tokenizer
 from tests.cache.test_receivers import told_block
 from tests.cache.test_verify import sound_block
 from tests.cache.truth import make_space
@@ -419,7 +419,7 @@ def test_a_tar_file_is_drawn_like_the_space_in_it(space: Path, tmp_path: Path, m
 def test_drawing_loads_no_model(space: Path, tmp_path: Path) -> None:
     code = f"""
 import sys
-from pipeline.cli import molsaki
+from pipeline.cli.main import molsaki
 for name in ("shares", "layers"):
     try:
         molsaki(["plot", name, {str(space)!r}, "--mixture", "--out", "x.svg"][: 3 if name == "layers" else 4]
@@ -435,7 +435,7 @@ print([name for name in ("torch", "transformers", "vllm", "matplotlib.pyplot") i
 def test_help_and_other_commands_load_no_matplotlib() -> None:
     code = """
 import sys
-from pipeline.cli import molsaki
+from pipeline.cli.main import molsaki
 for arguments in (["--help"], ["plot", "--help"], ["plot", "shares", "--help"], ["cache", "show", "--help"]):
     try:
         molsaki(arguments, prog_name="molsaki")

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.logs import log_file
-from pipeline.progress import LineProgress, QuietProgress, duration, open_progress
+from pipeline.console.logs import log_file
+from pipeline.console.progress import LineProgress, QuietProgress, duration, open_progress
 
 
 def test_plain_lines_come_at_most_every_so_often(capsys: pytest.CaptureFixture[str]) -> None:
@@ -21,7 +21,7 @@ def test_plain_line_says_how_far_and_how_long(
 ) -> None:
     """What went by before the first unit, such as the start of an engine, is no sign of how fast it goes."""
     clock = 0.0
-    monkeypatch.setattr("pipeline.progress.time.monotonic", lambda: clock)
+    monkeypatch.setattr("pipeline.console.progress.time.monotonic", lambda: clock)
     progress = LineProgress(seconds_between=0)
     progress.start("attention", 2000)
     clock = 60.0

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.provenance import Provenance, StageRecord, add_stage, environment, now, read_provenance
+from pipeline.run.provenance import Provenance, StageRecord, add_stage, environment, now, read_provenance
 
 ENVIRONMENT = environment()
 PROCESSES, EACH = 6, 8
@@ -78,7 +78,7 @@ def test_an_entry_that_comes_while_all_are_put_together_is_in_it(
         return before
 
     (tmp_path / "provenance").mkdir()
-    monkeypatch.setattr("pipeline.provenance.read_provenance", read_then_be_overtaken)
+    monkeypatch.setattr("pipeline.run.provenance.read_provenance", read_then_be_overtaken)
     add_stage(tmp_path, record(units=1))
     assert {entry["units"] for entry in together(tmp_path)} == {1, 2}
 

@@ -11,7 +11,7 @@ from huggingface_hub import HfApi
 from huggingface_hub.utils import filter_repo_objects
 
 from data.errors import ConfigError, EngineError, MissingRecordsError
-from pipeline.push import push_student
+from pipeline.results.push import push_student
 
 
 class Hub:

@@ -14,7 +14,7 @@ from click.testing import Result
 from cache.rationales import Attempt, RationaleStore
 from cache.spaces import Space
 from data.sharding import Shard
-from pipeline.provenance import read_provenance
+from pipeline.run.provenance import read_provenance
 from tests.fakes import ScriptedEngine
 from tests.pipeline.conftest import Experiment
 
@@ -66,7 +66,7 @@ def no_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
 def teacher(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> Teacher:
     """The experiment with a teacher instead of a file."""
     teacher = Teacher()
-    module = ModuleType("stages.engines_transformers")
+    module = ModuleType("stages.engines.transformers")
     module.TransformersEngine = teacher.open  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, module.__name__, module)
     text = Path("run.yaml").read_text()

@@ -9,9 +9,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from cache import open_attention
-from pipeline.cli import molsaki
-from pipeline.record_table import LATER, LEAST, grids
-from pipeline.record_view import RecordView, StepView, WordView
+from pipeline.cli.main import molsaki
+from pipeline.views.record import RecordView, StepView, WordView
+from pipeline.views.record_table import LATER, LEAST, grids
 from tests.pipeline.test_plot import hostile_space, space, teacher  # noqa: F401  (fixtures)
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")

@@ -10,11 +10,11 @@ import pytest
 from click.testing import CliRunner, Result
 from selenium.webdriver.common.keys import Keys
 
-from pipeline.accuracies import compare, evaluation_folders
-from pipeline.cli import molsaki
-from pipeline.run_figures import read_figures
-from pipeline.tables import score_table
-from pipeline.trained_students import LAYER_WEIGHTS
+from pipeline.cli.main import molsaki
+from pipeline.console.tables import score_table
+from pipeline.results.scores import compare, evaluation_folders
+from pipeline.results.students import LAYER_WEIGHTS
+from pipeline.views.run_figures import read_figures
 from tests.browser import Browser
 from tests.pipeline.conftest import Experiment
 from tests.pipeline.run_folders import write_run
@@ -115,7 +115,7 @@ def test_a_run_that_has_only_begun_has_a_report_too(runs: Path):
 def test_no_model_is_looked_at_and_torch_is_not_imported(runs: Path):
     code = """
 import sys
-from pipeline.cli import molsaki
+from pipeline.cli.main import molsaki
 sys.argv = ["molsaki", "report", "dss", "molsaki"]
 try:
     molsaki(prog_name="molsaki")

@@ -7,7 +7,7 @@ from click.testing import CliRunner
 
 from cache.certificates import NOTE, Certificate
 from cache.writer import AttentionWriter
-from pipeline.cli import molsaki
+from pipeline.cli.main import molsaki
 from tests.cache.truth import make_block, make_space
 
 CERTIFICATE = Certificate(

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from data.errors import ConfigError, DamagedCacheError
-from pipeline.accuracies import compare, evaluation_folders
-from pipeline.run_figures import read_figures
-from pipeline.trained_students import LAYER_WEIGHTS
+from pipeline.results.scores import compare, evaluation_folders
+from pipeline.results.students import LAYER_WEIGHTS
+from pipeline.views.run_figures import read_figures
 from tests.pipeline.conftest import Experiment
 from tests.pipeline.run_folders import write_run
 

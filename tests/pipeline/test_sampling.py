@@ -9,9 +9,9 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from pipeline.cli import molsaki
-from pipeline.provenance import read_provenance
-from pipeline.supervise import ForwardingStop
+from pipeline.cli.main import molsaki
+from pipeline.run.provenance import read_provenance
+from pipeline.run.supervise import ForwardingStop
 from tests.fakes import tiny_model_folder
 
 QUESTIONS = 40

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from stages import servers
+from stages.engines import openai_server as servers
 from tests.fakes import ScriptedServer
 from tests.pipeline.conftest import Experiment
 

@@ -7,10 +7,10 @@ from cache.reader import AttentionStore
 from cache.spaces import Space
 from cache.writer import AttentionBlock, AttentionWriter
 from data.marking import mark
-from pipeline.config import load_config
-from pipeline.inputs import Inputs
-from pipeline.shadow import shadow_of
-from pipeline.work import Run, open_stages
+from pipeline.config.schema import load_config
+from pipeline.costs.shadow import shadow_of
+from pipeline.run.inputs import Inputs
+from pipeline.run.work import Run, open_stages
 from tests.pipeline.conftest import Experiment
 
 

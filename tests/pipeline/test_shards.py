@@ -8,12 +8,12 @@ from click.testing import Result
 
 from cache.reader import AttentionStore
 from data.sharding import Shard
-from pipeline.config import load_config
-from pipeline.inputs import Inputs
-from pipeline.plans import StagePlan
-from pipeline.provenance import read_provenance
-from pipeline.work import Run, open_stages
-from stages.progress import SilentProgress, StopSignal
+from pipeline.config.schema import load_config
+from pipeline.run.inputs import Inputs
+from pipeline.run.plan import StagePlan
+from pipeline.run.provenance import read_provenance
+from pipeline.run.work import Run, open_stages
+from stages.runtime.progress import SilentProgress, StopSignal
 from tests.pipeline.conftest import Experiment
 
 RUN = Path("runs/small")

@@ -2,9 +2,9 @@
 
 import pytest
 
-from pipeline.accuracies import Score, short_names
-from pipeline.tables import print_scores
-from stages.statistics import Accuracy, PairedDifference
+from pipeline.console.tables import print_scores
+from pipeline.results.scores import Score, short_names
+from stages.figures.statistics import Accuracy, PairedDifference
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,11 @@ import click
 import pytest
 from click.testing import CliRunner
 
-import stages.rationales
-from pipeline.cli import molsaki
-from pipeline.show_rationales import highlighted, visible
-from pipeline.subcommands import WithSubcommands
-from stages.engines import Answers, Decoding, Generation
+import stages.rationales.write
+from pipeline.cli.main import molsaki
+from pipeline.cli.subcommands import WithSubcommands
+from pipeline.views.rationales import highlighted, visible
+from stages.engines.contract import Answers, Decoding, Generation
 from tests.fakes import ScriptedEngine
 from tests.pipeline.conftest import Experiment
 
@@ -105,7 +105,7 @@ def test_samples_and_key_words_are_shown(experiment: Experiment, monkeypatch: py
                     text = " figs, pears"
                 yield place, Generation(text=text, finish_reason="stop")
 
-    monkeypatch.setattr(stages.rationales, "open_engine", lambda name, setup: Teacher(lambda prompt: ""))
+    monkeypatch.setattr(stages.rationales.write, "open_engine", lambda name, setup: Teacher(lambda prompt: ""))
     options = [
         *("--set", "rationales={engine: transformers, samples: 2, temperature: 1, keywords: true, shots: 0}"),
         *("--set", "attention={critical: keywords, keyword_sources: [teacher]}"),

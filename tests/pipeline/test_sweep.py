@@ -10,10 +10,10 @@ import pytest
 
 from data.errors import DamagedCacheError
 from data.sharding import Shard
-from pipeline.accuracies import points_of
-from pipeline.matrix import load_matrix
-from pipeline.supervise import ForwardingStop
-from pipeline.sweep import Sweep
+from pipeline.config.matrix import load_matrix
+from pipeline.results.scores import points_of
+from pipeline.run.supervise import ForwardingStop
+from pipeline.run.sweep import Sweep
 from tests.pipeline.conftest import CONFIG, Experiment
 
 STUDY = Path("runs/small")
@@ -162,7 +162,7 @@ def test_a_failing_point_does_not_stop_the_others_and_is_reported_at_the_end(
             raise DamagedCacheError("a part is broken")
         good(*arguments, out=out, **others)
 
-    monkeypatch.setattr(sys.modules["stages.training"], "train_student", train_student)
+    monkeypatch.setattr(sys.modules["stages.student.train"], "train_student", train_student)
     result = study("run", "run.yaml")
     assert result.exit_code == 1
     assert result.stderr.splitlines()[-2:] == [
@@ -172,7 +172,7 @@ def test_a_failing_point_does_not_stop_the_others_and_is_reported_at_the_end(
     assert study.scripted.trained == [0, 1] * 2 and study.scripted.evaluated == ["seed-0", "seed-1"] * 2
     assert "molsaki" in result.stdout and f"Not finished: {MOLSAKI}" in (STUDY / "results.md").read_text()
     assert "a part is broken" in (STUDY / MOLSAKI / "log.jsonl").read_text()
-    monkeypatch.setattr(sys.modules["stages.training"], "train_student", good)
+    monkeypatch.setattr(sys.modules["stages.student.train"], "train_student", good)
     study.run()
     assert len(study.scripted.trained) == 6
 
@@ -196,7 +196,7 @@ def test_points_whose_teacher_stage_fails_do_not_stop_the_others(
             raise DamagedCacheError("no way")
         good(*arguments, **others)
 
-    monkeypatch.setattr(sys.modules["stages.extraction"], "write_attention", write_attention)
+    monkeypatch.setattr(sys.modules["stages.attention.write"], "write_attention", write_attention)
     result = study("run", "run.yaml", "--set", "matrix={attention.steps: [lines, periods]}")
     assert result.exit_code == 1 and "attention ended with exit code 65 and has said why above" in result.stderr
     assert study.scripted.trained == [0, 1] and trained_points(study) == {
@@ -233,7 +233,7 @@ def test_a_signal_stops_all_points_and_the_same_command_goes_on(
         if len(study.scripted.trained) == 3:
             stop._remember(15, None)
 
-    monkeypatch.setattr(sys.modules["stages.training"], "train_student", train_student)
+    monkeypatch.setattr(sys.modules["stages.student.train"], "train_student", train_student)
     result = study("run", "run.yaml")
     assert result.exit_code == 75 and len(study.scripted.trained) == 3 and not study.scripted.evaluated
     study.run()

@@ -8,9 +8,9 @@ import pytest
 import yaml
 
 from data.errors import ConfigError
-from pipeline.config import load_config
-from pipeline.inputs import Inputs
-from pipeline.work import Run, open_stages
+from pipeline.config.schema import load_config
+from pipeline.run.inputs import Inputs
+from pipeline.run.work import Run, open_stages
 from tests.pipeline.conftest import Experiment
 
 PEFT = "student.peft={peft_type: LORA, r: 4}"
@@ -79,8 +79,9 @@ def test_a_tracker_that_is_missing_is_named_before_stage_one(experiment: Experim
 
 def test_torch_is_loaded_for_an_adapter_only(experiment: Experiment):
     code = (
-        "import sys; from pathlib import Path; from pipeline.config import load_config; from pipeline.inputs import "
-        "Inputs; Inputs(load_config(Path('run.yaml'), sys.argv[1:])).check(('train',)); print('torch' in sys.modules)"
+        "import sys; from pathlib import Path; from pipeline.config.schema import load_config; "
+        "from pipeline.run.inputs import Inputs; config = load_config(Path('run.yaml'), sys.argv[1:]); "
+        "Inputs(config).check(('train',)); print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout.strip() == "False"

@@ -5,7 +5,7 @@ import sys
 import time
 from pathlib import Path
 
-from pipeline.usage import PROCESSES, Usage, disk_bytes
+from pipeline.run.usage import PROCESSES, Usage, disk_bytes
 
 MANY = 150 << 20
 

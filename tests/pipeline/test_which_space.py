@@ -11,7 +11,7 @@ from cache.spaces import Space
 from cache.writer import AttentionWriter
 from data.errors import ConfigError, MismatchError, MissingRecordsError
 from data.marking import mark
-from pipeline.which_space import Chosen, choose
+from pipeline.views.choose import Chosen, choose
 from tests.pipeline.conftest import Experiment
 from tests.pipeline.test_cache_commands import plausible_block
 

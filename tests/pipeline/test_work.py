@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 
 from cache.writer import AttentionWriter
-from pipeline.config import load_config
-from pipeline.provenance import read_provenance
-from pipeline.work import Run
+from pipeline.config.schema import load_config
+from pipeline.run.provenance import read_provenance
+from pipeline.run.work import Run
 from tests.pipeline.conftest import Experiment
 
 RUN = Path("runs/small")

@@ -9,8 +9,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from data.errors import ConfigError, Interrupted
-from stages.adapters import adapter_config, add_adapter, save_adapted
 from stages.settings import ObjectiveSettings, StudentSettings
+from stages.student.adapters import adapter_config, add_adapter, save_adapted
 from tests.fakes import tiny_model, tiny_model_folder
 from tests.stages.test_training import EXAMPLES, TermAfter, train, weights
 from tests.stages.test_training import attention as attention  # a fixture

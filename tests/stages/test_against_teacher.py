@@ -13,12 +13,12 @@ from cache.verify import verify
 from cache.writer import AttentionBlock, AttentionWriter
 from data.errors import DamagedCacheError, MismatchError, MissingRecordsError
 from data.marking import mark
-from stages.against_teacher import drift_from_teacher, evenly, expected_drift
-from stages.extraction import write_attention
-from stages.models import identify_model
-from stages.progress import SilentProgress, StopSignal
+from stages.attention.against_teacher import drift_from_teacher, evenly, expected_drift
+from stages.attention.write import write_attention
+from stages.models.identity import identify_model
+from stages.rationales.spec import attention_spec
+from stages.runtime.progress import SilentProgress, StopSignal
 from stages.settings import AttentionSettings, TeacherSettings
-from stages.specs import attention_spec
 from tests.fakes import tiny_model_folder
 
 RECORDS = [

@@ -7,9 +7,9 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from data.errors import ConfigError
-from stages.alignment import layer_pairs, value_width
 from stages.losses import attention_loss
 from stages.settings import ObjectiveSettings, SinglePair
+from stages.student.alignment import layer_pairs, value_width
 from tests.fakes import tiny_model_folder
 from tests.stages.test_distillation import EXAMPLES, full_batch, model_of, student
 

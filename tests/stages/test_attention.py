@@ -18,7 +18,9 @@ from cache.receivers import step_totals
 from data.errors import ModelError
 from data.marking import mark
 from data.records import Marked
-from stages.attention import (
+from stages.attention.batches import TokenBudget
+from stages.attention.kernels import BLOCKS, INDICATORS, LOG_SUM_EXP
+from stages.attention.stepwise import (
     attention_of,
     difference_to_eager,
     forward,
@@ -26,9 +28,7 @@ from stages.attention import (
     stepwise_attention,
     stepwise_of,
 )
-from stages.batches import TokenBudget
-from stages.kernels import BLOCKS, INDICATORS, LOG_SUM_EXP
-from stages.tokens import Located, locate, padded_ids, pooling
+from stages.attention.tokens import Located, locate, padded_ids, pooling
 from tests.fakes import tiny_model_folder, tiny_tokenizer
 
 RECORDS = [
@@ -203,7 +203,7 @@ def test_the_comparison_with_eager_attention_sees_a_wrong_receiver(tmp_path: Pat
             recording.attention_BSK[1][..., column] += 0.5
             return recording
 
-        monkeypatch.setattr("stages.attention.forward", wrong)
+        monkeypatch.setattr("stages.attention.stepwise.forward", wrong)
         assert difference_to_eager(model, one)[0] > 0.01
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.errors import ModelError
-from stages.batches import TokenBudget, compute_in_batches, length_batches, padding_share
+from stages.attention.batches import TokenBudget, compute_in_batches, length_batches, padding_share
 
 LENGTHS = [5, 30, 12, 7, 22, 9, 41, 16]
 

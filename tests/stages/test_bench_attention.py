@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from transformers import PreTrainedModel
 
 from data.errors import ConfigError, MismatchError
-from stages import bench_attention
-from stages.bench_attention import (
+from stages.attention.tokens import Located
+from stages.bench import attention as bench_attention
+from stages.bench.attention import (
     METHODS,
     SVAMP,
     Job,
@@ -25,8 +26,7 @@ from stages.bench_attention import (
     measure_peak,
     measure_times,
 )
-from stages.random_llama import Shape, check_shape
-from stages.tokens import Located
+from stages.toy.random_llama import Shape, check_shape
 from tests.fakes import POSITIONS, tiny_model_folder
 
 ALL: tuple[Method, ...] = ("forward", "molsaki", "output_attentions", "one-by-one")

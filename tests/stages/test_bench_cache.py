@@ -11,9 +11,9 @@ from cache import open_attention
 from cache.layout import MAX_RECORDS
 from cache.verify import verify
 from data.errors import MismatchError
-from stages import bench_cache
-from stages.bench_cache import METHODS, Job, made_up_blocks, measure_cold, measure_reading, measure_writing, rounds_of
-from stages.bench_index import IndexJob, open_index, write_index
+from stages.bench import cache as bench_cache
+from stages.bench.cache import METHODS, Job, made_up_blocks, measure_cold, measure_reading, measure_writing, rounds_of
+from stages.bench.index import IndexJob, open_index, write_index
 
 
 @pytest.fixture

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from stages.bench_rationales import Job, measure_times, write_teacher
-from stages.engines import load_tokenizer
-from stages.random_llama import Shape
+from stages.bench.rationales import Job, measure_times, write_teacher
+from stages.engines.contract import load_tokenizer
+from stages.toy.random_llama import Shape
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
 

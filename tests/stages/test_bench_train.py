@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from data.errors import ConfigError, MismatchError
-from stages import bench_train
-from stages.bench_attention import Text
-from stages.bench_train import METHODS, Job, OutputAttentions, check_job, measure_peak, measure_times
-from stages.random_llama import Shape
+from stages.bench import train as bench_train
+from stages.bench.attention import Text
+from stages.bench.train import METHODS, Job, OutputAttentions, check_job, measure_peak, measure_times
+from stages.toy.random_llama import Shape
 
 TINY = Job(
     shape=Shape(layers=2, width=32, heads=4, kv_heads=2),

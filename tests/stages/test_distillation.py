@@ -9,14 +9,14 @@ from transformers import AutoModelForCausalLM
 
 from data.marking import mark
 from data.records import Question, Rationale
-from stages.attention import stepwise_attention
-from stages.distillation import IGNORED, DistillationModel, TrainingCollator, training_record
-from stages.examples import Example
+from stages.attention.select import Example
+from stages.attention.stepwise import stepwise_attention
 from stages.losses import attention_loss
 from stages.mixture import mix_layers
-from stages.objective import objective_of
 from stages.settings import ObjectiveSettings
-from stages.targets import Target, mixed_targets
+from stages.student.objective import objective_of
+from stages.student.step import IGNORED, DistillationModel, TrainingCollator, training_record
+from stages.student.targets import Target, mixed_targets
 from tests.fakes import tiny_model_folder, tiny_tokenizer
 
 TEXTS = [

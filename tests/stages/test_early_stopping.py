@@ -8,9 +8,8 @@ import pytest
 import torch
 
 from data.errors import Interrupted
-from stages.dev_accuracy import DevQuestions
 from stages.evaluation import evaluate_student
-from stages.progress import SilentProgress, StopSignal
+from stages.runtime.progress import SilentProgress, StopSignal
 from stages.settings import (
     EarlyStoppingSettings,
     EvaluationSettings,
@@ -18,7 +17,8 @@ from stages.settings import (
     StudentSettings,
     TrainingSettings,
 )
-from stages.training import train_student
+from stages.student.dev import DevQuestions
+from stages.student.train import train_student
 from tests.stages.test_training import EXAMPLES, QUESTIONS, TermAfter, weights
 from tests.stages.test_training import folder as folder  # a fixture
 
@@ -64,7 +64,7 @@ def script(monkeypatch: pytest.MonkeyPatch, *accuracies: float) -> list[float]:
         now = left.pop(0)
         return {"predict": now, "explain": 0.0}
 
-    monkeypatch.setattr("stages.training.dev_accuracy", look)
+    monkeypatch.setattr("stages.student.train.dev_accuracy", look)
     return left
 
 

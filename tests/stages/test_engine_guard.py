@@ -11,7 +11,7 @@ import pytest
 
 PARENT = """
 import subprocess, sys, time
-from stages.engine_guard import start_guard
+from stages.engines.vllm_guard import start_guard
 
 guard = start_guard()
 deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from data.errors import ConfigError, EngineError, Interrupted
-from stages.engine_restarts import RestartingEngine
-from stages.engines import TOO_LONG, Answers, Decoding, EngineSetup, Generation, open_engine
-from stages.progress import StopSignal
+from stages.engines.contract import TOO_LONG, Answers, Decoding, EngineSetup, Generation, open_engine
+from stages.engines.start import RestartingEngine
+from stages.runtime.progress import StopSignal
 from tests.fakes import ScriptedEngine, tiny_model_folder
 
 PROMPTS = [f"prompt {number}" for number in range(10)]

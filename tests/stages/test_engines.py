@@ -13,7 +13,7 @@ from cache.rationales import Attempt, RationaleStore
 from cache.spaces import Space
 from data.errors import ConfigError, EngineError, Interrupted, ModelError
 from data.synthetic import synthetic_questions
-from stages.engines import (
+from stages.engines.contract import (
     TOO_LONG,
     Decoding,
     Engine,
@@ -25,12 +25,12 @@ from stages.engines import (
     prompt_seed,
     render_chat,
 )
-from stages.engines_openai import OpenAiEngine
-from stages.models import identify_model
-from stages.progress import SilentProgress, StopSignal
-from stages.rationales import write_rationales
+from stages.engines.openai import OpenAiEngine
+from stages.models.identity import identify_model
+from stages.rationales.spec import rationale_spec
+from stages.rationales.write import write_rationales
+from stages.runtime.progress import SilentProgress, StopSignal
 from stages.settings import RationaleSettings, TeacherSettings
-from stages.specs import rationale_spec
 from tests.engines import ENGINES, SERVED, STARTED, opened
 from tests.fakes import ScriptedEngine, ending_model_folder, tiny_model_folder, tiny_tokenizer
 
@@ -195,7 +195,7 @@ def test_the_end_token_ends_a_text_and_is_not_shown(ending_engine: Engine, refer
 @pytest.mark.parametrize("ending_engine", ["vllm"], indirect=True)
 def test_a_vllm_process_that_is_killed_is_an_engine_error(ending_engine: Engine) -> None:
     """Last of the tests with this engine, which is of no more use then: starting another takes half a minute."""
-    from stages.engines_vllm import VllmEngine
+    from stages.engines.vllm import VllmEngine
 
     assert isinstance(ending_engine, VllmEngine) and ending_engine.processes
     answers = ending_engine.stream(1000 * PROMPTS, replace(GREEDY, max_tokens=WINDOW))
@@ -272,7 +272,7 @@ def test_preferences_of_the_checkpoint_do_not_change_greedy_text(
 
 def test_samples_follow_the_nucleus_of_the_distribution() -> None:
     """Probabilities 0.5, 0.3, 0.15, 0.05 with a nucleus of 0.75 leave the first two, at 5 to 3."""
-    from stages.engines_transformers import _SeededSampling
+    from stages.engines.transformers import _SeededSampling
 
     scores = torch.tensor([0.5, 0.3, 0.15, 0.05]).log().repeat(4000, 1)
     sampling = _SeededSampling(Decoding(max_tokens=1, temperature=1.0, top_p=0.75), range(4000), torch.device("cpu"))
@@ -283,7 +283,7 @@ def test_samples_follow_the_nucleus_of_the_distribution() -> None:
 
 def test_temperature_sharpens_the_distribution() -> None:
     """At temperature 0.5 odds of 3 to 1 become 9 to 1."""
-    from stages.engines_transformers import _SeededSampling
+    from stages.engines.transformers import _SeededSampling
 
     scores = torch.tensor([0.75, 0.25]).log().repeat(4000, 1)
     sampling = _SeededSampling(Decoding(max_tokens=1, temperature=0.5), range(4000), torch.device("cpu"))

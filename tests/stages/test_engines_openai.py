@@ -23,14 +23,15 @@ from cache.rationales import RationaleStore
 from cache.spaces import Space
 from data.errors import ConfigError, EngineError, Interrupted, MolsakiError
 from data.synthetic import synthetic_questions
-from stages import engines_openai, servers
-from stages.engines import Decoding, EngineSetup, Generation, encode, open_engine, prompt_seed
-from stages.models import ModelIdentity
-from stages.progress import SilentProgress, StopSignal
-from stages.rationales import write_rationales
-from stages.servers import Server
+from stages.engines import openai as engines_openai
+from stages.engines import openai_server as servers
+from stages.engines.contract import Decoding, EngineSetup, Generation, encode, open_engine, prompt_seed
+from stages.engines.openai_server import Server
+from stages.models.identity import ModelIdentity
+from stages.rationales.spec import rationale_spec
+from stages.rationales.write import write_rationales
+from stages.runtime.progress import SilentProgress, StopSignal
 from stages.settings import RationaleSettings, TeacherSettings
-from stages.specs import rationale_spec
 from tests.fakes import Fault, ScriptedServer, tiny_tokenizer
 
 KEY = "k3y-that-nobody-may-see"

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from data.errors import ConfigError, EngineError, Interrupted
-from stages.engines import Decoding, EngineSetup
-from stages.engines_vllm import ON_THE_WAY, VllmEngine, _Request, _Requests, take_own_gpus
-from stages.progress import StopSignal
+from stages.engines.contract import Decoding, EngineSetup
+from stages.engines.vllm import ON_THE_WAY, VllmEngine, _Request, _Requests, take_own_gpus
+from stages.runtime.progress import StopSignal
 
 BATCH = 4
 

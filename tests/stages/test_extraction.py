@@ -30,17 +30,19 @@ from cache.verify import verify
 from cache.writer import AttentionWriter
 from data.errors import ConfigError, Interrupted, ModelError
 from data.marking import mark
-from stages import attention, extraction, kernels
-from stages.attention import stepwise_attention, stepwise_of
-from stages.batches import TokenBudget, length_batches
-from stages.extraction import TOO_LONG, write_attention
-from stages.loading import load_teacher
-from stages.models import identify_model
-from stages.progress import SilentProgress, StopSignal
-from stages.rounding import certify
+from stages.attention import kernels
+from stages.attention import stepwise as attention
+from stages.attention import write as extraction
+from stages.attention.batches import TokenBudget, length_batches
+from stages.attention.certify import certify
+from stages.attention.stepwise import stepwise_attention, stepwise_of
+from stages.attention.tokens import locate
+from stages.attention.write import TOO_LONG, write_attention
+from stages.models.identity import identify_model
+from stages.models.load import load_teacher
+from stages.rationales.spec import attention_slug, attention_spec
+from stages.runtime.progress import SilentProgress, StopSignal
 from stages.settings import AttentionSettings, TeacherSettings
-from stages.specs import attention_slug, attention_spec
-from stages.tokens import locate
 from tests.fakes import tiny_model, tiny_model_folder, tiny_tokenizer
 
 RECORDS = [
@@ -299,7 +301,7 @@ def test_out_of_memory_loses_nothing(
     expected = open_attention(extract(teacher, tmp_path / "enough"))
     monkeypatch.setattr(attention, "forward", small_memory)
     # Whatever the libraries of earlier tests have done to loggers of this process.
-    logger = logging.getLogger("stages.batches")
+    logger = logging.getLogger("stages.attention.batches")
     monkeypatch.setattr(logger, "disabled", False)
     caplog.set_level(logging.WARNING, logger=logger.name)
     space = extract(teacher, tmp_path / "little")

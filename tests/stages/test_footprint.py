@@ -11,8 +11,8 @@ from cache.keys import record_key
 from cache.spaces import Space
 from cache.writer import AttentionBlock, AttentionWriter
 from data.marking import mark
-from stages.footprint import model_size, part_sizes
-from stages.models import identify_model
+from stages.models.identity import identify_model
+from stages.models.size import model_size, part_sizes
 from tests.fakes import tiny_model, tiny_model_folder
 
 

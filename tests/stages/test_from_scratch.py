@@ -8,8 +8,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from data.errors import Interrupted
 from data.prompts import rationale_prompt
 from data.synthetic import synthetic_questions
-from stages.from_scratch import ModelShape, Recipe, _Pace, share_solved, train_from_scratch, word_tokenizer
-from stages.progress import SilentProgress, StopSignal
+from stages.runtime.progress import SilentProgress, StopSignal
+from stages.toy.teacher import ModelShape, Recipe, _Pace, share_solved, train_from_scratch, word_tokenizer
 
 QUESTIONS = synthetic_questions(300, seed=0, split="train")
 SHAPE = ModelShape(layers=1, width=32, heads=1, feed_forward=64)

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from stages import kernels
-from stages.kernels import (
+from stages.attention import kernels
+from stages.attention.kernels import (
     BLOCKS,
     INDICATORS,
     LOG_SUM_EXP,
@@ -17,7 +17,7 @@ from stages.kernels import (
     block_by_block,
     plain_attention,
 )
-from stages.tokens import Pooling
+from stages.attention.tokens import Pooling
 
 LENGTH = 12
 POOL = Pooling(

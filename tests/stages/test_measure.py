@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from stages import measure
-from stages.measure import (
+from stages.bench import measure
+from stages.bench.measure import (
     bytes_in_use,
     clock,
     fastest,
@@ -20,13 +20,13 @@ from stages.measure import (
     spread_rounds,
     take_turns,
 )
-from stages.memory import is_out_of_memory, unless_out_of_memory
+from stages.runtime.device import is_out_of_memory, unless_out_of_memory
 
 ROOT = Path(__file__).resolve().parents[2]
 CPU = torch.device("cpu")
 MEASURES_AN_ALLOCATION = """
 import json, numpy, torch
-from stages.measure import bytes_in_use, measure_memory
+from stages.bench.measure import bytes_in_use, measure_memory
 cpu = torch.device("cpu")
 found = measure_memory(lambda: numpy.ones(25_000_000), cpu)
 print(json.dumps([found.baseline_bytes, found.peak_bytes, bytes_in_use(cpu)]))

@@ -20,10 +20,10 @@ from cache.sharing import export_space, import_space
 from cache.spaces import SPEC_FILE, Kind, Space
 from cache.verify import verify
 from data.errors import DamagedCacheError, MismatchError, MolsakiError
-from stages import against_teacher
-from stages.models import ModelIdentity
+from stages.attention import against_teacher
+from stages.models.identity import ModelIdentity
+from stages.rationales.spec import attention_spec, rationale_spec
 from stages.settings import AttentionSettings, RationaleSettings, TeacherSettings
-from stages.specs import attention_spec, rationale_spec
 
 TEACHER = ModelIdentity(source="hub", path="Qwen/Qwen2.5-7B-Instruct", revision="0" * 40, tokenizer="1" * 64)
 SETTINGS = TeacherSettings(

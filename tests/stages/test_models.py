@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from data.errors import ConfigError
-from stages.models import identify_model
+from stages.models.identity import identify_model
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -109,7 +109,7 @@ def test_a_hub_id_is_resolved_to_the_commit_downloaded_earlier(offline_hub: Path
 
 def test_identifying_a_folder_imports_neither_torch_nor_the_hub_client(tmp_path: Path) -> None:
     program = (
-        "import sys; from stages.models import identify_model; identify_model(sys.argv[1], None);"
+        "import sys; from stages.models.identity import identify_model; identify_model(sys.argv[1], None);"
         "print(sorted({'torch', 'transformers', 'vllm', 'zarr', 'huggingface_hub'} & set(sys.modules)))"
     )
     folder = model_folder(tmp_path / "model")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from stages.objective import objective_class, objective_names, objective_of
 from stages.settings import ObjectiveSettings, SinglePair
+from stages.student.objective import objective_class, objective_names, objective_of
 
 FOLDER = Path(__file__).parents[2] / "stages" / "objectives"
 
@@ -57,7 +57,7 @@ def test_what_an_objective_does_not_use_makes_no_difference(settings: ObjectiveS
 
 def test_asking_what_an_objective_needs_imports_no_torch():
     code = (
-        "import sys; from stages.objective import objective_names, objective_class\n"
+        "import sys; from stages.student.objective import objective_names, objective_class\n"
         "assert all(objective_class(name) for name in objective_names())\n"
         "assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
     )

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from stages import page_cache
-from stages.page_cache import Size, drop, size_of, warm
+from stages.bench import page_cache
+from stages.bench.page_cache import Size, drop, size_of, warm
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from cache.verify import verify
 from data.errors import EngineError
 from data.keyword_prompts import MAX_TOKENS, keyword_prompt
 from data.records import Question
-from stages.engines import Answers, Decoding, Generation, sample_seed
-from stages.rationales import kept_rationales, plan_rationales
+from stages.engines.contract import Answers, Decoding, Generation, sample_seed
+from stages.rationales.write import kept_rationales, plan_rationales
 from stages.settings import RationaleSettings
 from tests.fakes import ScriptedEngine
 from tests.stages.test_rationales import SETTINGS, new_store, write

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from cache.rationales import RationaleStore
 from data.errors import EngineError
 from data.prompts import rationale_prompt
-from stages.engines import Answers, Decoding, Generation, prompt_seed, sample_seed
-from stages.rationales import kept_rationales, plan_rationales
+from stages.engines.contract import Answers, Decoding, Generation, prompt_seed, sample_seed
+from stages.rationales.write import kept_rationales, plan_rationales
 from tests.fakes import ScriptedEngine
 from tests.stages.test_rationales import SETTINGS, TEACHER, new_store, problem, write
 

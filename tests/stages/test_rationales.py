@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-import stages.rationales
+import stages.rationales.write
 from cache.rationales import Attempt, AttemptName, RationaleStore
 from cache.spaces import Space
 from data.answers import parse_answer
@@ -24,13 +24,13 @@ from data.readers import read_questions
 from data.records import Question
 from data.settings import DataSource
 from data.synthetic import synthetic_questions
-from stages.engines import Answers, Decoding, Engine, EngineSetup, Generation
-from stages.judging import judge
-from stages.models import ModelIdentity, identify_model
-from stages.progress import SilentProgress, StopSignal
-from stages.rationales import RationaleSummary, kept_rationales, plan_rationales, write_rationales
+from stages.engines.contract import Answers, Decoding, Engine, EngineSetup, Generation
+from stages.models.identity import ModelIdentity, identify_model
+from stages.rationales.judge import judge
+from stages.rationales.spec import rationale_slug, rationale_spec
+from stages.rationales.write import RationaleSummary, kept_rationales, plan_rationales, write_rationales
+from stages.runtime.progress import SilentProgress, StopSignal
 from stages.settings import RationaleSettings, TeacherSettings
-from stages.specs import rationale_slug, rationale_spec
 from tests.fakes import ScriptedEngine, tiny_model_folder, tiny_tokenizer
 
 TEACHER = TeacherSettings(model="teacher", dtype="float32", device="cpu")
@@ -212,7 +212,7 @@ def test_a_second_run_finds_everything_and_starts_no_engine(tmp_path: Path, monk
     questions = [problem(name) for name in PLAIN_CASES]
     store = new_store(tmp_path)
     first = write(questions, store, ScriptedEngine(by_name({name: case[0] for name, case in PLAIN_CASES.items()})))
-    monkeypatch.setattr(stages.rationales, "open_engine", lambda *_: pytest.fail("an engine was started"))
+    monkeypatch.setattr(stages.rationales.write, "open_engine", lambda *_: pytest.fail("an engine was started"))
     commits = len(store.space.commits())
     again = write(questions, store, None)
     assert again == replace(first, asked=0, found=first.asked)
@@ -228,7 +228,7 @@ def test_an_engine_is_started_once_with_the_settings_and_closed(
         started.append((name, setup))
         return engine
 
-    monkeypatch.setattr(stages.rationales, "open_engine", start)
+    monkeypatch.setattr(stages.rationales.write, "open_engine", start)
     settings = replace(SETTINGS, max_tokens=17, engine_arguments={"max_model_len": 99}, temperature=0.5, seed=3)
     write([problem(str(number)) for number in range(9)], new_store(tmp_path, settings), None, settings)
     [(name, setup)] = started
@@ -240,7 +240,7 @@ def test_an_engine_is_started_once_with_the_settings_and_closed(
 
 def test_an_engine_that_fails_is_closed_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = ScriptedEngine(right, fails_after=0)
-    monkeypatch.setattr(stages.rationales, "open_engine", lambda *_: engine)
+    monkeypatch.setattr(stages.rationales.write, "open_engine", lambda *_: engine)
     with pytest.raises(EngineError):
         write([problem("apple")], new_store(tmp_path), None)
     assert engine.closed
@@ -413,7 +413,7 @@ def test_chat_models_get_their_template_and_no_stop_strings(tmp_path: Path) -> N
     question = replace(problem("apple"), text="Tom has {{ 3 }} apples {% and %} buys 4 more. How many?")
     write([question], new_store(tmp_path, settings), engine, settings, identity=identity)
     assert engine.prompts[0].endswith(f"[user]{question.text}[assistant]")
-    setup = stages.rationales.engine_setup(TEACHER, settings, identity)
+    setup = stages.rationales.write.engine_setup(TEACHER, settings, identity)
     assert (setup.decoding.stop, setup.adds_special_tokens) == ((), False)
 
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from cache.rounding import stored_values
+from stages.attention.certify import SAMPLE, TAU, certify, relative_errors, sampled, target_divergence
 from stages.losses import attention_loss
 from stages.mixture import mix_layers, teacher_layer_weights
-from stages.rounding import SAMPLE, TAU, certify, relative_errors, sampled, target_divergence
 from stages.settings import ObjectiveSettings
 
 

@@ -12,9 +12,9 @@ from cache.spaces import Space
 from cache.writer import AttentionWriter
 from data.marking import mark
 from data.records import Question
-from stages.extraction import write_attention
-from stages.models import identify_model
-from stages.progress import SilentProgress, StopSignal
+from stages.attention.write import write_attention
+from stages.models.identity import identify_model
+from stages.runtime.progress import SilentProgress, StopSignal
 from stages.sampling import _line, expected_longest, padded_step, sample_attention, sample_rationales, spread
 from stages.settings import AttentionSettings, RationaleSettings, TeacherSettings
 from tests.fakes import ScriptedEngine, tiny_model_folder

@@ -3,7 +3,7 @@
 import pytest
 
 from data.errors import ConfigError
-from stages.servers import (
+from stages.engines.openai_server import (
     FIRST_PAUSE,
     LONGEST_PAUSE,
     Attempts,

@@ -8,7 +8,7 @@ import pytest
 
 from cache.receivers import StepTotals
 from data.marking import mark
-from stages.shares import (
+from stages.figures.shares import (
     GROUPS,
     mean_of_layers,
     mixed,
@@ -18,7 +18,7 @@ from stages.shares import (
     step_numbers,
     teachers_mixture,
 )
-from stages.single_record import record_layer_weights
+from stages.figures.single_record import record_layer_weights
 
 
 def totals(critical, special, sinks, tokens) -> StepTotals:
@@ -83,7 +83,6 @@ def test_layers_are_put_together_as_chosen():
 
 
 def test_nothing_heavy_is_loaded():
-    code = (
-        "import sys, stages.shares; print([n for n in ('torch', 'zarr', 'pandas', 'matplotlib') if n in sys.modules])"
-    )
+    heavy = ("torch", "zarr", "pandas", "matplotlib")
+    code = f"import sys, stages.figures.shares; print([n for n in {heavy} if n in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -7,8 +7,8 @@ from transformers import PreTrainedTokenizerFast
 from data.errors import ModelError
 from data.prompts import rationale_messages, rationale_prompt
 from data.records import Question
-from stages.engines import encode, render_chat
-from stages.special_tokens import MARK, guarded
+from stages.engines.contract import encode, render_chat
+from stages.models.tokenizer import MARK, guarded
 from tests.fakes import BEGIN, END, PAD, tiny_tokenizer
 
 TEMPLATE = (

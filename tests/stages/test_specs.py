@@ -11,15 +11,15 @@ from cache.rounding import kept_bits
 from data.errors import ConfigError
 from data.marking import Keywords, Numbers, Regex
 from data.records import Question
-from stages.models import ModelIdentity
-from stages.settings import AttentionSettings, RationaleSettings, TeacherSettings
-from stages.specs import (
+from stages.models.identity import ModelIdentity
+from stages.rationales.spec import (
     attention_slug,
     attention_spec,
     marking_rule,
     rationale_slug,
     rationale_spec,
 )
+from stages.settings import AttentionSettings, RationaleSettings, TeacherSettings
 
 HUB = ModelIdentity(source="hub", path="Qwen/Qwen2.5-7B-Instruct", revision="0" * 40, tokenizer="1" * 64)
 FOLDER = ModelIdentity(source="folder", path="/models/tiny teacher", revision="2" * 64, tokenizer="1" * 64)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from stages.statistics import accuracy, paired_bootstrap
+from stages.figures.statistics import accuracy, paired_bootstrap
 
 
 def test_accuracy_by_hand():

@@ -12,13 +12,13 @@ from transformers import AutoModelForCausalLM
 from cache.student_attention import STUDENT_ATTENTION, StudentLook, read_student_attention
 from data.errors import Interrupted, ModelError
 from data.prompts import explain_prompt
-from stages import student_attention
-from stages.attention import attention_of
-from stages.batches import TokenBudget
-from stages.layer_weights import LAYER_WEIGHTS
+from stages.attention.batches import TokenBudget
+from stages.attention.stepwise import attention_of
+from stages.attention.tokens import locate
 from stages.settings import ObjectiveSettings, StudentSettings
-from stages.student_attention import looked_at, student_looks
-from stages.tokens import locate
+from stages.student import looks as student_attention
+from stages.student.layer_weights import LAYER_WEIGHTS
+from stages.student.looks import looked_at, student_looks
 from tests.fakes import tiny_tokenizer
 from tests.stages.test_distillation import model_of, student
 from tests.stages.test_layer_weights import records
@@ -94,7 +94,7 @@ def test_looking_leaves_modes_random_numbers_and_gradients_as_they_were(student,
 
 def test_training_ends_at_the_same_bits_whether_or_not_anybody_looks(folder, attention, tmp_path, monkeypatch):
     train(folder, tmp_path / "looked", attention)
-    monkeypatch.setattr("stages.training._looks_before", lambda *_: [])
+    monkeypatch.setattr("stages.student.train._looks_before", lambda *_: [])
     train(folder, tmp_path / "not", attention)
     assert not (tmp_path / "not" / STUDENT_ATTENTION).exists()
     looked, unseen = weights(tmp_path / "looked"), weights(tmp_path / "not")

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from data.errors import ModelError
 from data.marking import mark
 from data.records import Marked
-from stages import tokens
-from stages.tokens import Located, locate, padded_ids, pooling, token_counts
+from stages.attention import tokens
+from stages.attention.tokens import Located, locate, padded_ids, pooling, token_counts
 from tests.fakes import tiny_tokenizer
 
 

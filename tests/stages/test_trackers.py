@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-import stages.trackers
+import stages.student.trackers
 from data.errors import ConfigError
-from stages.progress import SilentProgress, StopSignal
+from stages.runtime.progress import SilentProgress, StopSignal
 from stages.settings import ObjectiveSettings, StudentSettings
-from stages.trackers import require_trackers
-from stages.training import train_student
+from stages.student.trackers import require_trackers
+from stages.student.train import train_student
 from tests.stages.test_training import EXAMPLES
 from tests.stages.test_training import attention as attention  # a fixture
 from tests.stages.test_training import folder as folder  # a fixture
@@ -67,10 +67,10 @@ def test_every_loss_and_layer_weight_is_a_scalar(folder, attention, tmp_path, mo
         callback.tb_writer, callback.logging_dir, callback._SummaryWriter = writer, str(folder / run_name), None
         return callback
 
-    monkeypatch.setattr(stages.trackers, "require_trackers", lambda names: None)
-    monkeypatch.setattr("stages.training.require_trackers", lambda names: None)
-    monkeypatch.setitem(stages.trackers._OPENED, "tensorboard", tensorboard)
-    monkeypatch.setattr("stages.training.LOGGED_STEPS", 1)
+    monkeypatch.setattr(stages.student.trackers, "require_trackers", lambda names: None)
+    monkeypatch.setattr("stages.student.train.require_trackers", lambda names: None)
+    monkeypatch.setitem(stages.student.trackers._OPENED, "tensorboard", tensorboard)
+    monkeypatch.setattr("stages.student.train.LOGGED_STEPS", 1)
     summary = train(folder, attention, tmp_path / "out", tmp_path / "logs")
     logged = [entry for entry in summary["log"] if "loss" in entry]
     assert len(logged) == 4

@@ -17,12 +17,12 @@ from cache.reader import AttentionStore
 from cache.writer import AttentionBlock, AttentionWriter
 from data.errors import ConfigError, Interrupted, MissingRecordsError
 from data.synthetic import synthetic_questions
-from stages.attention import stepwise_attention
+from stages.attention.select import Example
+from stages.attention.stepwise import stepwise_attention
 from stages.evaluation import evaluate_student
-from stages.examples import Example
-from stages.progress import SilentProgress, StopSignal
+from stages.runtime.progress import SilentProgress, StopSignal
 from stages.settings import EvaluationSettings, ObjectiveSettings, StudentSettings, TrainingSettings
-from stages.training import train_student
+from stages.student.train import train_student
 from tests.cache.truth import make_space
 from tests.fakes import tiny_model_folder, tiny_tokenizer
 from tests.stages.test_distillation import example

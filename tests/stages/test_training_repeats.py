@@ -13,12 +13,12 @@ import torch
 from transformers import AutoConfig
 
 from data.errors import ConfigError, Interrupted, ModelError
-from stages.examples import Example
-from stages.global_batches import ONLY_TAKES_PART, Shares
-from stages.progress import Progress, SilentProgress, StopSignal
+from stages.attention.select import Example
+from stages.runtime.progress import Progress, SilentProgress, StopSignal
 from stages.settings import ObjectiveSettings, StudentSettings, TrainingSettings
-from stages.trainer import last_checkpoint
-from stages.training import train_student
+from stages.student.global_batches import ONLY_TAKES_PART, Shares
+from stages.student.train import train_student
+from stages.student.trainer import last_checkpoint
 from tests.fakes import tiny_model_folder
 from tests.stages.test_training import EXAMPLES, TermAfter, in_a_store, weights
 from tests.stages.test_training import attention as attention  # a fixture
@@ -107,7 +107,7 @@ def test_an_interrupted_training_ends_at_the_same_bits(
 
     The losses of the third step are not logged yet when it is stopped there.
     """
-    monkeypatch.setattr("stages.training.LOGGED_STEPS", 2)
+    monkeypatch.setattr("stages.student.train.LOGGED_STEPS", 2)
     training = replace(
         TRAINING,
         batch_size=3,

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from stages.distillation import TaskOutput
-from stages.objectives.mmi import Mmi
 from stages.settings import ObjectiveSettings
+from stages.student.objectives.mmi import Mmi
+from stages.student.step import TaskOutput
 from tests.stages.objectives.reference import slow_cross_entropy
 from tests.stages.test_distillation import EXAMPLES, model_of, plain_batch
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from transformers import AttentionInterface, AttentionMaskInterface, AutoModelForCausalLM, PreTrainedModel
 
-from stages.adapters import add_adapter
-from stages.attention import checkpointing_contexts
+from stages.attention.stepwise import checkpointing_contexts
 from stages.losses import attention_loss
 from stages.settings import ObjectiveSettings, SinglePair
+from stages.student.adapters import add_adapter
 from tests.fakes import tiny_model_folder
 from tests.stages.test_distillation import EXAMPLES, full_batch, model_of
 

@@ -1,0 +1,1 @@
+"""`molsaki bench`: cases, processes that measure, tables."""

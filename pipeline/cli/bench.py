@@ -1,0 +1,267 @@
+"""The group `molsaki bench`: what the stages cost on this machine, beside the obvious ways to do the same."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pipeline.cli.options import POSITIVE, Command, examples
+
+
+@click.group()
+def bench() -> None:
+    """Measure what the stages cost on this machine."""
+
+
+def _separated(*, allowed: tuple[str, ...], numbers: bool = False) -> Callable[..., tuple[str, ...]]:
+    """Check an option whose values are separated by commas."""
+
+    def split(_context: click.Context, _parameter: click.Parameter, text: str) -> tuple[str, ...]:
+        values = tuple(value.strip() for value in text.split(","))
+        for value in values:
+            if value not in allowed and not (numbers and value.isdecimal() and int(value) > 0):
+                expected = ", ".join((*(["numbers above zero"] if numbers else []), *allowed))
+                raise click.BadParameter(f"expected {expected}, separated by commas; found {value!r}")
+        return values
+
+    return split
+
+
+def _shape_options(what: str, *, layers: int = 8, width: int = 512) -> Callable[[Command], Command]:
+    """Add the size of a random model; nothing is filled in, for a preset or a model may say it."""
+    return _all_of(
+        click.option("--layers", type=POSITIVE, help=f"Layers of the random {what}.  [default: {layers}]"),
+        click.option("--width", type=POSITIVE, help=f"Its hidden size.  [default: {width}]"),
+        click.option("--heads", type=POSITIVE, help="Its query heads.  [default: 8]"),
+        click.option("--kv-heads", type=POSITIVE, help="Its key-value heads.  [default: as many as query heads]"),
+    )
+
+
+def _device_options(*, dtypes: tuple[str, ...] = ("float32", "bfloat16", "float16")) -> Callable[[Command], Command]:
+    """Add where and in which numbers models run."""
+    return _all_of(
+        click.option(
+            "--device",
+            type=click.Choice(["auto", "cpu", "cuda"]),
+            default="auto",
+            show_default=True,
+            help="`auto` is the GPU where there is one.",
+        ),
+        click.option(
+            "--dtype", type=click.Choice(dtypes), help="Number format.  [default: float32, on a GPU bfloat16]"
+        ),
+    )
+
+
+def _all_of(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    def add(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+threads_option = click.option("--threads", type=POSITIVE, help="Threads on a CPU.  [default: what torch takes]")
+output_options = _all_of(
+    click.option("--quiet", is_flag=True, help="No progress; errors only."),
+    click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table."),
+)
+BENCH_METHODS = ("forward", "molsaki", "output_attentions", "one-by-one")
+MORE_BENCH_METHODS = ("words",)
+
+
+@bench.command(
+    "attention",
+    epilog=examples(
+        "molsaki bench attention",
+        "molsaki bench attention --lengths 1024,4096,svamp --json > attention.json",
+        "molsaki bench attention --preset 7b --device cuda --lengths 512,4096",
+    ),
+)
+@click.option(
+    "--lengths",
+    default="1024,4096",
+    show_default=True,
+    callback=_separated(allowed=("svamp",), numbers=True),
+    help="Tokens a record, a case each; `svamp` is a mix of lengths, steps and words as in SVAMP with rationales.",
+)
+@click.option("--words", type=POSITIVE, default=24, show_default=True, help="Critical words in a record.")
+@click.option("--steps", type=POSITIVE, default=8, show_default=True, help="Reasoning steps in a record.")
+@click.option("--records", type=POSITIVE, help="Records of a case.  [default: two full batches, two at least]")
+@click.option(
+    "--methods",
+    default=",".join(BENCH_METHODS),
+    show_default=True,
+    callback=_separated(allowed=(*BENCH_METHODS, *MORE_BENCH_METHODS)),
+    help="What to compare: the bare pass, ours, eager attention in the same batches, the same a record at a time; "
+    "`words` is ours as a student needs it, without what the steps look at in all.",
+)
+@click.option(
+    "--repeats", type=POSITIVE, default=5, show_default=True, help="Rounds; eager attention is in three at most."
+)
+@click.option("--model", metavar="PATH_OR_ID", help="A model of transformers instead of a random one.")
+@click.option(
+    "--preset", type=click.Choice(["7b"]), help="Shape of Llama-2-7B: 32 layers, width 4096, 32 heads of both kinds."
+)
+@_shape_options("Llama")
+@click.option(
+    "--batch-tokens", type=POSITIVE, help="Tokens of a batch, padding included.  [default: 4096, on a GPU 8192]"
+)
+@_device_options()
+@threads_option
+@output_options
+def bench_attention(as_json: bool, quiet: bool, **options: Any) -> None:  # click's own types
+    """Time and peak memory of stepwise attention, beside a bare forward pass and beside output_attentions=True.
+
+    All methods see the same model and the same made-up records, in turns within one process; each has its memory
+    measured in processes of its own. A ratio is that of a method to the one named beside it.
+    """
+    from pipeline.console.quiet import quieten_libraries
+
+    quieten_libraries(quiet=True)
+    from pipeline.bench.attention import Request as BenchRequest
+    from pipeline.bench.attention import bench_attention as measure
+
+    measure(BenchRequest(**options), as_json=as_json, quiet=quiet)
+
+
+@bench.command(
+    "cache",
+    epilog=examples(
+        "molsaki bench cache",
+        "molsaki bench cache --records 2000 --index-records 0",
+        "molsaki bench cache --teacher demo/teacher --out . --json > cache.json",
+    ),
+)
+@click.option("--records", type=POSITIVE, default=20_000, show_default=True, help="Records that are written and read.")
+@click.option("--layers", type=POSITIVE, help="Layers of each record.  [default: 32]")
+@click.option(
+    "--repeats",
+    type=POSITIVE,
+    default=3,
+    show_default=True,
+    help="Rounds; epochs in which the store decodes each record alone are in one.",
+)
+@click.option("--reads", type=POSITIVE, default=2000, show_default=True, help="Random reads in a round.")
+@click.option(
+    "--index-records",
+    type=click.IntRange(min=0),
+    default=500_000,
+    show_default=True,
+    help="Records of the store whose opening is measured; 0 leaves it out.",
+)
+@click.option(
+    "--teacher", metavar="PATH_OR_ID", help="A model of transformers whose attention is taken, instead of a random one."
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Folder on the file system to measure; a temporary folder is made in it.  [default: the system's]",
+)
+@output_options
+def bench_cache(as_json: bool, quiet: bool, layers: int | None, **options: Any) -> None:  # click's own types
+    """Bytes, files and times of a store and its memory map, beside one torch.save file a record.
+
+    The texts are made-up problems; 128 of each shape are run through a random Llama with large weights (or --teacher),
+    and the others take their attention with every value changed by about a tenth, so that zeros and exponents are like
+    those of a real store and mantissas are all different. The same seed is taken every time. Everything is written into
+    a temporary folder that is removed in the end. Without root, only the contents of files can be dropped from memory
+    before they are opened, not their names and places.
+    """
+    from pipeline.console.quiet import quieten_libraries
+
+    quieten_libraries(quiet=True)
+    if layers is not None and options["teacher"] is not None:
+        raise click.UsageError("--layers: a --teacher has its own; leave out one of the two")
+    from pipeline.bench.cache import Request as CacheRequest
+    from pipeline.bench.cache import bench_cache as measure
+
+    measure(CacheRequest(layers=layers or 32, **options), as_json=as_json, quiet=quiet)
+
+
+@bench.command(
+    "rationales",
+    epilog=examples(
+        "molsaki bench rationales",
+        "molsaki bench rationales --questions 4000 --max-tokens 128 --json > rationales.json",
+        "molsaki bench rationales --layers 32 --width 4096 --heads 32 --kv-heads 8 --device cuda",
+    ),
+)
+@click.option("--questions", type=POSITIVE, default=1000, show_default=True, help="Made-up questions in a run.")
+@click.option(
+    "--shots",
+    type=click.IntRange(min=0),
+    default=4,
+    show_default=True,
+    help="Worked examples before each question.",
+)
+@click.option("--max-tokens", type=POSITIVE, default=64, show_default=True, help="Length of every output, in tokens.")
+@click.option("--piece", type=POSITIVE, default=256, show_default=True, help="Questions per commit.")
+@click.option("--repeats", type=POSITIVE, default=5, show_default=True, help="Rounds.")
+@_shape_options("teacher", layers=4, width=256)
+@_device_options()
+@output_options
+def bench_rationales(as_json: bool, quiet: bool, **options: Any) -> None:  # click's own types
+    """Throughput of the rationale stage beside a bare LLM.generate over the same prompts, by the same vLLM.
+
+    `generate` gets all prompts at once; `stage` also makes them, judges what comes and commits it. vLLM forgets its
+    prefixes before each round, and that both give the same texts is checked first.
+    """
+    from pipeline.console.quiet import quieten_libraries
+
+    quieten_libraries(quiet=True)
+    from pipeline.bench.rationales import Request as BenchRequest
+    from pipeline.bench.rationales import bench_rationales as measure
+
+    measure(BenchRequest(**options), as_json=as_json, quiet=quiet)
+
+
+TRAIN_METHODS = ("dss", "molsaki", "output_attentions")
+
+
+@bench.command(
+    "train",
+    epilog=examples(
+        "molsaki bench train",
+        "molsaki bench train --gradient-checkpointing --json > train.json",
+        "molsaki bench train --preset 1b --device cuda --records 16",
+    ),
+)
+@click.option("--length", type=POSITIVE, default=256, show_default=True, help="Tokens of an `explain` text.")
+@click.option("--words", type=POSITIVE, default=24, show_default=True, help="Critical words in a record.")
+@click.option("--steps", type=POSITIVE, default=8, show_default=True, help="Reasoning steps in a record.")
+@click.option("--records", type=POSITIVE, default=8, show_default=True, help="Records of a batch.")
+@click.option(
+    "--methods",
+    default=",".join(TRAIN_METHODS),
+    show_default=True,
+    callback=_separated(allowed=TRAIN_METHODS),
+    help="What to compare: without attention, ours, and eager attention of the student in a pass of its own.",
+)
+@click.option(
+    "--repeats", type=POSITIVE, default=7, show_default=True, help="Rounds; eager attention is in five at most."
+)
+@click.option(
+    "--preset", type=click.Choice(["1b"]), help="Shape of TinyLlama: 22 layers, width 2048, 32 heads, 4 for keys."
+)
+@_shape_options("student")
+@click.option("--vocabulary", type=POSITIVE, default=32_000, show_default=True, help="Its vocabulary.")
+@click.option("--gradient-checkpointing", is_flag=True, help="Compute layers again in the backward pass.")
+@_device_options(dtypes=("float32", "bfloat16"))
+@threads_option
+@output_options
+def bench_train(as_json: bool, quiet: bool, **options: Any) -> None:  # click's own types
+    """Time and peak memory of a training step with the attention loss, beside one without.
+
+    All methods take whole steps (both tasks, backward pass, AdamW) on the same student and batch, in turns within one
+    process; each has its memory measured in processes of its own.
+    """
+    from pipeline.console.quiet import quieten_libraries
+
+    quieten_libraries(quiet=True)
+    from pipeline.bench.train import Request as BenchRequest
+    from pipeline.bench.train import bench_train as measure
+
+    measure(BenchRequest(**options), as_json=as_json, quiet=quiet)

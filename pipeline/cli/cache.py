@@ -1,0 +1,178 @@
+"""The group `molsaki cache`: what the stores hold, whether it is sound, and ways in and out of them."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pipeline.cli.options import FILE, examples, store_option
+
+
+@click.group()
+def cache() -> None:
+    """Look into the stores of rationales and attention."""
+
+
+@cache.command("ls", epilog=examples("molsaki cache ls", "molsaki cache ls --store /scratch/molsaki --json"))
+@store_option
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def cache_ls(store: Path | None, as_json: bool) -> None:
+    """List the spaces of a store; one that cannot be opened does not hide the others, and is an error."""
+    from pipeline.config.schema import default_store
+    from pipeline.store.spaces import list_store
+
+    list_store(store or default_store(), as_json=as_json)
+
+
+@cache.command(
+    "show",
+    epilog=examples(
+        "molsaki cache show attention/Qwen2.5-7B-Instruct",
+        "molsaki cache show attention/Qwen2.5-7B-Instruct --record 3fa9        one record, and where its steps look",
+    ),
+)
+@click.argument("space")
+@store_option
+@click.option("--record", metavar="KEY", help="Show this record with its heat map; the beginning of its key will do.")
+@click.option("--layer", type=click.IntRange(min=1), help="Of --record: this layer, from 1.  [default: mean of all]")
+@click.option("--mixture", is_flag=True, help="Of --record: the layers mixed as students learn them (Eq. 4).")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def cache_show(
+    space: str, store: Path | None, record: str | None, layer: int | None, mixture: bool, as_json: bool
+) -> None:
+    """Say what SPACE holds and what it was made with; SPACE is a folder or the beginning of a name in the store.
+
+    With --record it may also be a configuration, the folder of a run or matrix, a tar file or an address, as in
+    `molsaki plot`.
+    """
+    if record is not None:
+        from pipeline.views.plot import show_record
+
+        show_record(space, store, record, layer=layer, mixture=mixture, as_json=as_json)
+        return
+    if layer is not None or mixture:
+        raise click.UsageError("--layer and --mixture go with --record")
+    from cache.spaces import describe
+    from pipeline.config.schema import default_store
+    from pipeline.console.tables import print_space
+    from pipeline.store.spaces import find_space
+
+    print_space(describe(find_space(space, store or default_store())), as_json=as_json)
+
+
+@cache.command(
+    "export",
+    epilog=examples(
+        "molsaki cache export attention/Qwen2.5-7B-Instruct /shared/qwen",
+        "molsaki cache export attention/Qwen2.5-7B-Instruct hf://datasets/me/qwen-attention/space.tar",
+        "molsaki cache export attention/Qwen2.5-7B-Instruct part.tar --keys keys.txt",
+    ),
+)
+@click.argument("space")
+@click.argument("target")
+@click.option("--keys", type=FILE, help="Only the records with these keys, one a line.")
+@store_option
+@click.option("--quiet", is_flag=True, help="No progress; errors only.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def cache_export(space: str, target: str, keys: Path | None, store: Path | None, quiet: bool, as_json: bool) -> None:
+    """Write SPACE to TARGET: a folder, a .tar file, or an address such as s3://bucket/space.
+
+    A README card says what it is. The same command goes on where it was interrupted, and adds what is new to a folder.
+    """
+    from pipeline.config.schema import default_store
+    from pipeline.console.tables import print_exported
+    from pipeline.store.sharing import run_export
+
+    print_exported(run_export(space, store or default_store(), target, keys=keys, quiet=quiet), as_json=as_json)
+
+
+@cache.command(
+    "import",
+    epilog=examples(
+        "molsaki cache import /shared/qwen",
+        "molsaki cache import hf://datasets/me/qwen-attention/space.tar",
+        "molsaki cache import /scratch/store/attention/qwen-numbers-0123456789abcdef      merges another store",
+    ),
+)
+@click.argument("source")
+@store_option
+@click.option("--quiet", is_flag=True, help="No progress; errors only.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def cache_import(source: str, store: Path | None, quiet: bool, as_json: bool) -> None:
+    """Take the space at SOURCE into the store: a folder, a .tar file, or an address such as s3://bucket/space.
+
+    Nothing in it is trusted: every byte and every record is checked before the store changes. Records that are there
+    already stay as they are.
+    """
+    from pipeline.config.schema import default_store
+    from pipeline.console.tables import print_imported
+    from pipeline.store.sharing import run_import
+
+    print_imported(run_import(source, store or default_store(), quiet=quiet), as_json=as_json)
+
+
+def read_age_option(ctx: click.Context, param: click.Parameter, value: str) -> float:
+    """Read `12h` as seconds."""
+    from data.errors import ConfigError
+    from pipeline.store.commands import read_age
+
+    try:
+        return read_age(value)
+    except ConfigError as error:
+        raise click.BadParameter(str(error), ctx, param) from error
+
+
+@cache.command(
+    "verify",
+    epilog=examples(
+        "molsaki cache verify attention/Qwen2.5-7B-Instruct",
+        "molsaki cache verify attention/Qwen2.5-7B-Instruct --deep --store /shared/molsaki",
+        "molsaki cache verify attention/Qwen2.5-7B-Instruct --repair",
+        "molsaki cache verify attention/Qwen2.5-7B-Instruct --against-teacher 20 --teacher Qwen/Qwen2.5-7B-Instruct",
+    ),
+)
+@click.argument("space")
+@store_option
+@click.option("--deep", is_flag=True, help="Decode everything and judge every record.")
+@click.option("--repair", is_flag=True, help="Keep what is sound of damaged parts; the next run computes the rest.")
+@click.option(
+    "--against-teacher", type=click.IntRange(min=1), metavar="N", help="Run N records through the teacher again."
+)
+@click.option("--teacher", metavar="PATH_OR_ID", help="Where the teacher is, for --against-teacher.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option("--quiet", is_flag=True, help="No progress; errors only.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def cache_verify(store: Path | None, **options: Any) -> None:  # click's own types
+    """Check everything that SPACE has committed, and list all damage; SPACE as in `cache show`.
+
+    Sizes, hashes and checksums by default. Ends with exit code 65 where damage is left.
+    """
+    from pipeline.config.schema import default_store
+    from pipeline.store.commands import VerifyRequest, verify_space
+
+    verify_space(VerifyRequest(store=store or default_store(), **options))
+
+
+@cache.command(
+    "gc",
+    epilog=examples("molsaki cache gc --dry-run", "molsaki cache gc attention/Qwen2.5-7B-Instruct --older-than 1w"),
+)
+@click.argument("spaces", metavar="[SPACE]...", nargs=-1)
+@store_option
+@click.option(
+    "--older-than", default="1d", show_default=True, callback=read_age_option, metavar="AGE", help="Such as 12h or 2w."
+)
+@click.option("--dry-run", is_flag=True, help="Say what would be removed and remove nothing.")
+@click.option("--quiet", is_flag=True, help="No progress; errors only.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def cache_gc(spaces: tuple[str, ...], store: Path | None, **options: Any) -> None:  # click's own types
+    """Remove what no commit names: parts of killed writers, temporary files, what a repair withdrew.
+
+    All spaces of the store, or those named. Without a name also what lies beside them: staging folders of killed
+    imports and exports, and targets of spaces that are gone. What is younger than AGE stays, for somebody may be
+    writing or reading it.
+    """
+    from pipeline.config.schema import default_store
+    from pipeline.store.commands import collect_garbage
+
+    collect_garbage(spaces, store or default_store(), **options)

@@ -1,0 +1,47 @@
+"""The group `molsaki config`: configurations shown, described and begun."""
+
+from pathlib import Path
+
+import click
+
+from pipeline.cli.options import FILE, examples
+
+
+@click.group()
+def config() -> None:
+    """Show, describe or start a configuration file."""
+
+
+@config.command("show", epilog=examples("molsaki config show examples/svamp.yaml --set training.epochs=3"))
+@click.argument("path", metavar="CONFIG", type=FILE)
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override one value; repeatable.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of YAML.")
+def config_show(path: Path, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Print CONFIG with every default filled in, and its matrix as it is, after every point was checked."""
+    from pipeline.config.matrix import load_matrix
+    from pipeline.config.schema import load_config, resolved_yaml
+    from pipeline.console.tables import print_json
+
+    resolved, matrix = load_config(path, overrides), load_matrix(path, overrides)
+    if as_json:
+        print_json(resolved.model_dump(mode="json") | ({} if matrix is None else {"matrix": matrix.written}))
+    else:
+        click.echo((resolved_yaml(resolved) if matrix is None else matrix.yaml()).rstrip())
+
+
+@config.command("schema", epilog=examples("molsaki config schema > molsaki.schema.json"))
+def config_schema() -> None:
+    """Print the JSON schema of a configuration file, for editors."""
+    from pipeline.config.schema import schema_json
+
+    click.echo(schema_json())
+
+
+@config.command("init", epilog=examples("molsaki config init my.yaml"))
+@click.argument("path", type=FILE, default=Path("molsaki.yaml"))
+def config_init(path: Path) -> None:
+    """Write a commented configuration to start from; a file that exists stays as it is."""
+    from pipeline.config.starter import write_starter
+
+    write_starter(path)
+    click.echo(f"{path} written; look it over, then: molsaki run {path} --dry-run", err=True)

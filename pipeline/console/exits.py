@@ -1,0 +1,131 @@
+"""From errors to exit codes: the one place where an exception becomes a line on stderr and a number.
+
+In: whatever a command raises. Out: one `error: …` line for each problem and the code of the error's family (0 done,
+1 failed, 2 wrong usage or configuration, 65 damaged data, 75 stopped after saving). An exception that is none of
+ours is a bug or the machine's trouble: one line, and the traceback in a log file whose place the line names. For a full
+disk that line says which one, and how to go on.
+"""
+
+import errno
+import os
+import traceback
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import click
+
+from cache.durable import DISK_FULL
+from data.errors import Interrupted, MolsakiError
+
+
+@dataclass(kw_only=True)
+class Invocation:
+    """What is known about this call of the command line; the log becomes the run's as soon as there is a run."""
+
+    debug: bool = False
+    log: Path | None = field(default=None)
+
+
+class StageProcessError(Exception):
+    """A stage's process ended with `code` and has said why; there is nothing to add."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"a stage ended with exit code {code}")
+        self.code = code
+
+
+class ErrorsToExitCodes(click.Group):
+    """A command group that ends with our exit codes instead of tracebacks."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command; only here are errors turned into exit codes."""
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit):
+            raise
+        except StageProcessError as error:
+            ctx.exit(error.code)
+        except (KeyboardInterrupt, click.Abort):
+            complain("stopped; run the same command to go on")
+            ctx.exit(Interrupted.exit_code)
+        except MolsakiError as error:
+            if _invocation(ctx).log is not None:
+                _write_down(ctx, error)
+            _report(ctx, error, str(error))
+            ctx.exit(error.exit_code)
+        except Exception as error:
+            if (full := _full_disk(error)) is not None:
+                _report(ctx, error, _describe_full_disk(full, _invocation(ctx).log))
+                ctx.exit(MolsakiError.exit_code)
+            _report(ctx, error, f"{_one_line(error)} (traceback: {_write_down(ctx, error)})")
+            ctx.exit(MolsakiError.exit_code)
+
+
+def complain(message: str) -> None:
+    """Print each line of `message` in red, as an error of its own unless it is indented."""
+    for line in message.splitlines() or [""]:
+        click.secho(line if line.startswith(" ") else f"error: {line}", fg="red", err=True)
+
+
+def describe_failure(error: Exception, log: Path) -> str:
+    """One line about an error that does not end the command, with its traceback in `log` but where the disk is full."""
+    if (full := _full_disk(error)) is not None:
+        return _describe_full_disk(full, log)
+    from pipeline.console.logs import record_exception
+
+    record_exception(log, error)
+    return str(error) if isinstance(error, MolsakiError) else f"{_one_line(error)} (traceback: {log})"
+
+
+def _report(ctx: click.Context, error: Exception, message: str) -> None:
+    if _invocation(ctx).debug:
+        click.echo("".join(traceback.format_exception(error)), err=True, nl=False)
+    complain(message)
+
+
+def _full_disk(error: BaseException) -> BaseException | None:
+    """The first error in the chain behind `error` that says the disk is full; None where it was something else.
+
+    Libraries in native code (safetensors, torch) put the system's words into errors of their own.
+    """
+    found: BaseException | None = None
+    seen: set[int] = set()
+    each: BaseException | None = error
+    while each is not None and id(each) not in seen:
+        seen.add(id(each))
+        if (isinstance(each, OSError) and each.errno in DISK_FULL) or os.strerror(errno.ENOSPC) in str(each):
+            found = each
+        each = each.__cause__ or each.__context__
+    return found
+
+
+def _describe_full_disk(error: BaseException, log: Path | None) -> str:
+    """One line: which disk is full, what is safe, and how to go on. No log is written, for it may lie on that disk."""
+    named = error.filename if isinstance(error, OSError) else None
+    place = named or (None if log is None else log.parent) or "the disk that was written to (--debug shows where)"
+    reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else os.strerror(errno.ENOSPC)
+    return f"{place}: {reason.lower()}; what was committed is kept: make space there and run the same command to go on"
+
+
+def _one_line(error: Exception) -> str:
+    """Type and first line of an unexpected error."""
+    message = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {message[0]}" if message else type(error).__name__
+
+
+def _write_down(ctx: click.Context, error: Exception) -> str:
+    """Put the traceback into the log and say where that is; on stderr if the log cannot be written."""
+    from pipeline.console.logs import log_without_run, record_exception
+
+    log = _invocation(ctx).log or log_without_run()
+    try:
+        record_exception(log, error)
+    except OSError as trouble:
+        click.echo("".join(traceback.format_exception(error)), err=True, nl=False)
+        return f"above; {log} cannot be written: {trouble}"
+    return str(log)
+
+
+def _invocation(ctx: click.Context) -> Invocation:
+    found = ctx.find_object(Invocation)
+    return found if found is not None else Invocation()

@@ -1,0 +1,131 @@
+"""How far a stage is, for the person at the terminal and for the log.
+
+In: the calls of `stages.runtime.progress.Progress`. Out, on stderr: a bar on a terminal; elsewhere a plain line at most
+every ten seconds, so that a job's output file stays short; nothing with `--quiet`. Notes also go to the log.
+"""
+
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import click
+
+from stages.runtime.progress import Progress, SilentProgress
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
+    from rich.progress import TaskID
+
+log = logging.getLogger(__name__)
+SECONDS_BETWEEN_LINES = 10.0
+
+
+class QuietProgress(SilentProgress):
+    """Shows nothing; notes still reach the log."""
+
+    def note(self, message: str) -> None:
+        """Log one line."""
+        log.info(message)
+
+
+class LineProgress:
+    """Plain lines for a job's output file, at most one every `seconds_between`.
+
+    The speed is that since the first units came: before them an engine starts or a model loads.
+    """
+
+    def __init__(self, seconds_between: float = SECONDS_BETWEEN_LINES) -> None:
+        self._between = seconds_between
+        self._task, self._total, self._done = "", 0, 0
+        self._started = self._said = time.monotonic()
+        self._first: tuple[int, float] | None = None
+
+    def start(self, task: str, total: int) -> None:
+        """Begin `task`; the first line comes when there is something to say."""
+        self._task, self._total, self._done = task, total, 0
+        self._started = self._said = time.monotonic()
+        self._first = None
+
+    def advance(self, count: int = 1) -> None:
+        """Count units, and say so if the last line is long ago or the task is complete after a while."""
+        self._done += count
+        now = time.monotonic()
+        self._first = self._first or (self._done, now)
+        complete = self._done == self._total and self._said > self._started
+        if complete or now - self._said >= self._between:
+            self._said = now
+            click.echo(self._line(now), err=True)
+
+    def note(self, message: str) -> None:
+        """Say and log one line."""
+        log.info(message)
+        click.echo(message, err=True)
+
+    def _line(self, now: float) -> str:
+        share = f" ({self._done / self._total:.0%})" if self._total else ""
+        return f"{self._task}: {self._done:,} of {self._total:,}{share}{self._pace(now)}"
+
+    def _pace(self, now: float) -> str:
+        """How fast it goes and how long it will take; nothing before there is more than a first sign."""
+        assert self._first is not None
+        done, since = self._first
+        if self._done == done or now <= since:
+            return ""
+        speed = (self._done - done) / (now - since)
+        return f", {speed:.2g}/s, {duration((self._total - self._done) / speed)} left"
+
+
+class BarProgress:
+    """A bar on the terminal."""
+
+    def __init__(self, bars: "RichProgress") -> None:
+        self._bars = bars
+        self._current: TaskID | None = None
+
+    def start(self, task: str, total: int) -> None:
+        """Replace the bar by one for `task`."""
+        if self._current is not None:
+            self._bars.stop_task(self._current)
+        self._current = self._bars.add_task(task, total=total)
+
+    def advance(self, count: int = 1) -> None:
+        """Move the bar."""
+        if self._current is not None:
+            self._bars.advance(self._current, count)
+
+    def note(self, message: str) -> None:
+        """Say one line above the bar, and log it."""
+        log.info(message)
+        self._bars.console.print(message, markup=False, highlight=False)
+
+
+@contextmanager
+def open_progress(*, quiet: bool) -> Iterator[Progress]:
+    """The progress that suits where stderr goes."""
+    if quiet:
+        yield QuietProgress()
+    elif not sys.stderr.isatty():
+        yield LineProgress()
+    else:
+        with _bars() as bars:
+            yield BarProgress(bars)
+
+
+def duration(seconds: float) -> str:
+    """`seconds` for people: 45 s, 12 min, 3 h 05 min."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _bars() -> "RichProgress":
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as RichProgress
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    return RichProgress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True))

@@ -1,0 +1,1 @@
+"""What the work that is left would cost."""

@@ -1,0 +1,213 @@
+"""Accuracies of runs, from the predictions in their folders: what `evaluate` and `compare` show.
+
+In: evaluation folders. Out: one `Score` for each run, data set and prompt, and against the run that is the base one
+`PairedDifference`, over the seeds and questions that both runs have. The folder of a matrix stands for all its points.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cache.durable import replace_file
+from data.errors import ConfigError, DamagedCacheError, MissingRecordsError
+from pipeline.results.predictions import read_predictions, seed_files
+from stages.figures.statistics import Accuracy, PairedDifference, accuracy, paired_bootstrap
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SUMMARY = "summary.json"
+POINTS = "matrix.json"
+Group = tuple[str, str]
+"""Data set and prompt."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """Accuracy of one run on one data set by one prompt; `difference` is to the base, None for that one itself."""
+
+    run: str
+    dataset: str
+    prompt: str
+    accuracy: Accuracy
+    difference: PairedDifference | None = None
+    base: str | None = None
+    """The run that `difference` is to."""
+
+
+def scores_of(run: str, evaluation: Path) -> list[Score]:
+    """The accuracies of one run; `MissingRecordsError` where it has not been evaluated."""
+    groups = _right_or_wrong(run, evaluation)
+    return [_score(run, group, right, base=None) for group, right in groups.items()]
+
+
+def compare(evaluations: Mapping[str, Path], base: str | None = None) -> list[Score]:
+    """The accuracies of several runs, by name, each with its paired difference to `base`, which is the first by itself.
+
+    A prompt that a run was not asked by has no score there.
+    """
+    found = {run: _right_or_wrong(run, folder) for run, folder in evaluations.items()}
+    first = next(iter(found)) if base is None else base
+    groups = dict.fromkeys(group for groups in found.values() for group in groups)
+    return [
+        _score(run, group, own[group], base=None if run == first else found[first].get(group), named=first)
+        for group in groups
+        for run, own in found.items()
+        if group in own
+    ]
+
+
+def accuracies_by_seed(run: str, evaluation: Path) -> dict[Group, dict[int, float]]:
+    """The accuracy of each seed's student of a run, over the questions that `compare` counts."""
+    return {
+        group: dict(zip(map(int, right.index), _shares(right).mean(axis=1).tolist(), strict=True))
+        for group, right in _right_or_wrong(run, evaluation).items()
+    }
+
+
+def write_summary(run: str, evaluation: Path) -> None:
+    """Write the accuracies of `run` beside its predictions, as JSON."""
+    content = json.dumps([asdict(score) for score in scores_of(run, evaluation)], indent=1)
+    replace_file(evaluation / SUMMARY, content.encode())
+
+
+def evaluation_folders(runs: Sequence[str], root: Path) -> dict[str, Path]:
+    """The evaluation folders of `runs`, each the path of a run's folder or its name below `root`.
+
+    A matrix stands for its points, as `matrix/point`, as far as they have been evaluated.
+    """
+    found = run_folders(runs, root)
+    points = {folder / point for folder in (_folder_of(run, root) for run in runs) for point in points_of(folder)}
+    evaluated = {name: folder / "evaluation" for name, folder in found.items() if folder not in points}
+    evaluated |= {name: place for name, folder in found.items() if seed_files(place := folder / "evaluation")}
+    for run in runs:
+        folder = _folder_of(run, root)
+        names = points_of(folder)
+        if names and not any(folder / name / "evaluation" in evaluated.values() for name in names):
+            raise MissingRecordsError(f"run {run}: no point of it is evaluated; go on with: molsaki run CONFIG")
+    return {name: evaluated[name] for name in found if name in evaluated}
+
+
+def run_folders(runs: Sequence[str], root: Path) -> dict[str, Path]:
+    """The folders of `runs` by name, each the path of a run's folder or its name below `root`.
+
+    A matrix stands for all its points, as `matrix/point`, evaluated or not.
+    """
+    found: dict[str, Path] = {}
+    seen: set[Path] = set()
+    for run in runs:
+        folder = _folder_of(run, root)
+        name = folder.resolve().name
+        points = {f"{name}/{point}": folder / point for point in points_of(folder)}
+        for each, place in (points or {name: folder}).items():
+            if place.resolve() in seen:
+                raise ConfigError(f"run {run}: named twice")
+            seen.add(place.resolve())
+            found[each if each not in found else str(place)] = place
+    return found
+
+
+def points_of(folder: Path) -> tuple[str, ...]:
+    """The names of the points of the matrix in `folder`, in its order; none where it is the folder of one run."""
+    try:
+        return tuple(json.loads((folder / POINTS).read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return ()
+    except ValueError as error:
+        raise DamagedCacheError(
+            f"{folder / POINTS}: does not decode ({error}); `molsaki run CONFIG` writes it again"
+        ) from error
+
+
+def unevaluated_points(runs: Sequence[str], root: Path) -> list[str]:
+    """The points of the matrices among `runs` that have no scores yet."""
+    folders = [_folder_of(run, root) for run in runs]
+    return [point for folder in folders for point in points_of(folder) if not seed_files(folder / point / "evaluation")]
+
+
+def _folder_of(run: str, root: Path) -> Path:
+    folder = root / run if (root / run).is_dir() else Path(run)  # a name first: other folders may be called like runs
+    if not folder.is_dir():
+        raise ConfigError(f"run {run}: neither a folder nor a run in {root}")
+    return folder
+
+
+def base_of(name: str, runs: Sequence[str]) -> str:
+    """The one of `runs` that `name` means: all of a run's name, its end, or its short name in the table."""
+    short = short_names(runs)
+    for known in ({run: run for run in runs}, short, {run: run.rpartition("/")[2] for run in runs}):
+        found = [run for run in runs if known[run] == name]
+        if len(found) == 1:
+            return found[0]
+    raise ConfigError(f"--base {name}: expected one of {', '.join(short.values())}")
+
+
+def short_names(runs: Sequence[str]) -> dict[str, str]:
+    """Names for a table, in which points of matrices show only what varies: `study/objective=dss` is `dss`.
+
+    A setting that has one value wherever it stands is left out as long as names stay apart, then one that all points
+    have alike; where not even that leaves a name for each, they are shown whole.
+    """
+    settings = {run: run.rpartition("/")[2].split(",") for run in runs if "=" in run.rpartition("/")[2]}
+    parts = dict.fromkeys(part for found in settings.values() for part in found)
+    keys = Counter(part.partition("=")[0] for part in parts)
+    single = {part for part in parts if keys[part.partition("=")[0]] == 1}
+    shared = {part for part in single if all(part in found for found in settings.values())}
+    several = len({run.rpartition("/")[0] for run in settings}) > 1
+    for left_out in (single, shared if len(settings) == len(runs) else set(), set()):
+        said = {
+            run: ", ".join(_said(part) for part in found if part not in left_out) for run, found in settings.items()
+        }
+        prefix = {run: f"{run.rpartition('/')[0]}: " if several else "" for run in settings}
+        short = {run: prefix[run] + said[run] if run in settings else run for run in runs}
+        if len(set(short.values())) == len(runs) and all(said.values()):
+            return short
+    return {run: run for run in runs}
+
+
+def _said(part: str) -> str:
+    """`beta=3` as it is; what objective and alignment are called says enough."""
+    key, _, value = part.partition("=")
+    return value if key in {"objective", "alignment"} else part
+
+
+def _right_or_wrong(run: str, evaluation: Path) -> "dict[Group, pd.DataFrame]":
+    """Frames of seeds × questions for each data set and prompt; only questions that every seed answered."""
+    if not (files := seed_files(evaluation)):
+        raise MissingRecordsError(f"run {run}: no predictions in {evaluation}; make them with: molsaki evaluate CONFIG")
+    frame = read_predictions(files)
+    return {
+        (str(dataset), str(prompt)): rows.pivot(index="seed", columns="question_id", values="correct").dropna(axis=1)
+        for (dataset, prompt), rows in frame.groupby(["dataset", "prompt"], sort=False)
+    }
+
+
+def _score(
+    run: str, group: Group, right: "pd.DataFrame", base: "pd.DataFrame | None", named: str | None = None
+) -> Score:
+    difference = _difference(base, right) if base is not None else None
+    return Score(
+        run=run,
+        dataset=group[0],
+        prompt=group[1],
+        accuracy=accuracy(_shares(right)),
+        difference=difference,
+        base=None if difference is None else named,
+    )
+
+
+def _difference(base: "pd.DataFrame", other: "pd.DataFrame") -> PairedDifference | None:
+    """Paired over what both have; None where they share no seed or no question."""
+    seeds, questions = base.index.intersection(other.index), base.columns.intersection(other.columns)
+    if seeds.empty or questions.empty:
+        return None
+    return paired_bootstrap(_shares(base.loc[seeds, questions]), _shares(other.loc[seeds, questions]))
+
+
+def _shares(right: "pd.DataFrame") -> np.ndarray:
+    return right.to_numpy(dtype=np.float64)

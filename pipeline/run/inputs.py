@@ -1,0 +1,123 @@
+"""What a configuration names, read and identified once: questions and models.
+
+In: a `Config`. Out: the questions of each split and the identities of teacher and student, each on first use, so
+that a command pays for what it needs only. `check` touches everything that the stages ahead will need, because a
+test file with a typo in its name should not be found out after a night of training.
+"""
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Literal
+
+from data.errors import ConfigError
+from data.records import Question
+from data.settings import DataSource
+from pipeline.config.schema import Config
+from pipeline.run.plan import StageName
+from stages.engines.openai_server import server_address, server_key
+from stages.models.identity import ModelIdentity, identify_model
+from stages.rationales.spec import rationale_file
+
+Split = Literal["train", "dev", "test"]
+
+
+class Inputs:
+    """The inputs of one run.
+
+    With `alike`, the inputs of another run, what both name is read once: the points of a matrix agree on most of it.
+    """
+
+    def __init__(self, config: Config, alike: "Inputs | None" = None) -> None:
+        self.config = config
+        self._questions: dict[tuple[Split, tuple[DataSource, ...]], tuple[Question, ...]]
+        self._questions = {} if alike is None else alike._questions
+        self._models: dict[tuple[str, str, str | None, bool], ModelIdentity] = {} if alike is None else alike._models
+
+    def questions(self, split: Split) -> tuple[Question, ...]:
+        """All questions of a split, source after source; raises `ConfigError` or `DataError` as the readers do."""
+        key = (split, self._sources(split))
+        if key not in self._questions:
+            self._questions[key] = self._read(split)
+        return self._questions[key]
+
+    def _sources(self, split: Split) -> tuple[DataSource, ...]:
+        return {"train": self.config.data.train, "dev": self.config.data.dev, "test": self.config.data.test}[split]
+
+    def _read(self, split: Split) -> tuple[Question, ...]:
+        """Source after source; within a data set ids differ, for predictions are told apart by them."""
+        from data.readers import read_questions
+
+        found: dict[tuple[str, str], Question] = {}
+        for number, source in enumerate(self._sources(split)):
+            for question in read_questions(source):
+                if (question.dataset, question.id) in found:
+                    raise ConfigError(
+                        f"data.{split}.{number}: {question.dataset} {question.id} stands in an earlier source too"
+                    )
+                found[question.dataset, question.id] = question
+        return tuple(found.values())
+
+    def labelled(self, split: Split) -> tuple[Question, ...]:
+        """The questions of a split that can be scored."""
+        return tuple(question for question in self.questions(split) if question.answer is not None)
+
+    @cached_property
+    def teacher(self) -> ModelIdentity:
+        """Which teacher it is, exactly."""
+        return self._identify("teacher.model", self.config.teacher.model, self.config.teacher.revision, weights=True)
+
+    @cached_property
+    def student(self) -> ModelIdentity:
+        """Which student it is, exactly; one that starts from fresh weights needs none in its folder."""
+        settings = self.config.student
+        pretrained = settings.initialise == "pretrained"
+        return self._identify("student.model", settings.model, settings.revision, weights=pretrained)
+
+    def _identify(self, key: str, model: str, revision: str | None, *, weights: bool) -> ModelIdentity:
+        known = (key, model, revision, weights)
+        if known not in self._models:
+            self._models[known] = _identify(key, model, revision, weights=weights)
+        return self._models[known]
+
+    def check(self, stages: Sequence[StageName]) -> None:
+        """Raise the first `ConfigError` or `DataError` that `stages` would meet in their inputs."""
+        self.questions("train")
+        _ = self.teacher
+        if self.config.rationales.engine == "file":
+            rationale_file(self.config.rationales)
+        if self.config.rationales.engine == "openai":
+            server_address(self.config.rationales.server)
+            server_key()
+        if {"train", "evaluate"} & set(stages):
+            _ = self.student
+        if "train" in stages and self.config.student.peft:
+            from stages.student.adapters import adapter_config  # loads torch, which other runs have no need of here
+
+            adapter_config(self.config.student.peft)
+        if "train" in stages and self.config.training.early_stopping is not None and not self.labelled("dev"):
+            raise ConfigError(
+                f"data.dev: none of {len(self.questions('dev')):,} questions has a gold answer, which "
+                "training.early_stopping needs"
+            )
+        if "train" in stages and self.config.training.report_to:
+            from stages.student.trackers import require_trackers
+
+            require_trackers(self.config.training.report_to)
+        if "evaluate" in stages and self.questions("test") and not self.labelled("test"):
+            raise ConfigError(f"data.test: none of {len(self.questions('test')):,} questions has a gold answer")
+
+    def overlap(self) -> int:
+        """How many test questions are training questions too."""
+        known = {_words(question) for question in self.questions("train")}
+        return sum(_words(question) in known for question in self.questions("test"))
+
+
+def _identify(key: str, model: str, revision: str | None, *, weights: bool) -> ModelIdentity:
+    try:
+        return identify_model(model, revision, weights=weights)
+    except ConfigError as error:
+        raise ConfigError(f"{key}: {error}") from error
+
+
+def _words(question: Question) -> str:
+    return " ".join(question.text.split())

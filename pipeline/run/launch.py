@@ -1,0 +1,141 @@
+"""Several processes of this machine that train one student together: start them, hand signals on, pass on how they end.
+
+In: the command of a share and how many processes there are. Out: one exit code for all. They find each other by the
+variables that torchrun sets as well. torchrun itself is not used: it ends with 1 whatever its processes end with,
+prints tracebacks beside their one line, and gives them thirty seconds for a checkpoint. Those who want it can start
+`molsaki train` by it.
+
+The first process speaks; what the others say is shown where one of them failed first. Standard input is a pipe that we
+hold open: should we be killed, it closes, and the processes stop themselves after a checkpoint.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from data.errors import EngineError, Interrupted
+from stages.runtime.progress import StopSignal
+
+LOOKS_PER_SECOND = 10
+SECONDS_ALONE = 5.0
+"""What the others get once one has failed: mostly they fail of the same, and the first one has to say so."""
+SECONDS_TO_END = 20.0
+"""What they get when they have been asked to end. They wait for the one that failed; nothing they did is lost."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Started:
+    process: subprocess.Popen[bytes]
+    said: IO[bytes] | None
+    """What it wrote to stderr; None where that went to ours."""
+
+
+def share_command(folder: Path, seeds: Sequence[int], *, quiet: bool) -> list[str]:
+    """The command line of one share; -P keeps the user's own folder named `data` off the import path."""
+    options = [part for seed in seeds for part in ("--seed", str(seed))] + (["--quiet"] if quiet else [])
+    return [sys.executable, "-P", "-m", "pipeline", "train-share", str(folder), *options]
+
+
+def run_together(command: Sequence[str], count: int, stop: StopSignal) -> int:
+    """Run `command` in `count` processes; 0 where all ended well, 75 where they stopped, else the first failure's code.
+
+    Raises `EngineError` where a signal from elsewhere has ended one of them.
+    """
+    with ExitStack() as stack:
+        port = _free_port()
+        started = [_start(command, rank, count, port, stack) for rank in range(count)]
+        try:
+            failed = _wait(started, stop)
+        finally:
+            for one in started:
+                if one.process.poll() is None:
+                    one.process.kill()
+                one.process.wait()
+        if failed is None:
+            return max(one.process.returncode for one in started)
+        _show(failed, started[0])
+        code = failed.process.returncode
+        if code < 0:
+            raise EngineError(
+                f"process {started.index(failed) + 1} of {count} was ended by {signal.Signals(-code).name}; "
+                "run the same command to go on"
+            )
+        return code
+
+
+def _start(command: Sequence[str], rank: int, count: int, port: int, stack: ExitStack) -> _Started:
+    threads = str(max((os.cpu_count() or 1) // count, 1))
+    environment = {
+        "OMP_NUM_THREADS": threads,
+        "TORCH_CPP_LOG_LEVEL": "ERROR",  # or every process warns that all weights were in use
+        **os.environ,
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(count),
+        "LOCAL_WORLD_SIZE": str(count),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
+    said = None if rank == 0 else stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115  the stack closes it
+    process = stack.enter_context(
+        subprocess.Popen(  # noqa: S603  our own command
+            command, env=environment, stdin=subprocess.PIPE, stderr=said, process_group=0
+        )
+    )
+    return _Started(process=process, said=said)
+
+
+def _wait(started: Sequence[_Started], stop: StopSignal) -> _Started | None:
+    """Wait for all; return the first that failed, having given the others a moment to end."""
+    handed_on = False
+    while running := [one for one in started if one.process.poll() is None]:
+        failed = _first_failed(started)
+        if failed is not None:
+            _end(running)
+            return failed
+        if stop.received is not None and not handed_on:
+            handed_on = True
+            for one in running:
+                one.process.send_signal(stop.received)
+        time.sleep(1 / LOOKS_PER_SECOND)
+    return _first_failed(started)
+
+
+def _first_failed(started: Sequence[_Started]) -> _Started | None:
+    well = {None, 0, Interrupted.exit_code}
+    return next((one for one in started if one.process.poll() not in well), None)
+
+
+def _end(running: Sequence[_Started]) -> None:
+    _wait_at_most(SECONDS_ALONE, running)
+    for one in running:
+        one.process.terminate()
+    _wait_at_most(SECONDS_TO_END, running)
+
+
+def _wait_at_most(seconds: float, running: Sequence[_Started]) -> None:
+    deadline = time.monotonic() + seconds
+    while any(one.process.poll() is None for one in running) and time.monotonic() < deadline:
+        time.sleep(1 / LOOKS_PER_SECOND)
+
+
+def _show(failed: _Started, first: _Started) -> None:
+    """Show what a process said before it failed, unless the first one has failed as well and said so itself."""
+    if failed.said is not None and first.process.returncode <= 0:
+        failed.said.seek(0)
+        sys.stderr.write(failed.said.read().decode(errors="replace"))
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])

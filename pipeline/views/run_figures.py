@@ -1,0 +1,348 @@
+"""What the folder of a run says about it, read once: what `molsaki report` shows.
+
+In: run folders. Out: one `RunFigures` each: accuracies as `compare` has them, curves over training, spreads of layer
+weights over records, time and memory by stage, configuration, and where everything came from. A part that is not there
+is None or empty and said in `missing`; nothing but a damaged file is an error. No model is loaded and torch is not
+imported. Only why questions were dropped stands elsewhere, in the store, and is read where that is there.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from data.errors import ConfigError, MolsakiError
+from pipeline.config.document import Tree, read_document
+from pipeline.config.schema import load_config
+from pipeline.results.card import read_facts
+from pipeline.results.predictions import seed_files
+from pipeline.results.scores import Group, Score, accuracies_by_seed, compare, run_folders
+from pipeline.results.students import LAYER_WEIGHTS, TrainedStudent, trained_students
+from pipeline.run.plan import STAGES
+from pipeline.run.provenance import StageRecord, read_provenance
+from pipeline.run.students import results_folder
+from pipeline.run.work import CONFIGURATION
+from pipeline.views.drop_reasons import Dropped, dropped
+from stages.figures.curves import Curve, curve
+from stages.figures.spread import Spread, spread_by_column
+
+ALL_POINTS = 30_000
+"""Of all curves of a report together; the more curves, the fewer points each has."""
+FEWEST_POINTS, MOST_POINTS = 24, 160
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageTotal:
+    """What all executions of one stage for one run took together; peaks are those of the largest."""
+
+    stage: str
+    executions: int
+    seconds: float
+    cpu_seconds: float
+    units: int
+    peak_bytes: int
+    peak_gpu_bytes: int
+    bytes_grown: int
+    outcomes: Mapping[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layers:
+    """How much each layer counted: over the records, and for students over training as well."""
+
+    spread: tuple[Spread, ...]
+    records: int
+    over_training: tuple[Curve, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """What the students of a run logged: losses by name, and accuracy on dev questions where training looked at it."""
+
+    seeds: tuple[int, ...]
+    records: int
+    steps: int
+    losses: Mapping[str, Curve]
+    dev: Curve | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFigures:
+    """All that is known of one run; `missing` says what is not."""
+
+    name: str
+    folder: Path
+    config: Mapping[str, Tree]
+    facts: Mapping[str, str]
+    training: Training | None
+    teacher: Layers | None
+    student: Layers | None
+    stages: tuple[StageTotal, ...]
+    executions: tuple[StageRecord, ...]
+    dropped: Dropped | None
+    accuracies: Mapping[Group, Mapping[int, float]]
+    """Of each seed, by data set and prompt."""
+    missing: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figures:
+    """Everything in a report: the runs, and the scores of those that are evaluated, as `molsaki compare` has them."""
+
+    runs: tuple[RunFigures, ...]
+    scores: tuple[Score, ...]
+
+
+def read_figures(runs: Sequence[str], root: Path, base: str | None = None) -> Figures:
+    """Read all runs, a matrix as its points; `base` is the one that differences are to, the first by itself.
+
+    Raises `ConfigError` for a folder that is no run's, `DamagedCacheError` for a file that does not decode.
+    """
+    folders = run_folders(runs, root)
+    for name, folder in folders.items():
+        if not any((folder / part).exists() for part in (CONFIGURATION, "student", "evaluation", "provenance")):
+            raise ConfigError(f"run {name}: {folder} holds no run; expected {CONFIGURATION}, student/ or evaluation/")
+    evaluated = {name: place for name, folder in folders.items() if seed_files(place := results_folder(folder, "test"))}
+    students = {name: trained_students(folder) for name, folder in folders.items()}
+    points = _points_of_a_curve(students.values())
+    return Figures(
+        runs=tuple(_read_run(name, folder, students[name], points) for name, folder in folders.items()),
+        scores=tuple(compare(evaluated, base if base in evaluated else None)) if evaluated else (),
+    )
+
+
+def _points_of_a_curve(runs: Iterable[Sequence[TrainedStudent]]) -> int:
+    """How many points each curve may have, that all of them together stay few."""
+    curves = sum(len(students[0].names) + students[0].layers for students in runs if students)
+    return max(FEWEST_POINTS, min(MOST_POINTS, ALL_POINTS // max(curves, 1)))
+
+
+def _read_run(name: str, folder: Path, students: Sequence[TrainedStudent], points: int) -> RunFigures:
+    config = _config(folder)
+    executions = read_provenance(folder).stages
+    fingerprints = _fingerprints(executions, students)
+    teacher, student = _layers(students, points)
+    results = results_folder(folder, "test")
+    why_dropped, not_known = _dropped(folder, fingerprints)
+    accuracies = accuracies_by_seed(name, results) if seed_files(results) else {}
+    missing = [
+        *([] if config else [f"no {CONFIGURATION}: what the run was asked for is not known"]),
+        *([] if students else ["no student is trained yet"]),
+        *_seeds_missing(config, students, "trained", {one.seed for one in students}),
+        *([] if accuracies else ["no student is evaluated yet"]),
+        *_no_layers(students, teacher),
+        *([not_known] if not_known else []),
+        *([] if executions else ["no provenance: time and memory are not known"]),
+    ]
+    return RunFigures(
+        name=name,
+        folder=folder,
+        config=config,
+        facts=_facts(config, students, executions, fingerprints),
+        training=_training(students, points),
+        teacher=teacher,
+        student=student,
+        stages=tuple(_totals(executions)),
+        executions=executions,
+        dropped=why_dropped,
+        accuracies=accuracies,
+        missing=tuple(missing),
+    )
+
+
+def _config(folder: Path) -> Mapping[str, Tree]:
+    """The resolved configuration as it was saved; empty where it was not, as when evaluations were copied alone."""
+    path = folder / CONFIGURATION
+    return read_document(path).tree if path.is_file() else {}
+
+
+def _seeds_missing(
+    config: Mapping[str, Tree], students: Sequence[TrainedStudent], done: str, there: set[int]
+) -> Iterator[str]:
+    training = config.get("training")
+    seeds = training.get("seeds") if isinstance(training, dict) else None
+    if (
+        students
+        and isinstance(seeds, list)
+        and (left := [seed for seed in seeds if isinstance(seed, int) and seed not in there])
+    ):
+        yield f"not {done} yet: seed {_ranges(left)}"
+
+
+def _training(students: Sequence[TrainedStudent], points: int) -> Training | None:
+    if not students:
+        return None
+    names = dict.fromkeys(name for student in students for name in student.names)
+    looks = curve([student.looks for student in students], points)
+    return Training(
+        seeds=tuple(student.seed for student in students),
+        records=max(int(student.summary.get("records", 0)) for student in students),
+        steps=max(int(student.summary.get("steps", 0)) for student in students),
+        losses={name: curve([student.values(name) for student in students], points) for name in names},
+        dev=looks if looks.steps else None,
+    )
+
+
+def _layers(students: Sequence[TrainedStudent], points: int) -> tuple[Layers | None, Layers | None]:
+    """Teacher's and student's layers: over the records of all seeds' students, and over training."""
+    layers = max((student.layers for student in students), default=0)
+    training = tuple(curve([one.layer(number) for one in students if one.layers], points) for number in range(layers))
+    tables = [student.layer_weights for student in students if student.layer_weights is not None]
+    teacher = [table["teacher"] for table in tables if table["teacher"].size][:1]  # the same for every seed
+    weights = [table["student"] for table in tables if table["student"].size]
+    student = Layers(
+        spread=spread_by_column(np.concatenate(weights)) if weights else (),
+        records=sum(map(len, weights)),
+        over_training=training,
+    )
+    return (
+        Layers(spread=spread_by_column(teacher[0]), records=len(teacher[0])) if teacher else None,
+        student if weights or training else None,
+    )
+
+
+def _no_layers(students: Sequence[TrainedStudent], teacher: Layers | None) -> Iterator[str]:
+    if teacher is None and any(student.layers for student in students):
+        yield f"no {LAYER_WEIGHTS} beside the students (an earlier version, or FSDP): no layer weights by record"
+
+
+def _totals(executions: Sequence[StageRecord]) -> Iterator[StageTotal]:
+    for stage in STAGES:
+        if found := [one for one in executions if one.stage == stage]:
+            yield StageTotal(
+                stage=stage,
+                executions=len(found),
+                seconds=math.fsum(one.seconds for one in found),
+                cpu_seconds=math.fsum(one.cpu_seconds for one in found),
+                units=sum(one.units for one in found),
+                peak_bytes=max(one.peak_bytes for one in found),
+                peak_gpu_bytes=max(one.peak_gpu_bytes for one in found),
+                bytes_grown=sum(one.bytes_grown for one in found),
+                outcomes=dict(Counter(one.outcome for one in found)),
+            )
+
+
+def _fingerprints(executions: Sequence[StageRecord], students: Sequence[TrainedStudent]) -> dict[str, str]:
+    """What results are filed under: as the students' cards say, then as the latest execution of each stage."""
+    found = {}
+    for student in students:
+        facts = read_facts(student.folder)
+        for kind, name in (("rationales", "rationales"), ("attention", "teacher's attention")):
+            if name in facts:
+                found[kind] = facts[name].rpartition(" ")[2]
+        found["students"] = str(student.summary.get("fingerprint", ""))
+    for execution in executions:
+        found |= execution.fingerprints
+    return found
+
+
+def _dropped(folder: Path, fingerprints: Mapping[str, str]) -> tuple[Dropped | None, str]:
+    """Why questions were dropped, or why that is not known."""
+    if not (folder / CONFIGURATION).is_file():
+        return None, ""
+    try:
+        return dropped(load_config(folder / CONFIGURATION), fingerprints), ""
+    except (MolsakiError, OSError) as error:  # the store and the data belong to others, and may be gone or newer
+        return None, f"why questions were dropped is not known: {error}"
+
+
+def _facts(
+    config: Mapping[str, Tree],
+    students: Sequence[TrainedStudent],
+    executions: Sequence[StageRecord],
+    fingerprints: Mapping[str, str],
+) -> dict[str, str]:
+    """Where the run's numbers came from, for people."""
+    card = read_facts(students[0].folder) if students else {}
+    summary = students[0].summary if students else {}
+    facts = {
+        "teacher": _at(config, "teacher", "model") or card.get("teacher", ""),
+        "teacher's revision": card.get("teacher's revision", ""),
+        "student before training": _model(config) or card.get("student before training", ""),
+        "student's revision": card.get("its revision", ""),
+        "objective": _pairs(summary.get("objective")) or _at(config, "objective", "name"),
+        "training data": _sources(config, "train"),
+        "test data": _sources(config, "test"),
+        "records learned from": f"{summary['records']:,}" if summary.get("records") else "",
+        "optimizer steps": f"{summary['steps']:,}" if summary.get("steps") else "",
+        "seeds": _ranges([student.seed for student in students]),
+        **{f"fingerprint of {name}": value for name, value in fingerprints.items()},
+        "code": _each(_code(one) for one in executions),
+        "libraries": _each(_libraries(one) for one in executions),
+        "machine": _each(
+            f"{one.environment.device}, {one.environment.cpus} cores, {one.environment.platform}" for one in executions
+        ),
+        "Python": _each(one.environment.python for one in executions),
+        "worked on": _period(executions),
+    }
+    return {name: value for name, value in facts.items() if value}
+
+
+def _at(config: Mapping[str, Tree], section: str, key: str) -> str:
+    found = config.get(section)
+    return str(found.get(key) or "") if isinstance(found, dict) else ""
+
+
+def _model(config: Mapping[str, Tree]) -> str:
+    """The student as it was named, with what its weights began as."""
+    model, initialise = _at(config, "student", "model"), _at(config, "student", "initialise")
+    return f"{model}, {initialise} weights" if model and initialise else model
+
+
+def _pairs(described: object) -> str:
+    """`{"name": "molsaki", "beta": 10}` as `molsaki, beta 10`."""
+    if not isinstance(described, dict):
+        return ""
+    rest = [f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}" for key, value in described.items()]
+    return ", ".join(rest).removeprefix("name ")
+
+
+def _sources(config: Mapping[str, Tree], split: str) -> str:
+    data = config.get("data")
+    sources = data.get(split) if isinstance(data, dict) else None
+    return "; ".join(_source(one) for one in sources if isinstance(one, dict)) if isinstance(sources, list) else ""
+
+
+def _source(source: Mapping[str, Tree]) -> str:
+    """`svamp, split train, limit 250`: what was set of a source."""
+    rest = [f"{key} {value}" for key, value in source.items() if key != "name" and value not in (None, 0, "")]
+    return ", ".join((str(source.get("name", "")), *rest))
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """`0 to 4, 7` of numbers that rise."""
+    parts: list[list[int]] = []
+    for number in numbers:
+        if parts and number == parts[-1][-1] + 1:
+            parts[-1].append(number)
+        else:
+            parts.append([number])
+    return ", ".join(f"{part[0]} to {part[-1]}" if len(part) > 2 else ", ".join(map(str, part)) for part in parts)
+
+
+def _code(execution: StageRecord) -> str:
+    commit = execution.environment.commit
+    version = execution.environment.libraries.get("molsaki", "of an unknown version")
+    return f"molsaki {version}" + (f" at {commit}" if commit else "")
+
+
+def _libraries(execution: StageRecord) -> str:
+    return ", ".join(f"{name} {one}" for name, one in execution.environment.libraries.items() if name != "molsaki")
+
+
+def _each(values: Iterator[str]) -> str:
+    """Different values, each once."""
+    return "; ".join(dict.fromkeys(values))
+
+
+def _period(executions: Sequence[StageRecord]) -> str:
+    if not executions:
+        return ""
+    first, last = (
+        when.replace("T", " ")[:16]
+        for when in (min(one.started for one in executions), max(one.ended for one in executions))
+    )
+    return f"{first} to {last.removeprefix(first[:11])} UTC"

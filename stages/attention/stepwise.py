@@ -1,0 +1,405 @@
+"""Stepwise attention (Eq. 2 after arXiv 2604.15701): how much each reasoning step looks at each critical word.
+
+In: a causal language model of transformers, token ids, and which tokens form steps and words. Out: for every layer one
+matrix steps × words, from an ordinary forward pass with fused attention kernels. Why: `output_attentions=True` builds
+H × T × T numbers a layer; here nothing larger than T × C a head exists, C the tokens that words consist of.
+
+How: models call attention through transformers' `AttentionInterface`; ours runs the call that theirs would have made
+and has `stages.attention.kernels` keep what the steps looked at. Nothing hooks into layers, so rotary positions,
+grouped heads, windows and normalised queries stay the model's own affair. A model that calls
+`scaled_dot_product_attention` itself, past the interface, is met there. One that does neither is refused.
+
+Shapes: B batch, T tokens, L layers with attention, H heads, D head size, S reasoning steps, K critical words.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar, Token
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+from torch.overrides import TorchFunctionMode
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from cache.receivers import RECEIVERS
+from data.errors import ModelError
+from data.records import Marked
+from stages.attention.batches import TokenBudget, compute_in_batches
+from stages.attention.kernels import AttentionCall, Way, attend, plain_attention
+from stages.attention.tokens import Located, Pooling, locate, padded_ids, pooling
+
+IMPLEMENTATION = "molsaki_pooled"
+KNOWN_ARGUMENTS = frozenset(
+    {
+        "cache_position", "cu_seq_lens_k", "cu_seq_lens_q", "deterministic", "dropout", "is_causal", "max_length_k",
+        "max_length_q", "num_items_in_batch", "output_attentions", "output_hidden_states", "output_router_logits",
+        "position_bias", "position_embeddings", "position_ids", "return_dict", "s_aux", "scaling", "sliding_window",
+        "softcap", "use_cache",
+    }
+)  # fmt: skip
+"""What models hand to their attention function and is honoured here, or says nothing about the weights (a sliding
+window stands in the mask as well). Anything else is refused: it might change the weights without our knowing."""
+
+WITHOUT_ATTENTION = frozenset({"linear_attention", "mamba", "conv", "moe", "mlp", "recurrent"})
+"""Kinds of layers of hybrid models that give no attention weights."""
+
+
+@dataclass
+class Recording:
+    """What one forward pass leaves behind, a tensor per layer index."""
+
+    pooling: Pooling
+    keep_values: bool = False
+    attention_BSK: dict[int, torch.Tensor] = field(default_factory=dict)
+    """K as in the pooling; its column of sinks stands behind."""
+    values_BTC: dict[int, torch.Tensor] = field(default_factory=dict)
+    """Value states with the key-value heads side by side, C = key-value heads × head size."""
+    ways: dict[int, Way] = field(default_factory=dict)
+    """How each layer's attention was found."""
+    _pooling_on: dict[torch.device, Pooling] = field(default_factory=dict)
+
+    def stacked(self) -> torch.Tensor:
+        """Stepwise attention of all layers, (B, L, S, K), on the device of the first."""
+        return _stacked(self.attention_BSK)
+
+    def values(self) -> torch.Tensor:
+        """Value states of all layers, (B, L, T, C)."""
+        return _stacked(self.values_BTC)
+
+    def pooling_on(self, device: torch.device) -> Pooling:
+        """The pooling on `device`; layers of one model may lie on several."""
+        if device not in self._pooling_on:
+            self._pooling_on[device] = self.pooling.to(device)
+        return self._pooling_on[device]
+
+    def blank(self) -> "Recording":
+        """The same before anything was recorded."""
+        return Recording(pooling=self.pooling, keep_values=self.keep_values, _pooling_on=self._pooling_on)
+
+    def keep(self, layer: int, value_BGTD: torch.Tensor) -> None:
+        """Remember a layer's value states, if anyone wants them."""
+        if self.keep_values:
+            self.values_BTC[layer] = value_BGTD.transpose(1, 2).flatten(2)
+
+    def attend(self, layer: int, call: AttentionCall) -> torch.Tensor:
+        """Output (B, H, T, D) of a layer's attention; its stepwise attention is kept."""
+        if call.key_BGTD.shape[2] != call.query_BHTD.shape[2]:
+            raise ModelError(f"layer {layer} looks at {call.key_BGTD.shape[2]} keys that are not the text's tokens")
+        if call.mask is None and not call.is_causal and call.query_BHTD.shape[2] > 1:
+            raise ModelError(f"layer {layer} looks at later tokens; a causal language model is needed")
+        if layer in self.attention_BSK:
+            raise ModelError(f"layer {layer} computes attention more than once; which of them counts is not known")
+        output_BHTD, self.attention_BSK[layer], self.ways[layer] = attend(call, self.pooling_on(call.query_BHTD.device))
+        return output_BHTD
+
+
+def _stacked(of_layer: dict[int, torch.Tensor]) -> torch.Tensor:
+    first = of_layer[min(of_layer)].device
+    return torch.stack([of_layer[layer].to(first) for layer in sorted(of_layer)], dim=1)
+
+
+_active: ContextVar[Recording | None] = ContextVar("molsaki_recording", default=None)
+
+
+@contextmanager
+def recording_attention(model: PreTrainedModel, pool: Pooling, *, keep_values: bool = False) -> Iterator[Recording]:
+    """Record stepwise attention during the one forward pass made inside this context.
+
+    Raises `ModelError` where a layer's attention cannot be seen, or where it depends on something that is not known
+    here: a wrong number is never returned.
+    """
+    recording = Recording(pooling=pool, keep_values=keep_values)
+    with _seen(model, recording):
+        token = _active.set(recording)
+        try:
+            yield recording
+        finally:
+            _active.reset(token)
+    _require_all_layers(model, recording)
+
+
+class _Repeating:
+    """Inside, layers make the calls of a recording again, and nothing of it is kept."""
+
+    def __init__(self, recording: Recording | None) -> None:
+        self._recording = recording
+        self._tokens: list[Token[Recording | None]] = []
+
+    def __enter__(self) -> None:
+        again = None if self._recording is None else self._recording.blank()
+        self._tokens.append(_active.set(again))
+
+    def __exit__(self, *_: object) -> None:
+        _active.reset(self._tokens.pop())
+
+
+def checkpointing_contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """`context_fn` for torch's non-reentrant gradient checkpointing of a student's layers.
+
+    A layer is computed again in the backward pass, when `recording_attention` has long ended. What it recorded the
+    first time keeps its gradient; the second time it has to make the same calls, for what they save, and no more.
+    """
+    return nullcontext(), _Repeating(_active.get())
+
+
+@contextmanager
+def attention_implementation(model: PreTrainedModel, name: str) -> Iterator[None]:
+    """Let the model compute attention by `name`, and by what it had before afterwards."""
+    before = model.config._attn_implementation
+    if before == name or not model._can_set_attn_implementation():
+        yield
+        return
+    model.set_attn_implementation(name)
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
+
+
+@contextmanager
+def _seen(model: PreTrainedModel, recording: Recording) -> Iterator[None]:
+    """Make the model's attention calls come to the recording, through the interface or at the function itself."""
+    if model._can_set_attn_implementation():
+        with attention_implementation(model, IMPLEMENTATION):
+            yield
+    elif model._supports_sdpa and model.config._attn_implementation == "sdpa":
+        if getattr(model, "is_gradient_checkpointing", False) and torch.is_grad_enabled():
+            raise ModelError(
+                f"model type {model.config.model_type}: its attention is recorded past transformers' attention "
+                "interface, which gradient checkpointing cannot repeat; switch training.gradient_checkpointing off"
+            )
+
+        def attend_next(call: AttentionCall) -> torch.Tensor:
+            layer = len(recording.attention_BSK)  # layers come in order, and all of them: see _require_all_layers
+            recording.keep(layer, call.value_BGTD)
+            return recording.attend(layer, call)
+
+        with _FusedCalls(attend_next):
+            yield
+    else:
+        raise ModelError(
+            f"model type {model.config.model_type}: it computes attention on its own, neither through transformers' "
+            "attention interface nor by scaled_dot_product_attention, so where it looks cannot be recorded"
+        )
+
+
+def _require_all_layers(model: PreTrainedModel, recording: Recording) -> None:
+    expected = attention_layers(model)
+    if expected == 0:
+        raise ModelError(f"model type {model.config.model_type}: it has no layer with attention")
+    if len(recording.attention_BSK) != expected:
+        raise ModelError(
+            f"model type {model.config.model_type}: attention of {len(recording.attention_BSK)} of {expected} layers "
+            "was seen; this architecture computes some of it on its own and cannot be used"
+        )
+
+
+def attention_layers(model: PreTrainedModel) -> int:
+    """Number of layers with softmax attention; hybrid models name the kind of each layer in their configuration."""
+    config = model.config.get_text_config()
+    kinds = getattr(config, "layer_types", None) or getattr(config, "layers_block_type", None)
+    if kinds is None:
+        return int(config.num_hidden_layers)
+    return sum(kind not in WITHOUT_ATTENTION for kind in kinds)
+
+
+class _FusedCalls(TorchFunctionMode):
+    """Hands every call of `scaled_dot_product_attention` made inside to `attend`; all else runs as it is."""
+
+    def __init__(
+        self,
+        attend: Callable[[AttentionCall], torch.Tensor],
+        *,
+        softcap: float | None = None,
+        sinks_H: torch.Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        self._attend = attend
+        self._softcap = softcap
+        self._sinks_H = sinks_H
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # torch's own types
+        if func is scaled_dot_product_attention:
+            return self._attend(self._call(*args, **(kwargs or {})))
+        return func(*args, **(kwargs or {}))
+
+    def _call(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attn_mask: torch.Tensor | None = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        scale: float | None = None,
+        enable_gqa: bool = False,  # told by the number of key heads
+    ) -> AttentionCall:
+        return AttentionCall(
+            query_BHTD=query,
+            key_BGTD=key,
+            value_BGTD=value,
+            mask=attn_mask,
+            is_causal=is_causal,
+            scale=query.shape[-1] ** -0.5 if scale is None else scale,
+            dropout=dropout_p,
+            softcap=self._softcap,
+            sinks_H=self._sinks_H,
+        )
+
+
+def _pooled_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    **arguments: Any,  # whatever the model hands to its attention function
+) -> tuple[torch.Tensor, None]:
+    """Fused attention as usual; inside `recording_attention` also the attention that each word gets from each step."""
+    recording = _active.get()
+    _refuse_unknown(module, arguments)
+    layer = _layer_of(module)
+    if recording is not None:
+        recording.keep(layer, value)
+
+    def attend_here(call: AttentionCall) -> torch.Tensor:
+        return plain_attention(call) if recording is None else recording.attend(layer, call)
+
+    with _FusedCalls(attend_here, softcap=arguments.get("softcap"), sinks_H=arguments.get("s_aux")):
+        output_BTHD, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **arguments)
+    return output_BTHD, None
+
+
+def _layer_of(module: torch.nn.Module) -> int:
+    layer = getattr(module, "layer_idx", None)
+    if not isinstance(layer, int) or layer < 0:
+        raise ModelError(f"{type(module).__name__}: it does not tell which layer it is and cannot be used")
+    return layer
+
+
+def _refuse_unknown(module: torch.nn.Module, arguments: dict[str, Any]) -> None:
+    for name, given in arguments.items():
+        if given is not None and name not in KNOWN_ARGUMENTS:
+            raise ModelError(
+                f"{type(module).__name__}: it calls attention with `{name}`, which is not known here and might change "
+                "where the model looks; this architecture cannot be used"
+            )
+
+
+AttentionInterface.register(IMPLEMENTATION, _pooled_attention)
+AttentionMaskInterface.register(IMPLEMENTATION, sdpa_mask)
+
+
+def stepwise_attention(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    records: Sequence[Marked],
+    *,
+    batch_tokens: int = 16384,
+) -> list[np.ndarray]:
+    """Stepwise attention of each record (Eq. 2): one (L, S, K) float32 array a record, in the order of `records`.
+
+    The model reads plain question + rationale with the special tokens that its tokenizer adds by itself. Batches hold
+    records of like length, `batch_tokens` tokens with padding, right-padded; fewer where memory runs out.
+    """
+    return attention_of(model, [locate(tokenizer, marked) for marked in records], TokenBudget(batch_tokens))
+
+
+@torch.inference_mode()
+def attention_of(model: PreTrainedModel, located: Sequence[Located], budget: TokenBudget) -> list[np.ndarray]:
+    """Stepwise attention (L, S, K), float32, of each located text, in batches under `budget`."""
+
+    def compute(batch: list[int]) -> list[np.ndarray]:
+        attention_BLSK = forward(model, [located[i] for i in batch]).stacked().float().cpu().numpy()
+        shapes = [(located[i].steps, len(located[i].tokens_of_word)) for i in batch]
+        return [attention_BLSK[row, :, :steps, :words] for row, (steps, words) in enumerate(shapes)]
+
+    with attention_implementation(model.base_model, IMPLEMENTATION):
+        return compute_in_batches([len(one.ids) for one in located], budget, compute)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StepwiseAttention:
+    """Where the steps of one text look in every layer, both float32, summed over the tokens of a step.
+
+    `words` (L, S, K) is Eq. 2: what each critical word receives. `receivers` (L, S, 3) is what of it was counted for
+    more than one of them; and what special tokens and learned sinks receive (see `cache.receivers`).
+    """
+
+    words: np.ndarray
+    receivers: np.ndarray
+
+
+@torch.inference_mode()
+def stepwise_of(model: PreTrainedModel, located: Sequence[Located], budget: TokenBudget) -> list[StepwiseAttention]:
+    """Stepwise attention of each located text as `attention_of`, and what else the steps look at, from one pass."""
+
+    def compute(batch: list[int]) -> list[StepwiseAttention]:
+        both_BLSK = forward(model, [located[i] for i in batch], receivers=True).stacked().float().cpu().numpy()
+        shapes = [(located[i].steps, len(located[i].tokens_of_word)) for i in batch]
+        return [
+            StepwiseAttention(
+                words=both_BLSK[row, :, :steps, :words], receivers=both_BLSK[row, :, :steps, -len(RECEIVERS) :]
+            )
+            for row, (steps, words) in enumerate(shapes)
+        ]
+
+    with attention_implementation(model.base_model, IMPLEMENTATION):
+        return compute_in_batches([len(one.ids) for one in located], budget, compute)
+
+
+def forward(model: PreTrainedModel, located: Sequence[Located], *, receivers: bool = False) -> Recording:
+    """One pass over a batch through the model's body, without language-model head and key-value cache."""
+    body = model.base_model
+    ids_BT = padded_ids(located, pad=0)
+    with recording_attention(body, pooling(located, ids_BT.shape[1], receivers=receivers)) as recording:
+        body(input_ids=ids_BT.to(_input_device(body), non_blocking=True), use_cache=False)
+    return recording
+
+
+def _input_device(model: PreTrainedModel) -> torch.device:
+    """Where the first weights are, the embeddings; those that wait on a disk are brought where needed by accelerate."""
+    device: torch.device = model.device
+    return torch.device("cpu") if device.type == "meta" else device
+
+
+@torch.inference_mode()
+def difference_to_eager(model: PreTrainedModel, located: Located) -> tuple[float | None, dict[int, Way]]:
+    """How far stepwise attention is from that of `output_attentions=True`, and the way that each layer took.
+
+    The difference is ‖ours − eager‖ / ‖eager‖ of the layer where it is largest, of the words or of the receivers. It is
+    None for a model whose attention implementation transformers cannot switch: there is no second opinion on it.
+    """
+    body = model.base_model
+    recording = forward(model, [located], receivers=True)
+    if not body._can_set_attn_implementation():
+        return None, recording.ways
+    ids_BT = padded_ids([located], pad=0).to(_input_device(body))
+    with attention_implementation(body, "eager"):
+        matrices = body(input_ids=ids_BT, use_cache=False, output_attentions=True).attentions
+    length = len(located.ids)
+    seen = [matrix for matrix in matrices if matrix is not None and matrix.shape[-2:] == (length, length)]
+    pool = pooling([located], length, receivers=True)
+    worst = 0.0
+    for layer, matrix_BHTT in zip(sorted(recording.attention_BSK), seen, strict=True):
+        ours_BSK = recording.attention_BSK[layer].float().cpu()
+        mean_BTT = matrix_BHTT.float().mean(dim=1).cpu()
+        eager_BSK = pool.steps_BST @ mean_BTT @ pool.words_BTK
+        to_sinks_BS1 = pool.steps_BST @ (1 - mean_BTT.sum(dim=2, keepdim=True))
+        ours_BSK, ours_to_sinks_BS1 = ours_BSK[..., :-1], ours_BSK[..., -1:]
+        words = len(located.tokens_of_word)
+        # Apart, for special tokens may receive far more than words; they and sinks are measured by all that steps give,
+        # because rounding is: eager attention leaves to sinks what it has taken from the others.
+        everything_BS = pool.steps_BST.sum(dim=2)
+        for ours, eager, all_of_it in (
+            (ours_BSK[..., :words], eager_BSK[..., :words], eager_BSK[..., :words]),
+            (ours_BSK[..., words:], eager_BSK[..., words:], everything_BS),
+            (ours_to_sinks_BS1, to_sinks_BS1, everything_BS),
+        ):
+            worst = max(worst, float(torch.linalg.norm(ours - eager) / torch.linalg.norm(all_of_it)))
+    return worst, recording.ways

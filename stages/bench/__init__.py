@@ -1,0 +1,1 @@
+"""What is measured against what, a stage a file, and the clock they share."""

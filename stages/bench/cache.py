@@ -1,0 +1,395 @@
+"""What a store saves against one file a record: time to write, bytes and files, time to open and to read.
+
+In: how many records of how many layers, kept in four ways. Out: seconds of each round by round,
+bytes and files, memory. The ways:
+
+    store               ours: `cache.writer` and `cache.reader`, each read decodes what it is asked for
+    memory-map          ours as training reads it: the layers mixed once (Eq. 4), then `cache.targets`
+    torch-save          one `torch.save` file of (L, S, K + 3) float32 a record
+    torch-save-float16  the same in float16
+
+Records are those of the attention stage: attention to single words, and what steps look at beside them, the three sums
+of `cache.receivers`, which the files hold as three more columns of one tensor (a second one would make them larger).
+Nothing else is in the files; the store also has texts, spans, keys and checksums, and is on disk when writing ends. A
+read gives the attention to single words, as a tensor that shares no memory with another record; from files with all
+layers, which training has yet to mix.
+
+**Attention that resembles the real one.** Texts are made-up problems with rationales (`data.synthetic`), marked as by
+default. `PATTERNS` records of each shape (S, K) are run through a causal language model, by default a random Llama
+whose weights are large enough for attention to be as uneven as in trained models, and with a begin token in front of
+each text, which steps look at too. Every other record takes the attention of one of those, each value times
+exp(0.1 z), z normal: zeros stay (words that come after a step, sinks that a model does not have), exponents hardly
+change, and mantissas are all new, so that nothing compresses because it is there twice.
+
+Shapes: L layers, S steps, K critical words.
+"""
+
+import itertools
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, cast, get_args
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from tokenizers.processors import TemplateProcessing
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+
+from cache.fingerprints import Spec
+from cache.keys import record_key
+from cache.layout import MAX_RECORDS
+from cache.reader import AttentionStore
+from cache.receivers import RECEIVERS
+from cache.spaces import Space
+from cache.targets import CombinedStore, combined
+from cache.writer import AttentionBlock, AttentionWriter
+from data.errors import MismatchError
+from data.marking import mark
+from data.records import Marked, Question
+from data.synthetic import synthetic_questions
+from stages.attention.batches import TokenBudget
+from stages.attention.stepwise import stepwise_of
+from stages.attention.tokens import locate
+from stages.attention.write import attention_block
+from stages.bench.measure import Rounds, take_turns
+from stages.bench.page_cache import Size, drop, size_of, warm
+from stages.bench.resident_memory import peak_resident_bytes, resident_bytes
+from stages.engines.contract import load_tokenizer
+from stages.models.load import load_causal_lm
+from stages.student.targets import mixed_targets
+from stages.toy.teacher import word_tokenizer
+
+Method: TypeAlias = Literal["store", "memory-map", "torch-save", "torch-save-float16"]
+METHODS: tuple[Method, ...] = get_args(Method)
+REFERENCE: Method = "torch-save"
+DTYPES: Mapping[Method, torch.dtype] = {"torch-save": torch.float32, "torch-save-float16": torch.float16}
+Read: TypeAlias = Callable[[str], torch.Tensor]
+
+SEED = 0
+PATTERNS = 128
+NOISE = 0.1
+WIDTH, HEADS = 64, 4
+BATCH_TOKENS = 8192
+SUFFIX = ".pt"
+TAU = 0.1
+RULE: Spec = {"layers": "Eq. 4", "tau": TAU, "for": "bench cache"}
+COMPARED = 100
+"""Records whose readings by all methods are compared before any of them is timed."""
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """Everything that one measuring process needs to know; all of them work in `folder`."""
+
+    folder: Path
+    records: int
+    layers: int
+    repeats: int
+    reads: int
+    teacher: str | None
+    """Folder or hub id of the model whose attention is stored; None for a random one of `layers` layers."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What was stored and with what, as it turned out.
+
+    In all records there are so many `values` of attention to single words, and `sums` of what steps look at beside.
+    """
+
+    records: int
+    values: int
+    sums: int
+    layers: int
+    teacher: str
+    seed: int
+    torch: str
+    numpy: str
+    zarr: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """Seconds of each round of writing, and what lies on disk after it."""
+
+    rounds: dict[Method, Rounds]
+    sizes: dict[Method, Size]
+    setting: Setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class ColdEpoch:
+    """A fresh process: seconds until the first record can be asked for, those of reading each once, and memory."""
+
+    open_seconds: float
+    epoch_seconds: float
+    baseline_bytes: int
+    peak_bytes: int
+    dropped: bool
+    """Whether the files' pages had been given up before."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadTimes:
+    """Seconds of each round: `reads` records at random, and all records once in random order; files in memory."""
+
+    reads: dict[Method, Rounds]
+    epochs: dict[Method, Rounds]
+
+
+def rounds_of(method: Method, repeats: int) -> range:
+    """Rounds of an epoch that a method takes part in: decoding each record alone is slow and varies little."""
+    return range(min(1, repeats) if method == "store" else repeats)
+
+
+def made_up_blocks(job: Job) -> list[AttentionBlock]:
+    """Records with attention as the module describes; equal jobs give equal ones."""
+    questions = synthetic_questions(job.records, seed=SEED, split="train")
+    records = [mark(question.text, question.reference or "") for question in questions]
+    of_shape: dict[tuple[int, int], list[int]] = {}
+    for number, marked in enumerate(records):
+        of_shape.setdefault((len(marked.step_spans), len(marked.critical_spans)), []).append(number)
+    model, tokenizer = _teacher(job, questions)
+    source = np.random.default_rng(SEED)
+    blocks: dict[int, AttentionBlock] = {}
+    for numbers in of_shape.values():
+        patterns = _computed([records[number] for number in numbers[:PATTERNS]], model, tokenizer)
+        blocks |= zip(numbers, patterns, strict=False)
+        for number in numbers[len(patterns) :]:
+            blocks[number] = _varied(patterns[source.integers(len(patterns))], records[number], source)
+    return [blocks[number] for number in range(len(records))]
+
+
+def _teacher(job: Job, questions: Sequence[Question]) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    if job.teacher is not None:
+        return load_causal_lm(job.teacher, None, "float32").eval(), load_tokenizer(job.teacher, None)
+    tokenizer = word_tokenizer(questions)
+    begin = tokenizer.eos_token
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"{begin} $A", special_tokens=[(begin, tokenizer.eos_token_id)]
+    )
+    torch.manual_seed(SEED)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=WIDTH,
+        intermediate_size=2 * WIDTH,
+        num_hidden_layers=job.layers,
+        num_attention_heads=HEADS,
+        num_key_value_heads=HEADS,
+        max_position_embeddings=512,
+        initializer_range=1.28 / WIDTH**0.5,  # as in `stages.bench.attention`
+    )
+    return LlamaForCausalLM(config).eval(), tokenizer
+
+
+def _computed(
+    records: Sequence[Marked], model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> list[AttentionBlock]:
+    located = [locate(tokenizer, marked) for marked in records]
+    return [
+        attention_block(record_key(marked), marked, where, found)
+        for marked, where, found in zip(
+            records, located, stepwise_of(model, located, TokenBudget(BATCH_TOKENS)), strict=True
+        )
+    ]
+
+
+def _varied(pattern: AttentionBlock, marked: Marked, source: np.random.Generator) -> AttentionBlock:
+    def changed(values: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.floating[Any]]:
+        factors: npt.NDArray[np.float32] = np.exp(NOISE * source.standard_normal(values.shape, dtype=np.float32))
+        return values * factors
+
+    return AttentionBlock(
+        key=record_key(marked),
+        marked=marked,
+        attention=changed(pattern.attention),
+        step_tokens=pattern.step_tokens,
+        receivers=changed(_receivers(pattern)),
+    )
+
+
+def measure_writing(job: Job, *, after_each: Callable[[], object] = lambda: None) -> Written:
+    """Write all records by each method, in turns, then the memory map; what the last round wrote stays."""
+    blocks = made_up_blocks(job)
+    after_each()
+    repeats = range(job.repeats)
+    writes: dict[str, Callable[[], object]] = {
+        "store": lambda: _write_store(job, blocks),
+        **{method: partial(_write_files, _place(method, job), blocks, dtype) for method, dtype in DTYPES.items()},
+    }
+    rounds = _in_turns(writes, job, repeats, after_each)
+    store = AttentionStore.open(_space(job))
+    rounds |= _in_turns({"memory-map": lambda: _mixed(store)}, job, repeats, after_each)
+    os.sync()  # pages that are not on disk yet cannot be given up
+    return Written(
+        rounds={method: rounds[method] for method in METHODS},
+        sizes={method: size_of(_place(method, job)) for method in METHODS},
+        setting=_setting(job, blocks),
+    )
+
+
+def _in_turns(
+    writes: Mapping[str, Callable[[], object]], job: Job, repeats: range, after_each: Callable[[], object]
+) -> dict[str, Rounds]:
+    return take_turns(
+        writes,
+        rounds_of=dict.fromkeys(writes, repeats),
+        device=CPU,
+        before_each=lambda method: shutil.rmtree(_place(method, job), ignore_errors=True),
+        after_each=after_each,
+    )
+
+
+def _place(method: str, job: Job) -> Path:
+    """Where a method keeps everything."""
+    return job.folder / {"store": "store/attention", "memory-map": "store/targets"}.get(method, method)
+
+
+def _space(job: Job) -> Path:
+    (path,) = _place("store", job).iterdir()
+    return path
+
+
+def _write_store(job: Job, blocks: Sequence[AttentionBlock]) -> None:
+    space = Space.open_or_create(job.folder / "store", "attention", "bench", {"schema": 1, "rounding": None})
+    writer = AttentionWriter(space)
+    for first in range(0, len(blocks), MAX_RECORDS):
+        writer.append(blocks[first : first + MAX_RECORDS])
+
+
+def _write_files(folder: Path, blocks: Sequence[AttentionBlock], dtype: torch.dtype) -> None:
+    folder.mkdir()
+    for block in blocks:
+        both_LSK = np.concatenate([block.attention, _receivers(block)], axis=2)
+        torch.save(torch.from_numpy(both_LSK).to(dtype), folder / f"{block.key}{SUFFIX}")
+
+
+def _receivers(block: AttentionBlock) -> npt.NDArray[np.floating[Any]]:
+    assert block.receivers is not None, "computed as the attention stage does"
+    return block.receivers
+
+
+def _mixed(store: AttentionStore) -> CombinedStore:
+    return combined(store, RULE, lambda blocks: mixed_targets(blocks, TAU))
+
+
+def measure_cold(job: Job, method: Method) -> ColdEpoch:
+    """Open what `measure_writing` left and read each record once, in a process that has read nothing of it before."""
+    dropped = drop(_place("store", job)) and drop(_place(method, job))
+    torch.zeros(1)  # torch's own beginning is not what is measured
+    baseline, started = resident_bytes(), time.perf_counter()
+    read, keys = _open(method, job)
+    opened = time.perf_counter()
+    for key in _shuffled(keys, SEED):
+        read(key)
+    return ColdEpoch(
+        open_seconds=opened - started,
+        epoch_seconds=time.perf_counter() - opened,
+        baseline_bytes=baseline,
+        peak_bytes=peak_resident_bytes(),
+        dropped=dropped,
+    )
+
+
+def measure_reading(job: Job, *, after_each: Callable[[], object] = lambda: None) -> ReadTimes:
+    """Random reads and whole epochs by each method, in turns, with all files in memory.
+
+    Raises `MismatchError` where two methods do not give the same records.
+    """
+    warm(job.folder)
+    opened = {method: _open(method, job) for method in METHODS}
+    readers = {method: read for method, (read, _) in opened.items()}
+    keys = sorted(opened["store"][1])
+    for method, (_, found) in opened.items():
+        if sorted(found) != keys:
+            raise MismatchError(f"{method}: {len(found):,} records, {len(keys):,} are in the store; or other ones")
+    compare(readers, _shuffled(keys, SEED)[:COMPARED])
+    reads = {method: _Passes(read, keys, job.reads) for method, read in readers.items()}
+    epochs = {method: _Passes(read, keys, len(keys)) for method, read in readers.items()}
+    every = dict.fromkeys(METHODS, range(job.repeats))
+    once = {method: rounds_of(method, job.repeats) for method in METHODS}
+    return ReadTimes(reads=_timed(reads, every, after_each), epochs=_timed(epochs, once, after_each))
+
+
+def _timed(
+    passes: Mapping[Method, "_Passes"], rounds: Mapping[Method, range], after_each: Callable[[], object]
+) -> dict[Method, Rounds]:
+    works: dict[str, Callable[[], object]] = {method: passes[method] for method in METHODS}
+    found = take_turns(
+        works,
+        rounds_of={method: rounds[method] for method in METHODS},
+        device=CPU,
+        before_each=lambda method: passes[cast(Method, method)].shuffle(),
+        after_each=after_each,
+    )
+    return {method: found[method] for method in METHODS}
+
+
+class _Passes:
+    """Reads so many records in random order at each call; the same ones in the same round of every method."""
+
+    def __init__(self, read: Read, keys: Sequence[str], count: int) -> None:
+        self._read = read
+        self._orders = (_shuffled(keys, SEED + number)[:count] for number in itertools.count(1))
+        self._order: list[str] = []
+
+    def __call__(self) -> None:
+        for key in self._order:
+            self._read(key)
+
+    def shuffle(self) -> None:
+        """Take another order."""
+        self._order = next(self._orders)
+
+
+def compare(readers: Mapping[Method, Read], keys: Sequence[str]) -> None:
+    """Raise `MismatchError` unless all methods give the same records, as exactly as each of them stores."""
+    for key in keys:
+        stored, exact = readers["store"](key), readers[REFERENCE](key)
+        (mixed,) = mixed_targets([stored.numpy()], TAU)
+        pairs = {
+            "store": (stored, exact.to(torch.float16)),
+            "torch-save-float16": (readers["torch-save-float16"](key), stored),
+            "memory-map": (readers["memory-map"](key), torch.from_numpy(mixed.attention)),
+        }
+        for method, (found, expected) in pairs.items():
+            if found.shape != expected.shape or not torch.allclose(found, expected, rtol=1e-5, atol=1e-7):
+                raise MismatchError(f"{method}: record {key} is not what {REFERENCE} gives; one of the two is wrong")
+
+
+def _open(method: Method, job: Job) -> tuple[Read, Sequence[str]]:
+    """How a method reads a record, and the keys of all it has."""
+    if method in DTYPES:
+        folder = _place(method, job)
+        keys = [entry.name.removesuffix(SUFFIX) for entry in os.scandir(folder)]
+        return lambda key: torch.load(f"{folder}/{key}{SUFFIX}", weights_only=True)[..., : -len(RECEIVERS)], keys
+    store = AttentionStore.open(_space(job))
+    if method == "store":
+        return lambda key: torch.from_numpy(store[key]), list(store)
+    mixed = _mixed(store)
+    return lambda key: torch.from_numpy(mixed[key].attention.copy()), list(mixed)
+
+
+def _shuffled(keys: Sequence[str], seed: int) -> list[str]:
+    return [keys[i] for i in np.random.default_rng(seed).permutation(len(keys))]
+
+
+def _setting(job: Job, blocks: Sequence[AttentionBlock]) -> Setting:
+    return Setting(
+        records=len(blocks),
+        values=sum(block.attention.size for block in blocks),
+        sums=sum(_receivers(block).size for block in blocks),
+        layers=len(blocks[0].attention),
+        teacher=job.teacher or "random",
+        seed=SEED,
+        torch=torch.__version__,
+        numpy=np.__version__,
+        zarr=version("zarr"),
+    )

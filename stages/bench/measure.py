@@ -1,0 +1,126 @@
+"""Clock and peak memory of a piece of work: what every benchmark of ours measures with.
+
+In: works, that is functions without arguments, and the device they run on. Out: seconds of each in each round, and
+bytes. Two habits make the figures worth comparing. Works to be compared take
+turns within one process, so that a machine that becomes slower for a minute becomes slower for all of them. And peak
+memory belongs to a process and never goes down again, so whoever wants it of one work gives it a process of its own.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+
+from stages.bench.resident_memory import peak_resident_bytes, resident_bytes
+from stages.runtime.device import unless_out_of_memory
+
+Work: TypeAlias = Callable[[], object]
+Rounds: TypeAlias = tuple[float | None, ...]
+"""Seconds of one work in each round; None in the rounds that it sat out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """Bytes of this process: `baseline_bytes` before a piece of work, `peak_bytes` the most until after it.
+
+    On a CPU it is resident memory, libraries included; on a GPU what torch has allocated there.
+    """
+
+    baseline_bytes: int
+    peak_bytes: int
+
+
+def clock(work: Work, device: torch.device) -> float:
+    """Seconds that `work` takes, until the device has finished it too."""
+    _finish(device)
+    started = time.perf_counter()
+    work()
+    _finish(device)
+    return time.perf_counter() - started
+
+
+def take_turns(
+    works: Mapping[str, Work],
+    *,
+    rounds_of: Mapping[str, Collection[int]],
+    device: torch.device,
+    before_each: Callable[[str], None] = lambda _name: None,
+    after_each: Callable[[], object] = lambda: None,
+) -> dict[str, Rounds]:
+    """Seconds of each work in each of the rounds that it takes part in; warming up is the caller's.
+
+    `before_each` is told the name of the work and, like `after_each`, stays outside of the clock. Every second round
+    goes backwards, so that no work always follows the same other one. A work that runs out of memory is left out of the
+    result.
+    """
+    repeats = 1 + max((turn for rounds in rounds_of.values() for turn in rounds), default=-1)
+    seconds: dict[str, list[float | None]] = {name: [None] * repeats for name in works}
+    for turn in range(repeats):
+        for name in list(seconds)[:: 1 if turn % 2 == 0 else -1]:
+            if turn not in rounds_of[name]:
+                continue
+            before_each(name)
+            took = unless_out_of_memory(lambda name=name: clock(works[name], device))  # type: ignore[misc]
+            after_each()
+            if took is None:
+                del seconds[name]
+            else:
+                seconds[name][turn] = took
+    return {name: tuple(rounds) for name, rounds in seconds.items()}
+
+
+def spread_rounds(repeats: int, most: int) -> tuple[int, ...]:
+    """At most `most` of the rounds 0 … repeats − 1, evenly spread, the first among them."""
+    count = min(repeats, most)
+    return tuple(i * repeats // count for i in range(count))
+
+
+def median(rounds: Rounds) -> float:
+    """Median of the rounds that there were."""
+    return statistics.median(seconds for seconds in rounds if seconds is not None)
+
+
+def fastest(rounds: Rounds) -> float:
+    """Seconds of the fastest round: what else a machine does only ever adds to them."""
+    return min(seconds for seconds in rounds if seconds is not None)
+
+
+def median_ratio(rounds: Rounds, reference: Rounds) -> float | None:
+    """Median of the ratios round by round, over those that both took part in; None where there are none.
+
+    A slow minute is in both sides of a ratio, while medians of the two sides may come from different minutes.
+    """
+    pairs = zip(rounds, reference, strict=True)
+    ratios = [ours / theirs for ours, theirs in pairs if ours is not None and theirs is not None]
+    return statistics.median(ratios) if ratios else None
+
+
+def measure_memory(work: Work, device: torch.device) -> Memory:
+    """Do `work` once, in a process that has done nothing but prepare it."""
+    _finish(device)
+    baseline = bytes_in_use(device)
+    work()
+    _finish(device)
+    return Memory(baseline_bytes=baseline, peak_bytes=peak_bytes(device))
+
+
+def bytes_in_use(device: torch.device) -> int:
+    """Memory of this process now."""
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device)
+    return resident_bytes()
+
+
+def peak_bytes(device: torch.device) -> int:
+    """The most memory that this process has had."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return peak_resident_bytes()
+
+
+def _finish(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

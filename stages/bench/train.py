@@ -1,0 +1,274 @@
+"""What a training step of `molsaki` costs beside one of `dss`, and beside eager attention in a pass of its own.
+
+In: the shape of a random student, and how long its made-up texts are. Out: seconds of each method's step by rounds, or
+the peak memory of one of them. All methods take the same steps on the same batch: forward passes, backward pass,
+clipping and AdamW, as transformers' Trainer takes them. Before the clock starts, L_att and its gradients by `molsaki`
+are compared with those of eager attention.
+
+Shapes: B batch, T tokens, L layers, P targets of a record, S reasoning steps, K critical words.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from data.errors import ConfigError, MismatchError
+from stages.attention.stepwise import IMPLEMENTATION, Recording, attention_implementation, checkpointing_contexts
+from stages.attention.tokens import Pooling
+from stages.bench.attention import Text, check_text, made_up_records
+from stages.bench.measure import Memory, Rounds, measure_memory, spread_rounds, take_turns
+from stages.runtime.device import unless_out_of_memory
+from stages.settings import Dtype, ObjectiveSettings
+from stages.student.objective import objective_of
+from stages.student.objectives.molsaki import Molsaki
+from stages.student.step import IGNORED, DistillationModel, TrainingCollator, TrainingRecord, TrainingStep, TrainingText
+from stages.student.targets import Target
+from stages.toy.random_llama import SEED, Setting, Shape, random_llama, setting_of
+
+Method: TypeAlias = Literal["dss", "molsaki", "output_attentions"]
+METHODS: tuple[Method, ...] = ("dss", "molsaki", "output_attentions")
+COMPARED_WITH: Mapping[Method, Method] = {"molsaki": "dss", "output_attentions": "dss"}
+SLOW_ROUNDS = 5
+"""Rounds that the method with T × T matrices takes part in, at most."""
+PREDICT_SHARE = 0.6
+"""Length of a `predict` text beside its `explain` text: on SVAMP the question with its answer is about so much of
+question and rationale."""
+ANSWER_TOKENS = 4
+TOLERANCE: Mapping[Dtype, float] = {"float32": 1e-3, "bfloat16": 0.2, "float16": 0.2}
+"""How far L_att and its gradients may be from those of eager attention, relative to their size: between the two stand
+only the order of sums and, with half precision, its rounding."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """Everything that one measuring process needs to know."""
+
+    shape: Shape
+    vocabulary: int
+    text: Text
+    records: int
+    methods: tuple[Method, ...]
+    repeats: int
+    gradient_checkpointing: bool
+    device: Literal["cpu", "cuda"]
+    dtype: Dtype
+    threads: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Times:
+    """Seconds of each method that did not run out of memory; L_att's relative `difference` to eager attention's."""
+
+    rounds: dict[Method, Rounds]
+    difference: float | None
+    setting: Setting
+
+
+class OutputAttentions(Molsaki):
+    """The same losses with the student's attention from a separate pass with `output_attentions=True`."""
+
+    name = "output-attentions"
+
+    def losses(self, step: TrainingStep) -> dict[str, torch.Tensor]:
+        """Return what `Molsaki.losses` does, to rounding."""
+        l_pre, l_exp = step.cross_entropy("predict"), step.cross_entropy("explain")
+        l_att, layer_weights = step.attention_loss(_eager_recording(step))
+        loss = self.alpha * l_pre + (1 - self.alpha) * l_exp + self.beta * l_att
+        return {"loss": loss, "L_pre": l_pre, "L_exp": l_exp, "L_att": l_att, "layer_weights": layer_weights}
+
+
+def _eager_recording(step: TrainingStep) -> Recording:
+    """All layers' T × T matrices, averaged over heads and pooled, and the value states that the router needs."""
+    body = step.student.base_model
+    recording = Recording(pooling=Pooling(steps_BST=step.batch["steps_BST"], words_BTK=step.batch["words_BTK"]))
+    with _value_states(body, recording.values_BTC), attention_implementation(step.student, "eager"):
+        answer = body(input_ids=step.batch["explain_ids"], use_cache=False, output_attentions=True)
+    for layer, matrix_BHTT in enumerate(answer.attentions):
+        mean_BTT = matrix_BHTT.float().mean(dim=1)
+        recording.attention_BSK[layer] = recording.pooling.steps_BST @ mean_BTT @ recording.pooling.words_BTK
+    return recording
+
+
+@contextmanager
+def _value_states(body: PreTrainedModel, found: dict[int, torch.Tensor]) -> Iterator[None]:
+    def remember(module: nn.Module, _: object, output: torch.Tensor) -> None:
+        found[layers.index(module)] = output
+
+    layers = [layer.self_attn.v_proj for layer in body.layers]
+    handles = [layer.register_forward_hook(remember) for layer in layers]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class _Student:
+    """A random student on one batch, and a step of it by each method."""
+
+    def __init__(self, job: Job) -> None:
+        if job.threads:
+            torch.set_num_threads(job.threads)
+        self.job = job
+        self.device = torch.device(job.device)
+        # Weights in float32, as in training: mixed precision casts on the way.
+        self.model = random_llama(
+            job.shape, positions=job.text.tokens, vocabulary=job.vocabulary, device=self.device, dtype="float32"
+        ).train()
+        if job.gradient_checkpointing:
+            self.model.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": checkpointing_contexts})
+        self.batch = {name: tensor.to(self.device) for name, tensor in _batch(job).items()}
+        self.batch.pop("record")
+        self.steps = {method: self._prepared(method) for method in job.methods}
+
+    def _prepared(self, method: Method) -> tuple[DistillationModel, torch.optim.Optimizer]:
+        settings = ObjectiveSettings(name="dss" if method == "dss" else "molsaki")
+        objective = OutputAttentions(settings) if method == "output_attentions" else objective_of(settings)
+        model = DistillationModel(self.model, objective, teacher_layers=self.job.shape.layers).to(self.device)
+        return model, torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
+
+    def set_kernel(self, method: str) -> None:
+        """Let attention be computed as the method wants it."""
+        self.model.set_attn_implementation(IMPLEMENTATION if method == "molsaki" else "sdpa")
+
+    def losses(self, method: Method) -> dict[str, torch.Tensor]:
+        """Forward passes of one step."""
+        model, _ = self.steps[method]
+        half = self.job.dtype != "float32"
+        with torch.autocast(self.device.type, dtype=getattr(torch, self.job.dtype), enabled=half):
+            losses: dict[str, torch.Tensor] = model(**self.batch)
+        return losses
+
+    def step(self, method: Method) -> None:
+        """One step of training."""
+        model, optimizer = self.steps[method]
+        self.losses(method)["loss"].backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    def work(self, method: Method) -> Callable[[], None]:
+        """The step as a work to be measured."""
+        return lambda: self.step(method)
+
+
+def check_job(job: Job) -> None:
+    """Raise `ConfigError` for texts too short for what they have to hold."""
+    check_text(job.text)
+    if _predict_tokens(job) <= ANSWER_TOKENS:
+        raise ConfigError(f"--length {job.text.tokens}: too short for a question and an answer")
+
+
+def measure_times(job: Job, *, after_each: Callable[[], object] = lambda: None) -> Times:
+    """Seconds of a step of each method, in turns, after one step of each to warm up.
+
+    Raises `MismatchError` where L_att or its gradients by `molsaki` are not those of eager attention.
+    """
+    student = _Student(job)
+    difference = _difference(student) if {"molsaki", "output_attentions"} <= set(job.methods) else None
+
+    def warmed_up(method: Method) -> bool:
+        student.set_kernel(method)
+        fits = unless_out_of_memory(lambda: _done(student.work(method)))
+        after_each()
+        return fits is not None
+
+    fitting = [method for method in job.methods if warmed_up(method)]
+    seconds = take_turns(
+        {method: student.work(method) for method in fitting},
+        rounds_of={method: rounds_of(method, job.repeats) for method in fitting},
+        device=student.device,
+        before_each=student.set_kernel,
+        after_each=after_each,
+    )
+    rounds = {method: seconds[method] for method in fitting if method in seconds}
+    return Times(rounds=rounds, difference=difference, setting=setting_of(student.model))
+
+
+def measure_peak(job: Job) -> Memory | None:
+    """Memory of steps of the job's only method, the optimizer's included; None where it does not suffice."""
+    (method,) = job.methods
+
+    def two_steps() -> Memory:
+        student = _Student(job)
+        student.set_kernel(method)
+        return measure_memory(lambda: _done(student.work(method), student.work(method)), student.device)
+
+    return unless_out_of_memory(two_steps)
+
+
+def _done(*works: Callable[[], None]) -> bool:
+    """Do the works, and say so."""
+    for work in works:
+        work()
+    return True
+
+
+def rounds_of(method: Method, repeats: int) -> tuple[int, ...]:
+    """In which rounds a method takes part."""
+    return spread_rounds(repeats, SLOW_ROUNDS if method == "output_attentions" else repeats)
+
+
+def _difference(student: _Student) -> float | None:
+    """Relative difference of L_att's gradients between `molsaki` and eager attention; None where memory ends."""
+    found: dict[Method, torch.Tensor] = {}
+    for method in ("molsaki", "output_attentions"):
+        vector = unless_out_of_memory(lambda method=method: _gradient(student, method))  # type: ignore[misc]
+        if vector is None:
+            return None
+        found[method] = vector
+    ours, eager = found["molsaki"], found["output_attentions"]
+    difference = float((ours - eager).norm() / eager.norm())
+    if not difference <= TOLERANCE[student.job.dtype]:  # so that NaN fails too
+        raise MismatchError(
+            f"bench train: L_att and its gradients by molsaki differ by {difference:.1%} from eager attention's, "
+            f"at most {TOLERANCE[student.job.dtype]:.1%} was expected; one of the two is wrong"
+        )
+    return difference
+
+
+def _gradient(student: _Student, method: Method) -> torch.Tensor:
+    """L_att and its gradient with respect to the student's query and key weights, as one vector."""
+    student.set_kernel(method)
+    model, _ = student.steps[method]
+    loss = student.losses(method)["L_att"]
+    loss.backward()  # type: ignore[no-untyped-call]
+    weights = [w for name, w in student.model.named_parameters() if name.endswith(("q_proj.weight", "k_proj.weight"))]
+    vector = torch.cat([loss.detach().reshape(1), *(w.grad.flatten() for w in weights if w.grad is not None)])
+    model.zero_grad()
+    return vector
+
+
+def _predict_tokens(job: Job) -> int:
+    return round(PREDICT_SHARE * job.text.tokens)
+
+
+def _batch(job: Job) -> dict[str, torch.Tensor]:
+    source = np.random.default_rng(SEED)
+    located = made_up_records([job.text] * job.records, job.vocabulary)
+    question = _predict_tokens(job) - ANSWER_TOKENS
+
+    def text(ids: np.ndarray) -> TrainingText:
+        return TrainingText(ids=ids, labels=np.where(np.arange(len(ids)) < question, IGNORED, ids))
+
+    records = [
+        TrainingRecord(
+            key=str(number),
+            name=f"made up {number}",
+            predict=text(one.ids[: _predict_tokens(job)]),
+            explain=text(one.ids),
+            located=one,
+            target=Target(
+                attention=source.uniform(0, 4, (1, job.text.steps, job.text.words)).astype(np.float32),
+                layer_weights=np.full(job.shape.layers, 1 / job.shape.layers, dtype=np.float32),
+            ),
+        )
+        for number, one in enumerate(located)
+    ]
+    return TrainingCollator(pad=0)(list(enumerate(records)))

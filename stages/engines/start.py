@@ -1,0 +1,59 @@
+"""An engine that is started again when it dies: memory limits and drivers kill vLLM's process now and then.
+
+In: how to start an engine, and how often it may be started again. Out: an engine that asks the new one only what the
+old one had not answered. What fails again and again ends as before, with an `EngineError`.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import closing
+
+from data.errors import ConfigError, EngineError
+from stages.engines.contract import Answers, Decoding, Engine, EngineSetup, first_line
+
+
+class RestartingEngine(Engine):
+    """Puts itself in front of the engine that `start` makes; the number of restarts counts for all its streams."""
+
+    def __init__(self, start: Callable[[], Engine], setup: EngineSetup) -> None:
+        self._start = start
+        self._setup = setup
+        self._restarts = 0
+        self._engine = start()
+
+    def stream(self, prompts: Sequence[str], decoding: Decoding | None = None) -> Answers:
+        """Answer every prompt, by as many engines as it takes."""
+        unanswered = list(range(len(prompts)))
+        while unanswered:
+            left = set(unanswered)
+            try:
+                with closing(self._engine.stream([prompts[place] for place in unanswered], decoding)) as answers:
+                    for number, generation in answers:
+                        left.discard(unanswered[number])
+                        yield unanswered[number], generation
+            except EngineError as error:
+                self._restart(error, len(left))
+            unanswered = [place for place in unanswered if place in left]
+
+    def close(self) -> None:
+        """Close the engine that runs now."""
+        self._engine.close()
+
+    def _restart(self, error: EngineError, unanswered: int) -> None:
+        """Start anew, unless it was a signal that ended the engine or it has died too often."""
+        if self._setup.stop is not None:
+            self._setup.stop.check("what was answered before")
+        self._engine.close()
+        while self._restarts < self._setup.restarts:
+            self._restarts += 1
+            self._setup.note(
+                f"the engine ended ({first_line(error)}); starting it again, {self._restarts} of "
+                f"{self._setup.restarts} times, for {unanswered:,} prompts"
+            )
+            try:
+                self._engine = self._start()
+                return
+            except (EngineError, ConfigError) as again:  # it has started with this configuration before
+                error = EngineError(str(again))
+        raise EngineError(
+            f"{error}; it was started again {self._restarts} times, as rationales.restarts allows"
+        ) from error

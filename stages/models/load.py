@@ -1,0 +1,93 @@
+"""From a model's name to a model in memory: the one place where weights are read.
+
+In: a folder or hub id, and settings. Out: a causal language model of transformers. Only safetensors are read, and code
+that comes with a model is not run unless `teacher.trust_remote_code` says so.
+"""
+
+import os
+from collections.abc import Mapping
+
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.quantizers import AutoQuantizationConfig
+
+from data.errors import ConfigError
+from data.sharding import local_rank
+from stages.engines.contract import first_line, needs_trust, untrusted
+from stages.settings import Device, Dtype, TeacherSettings
+
+
+def load_causal_lm(
+    path: str,
+    revision: str | None,
+    dtype: Dtype,
+    arguments: Mapping[str, object] | None = None,
+    *,
+    trust_remote_code: bool = False,
+) -> PreTrainedModel:
+    """Load a model from a folder or the hub; `ConfigError` with one line where transformers cannot."""
+    defaults: Mapping[str, object] = {
+        "revision": revision,
+        "dtype": getattr(torch, dtype),
+        "trust_remote_code": trust_remote_code,
+        "use_safetensors": True,
+    }
+    try:
+        return AutoModelForCausalLM.from_pretrained(path, **{**defaults, **(arguments or {})})
+    except (torch.OutOfMemoryError, MemoryError):
+        raise
+    except Exception as error:  # of a wrong argument or file, transformers raises whatever it meets first
+        if needs_trust(error) and not trust_remote_code:
+            raise ConfigError(untrusted(path)) from error
+        raise ConfigError(f"model {path}: transformers cannot load it: {first_line(error)}") from error
+
+
+def load_teacher(path: str, revision: str | None, teacher: TeacherSettings) -> PreTrainedModel:
+    """Load the teacher's body, without its language-model head, onto the devices that the settings name.
+
+    Raises `ConfigError` where they contradict each other or transformers cannot load it.
+    """
+    if teacher.device_map is not None and teacher.device != "auto":
+        raise ConfigError(
+            f"teacher.device_map: it chooses the devices itself; leave out teacher.device: {teacher.device}"
+        )
+    if teacher.device_map is not None and local_rank(os.environ) is not None:
+        raise ConfigError(
+            "teacher.device_map: LOCAL_RANK is set, so other processes use the GPUs that it would spread over; "
+            "start one process, or give each its own GPUs by CUDA_VISIBLE_DEVICES and unset LOCAL_RANK"
+        )
+    arguments: dict[str, object] = {"device_map": teacher.device_map or torch_device(teacher.device)}
+    if teacher.quantization:
+        arguments["quantization_config"] = _quantization(teacher.quantization)
+    model = load_causal_lm(path, revision, teacher.dtype, arguments, trust_remote_code=teacher.trust_remote_code)
+    body: PreTrainedModel = model.base_model
+    return body.eval()
+
+
+def _quantization(given: Mapping[str, str | int | float | bool]) -> object:
+    try:
+        return AutoQuantizationConfig.from_dict(dict(given))
+    except (ValueError, TypeError, KeyError, ImportError) as error:
+        raise ConfigError(f"teacher.quantization: {first_line(error)}") from error
+
+
+def torch_device(device: Device) -> torch.device:
+    """The device that a setting names; `auto` is the GPU where there is one, with `LOCAL_RANK` that of this process.
+
+    The GPU that `LOCAL_RANK` picks also becomes torch's current one, lest whatever names no GPU meets on the first one
+    of all processes. Raises `ConfigError` where a GPU is asked for and torch finds none, or not as many.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device: `cuda` was asked for, but torch finds no CUDA device; use `auto` or `cpu`")
+    if device == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    rank = local_rank(os.environ)
+    if rank is None:
+        return torch.device("cuda")
+    if rank >= (visible := torch.cuda.device_count()):
+        raise ConfigError(
+            f"LOCAL_RANK={rank} in the environment picks a GPU counted from 0, but torch sees {visible}: start no more "
+            "processes than GPUs on a machine, or unset LOCAL_RANK where each process sees its own GPU only"
+        )
+    torch.cuda.set_device(rank)
+    return torch.device("cuda", rank)

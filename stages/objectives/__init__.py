@@ -1,1 +1,0 @@
-"""The objectives, one a file; see stages/objective.py."""

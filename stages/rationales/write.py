@@ -1,0 +1,546 @@
+"""The teacher's rationales: questions go in, attempts with their outcomes go into the store, kept rationales come out.
+
+Each question is asked once, or as often as `samples` says. Where no answer is right it is asked once more with the gold
+answer shown (the second phase, after arXiv 2604.15701, appendix F.3); last, the teacher names the key words of what was
+kept, if it is to. Each of these rounds is one stream through the engine, of which pieces are committed as they come:
+what the store holds is never asked again. A run that was stopped anywhere continues where it stopped, and one with
+nothing to ask starts no engine. With `engine: file` rationales come from a file and are judged alike.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Protocol, Self
+
+from cache.keys import keywords_key, question_key
+from cache.rationales import KEPT, Attempt, AttemptName, RationaleStore
+from data import keyword_prompts
+from data.errors import EngineError
+from data.keyword_prompts import keyword_messages, keyword_prompt
+from data.prompts import STOP_STRINGS, finish_rationale, rationale_messages, rationale_prompt
+from data.readers import read_rationales
+from data.records import Phase, Question, Rationale
+from data.sharding import Shard
+from stages.engines.contract import (
+    Cluster,
+    Decoding,
+    Engine,
+    EngineSetup,
+    Generation,
+    load_tokenizer,
+    open_engine,
+    render_chat,
+    sample_seed,
+)
+from stages.engines.openai_server import Server
+from stages.models.identity import ModelIdentity
+from stages.rationales.judge import ASKED_AGAIN, WHATEVER_SAMPLE, judge, judge_keywords
+from stages.rationales.spec import author_of, rationale_file
+from stages.runtime.pieces import gathering
+from stages.runtime.progress import Progress, StopSignal
+from stages.settings import RationaleSettings, TeacherSettings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+TASKS: Mapping[Phase, str] = {
+    "plain": "rationales",
+    "gold_shown": "rationales, answer shown",
+    "imported": "rationales from a file",
+    "keywords": "key words",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ask:
+    """One thing to put to the teacher, and the name that its answer will have in the store.
+
+    `rationale` is the text that the key words are asked of, empty in the other phases.
+    """
+
+    key: str
+    question: Question
+    phase: Phase
+    sample: int = 0
+    rationale: str = ""
+
+    @property
+    def name(self) -> AttemptName:
+        """What the attempt will be known by."""
+        return self.key, self.phase, self.sample
+
+
+@dataclass(frozen=True, kw_only=True)
+class RationalePlan:
+    """What became of the questions so far and what is still to be asked; equal questions count once.
+
+    `found` counts the committed attempts, `kept` the questions with a rationale, `rationales` these rationales,
+    `repeated` those that are the same as another sample of their question, and `dropped` by reason the questions that
+    stay without. `pending` holds by phase what to ask next, for `to_do` different questions; what is asked in a later
+    phase follows from the answers.
+    """
+
+    found: int
+    kept: int
+    rationales: int
+    repeated: int
+    dropped: Mapping[str, int]
+    pending: Mapping[Phase, Sequence[Ask]]
+    to_do: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RationaleSummary:
+    """`asked` attempts were made by this call and `found` were there before; `kept` and `dropped` count questions."""
+
+    asked: int
+    kept: int
+    dropped: Counter[str]
+    found: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """How it stands with one question: the `attempts` at it that count under the settings, in the order of the phases.
+
+    `kept` are its rationales that differ, with their key words, `repeated` the attempts that are the same as one of
+    these, `keywords` the attempts at their key words. `asks` are what to put next; there are none once it is done.
+    """
+
+    attempts: Sequence[Attempt]
+    kept: Sequence[Rationale] = ()
+    repeated: Sequence[Attempt] = ()
+    keywords: Sequence[Attempt] = ()
+    asks: Sequence[Ask] = ()
+
+
+def write_rationales(
+    questions: Sequence[Question],
+    store: RationaleStore,
+    teacher: TeacherSettings,
+    settings: RationaleSettings,
+    *,
+    identity: ModelIdentity,
+    progress: Progress,
+    stop: StopSignal,
+    engine: Engine | None = None,
+) -> RationaleSummary:
+    """Ask what the store does not hold yet, judge every output, and commit them by pieces as they come.
+
+    `engine` replaces the one that the settings name; it is left open, while one started here is closed. Raises
+    `EngineError` when the engine fails and `Interrupted` after a signal: everything that was answered by then is
+    committed either way.
+    """
+    attempts = store.attempts()
+    keyed = _by_key(questions, settings)
+    before = plan = _plan(keyed, attempts, settings)
+    asked = 0
+    if before.found:
+        progress.note(f"rationales: {before.found:,} attempts are in the store already")
+    job = _Job(store=store, settings=settings, progress=progress, stop=stop)
+    with _source(questions, teacher, settings, identity, progress, stop, engine) as source:
+        while asks := _next_round(plan):
+            made = _write_round(asks, source, job)
+            attempts |= {attempt.name: attempt for attempt in made}
+            asked += len(made)
+            plan = _plan(keyed, attempts, settings)
+    return RationaleSummary(asked=asked, kept=plan.kept, dropped=Counter(plan.dropped), found=before.found)
+
+
+def plan_rationales(
+    questions: Sequence[Question], attempts: Mapping[AttemptName, Attempt], settings: RationaleSettings
+) -> RationalePlan:
+    """Compare the questions with `RationaleStore.attempts()`; cheap, nothing is loaded."""
+    return _plan(_by_key(questions, settings), attempts, settings)
+
+
+def kept_rationales(
+    questions: Sequence[Question], store: RationaleStore, settings: RationaleSettings
+) -> list[Rationale]:
+    """The kept rationales of these questions, in their order, those of one question in the order of its samples."""
+    attempts = store.attempts()
+    return [
+        rationale
+        for question in questions
+        for rationale in standing(_key(question, settings), question, attempts, settings).kept
+    ]
+
+
+def standings(
+    questions: Sequence[Question], attempts: Mapping[AttemptName, Attempt], settings: RationaleSettings
+) -> list[tuple[Question, Standing]]:
+    """How it stands with each of the different questions, in their order."""
+    return [
+        (question, standing(key, question, attempts, settings))
+        for key, question in _by_key(questions, settings).items()
+    ]
+
+
+def own_questions(questions: Sequence[Question], settings: RationaleSettings, shard: Shard) -> list[Question]:
+    """The questions of one shard: all phases and samples of a question belong to the same one."""
+    return [question for question in questions if shard.owns(_key(question, settings))]
+
+
+def standing(
+    key: str, question: Question, attempts: Mapping[AttemptName, Attempt], settings: RationaleSettings
+) -> Standing:
+    """How it stands with one question, which has this key, after these attempts.
+
+    The second phase follows where every sample of the first was wrong or had no answer, key words where all samples
+    are there.
+    """
+    made: list[Attempt] = []
+    asks: list[Ask] = []
+    for phase in _phases(settings):
+        names = [(key, phase, sample) for sample in range(_samples(settings))]
+        there = [attempts[name] for name in names if name in attempts]
+        made += there
+        if not any(attempt.outcome in WHATEVER_SAMPLE for attempt in there):
+            missing = [sample for name, sample in zip(names, range(len(names)), strict=True) if name not in attempts]
+            asks = [Ask(key=key, question=question, phase=phase, sample=sample) for sample in missing]
+        if asks or not all(attempt.outcome in ASKED_AGAIN for attempt in there):
+            break
+    found, repeated = _different([attempt for attempt in made if attempt.outcome == KEPT])
+    wanted = [_keyword_ask(question, attempt.rationale, settings) for attempt in found] if settings.keywords else []
+    named = [attempts.get(ask.name) for ask in wanted] or [None] * len(found)
+    return Standing(
+        attempts=made,
+        kept=[
+            _rationale(question, attempt, words.keywords if words else ())
+            for attempt, words in zip(found, named, strict=True)
+        ],
+        repeated=repeated,
+        keywords=[words for words in named if words],
+        asks=asks or [ask for ask in wanted if ask.name not in attempts],
+    )
+
+
+def _rationale(question: Question, attempt: Attempt, keywords: tuple[str, ...]) -> Rationale:
+    return Rationale(
+        question=question, text=attempt.rationale, answer=attempt.gold, phase=attempt.phase, keywords=keywords
+    )
+
+
+def _different(kept: Sequence[Attempt]) -> tuple[list[Attempt], list[Attempt]]:
+    """The attempts whose text differs by more than white space and case, each where it comes first, and the others."""
+    first: dict[str, Attempt] = {}
+    for attempt in kept:
+        first.setdefault(" ".join(attempt.rationale.split()).casefold(), attempt)
+    different = list(first.values())
+    return different, [attempt for attempt in kept if not any(attempt is each for each in different)]
+
+
+def _plan(
+    keyed: Mapping[str, Question], attempts: Mapping[AttemptName, Attempt], settings: RationaleSettings
+) -> RationalePlan:
+    stands = [standing(key, question, attempts, settings) for key, question in keyed.items()]
+    over = [each for each in stands if not each.asks]
+    pending: dict[Phase, list[Ask]] = {phase: [] for phase in (*_phases(settings), *_last_phase(settings))}
+    for each in stands:
+        for ask in each.asks:
+            pending[ask.phase].append(ask)
+    return RationalePlan(
+        found=sum(len(each.attempts) + len(each.keywords) for each in stands),
+        kept=sum(bool(each.kept) for each in over),
+        rationales=sum(len(each.kept) for each in stands),
+        repeated=sum(len(each.repeated) for each in stands),
+        dropped=Counter(each.attempts[-1].outcome for each in over if not each.kept),
+        pending=pending,
+        to_do=len(stands) - len(over),
+    )
+
+
+def _next_round(plan: RationalePlan) -> list[Ask]:
+    """What one stream asks: one sample in one phase, since a stream has one seed; empty where nothing is left."""
+    asks = next((asks for asks in plan.pending.values() if asks), [])
+    sample = min((ask.sample for ask in asks), default=0)
+    # Equal texts of two questions with key words that nobody has asked for yet are one.
+    return list({ask.name: ask for ask in asks if ask.sample == sample}.values())
+
+
+def _key(question: Question, settings: RationaleSettings) -> str:
+    """Key over the question and its plain prompt; a chat template's share is in the tokenizer's hash already."""
+    if settings.engine == "file":
+        return question_key(question, question.id)  # by which the file knows it
+    if settings.chat:
+        return question_key(question, json.dumps(rationale_messages(question, shots=settings.shots)))
+    return question_key(question, rationale_prompt(question, shots=settings.shots))
+
+
+def _keyword_ask(question: Question, rationale: str, settings: RationaleSettings) -> Ask:
+    prompt = (
+        json.dumps(keyword_messages(question.text, rationale))
+        if settings.chat
+        else keyword_prompt(question.text, rationale)
+    )
+    key = keywords_key(prompt, keyword_prompts.MAX_TOKENS)
+    return Ask(key=key, question=question, phase="keywords", rationale=rationale)
+
+
+def _phases(settings: RationaleSettings) -> tuple[Phase, ...]:
+    """Phases that give rationales, in order."""
+    if settings.engine == "file":
+        return ("imported",)
+    return ("plain", "gold_shown") if settings.second_phase else ("plain",)
+
+
+def _last_phase(settings: RationaleSettings) -> tuple[Phase, ...]:
+    return ("keywords",) if settings.keywords else ()
+
+
+def _samples(settings: RationaleSettings) -> int:
+    return 1 if settings.engine == "file" else settings.samples
+
+
+def _by_key(questions: Sequence[Question], settings: RationaleSettings) -> dict[str, Question]:
+    """The different questions, each where it comes first."""
+    different: dict[str, Question] = {}
+    for question in questions:
+        different.setdefault(_key(question, settings), question)
+    return different
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    """What every round needs beside what it asks."""
+
+    store: RationaleStore
+    settings: RationaleSettings
+    progress: Progress
+    stop: StopSignal
+
+
+def _write_round(asks: Sequence[Ask], source: "_Source", job: _Job) -> list[Attempt]:
+    """Ask in one stream, judge, and commit by pieces; what was answered is committed whatever ends the stream."""
+    job.progress.start(TASKS[asks[0].phase], len(asks))
+    settings = job.settings
+
+    def write(answers: Sequence[tuple[Ask, Generation | None]]) -> list[Attempt]:
+        attempts = [_attempt(ask, generation) for ask, generation in answers]
+        job.store.append(attempts)
+        return attempts
+
+    try:
+        with (
+            gathering(write, piece=settings.piece, minutes=settings.commit_minutes) as gathered,
+            closing(source.answers(asks)) as answers,
+        ):
+            for answer in answers:
+                gathered.add(answer)
+                job.progress.advance()
+                if job.stop.received is not None:
+                    break
+    except EngineError:
+        # A signal to the whole process group ends the engine as well; then it is not the engine that failed.
+        job.stop.check("what was answered so far")
+        raise
+    attempts = [attempt for piece in gathered.written for attempt in piece]
+    job.stop.check(f"{len(attempts):,} more answers of the teacher")
+    return attempts
+
+
+def _attempt(ask: Ask, generation: Generation | None) -> Attempt:
+    question, gold = ask.question, ask.question.answer or ""
+    if generation is not None:
+        generation = replace(generation, text=_whole_characters(generation.text))
+    output = generation.text if generation else ""
+    common = Attempt(
+        key=ask.key,
+        question_id=question.id,
+        dataset=question.dataset,
+        question=question.text,
+        gold=gold,
+        phase=ask.phase,
+        output=output,
+        rationale=ask.rationale,
+        answer="",
+        outcome="",
+        sample=ask.sample,
+    )
+    if ask.phase == "keywords":
+        outcome, named = judge_keywords(question, ask.rationale, generation)
+        return replace(common, outcome=outcome, keywords=named.words)
+    outcome, answer = judge(question, generation, ask.phase)
+    finished = finish_rationale(output, question, gold) if outcome == KEPT else ""
+    return replace(common, outcome=outcome, rationale=finished, answer=answer or "")
+
+
+def _whole_characters(text: str) -> str:
+    """The text with a mark for every half of a character, which no file can hold: a server may send such."""
+    return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+
+
+class _Source(Protocol):
+    """Where answers come from; a context that gives back what it holds."""
+
+    def answers(self, asks: Sequence[Ask]) -> Generator[tuple[Ask, Generation | None]]:
+        """Yield what there is for each, in any order."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *error: object) -> None: ...
+
+
+def _source(
+    questions: Sequence[Question],
+    teacher: TeacherSettings,
+    settings: RationaleSettings,
+    identity: ModelIdentity,
+    progress: Progress,
+    stop: StopSignal,
+    engine: Engine | None,
+) -> _Source:
+    if settings.engine == "file":
+        return _File(questions, settings)
+    return _Teacher(teacher, settings, identity, progress, stop, engine)
+
+
+class _File:
+    """Rationales that exist already, read when the first is needed."""
+
+    def __init__(self, questions: Sequence[Question], settings: RationaleSettings) -> None:
+        self._questions = questions
+        self._settings = settings
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Nothing is held."""
+
+    def answers(self, asks: Sequence[Ask]) -> Generator[tuple[Ask, Generation | None]]:
+        """Yield what the file says about each question."""
+        for ask in asks:
+            text = self._rationales.get(ask.question.id)
+            yield ask, None if text is None else Generation(text=text, finish_reason="stop")
+
+    @cached_property
+    def _rationales(self) -> dict[str, str]:
+        return read_rationales(str(rationale_file(self._settings)), self._questions)
+
+
+class _Teacher:
+    """The teacher behind an engine that starts with the first question, since start-up takes half a minute or more."""
+
+    def __init__(
+        self,
+        teacher: TeacherSettings,
+        settings: RationaleSettings,
+        identity: ModelIdentity,
+        progress: Progress,
+        stop: StopSignal,
+        engine: Engine | None,
+    ) -> None:
+        self._teacher = teacher
+        self._settings = settings
+        self._identity = identity
+        self._progress = progress
+        self._stop = stop
+        self._given = engine
+        self._started: Engine | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._started is not None:
+            self._started.close()
+
+    def answers(self, asks: Sequence[Ask]) -> Generator[tuple[Ask, Generation | None]]:
+        """Put the questions that have a gold answer; the others could not be judged."""
+        answerable = [ask for ask in asks if ask.question.answer is not None]
+        yield from ((ask, None) for ask in asks if ask.question.answer is None)
+        if answerable:
+            prompts = [self._prompt(ask) for ask in answerable]
+            with closing(self._engine.stream(prompts, self._decoding(asks[0]))) as stream:
+                for place, generation in stream:
+                    yield answerable[place], generation
+
+    def _decoding(self, ask: Ask) -> Decoding:
+        """How everything is decoded that is asked together with `ask`."""
+        decoding = engine_decoding(self._settings)
+        if ask.phase == "keywords":
+            stop = () if self._settings.chat else keyword_prompts.STOP_STRINGS
+            return Decoding(max_tokens=keyword_prompts.MAX_TOKENS, seed=decoding.seed, stop=stop)
+        return replace(decoding, seed=sample_seed(decoding.seed, ask.sample))
+
+    def _prompt(self, ask: Ask) -> str:
+        question, shots, shown = ask.question, self._settings.shots, ask.phase == "gold_shown"
+        if ask.phase == "keywords":
+            if self._settings.chat:
+                return self._rendered(keyword_messages(question.text, ask.rationale))
+            return keyword_prompt(question.text, ask.rationale)
+        if self._settings.chat:
+            messages = rationale_messages(question, shots=shots, gold_shown=shown)
+            return self._rendered(messages)
+        return rationale_prompt(question, shots=shots, gold_shown=shown)
+
+    def _rendered(self, messages: list[dict[str, str]]) -> str:
+        """Messages as the text that the engine takes; an author applies a template of its own."""
+        return render_chat(self._tokenizer, messages) if author_of(self._settings) is None else json.dumps(messages)
+
+    @cached_property
+    def _tokenizer(self) -> "PreTrainedTokenizerBase":
+        trust = self._teacher.trust_remote_code
+        return load_tokenizer(self._identity.path, self._identity.hub_revision, trust_remote_code=trust)
+
+    @property
+    def _engine(self) -> Engine:
+        if self._given is not None:
+            return self._given
+        if self._started is None:
+            self._progress.note(f"starting {self._settings.engine} with {self._identity.name}")
+            setup = replace(
+                engine_setup(self._teacher, self._settings, self._identity), stop=self._stop, note=self._progress.note
+            )
+            assert self._settings.engine != "file"
+            self._started = open_engine(self._settings.engine, setup)
+        return self._started
+
+
+def engine_setup(teacher: TeacherSettings, settings: RationaleSettings, identity: ModelIdentity) -> EngineSetup:
+    """What the settings mean to an engine."""
+    return EngineSetup(
+        model=identity.path,
+        revision=identity.hub_revision,
+        decoding=engine_decoding(settings),
+        dtype=teacher.dtype,
+        device=teacher.device,
+        adds_special_tokens=not settings.chat,
+        trust_remote_code=teacher.trust_remote_code,
+        arguments=settings.engine_arguments,
+        server=served_by(teacher, settings),
+        restarts=settings.restarts,
+        cluster=Cluster(address=settings.ray_address, replicas=settings.ray_replicas, batch=settings.ray_batch),
+    )
+
+
+def engine_decoding(settings: RationaleSettings) -> Decoding:
+    """How the first sample is decoded; chat models end by themselves and use blank lines freely."""
+    return Decoding(
+        max_tokens=settings.max_tokens,
+        temperature=settings.temperature,
+        top_p=settings.top_p,
+        seed=settings.seed,
+        stop=() if settings.chat else STOP_STRINGS,
+    )
+
+
+def served_by(teacher: TeacherSettings, settings: RationaleSettings) -> Server | None:
+    """The server that `engine: openai` asks."""
+    if settings.engine != "openai":
+        return None
+    author = author_of(settings)
+    return Server(
+        address=settings.server,
+        model=author or settings.served_model or teacher.model,
+        is_teacher=author is None,
+        renamed=settings.served_model is not None,
+        chat=settings.chat and author is not None,
+        requests=settings.server_requests,
+        request_seconds=settings.request_seconds,
+        patience_seconds=settings.patience_seconds,
+    )

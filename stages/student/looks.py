@@ -1,0 +1,84 @@
+"""Where a student looks, before its training and after it: kept beside it for `molsaki explore`, which loads no model.
+
+In: a `DistillationModel` and its records. Out: stepwise attention of every layer for a few of the records, the same
+ones for each student of a run. It is taken in evaluation mode, without gradients and without drawing a random number,
+so that training goes on as if nobody had looked.
+
+Shapes: B batch, L layers, T tokens, S reasoning steps, K critical words.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import nn
+
+from cache.student_attention import StudentLook, When
+from stages.attention.stepwise import recording_attention
+from stages.attention.tokens import padded_ids, pooling
+from stages.student.step import DistillationModel, TrainingRecord
+
+LOOKED_AT = 200
+"""Records whose attention is kept: a few megabytes, and two passes over so few cost little beside training."""
+
+
+def looked_at(records: Sequence[TrainingRecord]) -> list[TrainingRecord]:
+    """The first ones in the order of their keys: hashes, so that this is a random choice that all students share."""
+    return sorted(records, key=lambda record: record.key)[:LOOKED_AT]
+
+
+@torch.no_grad()
+def student_looks(
+    model: DistillationModel, records: Sequence[TrainingRecord], when: When, batch_size: int
+) -> list[StudentLook]:
+    """The student's stepwise attention to `records` on their `explain` texts (Eq. 3), and its layers' shares (Eq. 5).
+
+    Raises `ModelError` for a student whose attention cannot be recorded.
+    """
+    by_length = sorted(records, key=lambda record: len(record.located.ids))
+    with _evaluating(model):
+        return [
+            look
+            for start in range(0, len(by_length), batch_size)
+            for look in _looks(model, by_length[start : start + batch_size], when)
+        ]
+
+
+def _looks(model: DistillationModel, records: Sequence[TrainingRecord], when: When) -> Iterator[StudentLook]:
+    body = model.student.base_model
+    located = [record.located for record in records]
+    ids_BT = padded_ids(located, pad=0)
+    pool = pooling(located, ids_BT.shape[1]).to(body.device)
+    with recording_attention(body, pool, keep_values=_needs_values(model.helper)) as recording:
+        body(input_ids=ids_BT.to(body.device), use_cache=False)
+    attention_BLSK = recording.stacked().float().cpu().numpy().astype(np.float16)
+    weights_BL = None
+    if model.helper is not None:
+        tokens = torch.tensor([len(one.ids) for one in located], device=body.device)
+        token_mask = torch.arange(ids_BT.shape[1], device=body.device)[None] < tokens[:, None]
+        weights_BL = model.helper(recording, token_mask)[1].float().cpu().numpy()
+    for row, record in enumerate(records):
+        one = record.located
+        yield StudentLook(
+            key=record.key,
+            when=when,
+            attention=attention_BLSK[row, :, : one.steps, : len(one.tokens_of_word)],
+            layer_weights=None if weights_BL is None else weights_BL[row],
+        )
+
+
+def _needs_values(helper: nn.Module | None) -> bool:
+    return helper is not None and bool(helper.needs_values)
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside; afterwards every module is in the mode that it was in."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True

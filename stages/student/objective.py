@@ -1,0 +1,96 @@
+"""What a student can be trained for: the interface of an objective, and which ones there are.
+
+Every file of `stages/student/objectives/` holds one objective, a class of this interface, and is named like it: writing
+such a file is all it takes to add one. Which there are is read from the folder's listing, and the classes are declared
+without importing torch, because the command line asks them what a run needs long before anything is computed.
+"""
+
+import importlib
+import pkgutil
+from abc import ABC, abstractmethod
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+    from transformers import PreTrainedModel
+
+    from cache.fingerprints import Spec
+    from stages.settings import ObjectiveSettings
+    from stages.student.step import TrainingStep
+    from stages.student.targets import TargetRule
+
+Task = Literal["predict", "explain"]
+"""The student's two tasks, each with a prompt of its own: the bare answer, and the rationale that ends in it."""
+FOLDER = "objectives"
+
+
+def objective_names() -> tuple[str, ...]:
+    """All objectives there are, by the files of their folder: `fine_tune_cot.py` holds `fine-tune-cot`."""
+    folder = Path(__file__).parent / FOLDER
+    return tuple(sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules([str(folder)])))
+
+
+if TYPE_CHECKING:
+    ObjectiveName = str
+else:
+    ObjectiveName = StrEnum("ObjectiveName", {name: name for name in objective_names()})
+
+
+class Objective(ABC):
+    """What a student is trained for: the texts it learns from, and the loss of a batch of them."""
+
+    name: ClassVar[str]
+    tasks: ClassVar[tuple[Task, ...]]
+    """What the student learns to write, and so the prompts that it can be asked by afterwards."""
+    settings_used: ClassVar[tuple[str, ...]] = ()
+    """Fields of `ObjectiveSettings` that make a difference; students trained with others are still the same."""
+    default_beta: ClassVar[float] = 1.0
+    """`objective.beta` where it is not set."""
+    needs_attention: ClassVar[bool] = False
+    """Whether the teacher's attention has to be in the store."""
+
+    def __init__(self, settings: "ObjectiveSettings") -> None:
+        self.settings = settings
+        self.alpha = settings.alpha
+        self.beta = self.default_beta if settings.beta is None else settings.beta
+
+    @abstractmethod
+    def losses(self, step: "TrainingStep") -> "dict[str, torch.Tensor]":
+        """Return `loss`, which is differentiated, and what else is worth logging of a batch, such as its parts."""
+
+    def helper(self, student: "PreTrainedModel", teacher_layers: int) -> "nn.Module | None":
+        """Return what is trained beside the student and thrown away afterwards; losses find it as `step.helper`."""
+        return None
+
+    def target_rule(self, teacher_layers: int, student_layers: int) -> "TargetRule":
+        """Say how the teacher's layers become targets; for objectives that need its attention.
+
+        Raises `ConfigError` where the models have layers that the settings do not fit.
+        """
+        raise NotImplementedError(f"{self.name} learns from no attention")
+
+    def described(self) -> "Spec":
+        """Return all that makes a difference to the student, by name."""
+        values = {**asdict(self.settings), "beta": self.beta}
+        return {"name": self.name, **{name: values[name] for name in self.settings_used}}
+
+
+def objective_class(name: str) -> type[Objective]:
+    """Return the class of an objective that `objective_names` lists."""
+    module = importlib.import_module(f"{__package__}.{FOLDER}.{str(name).replace('-', '_')}")
+    found = [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, Objective) and value.__module__ == module.__name__
+    ]
+    assert len(found) == 1 and found[0].name == name, f"{module.__name__} has to hold one objective, called {name}"
+    return found[0]
+
+
+def objective_of(settings: "ObjectiveSettings") -> Objective:
+    """Return the objective that a configuration asks for."""
+    return objective_class(settings.name)(settings)

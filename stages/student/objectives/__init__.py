@@ -1,0 +1,1 @@
+"""The objectives, one a file; see stages/student/objective.py."""

@@ -1,0 +1,53 @@
+"""MoLSAKI (after arXiv 2604.15701): DSS, and the student learns to look where the teacher looked, step by step."""
+
+from typing import TYPE_CHECKING
+
+from stages.student.objective import Objective
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+    from transformers import PreTrainedModel
+
+    from cache.fingerprints import Spec
+    from stages.student.step import TrainingStep
+    from stages.student.targets import TargetRule
+
+
+class Molsaki(Objective):
+    """`L = α L_pre + (1 − α) L_exp + β L_att` (Eq. 7), L_att on the layers that `objective.alignment` brings together.
+
+    The student's attention comes from the forward pass of L_exp; the teacher's targets are constants.
+    """
+
+    name = "molsaki"
+    tasks = ("predict", "explain")
+    settings_used = ("alpha", "beta", "alignment", "tau_teacher", "tau_student")
+    needs_attention = True
+
+    def helper(self, student: "PreTrainedModel", teacher_layers: int) -> "nn.Module":
+        """Return what picks or mixes the student's layers; the router of Eq. 5 is part of it."""
+        from stages.student.alignment import student_layers
+
+        return student_layers(student, self.settings, teacher_layers)
+
+    def target_rule(self, teacher_layers: int, student_layers: int) -> "TargetRule":
+        """Mix the teacher's layers by Eq. 4, or take those that the student's are paired with."""
+        from stages.student.alignment import target_rule
+
+        return target_rule(self.settings, teacher_layers, student_layers)
+
+    def losses(self, step: "TrainingStep") -> "dict[str, torch.Tensor]":
+        """Return the three losses, and the share of each of the student's layers in L_att."""
+        l_pre = step.cross_entropy("predict")
+        with step.recording() as recording:
+            l_exp = step.cross_entropy("explain")
+        l_att, layer_weights = step.attention_loss(recording)
+        loss = self.alpha * l_pre + (1 - self.alpha) * l_exp + self.beta * l_att
+        return {"loss": loss, "L_pre": l_pre, "L_exp": l_exp, "L_att": l_att, "layer_weights": layer_weights}
+
+    def described(self) -> "Spec":
+        """Without the temperatures where no layers are mixed."""
+        described = super().described()
+        mixes = self.settings.alignment == "mixture"
+        return {name: value for name, value in described.items() if mixes or not name.startswith("tau_")}

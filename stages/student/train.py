@@ -1,0 +1,314 @@
+"""Stage two: train a student from the cache alone; the teacher is never in memory.
+
+In: examples (rationales with their marked texts), the teacher's cached stepwise attention, settings and a seed. Out: a
+plain checkpoint folder that transformers and vLLM load, with `training.json` (losses over time, layer weights, what it
+was trained from) written last, so that its presence means the student is complete.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from peft import PeftModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    TrainingArguments,
+    set_seed,
+)
+
+from cache.durable import replace_file
+from cache.reader import AttentionStore
+from cache.student_attention import StudentLook, write_student_attention
+from data.errors import ConfigError, Interrupted, MissingRecordsError, ModelError
+from stages.attention.select import Example
+from stages.attention.stepwise import attention_layers, checkpointing_contexts
+from stages.engines.contract import load_tokenizer
+from stages.models.identity import ModelIdentity, identify_model
+from stages.models.load import load_causal_lm, torch_device
+from stages.runtime.processes import Processes, join_processes
+from stages.runtime.progress import Progress, StopSignal
+from stages.settings import ObjectiveSettings, StudentSettings, TrainingSettings
+from stages.student.adapters import add_adapter, save_adapted
+from stages.student.dev import DevQuestions, dev_accuracy
+from stages.student.global_batches import NumberedRecords
+from stages.student.layer_weights import student_layer_weights, write_layer_weights
+from stages.student.looks import looked_at, student_looks
+from stages.student.objective import Objective, objective_of
+from stages.student.step import DistillationModel, TrainingCollator, TrainingRecord, training_record
+from stages.student.targets import Target, stored_targets
+from stages.student.trackers import close_trackers, require_trackers, tracker_callbacks
+from stages.student.trainer import EarlyStopping, ProgressAndStop, StudentTrainer, last_checkpoint, looks
+
+CHECKPOINTS = "checkpoints"
+SUMMARY = "training.json"
+LOGGED_STEPS = 10
+GPU_LOADER_WORKERS = 2
+
+
+def train_student(
+    examples: Sequence[Example],
+    student: StudentSettings,
+    settings: ObjectiveSettings,
+    training: TrainingSettings,
+    *,
+    attention: Mapping[str, np.ndarray] | None,
+    seed: int,
+    out: Path,
+    fingerprint: str,
+    progress: Progress,
+    stop: StopSignal,
+    dev: DevQuestions | None = None,
+    logs: Path | None = None,
+) -> None:
+    """Train one student and save it to `out`, in this process or together with others.
+
+    `attention` maps an example's key to its (L, S, K) block (of a store, the targets are kept in a memory map beside
+    it); objectives without attention take None. A checkpoint of an interrupted run with the same fingerprint is
+    continued. Raises `MissingRecordsError` before the first step where a record's attention is missing, `Interrupted`
+    after saving a checkpoint when a signal asks to stop. `dev` is what early stopping measures on, `logs` the folder
+    that trackers write to.
+    """
+    require_trackers(training.report_to)
+    processes = join_processes(training.device, batch_size=training.batch_size)
+    _require_precision(training)
+    set_seed(seed)
+    identity = identify_model(student.model, student.revision, weights=student.initialise == "pretrained")
+    tokenizer = load_tokenizer(identity.path, identity.hub_revision)
+    objective = objective_of(settings)
+    loaded = _load_student(identity, student)
+    layers = attention_layers(loaded)
+    adapted = add_adapter(loaded, student.peft) if student.peft else None
+    if training.gradient_checkpointing:
+        loaded.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": checkpointing_contexts})
+    targets = _targets(examples, objective, attention, layers, progress)
+    records = _training_records(tokenizer, examples, student, targets, progress)
+    model = DistillationModel(loaded, objective, teacher_layers=_layers(attention))
+    collator = TrainingCollator(pad=_pad_token(tokenizer), tasks=objective.tasks)
+    checkpoints = _checkpoints(out, fingerprint, processes)
+    watching = ProgressAndStop(progress, stop, processes, f"training seed {seed}")
+    trackers = tracker_callbacks(training.report_to, logs or out, f"seed-{seed}") if processes.is_main else []
+    trainer = StudentTrainer(
+        model=model,
+        args=_arguments(training, seed, checkpoints),
+        train_dataset=NumberedRecords(records),
+        data_collator=collator,
+        callbacks=[watching, *_early_stopping(training), *trackers],
+        processes=processes,
+        batch_size=training.batch_size,
+        only_trainable=adapted is not None,
+        measure=None if dev is None else partial(dev_accuracy, loaded, tokenizer, dev, training, processes),
+    )
+    if trainer.is_fsdp_enabled:
+        _require_whole(student, training)
+    trainer.remove_callback(PrinterCallback)  # its dictionaries on stdout; the log keeps all of them
+    before = _looks_before(model, records, training, trainer, progress) if processes.is_main else []
+    if not processes.is_main:
+        set_seed(seed + processes.index)  # for dropout: the weights are the main process's
+    resumed = last_checkpoint(checkpoints)
+    trainer.train(resume_from_checkpoint=None if resumed is None else str(resumed))
+    close_trackers(training.report_to)
+    saved = f"checkpoint {trainer.state.global_step} in {checkpoints}"
+    stop.check(saved)
+    if watching.stopped:
+        raise Interrupted(f"stopped by a signal to another process after saving {saved}; run the same command to go on")
+    if training.early_stopping is not None:
+        trainer.take_best(checkpoints)
+    whole = trainer.gathered_student()
+    if processes.is_main:
+        if model.helper is not None and whole is None:  # spread over processes it would take all of them
+            weights = student_layer_weights(model, records, collator, training.batch_size)
+            write_layer_weights(out, records, weights)
+        if before:
+            after = student_looks(model, looked_at(records), "after", training.batch_size)
+            write_student_attention(out, [*before, *after])
+        _save_student(model.student, adapted, whole, tokenizer, out)
+        _write_summary(out, trainer, objective, seed=seed, records=len(records), fingerprint=fingerprint)
+        shutil.rmtree(checkpoints)
+    processes.wait()
+
+
+def _looks_before(
+    model: DistillationModel,
+    records: Sequence[TrainingRecord],
+    training: TrainingSettings,
+    trainer: StudentTrainer,
+    progress: Progress,
+) -> list[StudentLook]:
+    """Where the student looks as it is loaded, also where a checkpoint is continued: that is read only afterwards."""
+    if trainer.is_fsdp_enabled:
+        progress.note("where the student looks is not kept: under FSDP no process has the whole student")
+        return []
+    try:
+        return student_looks(model, looked_at(records), "before", training.batch_size)
+    except ModelError as error:  # of concern to those objectives alone that need attention; they fail in the first step
+        progress.note(f"where the student looks is not kept: {error}")
+        return []
+
+
+def _early_stopping(training: TrainingSettings) -> list[EarlyStopping]:
+    settings = training.early_stopping
+    return [] if settings is None else [EarlyStopping(settings.patience, settings.every_epochs)]
+
+
+def _require_whole(student: StudentSettings, training: TrainingSettings) -> None:
+    """Raise `ConfigError` for what needs all weights at once, which FSDP spreads over the processes."""
+    for name, asked in (("student.peft", student.peft), ("training.early_stopping", training.early_stopping)):
+        if asked:
+            raise ConfigError(
+                f"{name}: not together with FSDP, where no process has the whole student; leave it out, or let "
+                "training.processes or torchrun start the processes, each of which then holds all of it"
+            )
+
+
+def _require_precision(training: TrainingSettings) -> None:
+    if training.dtype == "float16" and torch_device(training.device).type == "cpu":
+        raise ConfigError(
+            "training.dtype: float16 is trained in on a GPU only, for small gradients become zero without the scaling "
+            "that torch has there; use bfloat16 or float32"
+        )
+
+
+def _training_records(
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Sequence[Example],
+    student: StudentSettings,
+    targets: Mapping[str, Target],
+    progress: Progress,
+) -> list[TrainingRecord]:
+    """The same records for every objective: both texts have to fit, whichever of them is learned from."""
+    records = [training_record(tokenizer, example, targets.get(example.key)) for example in examples]
+    fitting = [record for record in records if record.length <= student.max_length]
+    if len(fitting) < len(records):
+        progress.note(
+            f"{len(records) - len(fitting)} of {len(records)} texts are longer than {student.max_length} tokens"
+        )
+    if not fitting:
+        raise ConfigError(
+            f"student.max_length {student.max_length}: none of {len(records)} training texts is that short"
+        )
+    return fitting
+
+
+def _targets(
+    examples: Sequence[Example],
+    objective: Objective,
+    attention: Mapping[str, np.ndarray] | None,
+    student_layers: int,
+    progress: Progress,
+) -> dict[str, Target]:
+    if not objective.needs_attention:
+        return {}
+    known = attention if attention is not None else {}
+    missing = sum(example.key not in known for example in examples)
+    if missing:
+        raise MissingRecordsError(
+            f"teacher attention of {missing} of {len(examples)} records is missing; `molsaki attention CONFIG` fills it"
+        )
+    rule = objective.target_rule(_layers(known), student_layers)
+    if isinstance(known, AttentionStore):
+        stored = stored_targets(known, rule, progress)
+        return {example.key: stored[example.key] for example in examples}
+    combined = rule.combine([known[example.key] for example in examples])
+    return {example.key: target for example, target in zip(examples, combined, strict=True)}
+
+
+def _layers(attention: Mapping[str, np.ndarray] | None) -> int:
+    """Layers of the teacher whose attention it is; 0 where there is none."""
+    return len(next(iter(attention.values()))) if attention else 0
+
+
+def _load_student(identity: ModelIdentity, student: StudentSettings) -> PreTrainedModel:
+    """Load or freshly initialise the student in float32: mixed precision casts on the way, not the weights."""
+    if student.initialise == "pretrained":
+        return load_causal_lm(identity.path, identity.hub_revision, "float32")
+    config = AutoConfig.from_pretrained(identity.path, revision=identity.hub_revision)
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    return model
+
+
+def _checkpoints(out: Path, fingerprint: str, processes: Processes) -> Path:
+    """Folder of this run's checkpoints; those of a run with other settings are useless and go."""
+    folder = out / CHECKPOINTS
+    mark = folder / "fingerprint"
+    if processes.is_main:
+        if folder.exists() and (not mark.exists() or mark.read_text() != fingerprint):
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        mark.write_text(fingerprint)
+    processes.wait()
+    return folder
+
+
+def _arguments(training: TrainingSettings, seed: int, folder: Path) -> TrainingArguments:
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        seed=seed,
+        num_train_epochs=training.epochs,
+        gradient_accumulation_steps=training.gradient_accumulation,
+        learning_rate=training.learning_rate,
+        lr_scheduler_type=training.scheduler,
+        warmup_steps=training.warmup,
+        weight_decay=training.weight_decay,
+        max_grad_norm=training.max_grad_norm,
+        bf16=training.dtype == "bfloat16",
+        fp16=training.dtype == "float16",
+        use_cpu=torch_device(training.device).type == "cpu",
+        logging_steps=LOGGED_STEPS,
+        save_steps=training.checkpoint_steps,
+        save_total_limit=1 if training.early_stopping is None else 2,  # the best and the newest
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_num_workers=_loader_workers(training),
+        dataloader_pin_memory=torch.cuda.is_available(),
+    )
+    # With several GPUs in sight the Trainer would split batches over threads (DataParallel), which see no recording.
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments
+
+
+def _loader_workers(training: TrainingSettings) -> int:
+    """On a CPU, putting batches together is work for the cores that train anyway."""
+    if training.loader_workers is not None:
+        return training.loader_workers
+    return 0 if torch_device(training.device).type == "cpu" else GPU_LOADER_WORKERS
+
+
+def _pad_token(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Any token will do: padding stands behind the text, carries no label and is never looked at."""
+    return int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0)
+
+
+def _save_student(
+    student: PreTrainedModel,
+    adapted: PeftModel | None,
+    whole: dict[str, torch.Tensor] | None,
+    tokenizer: PreTrainedTokenizerBase,
+    out: Path,
+) -> None:
+    merged = student if adapted is None else save_adapted(adapted, out)
+    merged.save_pretrained(out, state_dict=whole)
+    tokenizer.save_pretrained(out)
+
+
+def _write_summary(
+    out: Path, trainer: StudentTrainer, objective: Objective, *, seed: int, records: int, fingerprint: str
+) -> None:
+    summary = {
+        "fingerprint": fingerprint,
+        "objective": objective.described(),
+        "seed": seed,
+        "records": records,
+        "steps": trainer.state.global_step,
+        **({"best_step": trainer.state.best_global_step} if looks(trainer.state) else {}),
+        "log": trainer.state.log_history,
+    }
+    replace_file(out / SUMMARY, json.dumps(summary, indent=1).encode())

@@ -1,0 +1,1 @@
+"""Models made on the spot, for the demo and for benchmarks."""
