@@ -136,9 +136,9 @@ def write(records: Sequence[Marked], teacher: Path) -> None:
     """The attention stage as `molsaki attention` runs it, into a store that is thrown away."""
     from cache.spaces import Space
     from cache.writer import AttentionWriter
+    from stages.attention.spec import attention_slug, attention_spec
     from stages.attention.write import write_attention
     from stages.models.identity import identify_model
-    from stages.rationales.spec import attention_slug, attention_spec
     from stages.runtime.progress import SilentProgress, StopSignal
     from stages.settings import AttentionSettings, TeacherSettings
 

@@ -31,8 +31,8 @@ from stages.attention.batches import TokenBudget
 from stages.attention.stepwise import stepwise_of
 from stages.attention.tokens import locate
 from stages.attention.write import attention_block
-from stages.engines.contract import load_tokenizer
 from stages.models.load import load_causal_lm
+from stages.models.tokenizer import load_tokenizer
 from stages.toy.teacher import word_tokenizer
 
 WIDTH, HEADS = 256, 8

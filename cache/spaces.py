@@ -477,3 +477,8 @@ def _certificates(space: Space, commits: Sequence[Commit]) -> Iterator[Certifica
                 ) from error
             if certificate.records == commit.counts["records"]:
                 yield certificate
+
+
+def default_store() -> Path:
+    """The folder for both stores in the user's cache directory."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "molsaki"

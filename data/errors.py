@@ -63,3 +63,8 @@ class Interrupted(MolsakiError, InterruptedError):  # noqa: N818  (a stop that w
     """A signal asked to stop and the work so far is saved; the same command goes on from there."""
 
     exit_code = 75
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says, with its type where it says nothing."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

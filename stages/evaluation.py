@@ -13,9 +13,10 @@ from data.answers import is_right, parse_answer
 from data.errors import ConfigError
 from data.prompts import explain_prompt, predict_prompt
 from data.records import Prediction, Question
-from stages.engines.contract import Decoding, EngineSetup, open_engine
+from stages.engines.contract import Decoding, EngineSetup
+from stages.engines.start import open_engine
 from stages.runtime.progress import Progress, StopSignal
-from stages.settings import Device, Dtype, EvaluationSettings, PromptName
+from stages.settings import Device, Dtype, EvaluationSettings, Task
 
 PIECE = 256
 """Questions between two looks at the stop signal."""
@@ -78,7 +79,7 @@ def _require_gold(questions: Sequence[Question]) -> None:
         )
 
 
-def _marked(prompt: PromptName, question: Question, output: str) -> Prediction:
+def _marked(prompt: Task, question: Question, output: str) -> Prediction:
     assert question.answer is not None
     parsed = parse_answer(output, question)
     return Prediction(

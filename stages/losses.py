@@ -8,7 +8,7 @@ Shapes: B batch, S reasoning steps, K critical words. Masks are True where there
 
 import torch
 
-from stages.precision import at_least_float32
+from stages.mixture import at_least_float32
 
 
 def attention_loss(

@@ -8,10 +8,17 @@ Shapes: B batch, L layers, T tokens, S reasoning steps, K critical words, C = ke
 True where there is a step, word or token.
 """
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 from torch import nn
 
-from stages.precision import at_least_float32
+from cache.targets import Combined
+
+CHUNK = 512
+Target = Combined
+"""The teacher's `attention` (P, S, K) to learn from, and its `layer_weights` (L,), both float32."""
 
 
 def teacher_layer_weights(
@@ -59,3 +66,38 @@ class LayerRouter(nn.Module):
         normed = nn.functional.rms_norm(at_least_float32(value_states), value_states.shape[-1:])
         summed = torch.einsum("bltc,bt->blc", normed, token_mask.to(normed))
         return torch.softmax(at_least_float32(self.score(summed.flatten(1))) / self.tau, dim=-1)
+
+
+def at_least_float32(numbers: torch.Tensor) -> torch.Tensor:
+    """Return `numbers` in float32, or in float64 if they are."""
+    return numbers.to(torch.promote_types(numbers.dtype, torch.float32))
+
+
+def mixed_targets(blocks: Sequence[np.ndarray], tau: float) -> list[Target]:
+    """Mix each record's layers with the teacher's weights at temperature `tau` (Eq. 4 after arXiv 2604.15701)."""
+    targets: list[Target] = []
+    for start in range(0, len(blocks), CHUNK):
+        chunk = [np.asarray(block, dtype=np.float32) for block in blocks[start : start + CHUNK]]
+        attention, step_mask, word_mask = pad_blocks(chunk)
+        weights = teacher_layer_weights(attention, step_mask, word_mask, tau)
+        mixed = mix_layers(attention, weights)
+        for row, block in enumerate(chunk):
+            _, s, k = block.shape
+            targets.append(Target(attention=mixed[row, None, :s, :k].numpy(), layer_weights=weights[row].numpy()))
+    return targets
+
+
+def pad_blocks(blocks: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Stack blocks (L, S, K) to (B, L, S, K) with zeros behind; also the step mask (B, S) and the word mask (B, K)."""
+    layers = blocks[0].shape[0]
+    most_steps = max(block.shape[1] for block in blocks)
+    most_words = max(block.shape[2] for block in blocks)
+    attention = torch.zeros(len(blocks), layers, most_steps, most_words)
+    step_mask = torch.zeros(len(blocks), most_steps, dtype=torch.bool)
+    word_mask = torch.zeros(len(blocks), most_words, dtype=torch.bool)
+    for row, block in enumerate(blocks):
+        _, s, k = block.shape
+        attention[row, :, :s, :k] = torch.from_numpy(block)
+        step_mask[row, :s] = True
+        word_mask[row, :k] = True
+    return attention, step_mask, word_mask

@@ -31,13 +31,15 @@ from stages.attention.certify import certify
 from stages.attention.stepwise import difference_to_eager, stepwise_of
 from stages.attention.tokens import locate, token_counts
 from stages.attention.write import attention_block
-from stages.engines.contract import Decoding, Engine, EngineSetup, load_tokenizer, open_engine
+from stages.engines.contract import Decoding, Engine, EngineSetup
+from stages.engines.start import open_engine
 from stages.models.identity import ModelIdentity
 from stages.models.load import load_teacher
 from stages.models.size import commit_bytes, part_sizes
+from stages.models.tokenizer import load_tokenizer
 from stages.rationales.write import engine_setup, plan_rationales, write_rationales
 from stages.runtime.progress import Progress, SilentProgress, StopSignal
-from stages.settings import AttentionSettings, PromptName, RationaleSettings, TeacherSettings
+from stages.settings import AttentionSettings, RationaleSettings, Task, TeacherSettings
 
 Times: TypeAlias = npt.NDArray[np.float64]
 """(2,): seconds by the clock, seconds of processors."""
@@ -308,15 +310,15 @@ class Answers:
 def sample_answers(
     setup: EngineSetup,
     engine: Literal["transformers", "vllm"],
-    prompts: Mapping[PromptName, Sequence[str]],
+    prompts: Mapping[Task, Sequence[str]],
     *,
     rows: int,
-    new_tokens: Mapping[PromptName, int],
+    new_tokens: Mapping[Task, int],
     progress: Progress,
-) -> tuple[Times, dict[PromptName, Answers]]:
+) -> tuple[Times, dict[Task, Answers]]:
     """Answer a batch of `rows` prompts of each kind, spread over the lengths, and a smaller one; also time to load."""
     watch = Stopwatch()
-    found: dict[PromptName, Answers] = {}
+    found: dict[Task, Answers] = {}
     with open_engine(engine, setup) as running:
         once = watch.lap()
         for kind, texts in prompts.items():

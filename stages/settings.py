@@ -4,17 +4,20 @@ Frozen dataclasses without behaviour, so that reading them costs no heavy import
 (after arXiv 2604.15701): alpha 0.5, beta 1.0, tau 0.1 for the teacher's layers and 0.5 for the student's.
 """
 
+import pkgutil
 from dataclasses import field
-from typing import Annotated, Literal
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 from typing_extensions import TypeAliasType
 
 from data.settings import settings
-from stages.student.objective import ObjectiveName, Task
 
+Task = Literal["predict", "explain"]
+"""The student's two tasks, each with a prompt of its own: the bare answer, and the rationale that ends in it."""
 EngineName = Literal["vllm", "transformers", "openai", "ray", "file"]
-PromptName = Task
 AlignmentName = Literal["mixture", "uniform", "one-to-one", "last"]
 StepRule = Literal["periods", "sentences", "lines"]
 CriticalRule = Literal["numbers", "keywords", "regex"]
@@ -28,6 +31,18 @@ EngineValue = TypeAliasType("EngineValue", "Scalar | list[EngineValue] | dict[st
 """Whatever JSON can say: vLLM's arguments may be nested."""
 PeftValue = Scalar | list[str | int] | dict[str, str | int | float]
 """What PEFT's configurations are made of."""
+OBJECTIVES = Path(__file__).parent / "student" / "objectives"
+
+
+def objective_names() -> tuple[str, ...]:
+    """All objectives there are, by the files of their folder: `fine_tune_cot.py` holds `fine-tune-cot`."""
+    return tuple(sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules([str(OBJECTIVES)])))
+
+
+if TYPE_CHECKING:
+    ObjectiveName = str
+else:
+    ObjectiveName = StrEnum("ObjectiveName", {name: name for name in objective_names()})
 
 
 @settings
@@ -246,7 +261,7 @@ class EvaluationSettings:
 
     engine: Literal["transformers", "vllm"] = "transformers"
     """What generates the answers."""
-    prompts: Annotated[tuple[PromptName, ...], MinLen(1)] = ("predict", "explain")
+    prompts: Annotated[tuple[Task, ...], MinLen(1)] = ("predict", "explain")
     """`predict` answers at once, `explain` writes the rationale first."""
     max_new_tokens: PositiveInt = 256
     """Longest output, in tokens."""

@@ -20,8 +20,9 @@ from urllib.request import ProxyHandler, Request, build_opener
 
 import pytest
 
-from stages.engines.contract import Engine, EngineSetup, open_engine
+from stages.engines.contract import Engine, EngineSetup
 from stages.engines.openai_server import Server
+from stages.engines.start import open_engine
 
 NEEDS_VLLM = pytest.mark.vllm
 ENGINES: list[Any] = [

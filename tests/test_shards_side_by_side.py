@@ -15,8 +15,8 @@ import yaml
 from cache import open_attention
 from cache.reader import AttentionStore
 from cache.spaces import Space
-from data.sharding import Shard
 from pipeline.run.provenance import read_provenance
+from stages.runtime.shard import Shard
 from tests.fakes import tiny_model_folder
 
 RECORDS = 40

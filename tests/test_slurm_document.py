@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from data.sharding import Shard
 from pipeline.config.schema import load_config
+from stages.runtime.shard import Shard
 from tests.test_documents import ROOT, blocks, parse
 
 SLURM = ROOT / "docs" / "slurm.md"

@@ -21,13 +21,13 @@ from pipeline.bench.compare import (
     answer,
     compare,
     device_of,
+    run_process,
     serve_job,
     setting_line,
     shape_of,
     take_peaks,
     take_times,
 )
-from pipeline.bench.measuring import run_process
 from pipeline.console.progress import open_progress
 from pipeline.console.tables import new_table, print_json, print_table
 from stages.bench.attention import (

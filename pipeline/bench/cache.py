@@ -22,8 +22,19 @@ from data.errors import ConfigError, Interrupted
 from pipeline.bench.cache_process import Task, run_task
 from pipeline.console.progress import open_progress
 from pipeline.console.tables import new_table, print_json, print_table, size
-from stages.bench.cache import METHODS, REFERENCE, ColdEpoch, Job, Method, ReadTimes, Setting, Written, rounds_of
-from stages.bench.index import IndexJob, Opened
+from stages.bench.cache import (
+    METHODS,
+    REFERENCE,
+    ColdEpoch,
+    IndexJob,
+    Job,
+    Method,
+    Opened,
+    ReadTimes,
+    Setting,
+    Written,
+    rounds_of,
+)
 from stages.bench.measure import Rounds, median, median_ratio
 from stages.runtime.progress import Progress, StopSignal
 

@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias, get_args
 
 from pydantic import TypeAdapter
 
-from pipeline.bench.measuring import run_process, serve
+from pipeline.bench.compare import run_process, serve
 
 MODULE = "pipeline.bench.cache_process"
 Task: TypeAlias = Literal[
@@ -39,7 +39,7 @@ def do_task(task: str, job: str, say: Callable[[str], object]) -> None:
 
 
 def _measure_index(task: str, job: str, after_each: Callable[[], object]) -> object:
-    from stages.bench.index import IndexJob, open_index, write_index
+    from stages.bench.cache import IndexJob, open_index, write_index
 
     found = TypeAdapter(IndexJob).validate_json(job)
     return write_index(found, after_each=after_each) if task == "write-index" else asdict(open_index(found))

@@ -3,24 +3,29 @@
 In: a job for the processes that measure, and which method each is compared with. Out: peaks, times, and their ratios.
 Each method gets processes of its own for its peak memory, since a process never forgets its peak; a method for which
 memory does not suffice is reported as such and left out of the one process in which the others then take turns for the
-times. `pipeline.bench.measuring` says how such processes are started and ended.
+times. Such a process (`python -P -m MODULE TASK JOB`) writes one JSON value to its standard output.
 """
 
 import json
+import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from statistics import median_low
 from typing import Any, Literal, TypeAlias, TypeVar
 
 from pydantic import TypeAdapter
 
 from data.errors import MolsakiError
-from pipeline.bench.measuring import serve
-from pipeline.console.exits import StageProcessError
+from pipeline.console.exits import StageProcessError, complain
+from pipeline.console.quiet import stdout_to_stderr
 from pipeline.console.tables import size
+from pipeline.run.supervise import stop_with_parent
 from stages.bench.measure import Memory, Rounds, fastest, median, median_ratio
-from stages.models.load import torch_device
+from stages.runtime.device import torch_device
 from stages.runtime.progress import Progress
 from stages.settings import Device, Dtype
 from stages.toy.random_llama import Setting, Shape, check_shape
@@ -36,6 +41,7 @@ DTYPES: Mapping[str, Dtype] = {"cpu": "float32", "cuda": "bfloat16"}
 PEAKS = {"cpu": 3, "cuda": 1}
 """Processes that peak memory is the median of. Resident memory of the same work differs by some percent from process to
 process, much beside the difference between two methods; what torch allocates on a GPU does not."""
+OOM_SCORE = Path("/proc/self/oom_score_adj")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,8 +108,6 @@ def _median_peak(memory: Sequence[Memory]) -> int:
 
 
 # What is measured -------------------------------------------------------------------------------------------------
-
-
 def device_of(device: Device) -> Literal["cpu", "cuda"]:
     """What `auto` is here; `ConfigError` for a GPU that is not there."""
     return "cuda" if torch_device(device).type == "cuda" else "cpu"
@@ -133,8 +137,6 @@ def setting_line(setting: Setting, what: str, details: str) -> str:
 
 
 # Processes that measure -------------------------------------------------------------------------------------------
-
-
 def take_peaks(measure: Callable[[], object], processes: int, progress: Progress) -> list[Memory]:
     """Memory of a method in each of its processes; none where one runs out of it, by an error or by being killed."""
     found: list[Memory] = []
@@ -183,3 +185,50 @@ def serve_job(
 ) -> int:
     """Measure what a `run_process` asked for, and return the exit code."""
     return serve(arguments, lambda task, job, say: do_task(task, TypeAdapter(kind).validate_json(job), say))
+
+
+def run_process(module: str, task: str, job: str, advance: Callable[[], object]) -> object:
+    """Do `task` in a process of its own and return its result as JSON gives it; `StageProcessError` where it fails.
+
+    As in `pipeline.run.supervise`, the process stands in a group of its own and ends when its standard input does; it
+    has nothing to save, so where we are interrupted it is killed.
+    """
+    command = [sys.executable, "-P", "-m", module, task, job]
+    result = None
+    with subprocess.Popen(  # noqa: S603  our own command
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0, encoding="utf-8"
+    ) as process:
+        try:
+            assert process.stdout is not None
+            for line in process.stdout:
+                result = json.loads(line)
+                if not result:
+                    advance()
+            code = process.wait()
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)  # with what it has started itself: vLLM has processes
+    if code:
+        raise StageProcessError(code)
+    assert isinstance(result, dict)
+    return result["result"]
+
+
+def serve(arguments: Sequence[str], do_task: Callable[[str, str, Callable[[str], object]], object]) -> int:
+    """The other end: let `do_task` (task, job, say) measure and return the exit code; an error is one line."""
+    task, job = arguments
+    stop_with_parent()
+    prefer_to_be_killed()
+    with os.fdopen(os.dup(1), "w", encoding="utf-8") as out, stdout_to_stderr():
+        try:
+            do_task(task, job, lambda line: print(line, file=out, flush=True))
+        except MolsakiError as error:
+            complain(str(error))
+            return error.exit_code
+    return 0
+
+
+def prefer_to_be_killed() -> None:
+    """Where memory ends, Linux shall end this process and not somebody else's."""
+    if os.access(OOM_SCORE, os.W_OK):
+        OOM_SCORE.write_text("1000", encoding="ascii")

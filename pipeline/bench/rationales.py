@@ -16,8 +16,7 @@ import click
 from pydantic import TypeAdapter
 
 from pipeline.bench.cache import stopped_by_signals
-from pipeline.bench.compare import DTYPES, device_of, serve_job, shape_of
-from pipeline.bench.measuring import run_process
+from pipeline.bench.compare import DTYPES, device_of, run_process, serve_job, shape_of
 from pipeline.console.progress import open_progress
 from pipeline.console.quiet import quieten_libraries
 from pipeline.console.tables import new_table, print_json, print_table, size

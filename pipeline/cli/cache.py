@@ -18,7 +18,7 @@ def cache() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def cache_ls(store: Path | None, as_json: bool) -> None:
     """List the spaces of a store; one that cannot be opened does not hide the others, and is an error."""
-    from pipeline.config.schema import default_store
+    from cache.spaces import default_store
     from pipeline.store.spaces import list_store
 
     list_store(store or default_store(), as_json=as_json)
@@ -52,8 +52,7 @@ def cache_show(
         return
     if layer is not None or mixture:
         raise click.UsageError("--layer and --mixture go with --record")
-    from cache.spaces import describe
-    from pipeline.config.schema import default_store
+    from cache.spaces import default_store, describe
     from pipeline.console.tables import print_space
     from pipeline.store.spaces import find_space
 
@@ -79,7 +78,7 @@ def cache_export(space: str, target: str, keys: Path | None, store: Path | None,
 
     A README card says what it is. The same command goes on where it was interrupted, and adds what is new to a folder.
     """
-    from pipeline.config.schema import default_store
+    from cache.spaces import default_store
     from pipeline.console.tables import print_exported
     from pipeline.store.sharing import run_export
 
@@ -104,7 +103,7 @@ def cache_import(source: str, store: Path | None, quiet: bool, as_json: bool) ->
     Nothing in it is trusted: every byte and every record is checked before the store changes. Records that are there
     already stay as they are.
     """
-    from pipeline.config.schema import default_store
+    from cache.spaces import default_store
     from pipeline.console.tables import print_imported
     from pipeline.store.sharing import run_import
 
@@ -147,7 +146,7 @@ def cache_verify(store: Path | None, **options: Any) -> None:  # click's own typ
 
     Sizes, hashes and checksums by default. Ends with exit code 65 where damage is left.
     """
-    from pipeline.config.schema import default_store
+    from cache.spaces import default_store
     from pipeline.store.commands import VerifyRequest, verify_space
 
     verify_space(VerifyRequest(store=store or default_store(), **options))
@@ -172,7 +171,7 @@ def cache_gc(spaces: tuple[str, ...], store: Path | None, **options: Any) -> Non
     imports and exports, and targets of spaces that are gone. What is younger than AGE stays, for somebody may be
     writing or reading it.
     """
-    from pipeline.config.schema import default_store
+    from cache.spaces import default_store
     from pipeline.store.commands import collect_garbage
 
     collect_garbage(spaces, store or default_store(), **options)

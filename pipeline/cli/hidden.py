@@ -10,8 +10,8 @@ import click
 from pipeline.cli.options import FILE, FOLDER, read_shard, seed_option, supervised_option
 
 if TYPE_CHECKING:
-    from data.sharding import Shard
     from pipeline.run.plan import StageName
+    from stages.runtime.shard import Shard
 
 
 @click.command("train-share", hidden=True)
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 @click.option("--quiet", is_flag=True)
 def train_share(folder: Path, seeds: tuple[int, ...], quiet: bool) -> None:
     """Train the students of a run's folder as one of several processes, for `training.processes`, which starts it."""
-    from data.sharding import process_of
     from pipeline.config.schema import load_config
     from pipeline.console.logs import command_log
     from pipeline.console.progress import open_progress
@@ -29,6 +28,7 @@ def train_share(folder: Path, seeds: tuple[int, ...], quiet: bool) -> None:
     from pipeline.run.work import CONFIGURATION, Run
     from pipeline.run.work import train_share as train_this_share
     from stages.runtime.progress import StopSignal
+    from stages.runtime.shard import process_of
 
     with StopSignal() as stop:
         stop_with_parent()

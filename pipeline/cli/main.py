@@ -14,7 +14,8 @@ from pipeline.cli import hidden as cli_hidden
 from pipeline.cli import plot as cli_plot
 from pipeline.cli import results as cli_results
 from pipeline.cli import run as cli_work
-from pipeline.console.exits import ErrorsToExitCodes, Invocation
+from pipeline.console.exits import ErrorsToExitCodes
+from pipeline.console.logs import Invocation
 
 OVERVIEW = """\
 \b

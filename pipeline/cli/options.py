@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from data.sharding import Shard
     from pipeline.cli.sweep_commands import Options
     from pipeline.run.sweep import Sweep
     from pipeline.run.work import Run
+    from stages.runtime.shard import Shard
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -115,7 +115,7 @@ def run_options(command: Command) -> Command:
 def read_shard(ctx: click.Context, param: click.Parameter, value: str | None) -> "Shard | None":
     """Read `2/8` as the second of eight shards."""
     from data.errors import ConfigError
-    from data.sharding import Shard
+    from stages.runtime.shard import Shard
 
     try:
         return None if value is None else Shard.parse(value)

@@ -26,11 +26,11 @@ from pipeline.cli.options import (
 from pipeline.cli.subcommands import WithSubcommands
 
 if TYPE_CHECKING:
-    from data.sharding import Shard
     from pipeline.run.inputs import Inputs
     from pipeline.run.plan import Stage, StageName, StagePlan
     from pipeline.run.sweep import Sweep
     from pipeline.run.work import Run
+    from stages.runtime.shard import Shard
 
 
 @click.command(
@@ -252,7 +252,6 @@ def _stage(
     if (sweep := request.sweep(totals=totals)) is not None:
         _stage_one_of_points(sweep, request, name, shard)
         return
-    from data.sharding import process_of
     from pipeline.console.logs import command_log
     from pipeline.console.progress import open_progress
     from pipeline.console.quiet import quieten_libraries, stdout_to_stderr
@@ -261,6 +260,7 @@ def _stage(
     from pipeline.run.work import execute_stage, open_stages, shard_of
     from pipeline.run.work import train_share as train_this_share
     from stages.runtime.progress import SilentProgress, StopSignal
+    from stages.runtime.shard import process_of
 
     with StopSignal() as stop:
         if supervised:

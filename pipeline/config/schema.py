@@ -20,6 +20,7 @@ from typing import Annotated, cast
 from annotated_types import MinLen
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
+from cache.spaces import default_store
 from data.errors import ConfigError
 from data.settings import DataSource
 from pipeline.config.document import Document, Key, Tree, dotted, read_document, to_yaml
@@ -60,11 +61,6 @@ EXPECTED = {
     "tuple_type": "a list",
     "too_short": "at least one entry",
 }
-
-
-def default_store() -> Path:
-    """The folder for both stores in the user's cache directory."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "molsaki"
 
 
 class DataSettings(BaseModel):

@@ -9,21 +9,13 @@ disk that line says which one, and how to go on.
 import errno
 import os
 import traceback
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
 
 from cache.durable import DISK_FULL
 from data.errors import Interrupted, MolsakiError
-
-
-@dataclass(kw_only=True)
-class Invocation:
-    """What is known about this call of the command line; the log becomes the run's as soon as there is a run."""
-
-    debug: bool = False
-    log: Path | None = field(default=None)
+from pipeline.console.logs import Invocation
 
 
 class StageProcessError(Exception):

@@ -14,13 +14,13 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 
-from pipeline.config.schema import default_store
-from pipeline.console.exits import Invocation
+from cache.spaces import default_store
 from pipeline.console.folders import folder_of
 
 ROOMS = frozenset({"pipeline", "stages", "cache", "data"})
@@ -131,3 +131,11 @@ def log_without_run() -> Path:
 
 def _ours_or_warning(record: logging.LogRecord) -> bool:
     return record.levelno >= logging.WARNING or record.name.partition(".")[0] in ROOMS
+
+
+@dataclass(kw_only=True)
+class Invocation:
+    """What is known about this call of the command line; the log becomes the run's as soon as there is a run."""
+
+    debug: bool = False
+    log: Path | None = field(default=None)

@@ -25,7 +25,7 @@ from pipeline.run.work import Run, open_stages, stages_of
 from stages.attention.select import Example
 from stages.models.identity import WEIGHTS
 from stages.runtime.progress import SilentProgress, StopSignal
-from stages.settings import PromptName
+from stages.settings import Task
 
 if TYPE_CHECKING:
     from stages.sampling import Sample, Times
@@ -101,7 +101,7 @@ def sample_training(job: Job) -> "Sample":
     began = now()
     import stages.student.train  # noqa: F401  what it imports is needed once, however many students there are
     from stages.attention.tokens import token_counts
-    from stages.engines.contract import load_tokenizer
+    from stages.models.tokenizer import load_tokenizer
     from stages.sampling import Sample, locating, padded_step
 
     imports = now() - began
@@ -243,18 +243,18 @@ def sample_evaluation(job: Job, split: Split = "test") -> "Sample":
     questions = job.inputs.labelled(split)
     finished = [seed for seed in train.seeds if train.is_finished(seed)] if train.plan().waits_for is None else []
     began = now()
-    from stages.engines.contract import load_tokenizer
     from stages.evaluation import PIECE, PROMPTS, student_engine
+    from stages.models.tokenizer import load_tokenizer
     from stages.sampling import Sample, expected_longest, sample_answers
 
     imports = now() - began
     checkpoint = train.student_folder(finished[0]) if finished else _any_student(job, train)
     settings = config.evaluation
-    prompts: Mapping[PromptName, list[str]] = {
+    prompts: Mapping[Task, list[str]] = {
         kind: [PROMPTS[kind](question.text) for question in questions] for kind in settings.prompts
     }
     most = dict.fromkeys(settings.prompts, settings.max_new_tokens)
-    expected: Mapping[PromptName, list[str]] = {} if finished else _targets(job, settings.prompts)
+    expected: Mapping[Task, list[str]] = {} if finished else _targets(job, settings.prompts)
     if expected:
         tokenizer = load_tokenizer(str(checkpoint), None)
         rows = min(settings.batch_size, len(questions))
@@ -285,9 +285,7 @@ def sample_evaluation(job: Job, split: Split = "test") -> "Sample":
     )
 
 
-def _batches(
-    asked: Sequence[tuple[PromptName, str]], piece: int, rows: int
-) -> Iterator[Sequence[tuple[PromptName, str]]]:
+def _batches(asked: Sequence[tuple[Task, str]], piece: int, rows: int) -> Iterator[Sequence[tuple[Task, str]]]:
     """The batches that the prompts of an evaluation come in: by length within each piece."""
     for start in range(0, len(asked), piece):
         ordered = sorted(asked[start : start + piece], key=lambda one: len(one[1]))
@@ -307,19 +305,17 @@ def _any_student(job: Job, train: TrainStage) -> Path:
     raise MissingRecordsError("no student is there that could answer for a sample")
 
 
-def _targets(job: Job, kinds: Sequence[PromptName]) -> Mapping[PromptName, list[str]]:
+def _targets(job: Job, kinds: Sequence[Task]) -> Mapping[Task, list[str]]:
     """What the student is trained to write after each kind of prompt; nothing where no rationale is there."""
     rationales, _ = job.teacher_stages()
-    texts: Mapping[PromptName, list[str]] = {
+    texts: Mapping[Task, list[str]] = {
         "predict": [predict_target(one.question) for one in rationales.rationales],
         "explain": [one.text for one in rationales.rationales],
     }
     return {kind: texts[kind] for kind in kinds} if rationales.rationales else {}
 
 
-def _answers_bytes(
-    job: Job, split: Split, questions: Sequence[Question], outputs: Mapping[PromptName, Sequence[str]]
-) -> int:
+def _answers_bytes(job: Job, split: Split, questions: Sequence[Question], outputs: Mapping[Task, Sequence[str]]) -> int:
     """Size of a file of answers to all questions, from one with these outputs and one with a single answer."""
     rows = [
         Prediction(

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, get_args
 
-from data.sharding import Shard
 from stages.runtime.progress import Progress, StopSignal
+from stages.runtime.shard import Shard
 
 StageName = Literal["rationales", "attention", "train", "evaluate"]
 STAGES: tuple[StageName, ...] = get_args(StageName)

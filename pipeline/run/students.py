@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 
 from cache.fingerprints import Spec, fingerprint
 from data.errors import ConfigError, DamagedCacheError, Interrupted, MissingRecordsError
-from data.sharding import process_of
 from pipeline.config.schema import resolved_yaml
 from pipeline.console.exits import StageProcessError
 from pipeline.results.card import CardScore, Origin, card_scores, write_card
@@ -28,6 +27,7 @@ from pipeline.run.launch import run_together, share_command
 from pipeline.run.plan import StageName, StagePlan
 from pipeline.run.teacher import AttentionStage, RationaleStage
 from stages.runtime.progress import Progress, SilentProgress, StopSignal
+from stages.runtime.shard import process_of
 from stages.settings import EvaluationSettings
 from stages.student.objective import Objective, objective_of
 

@@ -19,7 +19,6 @@ from tempfile import TemporaryDirectory
 
 from cache.durable import replace_file
 from data.errors import EngineError, Interrupted, MissingRecordsError, MolsakiError
-from data.sharding import Shard
 from pipeline.config.matrix import Matrix, Point
 from pipeline.console.exits import StageProcessError, complain, describe_failure
 from pipeline.console.logs import log_file
@@ -31,6 +30,7 @@ from pipeline.run.supervise import ForwardingStop, stage_command
 from pipeline.run.teacher import AttentionStage, RationaleStage
 from pipeline.run.work import CONFIGURATION, OUR_EXIT_CODES, Run, Say, execute_stage, require_success, stages_of
 from stages.runtime.progress import Progress, StopSignal
+from stages.runtime.shard import Shard
 
 STAGE_ONE: tuple[StageName, ...] = ("rationales", "attention")
 

@@ -15,15 +15,15 @@ from cache.nearest import neighbour
 from cache.spaces import Space, dropped_records, is_space, space_path
 from data.errors import MissingRecordsError
 from data.records import Question, Rationale
-from data.sharding import Shard
 from pipeline.console.folders import folder_of, require_writable
 from pipeline.run.inputs import Inputs
 from pipeline.run.plan import StagePlan, reasons
 from pipeline.run.provenance import commit_note
-from pipeline.run.selection import Selection, select_examples
-from stages.attention.select import Example
-from stages.rationales.spec import attention_slug, attention_spec, rationale_slug, rationale_spec
+from stages.attention.select import Example, Selection, select_examples
+from stages.attention.spec import attention_slug, attention_spec
+from stages.rationales.spec import rationale_slug, rationale_spec
 from stages.runtime.progress import Progress, StopSignal
+from stages.runtime.shard import Shard
 from stages.settings import RationaleSettings
 
 if TYPE_CHECKING:

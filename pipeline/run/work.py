@@ -16,7 +16,6 @@ from pathlib import Path
 
 from cache.durable import replace_file
 from data.errors import ConfigError, EngineError, Interrupted, MolsakiError
-from data.sharding import Shard, chosen_shard
 from pipeline.config.schema import Config, resolved_yaml
 from pipeline.console.exits import StageProcessError
 from pipeline.run import provenance
@@ -27,6 +26,7 @@ from pipeline.run.supervise import ForwardingStop, stage_command
 from pipeline.run.teacher import AttentionStage, RationaleStage, StageWithSpace
 from pipeline.run.usage import Usage, disk_bytes
 from stages.runtime.progress import Progress, StopSignal
+from stages.runtime.shard import Shard, chosen_shard
 from stages.student.objective import objective_of
 
 log = logging.getLogger(__name__)

@@ -17,10 +17,11 @@ from pathlib import Path
 from cache import open_attention
 from cache.places import is_elsewhere
 from cache.reader import AttentionStore
+from cache.spaces import default_store
 from data.errors import ConfigError, MissingRecordsError
 from data.records import Rationale
 from pipeline.config.matrix import Matrix, load_matrix
-from pipeline.config.schema import Config, default_store, load_config
+from pipeline.config.schema import Config, load_config
 from pipeline.results.scores import short_names
 from pipeline.run.inputs import Inputs
 from pipeline.run.sweep import PointStages, Sweep, look

@@ -22,7 +22,7 @@ from pipeline.console.labels import one_line, step_label
 from pipeline.views.plot import LayersFigure, SharesFigure, StudentWeights
 from pipeline.views.record import RecordView
 from stages.figures.shares import GROUPS, Group
-from stages.figures.spread import Spread
+from stages.figures.statistics import Spread
 
 STYLE: Any = {  # matplotlib types it otherwise in every release
     "font.family": "DejaVu Sans",  # comes with matplotlib

@@ -24,13 +24,13 @@ from stages.figures.shares import (
     StepShares,
     mean_of_layers,
     one_layer,
+    record_layer_weights,
     record_shares,
     shares_by_step,
     step_numbers,
     teachers_mixture,
 )
-from stages.figures.single_record import record_layer_weights
-from stages.figures.spread import Spread, spread_by_column
+from stages.figures.statistics import Spread, spread_by_column
 from stages.settings import ObjectiveSettings
 
 if TYPE_CHECKING:

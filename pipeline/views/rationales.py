@@ -20,8 +20,8 @@ from data.records import Marked, Phase, Question, Rationale, Span
 from pipeline.config.schema import load_config
 from pipeline.console.tables import new_table, print_json, print_table
 from pipeline.run.inputs import Inputs
-from pipeline.run.selection import NO_CRITICAL_WORD, mark_rationale
 from pipeline.run.teacher import RationaleStage, no_rationales
+from stages.attention.select import NO_CRITICAL_WORD, mark_rationale
 from stages.rationales.write import Standing, standings
 from stages.settings import AttentionSettings
 

@@ -33,7 +33,7 @@ from pipeline.views.charts import (
 from pipeline.views.page import Page
 from pipeline.views.run_figures import Figures, Layers, RunFigures, StageTotal
 from stages.figures.curves import Curve
-from stages.figures.spread import Spread
+from stages.figures.statistics import Spread
 
 LOSS_TITLES = {
     LOSS: "Total loss",

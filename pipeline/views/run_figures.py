@@ -9,29 +9,44 @@ imported. Only why questions were dropped stands elsewhere, in the store, and is
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from data.errors import ConfigError, MolsakiError
+from cache.rationales import KEPT, PREFERENCE, RationaleStore
+from cache.spaces import Space, dropped_records, is_space
+from data.errors import ConfigError, MissingRecordsError, MolsakiError
 from pipeline.config.document import Tree, read_document
-from pipeline.config.schema import load_config
+from pipeline.config.schema import Config, load_config
 from pipeline.results.card import read_facts
 from pipeline.results.predictions import seed_files
 from pipeline.results.scores import Group, Score, accuracies_by_seed, compare, run_folders
 from pipeline.results.students import LAYER_WEIGHTS, TrainedStudent, trained_students
+from pipeline.run.inputs import Inputs
 from pipeline.run.plan import STAGES
 from pipeline.run.provenance import StageRecord, read_provenance
 from pipeline.run.students import results_folder
 from pipeline.run.work import CONFIGURATION
-from pipeline.views.drop_reasons import Dropped, dropped
+from stages.attention.select import select_examples
 from stages.figures.curves import Curve, curve
-from stages.figures.spread import Spread, spread_by_column
+from stages.figures.statistics import Spread, spread_by_column
 
 ALL_POINTS = 30_000
 """Of all curves of a report together; the more curves, the fewer points each has."""
 FEWEST_POINTS, MOST_POINTS = 24, 160
+FOLDER_DIGITS = 16
+"""Digits of a fingerprint in the name of a space's folder."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dropped:
+    """Counts by stage and reason; `kept` counts records. `whole_spaces` where other runs' questions are among them."""
+
+    questions: int
+    kept: int
+    reasons: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    whole_spaces: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -346,3 +361,56 @@ def _period(executions: Sequence[StageRecord]) -> str:
         for when in (min(one.started for one in executions), max(one.ended for one in executions))
     )
     return f"{first} to {last.removeprefix(first[:11])} UTC"
+
+
+def dropped(config: Config, fingerprints: Mapping[str, str]) -> Dropped:
+    """Count what was left out of a run; `MissingRecordsError` where the store does not hold its rationales."""
+    rationales = _space(config.store, "rationales", fingerprints)
+    if rationales is None:
+        raise MissingRecordsError(f"the store {config.store} does not hold this run's rationales")
+    attention = _space(config.store, "attention", fingerprints)
+    unreadable = {} if attention is None else dropped_records(attention.commits())
+    if all(source.path is not None or source.name == "synthetic" for source in config.data.train):
+        return _of_run(config, RationaleStore(rationales), unreadable)
+    return _of_spaces(RationaleStore(rationales), unreadable)
+
+
+def _space(store: Path, kind: str, fingerprints: Mapping[str, str]) -> Space | None:
+    """The space of that kind with the run's fingerprint, if there is one."""
+    if kind not in fingerprints:
+        return None
+    found = sorted((store / kind).glob(f"*-{fingerprints[kind][:FOLDER_DIGITS]}"))
+    return Space.open(found[0]) if found and is_space(found[0]) else None
+
+
+def _of_run(config: Config, store: RationaleStore, unreadable: Mapping[str, str]) -> Dropped:
+    from stages.rationales.write import kept_rationales, plan_rationales
+
+    questions = Inputs(config).questions("train")
+    plan = plan_rationales(questions, store.attempts(), config.rationales)
+    selection = select_examples(tuple(kept_rationales(questions, store, config.rationales)), config.attention)
+    too_much = Counter(unreadable[one.key] for one in selection.examples if one.key in unreadable)
+    return Dropped(
+        questions=len(questions),
+        kept=len(selection.examples) - too_much.total(),
+        reasons=_stages(plan.dropped, Counter(selection.dropped) + too_much),
+    )
+
+
+def _of_spaces(store: RationaleStore, unreadable: Mapping[str, str]) -> Dropped:
+    """A question is kept with any kept rationale, else it counts by its latest attempt; its key words do not count."""
+    outcomes: dict[str, str] = {}
+    for attempt in store.attempts().values():
+        if attempt.phase in PREFERENCE and outcomes.get(attempt.key) != KEPT:
+            outcomes[attempt.key] = attempt.outcome
+    counts = Counter(outcomes.values())
+    kept = counts.pop(KEPT, 0)
+    reasons = Counter(unreadable.values())
+    return Dropped(
+        questions=len(outcomes), kept=kept - reasons.total(), reasons=_stages(counts, reasons), whole_spaces=True
+    )
+
+
+def _stages(rationales: Mapping[str, int], attention: Mapping[str, int]) -> dict[str, Mapping[str, int]]:
+    by_stage = {"rationales": rationales, "attention": attention}
+    return {stage: dict(Counter(reasons).most_common()) for stage, reasons in by_stage.items() if reasons}

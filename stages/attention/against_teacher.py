@@ -15,13 +15,13 @@ from cache.reader import AttentionStore
 from cache.rounding import kept_bits
 from data.errors import DamagedCacheError, MismatchError, MissingRecordsError
 from stages.attention.batches import TokenBudget
+from stages.attention.spec import attention_spec
 from stages.attention.stepwise import attention_of
 from stages.attention.tokens import locate
 from stages.attention.write import TOLERANCE
-from stages.engines.contract import load_tokenizer
 from stages.models.identity import ModelIdentity, identify_model
 from stages.models.load import load_teacher
-from stages.rationales.spec import attention_spec
+from stages.models.tokenizer import load_tokenizer
 from stages.runtime.progress import Progress
 from stages.settings import AttentionSettings, Device, Dtype, TeacherSettings
 

@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 from cache.certificates import SMALLEST_NORMAL, Certificate
 from cache.rounding import stored_values
+from stages.mixture import mixed_targets
 from stages.settings import ObjectiveSettings
-from stages.student.targets import mixed_targets
 
 SAMPLE = 64
 """Most records of a part whose layer weights and targets are compared."""

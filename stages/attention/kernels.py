@@ -26,7 +26,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 from stages.attention.tokens import Pooling
-from stages.precision import at_least_float32
+from stages.mixture import at_least_float32
 
 Way = Literal["log-sum-exp", "indicator values", "block by block"]
 LOG_SUM_EXP: Way = "log-sum-exp"

@@ -30,9 +30,9 @@ from stages.attention.certify import certify
 from stages.attention.kernels import BLOCKS, Way
 from stages.attention.stepwise import StepwiseAttention, difference_to_eager, stepwise_of
 from stages.attention.tokens import Located, locate, token_counts
-from stages.engines.contract import load_tokenizer
 from stages.models.identity import ModelIdentity
 from stages.models.load import load_teacher
+from stages.models.tokenizer import load_tokenizer
 from stages.runtime.progress import Progress, StopSignal
 from stages.settings import AttentionSettings, Dtype, TeacherSettings
 

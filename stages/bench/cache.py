@@ -14,6 +14,9 @@ Nothing else is in the files; the store also has texts, spans, keys and checksum
 read gives the attention to single words, as a tensor that shares no memory with another record; from files with all
 layers, which training has yet to mix.
 
+What opening a large store costs is measured on records as small as can be, one step, one word and one layer, with keys
+of their own: opening reads keys, commits and metadata, and of attention nothing but the sizes of its files.
+
 **Attention that resembles the real one.** Texts are made-up problems with rationales (`data.synthetic`), marked as by
 default. `PATTERNS` records of each shape (S, K) are run through a causal language model, by default a random Llama
 whose weights are large enough for attention to be as uneven as in trained models, and with a begin token in front of
@@ -60,9 +63,9 @@ from stages.attention.write import attention_block
 from stages.bench.measure import Rounds, take_turns
 from stages.bench.page_cache import Size, drop, size_of, warm
 from stages.bench.resident_memory import peak_resident_bytes, resident_bytes
-from stages.engines.contract import load_tokenizer
+from stages.mixture import mixed_targets
 from stages.models.load import load_causal_lm
-from stages.student.targets import mixed_targets
+from stages.models.tokenizer import load_tokenizer
 from stages.toy.teacher import word_tokenizer
 
 Method: TypeAlias = Literal["store", "memory-map", "torch-save", "torch-save-float16"]
@@ -70,7 +73,6 @@ METHODS: tuple[Method, ...] = get_args(Method)
 REFERENCE: Method = "torch-save"
 DTYPES: Mapping[Method, torch.dtype] = {"torch-save": torch.float32, "torch-save-float16": torch.float16}
 Read: TypeAlias = Callable[[str], torch.Tensor]
-
 SEED = 0
 PATTERNS = 128
 NOISE = 0.1
@@ -82,6 +84,10 @@ RULE: Spec = {"layers": "Eq. 4", "tau": TAU, "for": "bench cache"}
 COMPARED = 100
 """Records whose readings by all methods are compared before any of them is timed."""
 CPU = torch.device("cpu")
+ATTENTION = np.ones((1, 1, 1), dtype=np.float32)
+STEP_TOKENS = np.ones(1, dtype=np.int32)
+NOTHING_BESIDE = np.zeros((1, 1, len(RECEIVERS)), dtype=np.float32)
+RATIONALE = "So 1."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -392,4 +398,75 @@ def _setting(job: Job, blocks: Sequence[AttentionBlock]) -> Setting:
         torch=torch.__version__,
         numpy=np.__version__,
         zarr=version("zarr"),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class IndexJob:
+    """A store of `records` records below `folder`."""
+
+    folder: Path
+    records: int
+
+    @property
+    def parts(self) -> int:
+        """How many parts it has."""
+        return -(-self.records // MAX_RECORDS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """One opening: seconds, and memory of the process before it (libraries included) and at most."""
+
+    records: int
+    seconds: float
+    baseline_bytes: int
+    peak_bytes: int
+    dropped: bool
+    """Whether the files' pages had been given up before."""
+
+
+def write_index(job: IndexJob, *, after_each: Callable[[], object] = lambda: None) -> str:
+    """Write the store and return its space's folder."""
+    space = Space.open_or_create(job.folder, "attention", "index", {"schema": 1, "rounding": None})
+    writer = AttentionWriter(space)
+    for first in range(0, job.records, MAX_RECORDS):
+        writer.append([_smallest(number) for number in range(first, min(first + MAX_RECORDS, job.records))])
+        after_each()
+    return str(space.path)
+
+
+def _smallest(number: int) -> AttentionBlock:
+    question = f"Question {number}?"
+    start = len(question) + 1
+    marked = Marked(
+        question=question,
+        rationale=RATIONALE,
+        text=f"{question}\n{RATIONALE}",
+        step_spans=((start, start + len(RATIONALE)),),
+        critical_spans=((start + 3, start + 4),),
+    )
+    return AttentionBlock(
+        key=record_key(marked),
+        marked=marked,
+        attention=ATTENTION,
+        step_tokens=STEP_TOKENS,
+        receivers=NOTHING_BESIDE,
+    )
+
+
+def open_index(job: IndexJob) -> Opened:
+    """Open the store that `write_index` has made, in a process that has done nothing else."""
+    (path,) = (job.folder / "attention").iterdir()
+    dropped = drop(path)
+    baseline = resident_bytes()
+    started = time.perf_counter()
+    store = AttentionStore.open(path)
+    seconds = time.perf_counter() - started
+    return Opened(
+        records=len(store),
+        seconds=seconds,
+        baseline_bytes=baseline,
+        peak_bytes=peak_resident_bytes(),
+        dropped=dropped,
     )

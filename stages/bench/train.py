@@ -23,12 +23,14 @@ from stages.attention.stepwise import IMPLEMENTATION, Recording, attention_imple
 from stages.attention.tokens import Pooling
 from stages.bench.attention import Text, check_text, made_up_records
 from stages.bench.measure import Memory, Rounds, measure_memory, spread_rounds, take_turns
+from stages.mixture import Target
 from stages.runtime.device import unless_out_of_memory
 from stages.settings import Dtype, ObjectiveSettings
+from stages.student.model import DistillationModel
 from stages.student.objective import objective_of
 from stages.student.objectives.molsaki import Molsaki
-from stages.student.step import IGNORED, DistillationModel, TrainingCollator, TrainingRecord, TrainingStep, TrainingText
-from stages.student.targets import Target
+from stages.student.step import TrainingStep
+from stages.student.texts import IGNORED, TrainingCollator, TrainingRecord, TrainingText
 from stages.toy.random_llama import SEED, Setting, Shape, random_llama, setting_of
 
 Method: TypeAlias = Literal["dss", "molsaki", "output_attentions"]

@@ -1,9 +1,9 @@
 """What a generation engine is: prompt strings go in, one `Generation` each comes out.
 
-Four engines keep this contract: `engines_vllm` (fast, GPU or CPU), `engines_ray` (the same on a cluster),
-`engines_openai` (a server) and `engines_transformers` (runs wherever torch runs). One suite of tests holds all to it;
-in float32 they give the same greedy text. The rules that make them equal stand here: how a prompt becomes tokens, when
-it is too long, and what seed it is sampled with. Importing costs no torch.
+Four engines keep this contract: `vllm` (fast, GPU or CPU), `ray` (the same on a cluster), `openai` (a server) and
+`transformers` (runs wherever torch runs). One suite of tests holds all to it; in float32 they give the same greedy
+text. The rules that make them equal stand here and in `models.tokenizer`: how a prompt becomes tokens, when it is too
+long, and what seed it is sampled with. Importing costs no torch.
 """
 
 import hashlib
@@ -12,20 +12,42 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, assert_never
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
-from data.errors import ConfigError, ModelError
+from data.errors import ConfigError
 from stages.engines.openai_server import Server
-from stages.models.tokenizer import encode_chats, encode_data, guarded
 from stages.runtime.progress import StopSignal
 from stages.settings import Device, Dtype
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    pass
 
 FinishReason = Literal["stop", "length", "too_long"]
 EngineArguments = Mapping[str, Any]
 """Whatever JSON can say; each engine checks its own."""
+NEUTRAL_ARGUMENTS = frozenset(
+    {
+        "batch_size",
+        "block_size",
+        "cpu_offload_gb",
+        "disable_custom_all_reduce",
+        "disable_log_stats",
+        "distributed_executor_backend",
+        "download_dir",
+        "enable_prefix_caching",
+        "enforce_eager",
+        "gpu_memory_utilization",
+        "kv_cache_memory_bytes",
+        "load_format",
+        "max_num_batched_tokens",
+        "max_num_seqs",
+        "pipeline_parallel_size",
+        "swap_space",
+        "tensor_parallel_size",
+        "use_tqdm_on_load",
+    }
+)
+"""Engine arguments that say how fast, not what: experiments that differ in them share a store."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,32 +147,6 @@ class Engine(ABC):
         self.close()
 
 
-def open_engine(name: Literal["vllm", "transformers", "openai", "ray"], setup: EngineSetup) -> Engine:
-    """Start an engine; `ConfigError` for a model or argument that it refuses, `EngineError` if it does not start."""
-    if name == "vllm":
-        from stages.engines.start import RestartingEngine
-        from stages.engines.vllm import VllmEngine
-
-        return RestartingEngine(lambda: VllmEngine(setup), setup) if setup.restarts else VllmEngine(setup)
-    if name == "transformers":
-        from stages.engines.transformers import TransformersEngine
-
-        return TransformersEngine(setup)
-    if name == "openai":
-        try:
-            from stages.engines.openai import OpenAiEngine
-        except ImportError as error:
-            if error.name != "openai":
-                raise
-            raise ConfigError("rationales.engine: `openai` needs a package: pip install 'molsaki[server]'") from error
-        return OpenAiEngine(setup)
-    if name == "ray":
-        from stages.engines.ray import RayEngine
-
-        return RayEngine(setup)
-    assert_never(name)
-
-
 def next_answer(
     answers: "SimpleQueue[Answer | BaseException]",
     stop: StopSignal | None,
@@ -181,71 +177,6 @@ def positive_argument(arguments: EngineArguments, name: str) -> int | None:
     raise ConfigError(f"engine_arguments.{name}: expected a whole number from 1, found {value!r}")
 
 
-def load_tokenizer(model: str, revision: str | None, *, trust_remote_code: bool = False) -> "PreTrainedTokenizerBase":
-    """Load a model's tokenizer; code that comes with it runs only where it is trusted."""
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(model, revision=revision, trust_remote_code=trust_remote_code)
-    except Exception as error:  # tokenizers raises nothing more special than that for a broken file
-        if needs_trust(error):
-            raise ConfigError(untrusted(model)) from error
-        raise ConfigError(f"model {model}: its tokenizer cannot be loaded ({first_line(error)})") from error
-
-
-def needs_trust(error: BaseException) -> bool:
-    """Whether a library refuses a model because it brings its own code."""
-    return "trust_remote_code" in str(error)
-
-
-def untrusted(model: str) -> str:
-    """What a user is told then."""
-    return (
-        f"model {model}: it comes with code of its own, which is not run; read that code, and set "
-        "teacher.trust_remote_code: true if you trust it (a student's is never run)"
-    )
-
-
-def render_chat(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Mapping[str, str]]) -> str:
-    """Put messages through the model's chat template; their text is data to it and, for `encode`, to the tokenizer.
-
-    Where the template refuses a system message or leaves it out, as some do, its text opens the first message of the
-    user. `ModelError` for a model without template, and for one whose template fails or loses a message.
-    """
-    if not tokenizer.chat_template:
-        raise ModelError(f"model {tokenizer.name_or_path}: `chat: true` needs a tokenizer with a chat template")
-    data = [{"role": each["role"], "content": guarded(tokenizer, each["content"])} for each in messages]
-    attempts = [data, _without_system(data)] if data[0]["role"] == "system" else [data]
-    reason = ""
-    for attempt in attempts:
-        try:
-            chat = str(tokenizer.apply_chat_template(attempt, tokenize=False, add_generation_prompt=True))
-        except Exception as error:  # whatever a template may call, its own raise_exception among it
-            reason = first_line(error)
-            continue
-        if all(message["content"].strip() in chat for message in attempt):
-            return chat
-        reason = "it leaves out what messages say"
-    raise ModelError(f"model {tokenizer.name_or_path}: its chat template takes no such conversation: {reason}")
-
-
-def _without_system(messages: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
-    system, first, *others = messages
-    return [{"role": first["role"], "content": f"{system['content']}\n\n{first['content']}"}, *map(dict, others)]
-
-
-def encode(
-    tokenizer: "PreTrainedTokenizerBase", prompts: Sequence[str], *, adds_special_tokens: bool
-) -> list[list[int]]:
-    """Turn prompts into token ids, the same way for every engine; special tokens never come from a question's text.
-
-    Without `adds_special_tokens` prompts are chats as `render_chat` makes them.
-    """
-    if not prompts:
-        return []
-    return encode_data(tokenizer, prompts) if adds_special_tokens else encode_chats(tokenizer, prompts)
-
-
 def prompt_seed(seed: int, prompt: str) -> int:
     """Seed of one prompt's sampling: its text depends on no other prompt, so an interrupted run continues alike."""
     return int.from_bytes(hashlib.sha256(f"{seed}\n{prompt}".encode()).digest()[:4], "big")
@@ -254,8 +185,3 @@ def prompt_seed(seed: int, prompt: str) -> int:
 def sample_seed(seed: int, sample: int) -> int:
     """Seed of one of several samples of every prompt: the first has the seed itself, more of them change no other."""
     return seed if sample == 0 else prompt_seed(seed, f"sample {sample}")
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of what an error says, with its type where it says nothing."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

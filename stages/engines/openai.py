@@ -26,8 +26,9 @@ from typing import Any, TypeAlias, TypeVar
 
 import openai
 
-from data.errors import ConfigError, EngineError
+from data.errors import ConfigError, EngineError, first_line
 from stages.engines.contract import (
+    NEUTRAL_ARGUMENTS,
     TOO_LONG,
     Answer,
     Answers,
@@ -36,15 +37,12 @@ from stages.engines.contract import (
     EngineSetup,
     FinishReason,
     Generation,
-    encode,
-    first_line,
-    load_tokenizer,
     next_answer,
     positive_argument,
     prompt_seed,
 )
 from stages.engines.openai_server import KEY, Attempts, server_address, server_key, without_secrets
-from stages.rationales.spec import NEUTRAL_ARGUMENTS
+from stages.models.tokenizer import encode, load_tokenizer
 
 T = TypeVar("T")
 Queue: TypeAlias = "SimpleQueue[Answer | BaseException]"

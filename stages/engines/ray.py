@@ -27,7 +27,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from data.errors import ConfigError, EngineError, Interrupted, MolsakiError
+from data.errors import ConfigError, EngineError, Interrupted, MolsakiError, first_line
 from stages.engines.contract import (
     TOO_LONG,
     WATCH_SECONDS,
@@ -38,12 +38,10 @@ from stages.engines.contract import (
     EngineArguments,
     EngineSetup,
     Generation,
-    encode,
-    first_line,
-    load_tokenizer,
     next_answer,
 )
 from stages.engines.vllm import ENVIRONMENT, refused, sampling_arguments, vllm_arguments
+from stages.models.tokenizer import encode, load_tokenizer
 from stages.runtime.progress import StopSignal
 
 MISSING = "rationales.engine: `ray` is not installed here; pip install 'molsaki[ray]', beside vLLM"

@@ -1,14 +1,15 @@
-"""An engine that is started again when it dies: memory limits and drivers kill vLLM's process now and then.
+"""Starting an engine, and starting it again when it dies: memory limits and drivers kill vLLM's process now and then.
 
-In: how to start an engine, and how often it may be started again. Out: an engine that asks the new one only what the
-old one had not answered. What fails again and again ends as before, with an `EngineError`.
+In: an engine's name and set-up. Out: an engine; where it may be started again, one that asks the new process only what
+the old one had not answered. What fails again and again ends as before, with an `EngineError`.
 """
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from typing import Literal, assert_never
 
-from data.errors import ConfigError, EngineError
-from stages.engines.contract import Answers, Decoding, Engine, EngineSetup, first_line
+from data.errors import ConfigError, EngineError, first_line
+from stages.engines.contract import Answers, Decoding, Engine, EngineSetup
 
 
 class RestartingEngine(Engine):
@@ -57,3 +58,29 @@ class RestartingEngine(Engine):
         raise EngineError(
             f"{error}; it was started again {self._restarts} times, as rationales.restarts allows"
         ) from error
+
+
+def open_engine(name: Literal["vllm", "transformers", "openai", "ray"], setup: EngineSetup) -> Engine:
+    """Start an engine; `ConfigError` for a model or argument that it refuses, `EngineError` if it does not start."""
+    if name == "vllm":
+        from stages.engines.start import RestartingEngine
+        from stages.engines.vllm import VllmEngine
+
+        return RestartingEngine(lambda: VllmEngine(setup), setup) if setup.restarts else VllmEngine(setup)
+    if name == "transformers":
+        from stages.engines.transformers import TransformersEngine
+
+        return TransformersEngine(setup)
+    if name == "openai":
+        try:
+            from stages.engines.openai import OpenAiEngine
+        except ImportError as error:
+            if error.name != "openai":
+                raise
+            raise ConfigError("rationales.engine: `openai` needs a package: pip install 'molsaki[server]'") from error
+        return OpenAiEngine(setup)
+    if name == "ray":
+        from stages.engines.ray import RayEngine
+
+        return RayEngine(setup)
+    assert_never(name)

@@ -22,12 +22,12 @@ from stages.engines.contract import (
     Engine,
     EngineSetup,
     Generation,
-    encode,
-    load_tokenizer,
     positive_argument,
     prompt_seed,
 )
-from stages.models.load import load_causal_lm, torch_device
+from stages.models.load import load_causal_lm
+from stages.models.tokenizer import encode, load_tokenizer
+from stages.runtime.device import torch_device
 
 BATCH_SIZE = 32
 TINY = 1e-30

@@ -21,8 +21,7 @@ from queue import SimpleQueue
 from threading import Event, Semaphore, Thread
 from typing import Any
 
-from data.errors import ConfigError, EngineError, MolsakiError
-from data.sharding import local_rank
+from data.errors import ConfigError, EngineError, MolsakiError, first_line
 from stages.engines.contract import (
     TOO_LONG,
     WATCH_SECONDS,
@@ -34,16 +33,14 @@ from stages.engines.contract import (
     EngineSetup,
     FinishReason,
     Generation,
-    encode,
-    first_line,
-    needs_trust,
     next_answer,
     positive_argument,
     prompt_seed,
-    untrusted,
 )
 from stages.engines.vllm_guard import start_guard
+from stages.models.tokenizer import encode, needs_trust, untrusted
 from stages.runtime.progress import StopSignal
+from stages.runtime.shard import local_rank
 
 ENVIRONMENT = {
     "VLLM_LOGGING_LEVEL": "ERROR",

@@ -20,8 +20,7 @@ import numpy.typing as npt
 
 from cache.receivers import StepTotals
 from data.records import Marked
-from stages.figures.single_record import record_layer_weights
-from stages.figures.spread import Spread, spread
+from stages.figures.statistics import Spread, spread
 
 Floats = npt.NDArray[np.floating[Any]]
 Group = Literal["critical", "other", "special", "sinks"]
@@ -112,3 +111,18 @@ def teachers_mixture(tau: float) -> LayerChoice:
         weigh=lambda attention: record_layer_weights(attention, tau),
         needs_attention=True,
     )
+
+
+def record_layer_weights(attention_LSK: npt.NDArray[np.floating], tau: float) -> npt.NDArray[np.float64]:
+    """Layers in which attention varies most from word to word weigh most.
+
+        G(A_l) = Σ_s Σ_{k<K} |A_l[s, k+1] − A_l[s, k]| / (S (K − 1)),   p = softmax(G / τ)        Eq. 4
+
+    Eq. 4 after arXiv 2604.15701; returns (L,). Departure: for K = 1 G is undefined; the layers then weigh the same.
+    """
+    _, steps, words = attention_LSK.shape
+    change = np.abs(np.diff(attention_LSK.astype(np.float64), axis=2)).sum(axis=(1, 2))
+    scaled = change / max(1, steps * (words - 1)) / tau
+    unnormalised = np.exp(scaled - scaled.max())
+    weights: npt.NDArray[np.float64] = unnormalised / unnormalised.sum()
+    return weights

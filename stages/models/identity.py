@@ -6,13 +6,15 @@ hashed by itself. Nothing here loads a model: no torch, and the hub's client onl
 """
 
 import os
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-from cache.fingerprints import hash_folder
+from cache.fingerprints import JSON, hash_folder
 from data.errors import ConfigError
+from stages.settings import TeacherSettings
 
 WEIGHTS = "*.safetensors"
 CONFIGURATION = ("config.json", "generation_config.json", "model.safetensors.index.json")
@@ -29,6 +31,7 @@ TOKENIZER = (
 )
 VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 """Files of which at least one makes a folder's tokenizer usable."""
+CODE = "*.py"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,3 +152,23 @@ def _download_small_files(model: str, revision: str | None) -> Path:
         raise ConfigError(
             f"model {model}: the hub answers with an error ({type(error).__name__}); try again"
         ) from error
+
+
+def model_fields(identity: ModelIdentity, teacher: TeacherSettings) -> dict[str, JSON]:
+    """What a space's spec says of the teacher: which weights, which tokenizer, and its own code where that may run."""
+    model = f"{identity.path}@{identity.revision}" if identity.source == "hub" else f"sha256:{identity.revision}"
+    return {"model": model, "tokenizer": identity.tokenizer, **_trust(identity, teacher)}
+
+
+def _trust(identity: ModelIdentity, teacher: TeacherSettings) -> dict[str, JSON]:
+    """A model's own code, where it may run; a hub model's commit says which code that is, a folder's files have to."""
+    if not teacher.trust_remote_code:
+        return {}
+    folder = Path(identity.path)
+    has_code = identity.source == "folder" and any(folder.glob(CODE))
+    return {"trust_remote_code": True, **({"code": hash_folder(folder, (CODE,))} if has_code else {})}
+
+
+def slug(text: str) -> str:
+    """A text as the readable half of a folder's name."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.") or "model"

@@ -11,10 +11,11 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.quantizers import AutoQuantizationConfig
 
-from data.errors import ConfigError
-from data.sharding import local_rank
-from stages.engines.contract import first_line, needs_trust, untrusted
-from stages.settings import Device, Dtype, TeacherSettings
+from data.errors import ConfigError, first_line
+from stages.models.tokenizer import needs_trust, untrusted
+from stages.runtime.device import torch_device
+from stages.runtime.shard import local_rank
+from stages.settings import Dtype, TeacherSettings
 
 
 def load_causal_lm(
@@ -69,25 +70,3 @@ def _quantization(given: Mapping[str, str | int | float | bool]) -> object:
         return AutoQuantizationConfig.from_dict(dict(given))
     except (ValueError, TypeError, KeyError, ImportError) as error:
         raise ConfigError(f"teacher.quantization: {first_line(error)}") from error
-
-
-def torch_device(device: Device) -> torch.device:
-    """The device that a setting names; `auto` is the GPU where there is one, with `LOCAL_RANK` that of this process.
-
-    The GPU that `LOCAL_RANK` picks also becomes torch's current one, lest whatever names no GPU meets on the first one
-    of all processes. Raises `ConfigError` where a GPU is asked for and torch finds none, or not as many.
-    """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device: `cuda` was asked for, but torch finds no CUDA device; use `auto` or `cpu`")
-    if device == "cpu" or not torch.cuda.is_available():
-        return torch.device("cpu")
-    rank = local_rank(os.environ)
-    if rank is None:
-        return torch.device("cuda")
-    if rank >= (visible := torch.cuda.device_count()):
-        raise ConfigError(
-            f"LOCAL_RANK={rank} in the environment picks a GPU counted from 0, but torch sees {visible}: start no more "
-            "processes than GPUs on a machine, or unset LOCAL_RANK where each process sees its own GPU only"
-        )
-    torch.cuda.set_device(rank)
-    return torch.device("cuda", rank)

@@ -1,9 +1,10 @@
-"""Text of a data set that looks like a special token stays text: "</s>" in a question ends nothing.
+"""From text to token ids, the same way everywhere: tokenizers are loaded, chats rendered, and data stays data.
 
-Prompts without a chat template are data from end to end, so a tokenizer is told to take no special token out of them. A
-rendered chat holds both, the template's own and what may stand in a message. So messages are guarded before they are
-rendered, by a mark inside each such string, and what is tokenized are the pieces between the template's special tokens,
-without the marks. Chats without such strings are tokenized as ever.
+Text of a data set that looks like a special token stays text: "</s>" in a question ends nothing. Prompts without a chat
+template are data from end to end, so a tokenizer is told to take no special token out of them. A rendered chat holds
+both, the template's own and what may stand in a message. So messages are guarded before they are rendered, by a mark
+inside each such string, and what is tokenized are the pieces between the template's special tokens, without the marks.
+Chats without such strings are tokenized as ever.
 """
 
 import re
@@ -12,6 +13,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+from collections.abc import Mapping
+
+from data.errors import ConfigError, ModelError, first_line
 
 MARK = "\ufdd0"
 """No character: Unicode keeps it for a program's own use, so that no text holds it."""
@@ -77,3 +81,68 @@ def _marked(token: str) -> str:
 
 def _pattern(tokens: Sequence[str]) -> re.Pattern[str] | None:
     return re.compile("|".join(map(re.escape, tokens))) if tokens else None
+
+
+def load_tokenizer(model: str, revision: str | None, *, trust_remote_code: bool = False) -> "PreTrainedTokenizerBase":
+    """Load a model's tokenizer; code that comes with it runs only where it is trusted."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(model, revision=revision, trust_remote_code=trust_remote_code)
+    except Exception as error:  # tokenizers raises nothing more special than that for a broken file
+        if needs_trust(error):
+            raise ConfigError(untrusted(model)) from error
+        raise ConfigError(f"model {model}: its tokenizer cannot be loaded ({first_line(error)})") from error
+
+
+def needs_trust(error: BaseException) -> bool:
+    """Whether a library refuses a model because it brings its own code."""
+    return "trust_remote_code" in str(error)
+
+
+def untrusted(model: str) -> str:
+    """What a user is told then."""
+    return (
+        f"model {model}: it comes with code of its own, which is not run; read that code, and set "
+        "teacher.trust_remote_code: true if you trust it (a student's is never run)"
+    )
+
+
+def render_chat(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Mapping[str, str]]) -> str:
+    """Put messages through the model's chat template; their text is data to it and, for `encode`, to the tokenizer.
+
+    Where the template refuses a system message or leaves it out, as some do, its text opens the first message of the
+    user. `ModelError` for a model without template, and for one whose template fails or loses a message.
+    """
+    if not tokenizer.chat_template:
+        raise ModelError(f"model {tokenizer.name_or_path}: `chat: true` needs a tokenizer with a chat template")
+    data = [{"role": each["role"], "content": guarded(tokenizer, each["content"])} for each in messages]
+    attempts = [data, _without_system(data)] if data[0]["role"] == "system" else [data]
+    reason = ""
+    for attempt in attempts:
+        try:
+            chat = str(tokenizer.apply_chat_template(attempt, tokenize=False, add_generation_prompt=True))
+        except Exception as error:  # whatever a template may call, its own raise_exception among it
+            reason = first_line(error)
+            continue
+        if all(message["content"].strip() in chat for message in attempt):
+            return chat
+        reason = "it leaves out what messages say"
+    raise ModelError(f"model {tokenizer.name_or_path}: its chat template takes no such conversation: {reason}")
+
+
+def _without_system(messages: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+    system, first, *others = messages
+    return [{"role": first["role"], "content": f"{system['content']}\n\n{first['content']}"}, *map(dict, others)]
+
+
+def encode(
+    tokenizer: "PreTrainedTokenizerBase", prompts: Sequence[str], *, adds_special_tokens: bool
+) -> list[list[int]]:
+    """Turn prompts into token ids, the same way for every engine; special tokens never come from a question's text.
+
+    Without `adds_special_tokens` prompts are chats as `render_chat` makes them.
+    """
+    if not prompts:
+        return []
+    return encode_data(tokenizer, prompts) if adds_special_tokens else encode_chats(tokenizer, prompts)

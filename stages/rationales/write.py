@@ -23,24 +23,16 @@ from data.keyword_prompts import keyword_messages, keyword_prompt
 from data.prompts import STOP_STRINGS, finish_rationale, rationale_messages, rationale_prompt
 from data.readers import read_rationales
 from data.records import Phase, Question, Rationale
-from data.sharding import Shard
-from stages.engines.contract import (
-    Cluster,
-    Decoding,
-    Engine,
-    EngineSetup,
-    Generation,
-    load_tokenizer,
-    open_engine,
-    render_chat,
-    sample_seed,
-)
+from stages.engines.contract import Cluster, Decoding, Engine, EngineSetup, Generation, sample_seed
 from stages.engines.openai_server import Server
+from stages.engines.start import open_engine
 from stages.models.identity import ModelIdentity
+from stages.models.tokenizer import load_tokenizer, render_chat
 from stages.rationales.judge import ASKED_AGAIN, WHATEVER_SAMPLE, judge, judge_keywords
 from stages.rationales.spec import author_of, rationale_file
 from stages.runtime.pieces import gathering
 from stages.runtime.progress import Progress, StopSignal
+from stages.runtime.shard import Shard
 from stages.settings import RationaleSettings, TeacherSettings
 
 if TYPE_CHECKING:

@@ -1,14 +1,19 @@
-"""What to do where memory runs out: know it from other errors, and give back what was taken.
+"""Devices and their memory: which one a setting names, and what to do where its memory runs out.
 
-In: a piece of work. Out: its result, or None where the memory of the device or of the host did not suffice.
+In: a setting, or a piece of work. Out: a torch device; the work's result, or None where memory did not suffice.
 """
 
 import logging
+import os
 from collections.abc import Callable
 from typing import TypeVar
 
 import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+
+from data.errors import ConfigError
+from stages.runtime.shard import local_rank
+from stages.settings import Device
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -32,3 +37,25 @@ def is_out_of_memory(error: Exception) -> bool:
         return True
     # Plain RuntimeErrors: accelerate knows those of the allocators, cuBLAS has one of its own.
     return should_reduce_batch_size(error) or "CUBLAS_STATUS_ALLOC_FAILED" in str(error)
+
+
+def torch_device(device: Device) -> torch.device:
+    """The device that a setting names; `auto` is the GPU where there is one, with `LOCAL_RANK` that of this process.
+
+    The GPU that `LOCAL_RANK` picks also becomes torch's current one, lest whatever names no GPU meets on the first one
+    of all processes. Raises `ConfigError` where a GPU is asked for and torch finds none, or not as many.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device: `cuda` was asked for, but torch finds no CUDA device; use `auto` or `cpu`")
+    if device == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    rank = local_rank(os.environ)
+    if rank is None:
+        return torch.device("cuda")
+    if rank >= (visible := torch.cuda.device_count()):
+        raise ConfigError(
+            f"LOCAL_RANK={rank} in the environment picks a GPU counted from 0, but torch sees {visible}: start no more "
+            "processes than GPUs on a machine, or unset LOCAL_RANK where each process sees its own GPU only"
+        )
+    torch.cuda.set_device(rank)
+    return torch.device("cuda", rank)

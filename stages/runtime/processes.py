@@ -10,7 +10,7 @@ import torch
 from accelerate import PartialState
 
 from data.errors import ConfigError
-from stages.models.load import torch_device
+from stages.runtime.device import torch_device
 from stages.settings import Device
 
 

@@ -18,8 +18,7 @@ from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from transformers import PreTrainedModel
 
-from data.errors import ConfigError
-from stages.engines.contract import first_line
+from data.errors import ConfigError, first_line
 from stages.settings import PeftValue
 
 ADAPTER = "adapter"

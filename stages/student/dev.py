@@ -19,7 +19,7 @@ from stages.engines.contract import Decoding, EngineSetup
 from stages.engines.transformers import TransformersEngine
 from stages.evaluation import PROMPTS
 from stages.runtime.processes import Processes
-from stages.settings import PromptName, TrainingSettings
+from stages.settings import Task, TrainingSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ class DevQuestions:
     """Questions with a gold answer, and how they are asked."""
 
     questions: Sequence[Question]
-    prompts: Sequence[PromptName]
+    prompts: Sequence[Task]
     max_new_tokens: int
     batch_size: int
 

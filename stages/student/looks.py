@@ -9,18 +9,25 @@ Shapes: B batch, L layers, T tokens, S reasoning steps, K critical words.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from torch import nn
 
+from cache.durable import replace_file
 from cache.student_attention import StudentLook, When
 from stages.attention.stepwise import recording_attention
 from stages.attention.tokens import padded_ids, pooling
-from stages.student.step import DistillationModel, TrainingRecord
+from stages.student.model import DistillationModel
+from stages.student.step import TrainingStep
+from stages.student.texts import TrainingCollator, TrainingRecord
 
 LOOKED_AT = 200
 """Records whose attention is kept: a few megabytes, and two passes over so few cost little beside training."""
+LAYER_WEIGHTS = "layer_weights.parquet"
 
 
 def looked_at(records: Sequence[TrainingRecord]) -> list[TrainingRecord]:
@@ -82,3 +89,43 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+
+
+@torch.no_grad()
+def student_layer_weights(
+    model: DistillationModel, records: Sequence[TrainingRecord], collator: TrainingCollator, batch_size: int
+) -> list[list[float]]:
+    """The share of each of the student's layers (L,) in L_att for each record, in evaluation mode."""
+    assert model.helper is not None, "no layers were chosen"
+    device = next(model.parameters()).device
+    by_length = sorted(range(len(records)), key=lambda number: len(records[number].explain.ids))
+    found: dict[int, list[float]] = {}
+    was_training = model.training
+    model.eval()
+    for start in range(0, len(by_length), batch_size):
+        numbers = by_length[start : start + batch_size]
+        batch = {name: one.to(device) for name, one in collator([(n, records[n]) for n in numbers]).items()}
+        step = TrainingStep(model.student, model.helper, batch)
+        with step.recording() as recording:
+            model.student(input_ids=batch["explain_ids"], use_cache=False)
+        _, weights_BL = model.helper(recording, batch["token_mask"])
+        found.update(zip(numbers, weights_BL.float().tolist(), strict=True))
+    model.train(was_training)
+    return [found[number] for number in range(len(records))]
+
+
+def write_layer_weights(folder: Path, records: Sequence[TrainingRecord], student: Sequence[Sequence[float]]) -> None:
+    """Write `layer_weights.parquet` into `folder`; it appears complete or not at all."""
+    table = pa.table(
+        {
+            "key": [record.key for record in records],
+            "teacher": pa.array(
+                [None if record.target is None else record.target.layer_weights.tolist() for record in records],
+                pa.list_(pa.float32()),
+            ),
+            "student": pa.array(student, pa.list_(pa.float32())),
+        }
+    )
+    written = pa.BufferOutputStream()
+    pq.write_table(table, written, compression="zstd")
+    replace_file(folder / LAYER_WEIGHTS, written.getvalue().to_pybytes())

@@ -1,17 +1,14 @@
-"""What a student can be trained for: the interface of an objective, and which ones there are.
+"""What a student can be trained for: the interface of an objective.
 
-Every file of `stages/student/objectives/` holds one objective, a class of this interface, and is named like it: writing
-such a file is all it takes to add one. Which there are is read from the folder's listing, and the classes are declared
-without importing torch, because the command line asks them what a run needs long before anything is computed.
+Every file of `objectives/` holds one objective, a class of this interface, and is named like it: writing such a file is
+all it takes to add one. The classes are declared without importing torch, because the command line asks them what a run
+needs long before anything is computed.
 """
 
 import importlib
-import pkgutil
 from abc import ABC, abstractmethod
 from dataclasses import asdict
-from enum import StrEnum
-from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     import torch
@@ -22,22 +19,7 @@ if TYPE_CHECKING:
     from stages.settings import ObjectiveSettings
     from stages.student.step import TrainingStep
     from stages.student.targets import TargetRule
-
-Task = Literal["predict", "explain"]
-"""The student's two tasks, each with a prompt of its own: the bare answer, and the rationale that ends in it."""
-FOLDER = "objectives"
-
-
-def objective_names() -> tuple[str, ...]:
-    """All objectives there are, by the files of their folder: `fine_tune_cot.py` holds `fine-tune-cot`."""
-    folder = Path(__file__).parent / FOLDER
-    return tuple(sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules([str(folder)])))
-
-
-if TYPE_CHECKING:
-    ObjectiveName = str
-else:
-    ObjectiveName = StrEnum("ObjectiveName", {name: name for name in objective_names()})
+from stages.settings import OBJECTIVES, Task
 
 
 class Objective(ABC):
@@ -81,7 +63,7 @@ class Objective(ABC):
 
 def objective_class(name: str) -> type[Objective]:
     """Return the class of an objective that `objective_names` lists."""
-    module = importlib.import_module(f"{__package__}.{FOLDER}.{str(name).replace('-', '_')}")
+    module = importlib.import_module(f"{__package__}.{OBJECTIVES.name}.{str(name).replace('-', '_')}")
     found = [
         value
         for value in vars(module).values()

@@ -30,20 +30,22 @@ from cache.student_attention import StudentLook, write_student_attention
 from data.errors import ConfigError, Interrupted, MissingRecordsError, ModelError
 from stages.attention.select import Example
 from stages.attention.stepwise import attention_layers, checkpointing_contexts
-from stages.engines.contract import load_tokenizer
+from stages.mixture import Target
 from stages.models.identity import ModelIdentity, identify_model
-from stages.models.load import load_causal_lm, torch_device
+from stages.models.load import load_causal_lm
+from stages.models.tokenizer import load_tokenizer
+from stages.runtime.device import torch_device
 from stages.runtime.processes import Processes, join_processes
 from stages.runtime.progress import Progress, StopSignal
 from stages.settings import ObjectiveSettings, StudentSettings, TrainingSettings
 from stages.student.adapters import add_adapter, save_adapted
 from stages.student.dev import DevQuestions, dev_accuracy
 from stages.student.global_batches import NumberedRecords
-from stages.student.layer_weights import student_layer_weights, write_layer_weights
-from stages.student.looks import looked_at, student_looks
+from stages.student.looks import looked_at, student_layer_weights, student_looks, write_layer_weights
+from stages.student.model import DistillationModel
 from stages.student.objective import Objective, objective_of
-from stages.student.step import DistillationModel, TrainingCollator, TrainingRecord, training_record
-from stages.student.targets import Target, stored_targets
+from stages.student.targets import stored_targets
+from stages.student.texts import TrainingCollator, TrainingRecord, training_record
 from stages.student.trackers import close_trackers, require_trackers, tracker_callbacks
 from stages.student.trainer import EarlyStopping, ProgressAndStop, StudentTrainer, last_checkpoint, looks
 

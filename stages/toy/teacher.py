@@ -20,9 +20,10 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from data.answers import is_right, parse_answer
 from data.prompts import answer_sentence, explain_prompt, predict_prompt, rationale_prompt
 from data.records import Question
-from stages.engines.contract import Decoding, EngineSetup, open_engine
+from stages.engines.contract import Decoding, EngineSetup
+from stages.engines.start import open_engine
 from stages.runtime.progress import Progress, StopSignal
-from stages.student.step import IGNORED
+from stages.student.texts import IGNORED
 
 END, PAD = "<end>", "<pad>"
 POSITIONS = 256

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.errors import ConfigError
-from data.sharding import Shard, chosen_shard, local_rank
+from stages.runtime.shard import Shard, chosen_shard, local_rank
 
 KEYS = [hashlib.sha256(str(number).encode()).hexdigest() for number in range(10_000)]
 COUNTS = st.integers(min_value=1, max_value=1000)

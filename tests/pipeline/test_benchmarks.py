@@ -16,7 +16,7 @@ from data.prompts import answer_sentence, rationale_prompt
 from data.readers import read_questions
 from data.records import Question
 from data.settings import DatasetName, DataSource
-from pipeline.run.selection import NO_CRITICAL_WORD, SAME_RECORD, select_examples
+from stages.attention.select import NO_CRITICAL_WORD, SAME_RECORD, select_examples
 from stages.engines.contract import Generation
 from stages.models.identity import ModelIdentity
 from stages.rationales.judge import CUT_OFF, EMPTY, NO_GOLD, NOT_FOUND, RESTATES, WRONG

@@ -13,8 +13,8 @@ from click.testing import Result
 
 from cache.rationales import Attempt, RationaleStore
 from cache.spaces import Space
-from data.sharding import Shard
 from pipeline.run.provenance import read_provenance
+from stages.runtime.shard import Shard
 from tests.fakes import ScriptedEngine
 from tests.pipeline.conftest import Experiment
 

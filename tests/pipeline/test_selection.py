@@ -6,7 +6,7 @@ import pytest
 
 from data.errors import ConfigError
 from data.records import Question, Rationale
-from pipeline.run.selection import NO_CRITICAL_WORD, SAME_RECORD, select_examples
+from stages.attention.select import NO_CRITICAL_WORD, SAME_RECORD, select_examples
 from stages.settings import AttentionSettings
 
 COLD = Question(

@@ -7,13 +7,13 @@ import pytest
 from click.testing import Result
 
 from cache.reader import AttentionStore
-from data.sharding import Shard
 from pipeline.config.schema import load_config
 from pipeline.run.inputs import Inputs
 from pipeline.run.plan import StagePlan
 from pipeline.run.provenance import read_provenance
 from pipeline.run.work import Run, open_stages
 from stages.runtime.progress import SilentProgress, StopSignal
+from stages.runtime.shard import Shard
 from tests.pipeline.conftest import Experiment
 
 RUN = Path("runs/small")

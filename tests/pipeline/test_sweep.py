@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from data.errors import DamagedCacheError
-from data.sharding import Shard
 from pipeline.config.matrix import load_matrix
 from pipeline.results.scores import points_of
 from pipeline.run.supervise import ForwardingStop
 from pipeline.run.sweep import Sweep
+from stages.runtime.shard import Shard
 from tests.pipeline.conftest import CONFIG, Experiment
 
 STUDY = Path("runs/small")

@@ -14,9 +14,9 @@ from cache.writer import AttentionBlock, AttentionWriter
 from data.errors import DamagedCacheError, MismatchError, MissingRecordsError
 from data.marking import mark
 from stages.attention.against_teacher import drift_from_teacher, evenly, expected_drift
+from stages.attention.spec import attention_spec
 from stages.attention.write import write_attention
 from stages.models.identity import identify_model
-from stages.rationales.spec import attention_spec
 from stages.runtime.progress import SilentProgress, StopSignal
 from stages.settings import AttentionSettings, TeacherSettings
 from tests.fakes import tiny_model_folder

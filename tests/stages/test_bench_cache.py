@@ -12,8 +12,18 @@ from cache.layout import MAX_RECORDS
 from cache.verify import verify
 from data.errors import MismatchError
 from stages.bench import cache as bench_cache
-from stages.bench.cache import METHODS, Job, made_up_blocks, measure_cold, measure_reading, measure_writing, rounds_of
-from stages.bench.index import IndexJob, open_index, write_index
+from stages.bench.cache import (
+    METHODS,
+    IndexJob,
+    Job,
+    made_up_blocks,
+    measure_cold,
+    measure_reading,
+    measure_writing,
+    open_index,
+    rounds_of,
+    write_index,
+)
 
 
 @pytest.fixture

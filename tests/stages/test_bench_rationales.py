@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from stages.bench.rationales import Job, measure_times, write_teacher
-from stages.engines.contract import load_tokenizer
+from stages.models.tokenizer import load_tokenizer
 from stages.toy.random_llama import Shape
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]

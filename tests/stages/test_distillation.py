@@ -12,11 +12,11 @@ from data.records import Question, Rationale
 from stages.attention.select import Example
 from stages.attention.stepwise import stepwise_attention
 from stages.losses import attention_loss
-from stages.mixture import mix_layers
+from stages.mixture import Target, mix_layers, mixed_targets
 from stages.settings import ObjectiveSettings
+from stages.student.model import DistillationModel
 from stages.student.objective import objective_of
-from stages.student.step import IGNORED, DistillationModel, TrainingCollator, training_record
-from stages.student.targets import Target, mixed_targets
+from stages.student.texts import IGNORED, TrainingCollator, training_record
 from tests.fakes import tiny_model_folder, tiny_tokenizer
 
 TEXTS = [

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from data.errors import ConfigError, EngineError, Interrupted
-from stages.engines.contract import TOO_LONG, Answers, Decoding, EngineSetup, Generation, open_engine
-from stages.engines.start import RestartingEngine
+from stages.engines.contract import TOO_LONG, Answers, Decoding, EngineSetup, Generation
+from stages.engines.start import RestartingEngine, open_engine
 from stages.runtime.progress import StopSignal
 from tests.fakes import ScriptedEngine, tiny_model_folder
 

@@ -13,20 +13,11 @@ from cache.rationales import Attempt, RationaleStore
 from cache.spaces import Space
 from data.errors import ConfigError, EngineError, Interrupted, ModelError
 from data.synthetic import synthetic_questions
-from stages.engines.contract import (
-    TOO_LONG,
-    Decoding,
-    Engine,
-    EngineSetup,
-    Generation,
-    encode,
-    load_tokenizer,
-    open_engine,
-    prompt_seed,
-    render_chat,
-)
+from stages.engines.contract import TOO_LONG, Decoding, Engine, EngineSetup, Generation, prompt_seed
 from stages.engines.openai import OpenAiEngine
+from stages.engines.start import open_engine
 from stages.models.identity import identify_model
+from stages.models.tokenizer import encode, load_tokenizer, render_chat
 from stages.rationales.spec import rationale_spec
 from stages.rationales.write import write_rationales
 from stages.runtime.progress import SilentProgress, StopSignal

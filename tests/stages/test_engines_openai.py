@@ -25,9 +25,11 @@ from data.errors import ConfigError, EngineError, Interrupted, MolsakiError
 from data.synthetic import synthetic_questions
 from stages.engines import openai as engines_openai
 from stages.engines import openai_server as servers
-from stages.engines.contract import Decoding, EngineSetup, Generation, encode, open_engine, prompt_seed
+from stages.engines.contract import Decoding, EngineSetup, Generation, prompt_seed
 from stages.engines.openai_server import Server
+from stages.engines.start import open_engine
 from stages.models.identity import ModelIdentity
+from stages.models.tokenizer import encode
 from stages.rationales.spec import rationale_spec
 from stages.rationales.write import write_rationales
 from stages.runtime.progress import SilentProgress, StopSignal

@@ -6,8 +6,9 @@ from socket import socket
 import pytest
 
 from data.errors import EngineError
-from stages.engines.contract import Cluster, Decoding, EngineSetup, Generation, open_engine
+from stages.engines.contract import Cluster, Decoding, EngineSetup, Generation
 from stages.engines.ray import Request, _end_tokens, _generation, _Model, _reason, _require_listener, _sampling
+from stages.engines.start import open_engine
 
 GREEDY = Decoding(max_tokens=24)
 MODEL = _Model(window=20, ends={1: "", 7: "<end>"}, on_cpu=True)

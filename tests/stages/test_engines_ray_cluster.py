@@ -17,8 +17,9 @@ import psutil
 import pytest
 
 from data.errors import ConfigError, EngineError, Interrupted
-from stages.engines.contract import Cluster, Decoding, Engine, EngineSetup, Generation, open_engine
+from stages.engines.contract import Cluster, Decoding, Engine, EngineSetup, Generation
 from stages.engines.ray import ROWS, RayEngine, Request
+from stages.engines.start import open_engine
 from stages.runtime.progress import StopSignal
 from tests.fakes import ending_model_folder, tiny_model_folder
 from tests.stages.test_engines import GREEDY, PROMPTS, SAMPLED, WINDOW

@@ -35,12 +35,12 @@ from stages.attention import stepwise as attention
 from stages.attention import write as extraction
 from stages.attention.batches import TokenBudget, length_batches
 from stages.attention.certify import certify
+from stages.attention.spec import attention_slug, attention_spec
 from stages.attention.stepwise import stepwise_attention, stepwise_of
 from stages.attention.tokens import locate
 from stages.attention.write import TOO_LONG, write_attention
 from stages.models.identity import identify_model
 from stages.models.load import load_teacher
-from stages.rationales.spec import attention_slug, attention_spec
 from stages.runtime.progress import SilentProgress, StopSignal
 from stages.settings import AttentionSettings, TeacherSettings
 from tests.fakes import tiny_model, tiny_model_folder, tiny_tokenizer

@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 import torch
 
+from stages.mixture import mixed_targets
 from stages.settings import ObjectiveSettings, SinglePair
-from stages.student.layer_weights import LAYER_WEIGHTS, student_layer_weights, write_layer_weights
-from stages.student.step import TrainingCollator, training_record
-from stages.student.targets import mixed_targets
+from stages.student.looks import LAYER_WEIGHTS, student_layer_weights, write_layer_weights
+from stages.student.texts import TrainingCollator, training_record
 from tests.fakes import tiny_tokenizer
 from tests.stages.test_distillation import EXAMPLES, full_batch, model_of, student
 from tests.stages.test_training import attention, folder, train

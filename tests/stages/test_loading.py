@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from data.errors import ConfigError
-from stages.models.load import torch_device
+from stages.runtime.device import torch_device
 from stages.settings import Device
 
 

@@ -21,8 +21,9 @@ from cache.spaces import SPEC_FILE, Kind, Space
 from cache.verify import verify
 from data.errors import DamagedCacheError, MismatchError, MolsakiError
 from stages.attention import against_teacher
+from stages.attention.spec import attention_spec
 from stages.models.identity import ModelIdentity
-from stages.rationales.spec import attention_spec, rationale_spec
+from stages.rationales.spec import rationale_spec
 from stages.settings import AttentionSettings, RationaleSettings, TeacherSettings
 
 TEACHER = ModelIdentity(source="hub", path="Qwen/Qwen2.5-7B-Instruct", revision="0" * 40, tokenizer="1" * 64)

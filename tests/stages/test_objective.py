@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from stages.settings import ObjectiveSettings, SinglePair
-from stages.student.objective import objective_class, objective_names, objective_of
+from stages.settings import ObjectiveSettings, SinglePair, objective_names
+from stages.student.objective import objective_class, objective_of
 
 FOLDER = Path(__file__).parents[2] / "stages" / "objectives"
 

@@ -9,8 +9,10 @@ import pytest
 from data.errors import ConfigError
 from data.marking import mark
 from stages.attention.stepwise import stepwise_attention
-from stages.engines.contract import Decoding, EngineSetup, load_tokenizer, open_engine
+from stages.engines.contract import Decoding, EngineSetup
+from stages.engines.start import open_engine
 from stages.models.load import load_causal_lm, load_teacher
+from stages.models.tokenizer import load_tokenizer
 from stages.settings import TeacherSettings
 from tests.fakes import tiny_model_folder, with_remote_code
 

@@ -13,12 +13,12 @@ from stages.figures.shares import (
     mean_of_layers,
     mixed,
     one_layer,
+    record_layer_weights,
     record_shares,
     shares_by_step,
     step_numbers,
     teachers_mixture,
 )
-from stages.figures.single_record import record_layer_weights
 
 
 def totals(critical, special, sinks, tokens) -> StepTotals:

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from stages.figures.single_record import record_layer_weights
-from stages.student.targets import mixed_targets
+from stages.figures.shares import record_layer_weights
+from stages.mixture import mixed_targets
 
 
 def test_weights_worked_out_by_hand():

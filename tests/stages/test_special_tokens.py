@@ -7,8 +7,7 @@ from transformers import PreTrainedTokenizerFast
 from data.errors import ModelError
 from data.prompts import rationale_messages, rationale_prompt
 from data.records import Question
-from stages.engines.contract import encode, render_chat
-from stages.models.tokenizer import MARK, guarded
+from stages.models.tokenizer import MARK, encode, guarded, render_chat
 from tests.fakes import BEGIN, END, PAD, tiny_tokenizer
 
 TEMPLATE = (

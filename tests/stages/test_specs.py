@@ -11,14 +11,10 @@ from cache.rounding import kept_bits
 from data.errors import ConfigError
 from data.marking import Keywords, Numbers, Regex
 from data.records import Question
+from stages.attention.select import marking_rule
+from stages.attention.spec import attention_slug, attention_spec
 from stages.models.identity import ModelIdentity
-from stages.rationales.spec import (
-    attention_slug,
-    attention_spec,
-    marking_rule,
-    rationale_slug,
-    rationale_spec,
-)
+from stages.rationales.spec import rationale_slug, rationale_spec
 from stages.settings import AttentionSettings, RationaleSettings, TeacherSettings
 
 HUB = ModelIdentity(source="hub", path="Qwen/Qwen2.5-7B-Instruct", revision="0" * 40, tokenizer="1" * 64)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from stages.figures.spread import Spread, spread, spread_by_column
+from stages.figures.statistics import Spread, spread, spread_by_column
 
 
 def test_percentiles_lie_between_values_in_proportion():

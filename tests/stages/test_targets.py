@@ -7,9 +7,10 @@ import pytest
 
 from cache.reader import AttentionStore
 from cache.writer import AttentionWriter
+from stages.mixture import mixed_targets
 from stages.runtime.progress import SilentProgress
 from stages.student import targets
-from stages.student.targets import chosen_layers_rule, mixed_targets, mixture_rule, stored_targets
+from stages.student.targets import chosen_layers_rule, mixture_rule, stored_targets
 from tests.cache.truth import make_block, make_space
 
 

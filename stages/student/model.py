@@ -1,0 +1,30 @@
+"""The student as the Trainer sees it: a model whose forward pass returns the losses of its objective."""
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from stages.attention.stepwise import IMPLEMENTATION
+from stages.student.objective import Objective
+from stages.student.step import TrainingStep
+
+
+class DistillationModel(nn.Module):
+    """The student with what only training needs around it: the objective and its helper, such as the layer router."""
+
+    accepts_loss_kwargs = False
+    """Every loss is a weighed mean over its batch: the Trainer divides by the accumulation steps."""
+
+    def __init__(self, student: PreTrainedModel, objective: Objective, *, teacher_layers: int = 0) -> None:
+        """An objective with attention needs `teacher_layers`; raises `ConfigError` for layers that do not fit."""
+        super().__init__()
+        self.student = student
+        self._no_split_modules = getattr(student, "_no_split_modules", None)  # what FSDP shards one by one
+        self.objective = objective
+        self.helper = objective.helper(student, teacher_layers)
+        if objective.needs_attention:
+            student.set_attn_implementation(IMPLEMENTATION)
+
+    def forward(self, **batch: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return `loss` and what the objective says of the batch beside it, as `TrainingCollator` stacked it."""
+        return self.objective.losses(TrainingStep(self.student, self.helper, batch))

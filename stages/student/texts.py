@@ -1,0 +1,126 @@
+"""What a student reads and writes: a record as token ids and labels for both tasks, and batches of such records."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from data.prompts import explain_prompt, predict_prompt, predict_target
+from stages.attention.select import Example
+from stages.attention.tokens import Located, encode, locate, pooling
+from stages.mixture import Target
+from stages.settings import Task
+
+IGNORED = -100
+"""Label of tokens that no loss is computed on, as in transformers."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingText:
+    """Token ids (T,) and labels (T,), `IGNORED` outside the part that the student has to write."""
+
+    ids: np.ndarray
+    labels: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingRecord:
+    """A record as both tasks see it; `target` is None for an objective without attention.
+
+    `name` tells people which record it is, `key` what it is called in the store.
+    """
+
+    key: str
+    name: str
+    predict: TrainingText
+    explain: TrainingText
+    located: Located
+    target: Target | None
+
+    def text(self, task: Task) -> TrainingText:
+        """What a task learns from."""
+        return self.predict if task == "predict" else self.explain
+
+    @property
+    def length(self) -> int:
+        """Tokens of the longer text."""
+        return max(len(self.predict.ids), len(self.explain.ids))
+
+
+def training_record(tokenizer: PreTrainedTokenizerBase, example: Example, target: Target | None) -> TrainingRecord:
+    """Tokenize an example for both tasks; each target ends with the tokenizer's end token."""
+    question = example.marked.question
+    asked = predict_prompt(question)
+    answer = asked + predict_target(example.rationale.question)
+    prompt = explain_prompt(question)
+    located = locate(tokenizer, example.marked, prefix=prompt[: prompt.index(question)])
+    asking = example.rationale.question
+    return TrainingRecord(
+        key=example.key,
+        name=f"{asking.dataset} {asking.id} (key {example.key[:16]})",
+        predict=_training_text(tokenizer, *encode(tokenizer, answer), written_from=len(asked)),
+        explain=_training_text(tokenizer, located.ids, located.spans, written_from=len(prompt)),
+        located=located,
+        target=target,
+    )
+
+
+def _training_text(
+    tokenizer: PreTrainedTokenizerBase, ids: np.ndarray, spans: np.ndarray, *, written_from: int
+) -> TrainingText:
+    """Label the tokens that reach beyond the prompt, and an end token behind them."""
+    written = np.flatnonzero(spans[:, 1] > written_from)
+    end = [] if tokenizer.eos_token_id is None or ids[-1] == tokenizer.eos_token_id else [tokenizer.eos_token_id]
+    labels = np.full(len(ids), IGNORED, dtype=np.int64)
+    labels[written] = ids[written]
+    return TrainingText(ids=np.append(ids, end).astype(np.int64), labels=np.append(labels, end).astype(np.int64))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingCollator:
+    """Stacks training records into one batch, right-padded: causal attention never looks at what lies behind."""
+
+    pad: int
+    tasks: Sequence[Task] = ("predict", "explain")
+
+    def __call__(self, records: Sequence[tuple[int, TrainingRecord]]) -> dict[str, torch.Tensor]:
+        """Return ids and labels (B, T) of the tasks and, with targets, what Eq. 3 to 6 need.
+
+        Each record comes with its number, which the batch holds as `record` (B,).
+        """
+        numbers, content = zip(*records, strict=True)
+        batch = {"record": torch.tensor(numbers)}
+        for task in self.tasks:
+            batch[f"{task}_ids"] = self._stack([one.text(task).ids for one in content], self.pad)
+            batch[f"{task}_labels"] = self._stack([one.text(task).labels for one in content], IGNORED)
+        targets = [one.target for one in content if one.target is not None]
+        if targets:
+            batch |= self._attention([one.located for one in content], targets, batch["explain_ids"].shape[1])
+        return batch
+
+    @staticmethod
+    def _stack(rows: Sequence[np.ndarray], fill: int) -> torch.Tensor:
+        return nn.utils.rnn.pad_sequence([torch.from_numpy(row) for row in rows], batch_first=True, padding_value=fill)
+
+    @staticmethod
+    def _attention(located: Sequence[Located], targets: Sequence[Target], length: int) -> dict[str, torch.Tensor]:
+        pool = pooling(located, length)
+        tokens = torch.tensor([len(one.ids) for one in located])
+        steps = torch.tensor([one.steps for one in located])
+        words = torch.tensor([len(one.tokens_of_word) for one in located])
+        matrices = len(targets[0].attention)
+        target = torch.zeros(len(located), matrices, pool.steps_BST.shape[1], pool.words_BTK.shape[2])
+        for row, one in enumerate(targets):
+            _, s, k = one.attention.shape
+            target[row, :, :s, :k] = torch.from_numpy(one.attention)
+        return {
+            "steps_BST": pool.steps_BST,
+            "words_BTK": pool.words_BTK,
+            "target_BPSK": target,
+            "token_mask": torch.arange(length)[None] < tokens[:, None],
+            "step_mask": torch.arange(target.shape[2])[None] < steps[:, None],
+            "word_mask": torch.arange(target.shape[3])[None] < words[:, None],
+        }
