@@ -18,7 +18,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from data.synthetic import synthetic_questions
+from data.sets.synthetic import synthetic_questions
 from stages.from_scratch import ModelShape, Recipe, train_from_scratch, word_tokenizer, write_untrained
 from stages.progress import SilentProgress, StopSignal
 

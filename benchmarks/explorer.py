@@ -25,7 +25,7 @@ from cache.student_attention import StudentLook
 from cache.writer import AttentionBlock, AttentionWriter
 from data.marking import mark
 from data.records import Marked
-from data.synthetic import synthetic_questions
+from data.sets.synthetic import synthetic_questions
 from pipeline.explore import Explored, Selected, write_explorer
 from pipeline.which_space import Chosen
 from tests.browser import start_chromium

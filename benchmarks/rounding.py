@@ -24,7 +24,7 @@ from cache.layout import MAX_RECORDS
 from cache.spaces import Space, describe
 from cache.writer import AttentionBlock, AttentionWriter
 from data.marking import mark
-from data.synthetic import synthetic_questions
+from data.sets.synthetic import synthetic_questions
 from stages.attention import stepwise_attention
 from stages.from_scratch import word_tokenizer
 from stages.rounding import certify

@@ -31,9 +31,9 @@ from data.errors import ConfigError, DataError
 from data.numbers import LONGEST_NUMBER
 from data.prompts import answer_sentence
 from data.records import AnswerKind, Benchmark, Question
+from data.rows.xml_records import BadXml, xml_records
+from data.sets.synthetic import synthetic_questions
 from data.settings import DataSource
-from data.synthetic import synthetic_questions
-from data.xml_records import BadXml, xml_records
 
 # The usual place of each set on the hub; after a colon the name of a configuration. SingleEq and AddSub have none: what
 # lies there under these names is mixed with other sets, split anew, or loaded by a script.

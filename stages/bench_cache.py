@@ -14,7 +14,7 @@ Nothing else is in the files; the store also has texts, spans, keys and checksum
 read gives the attention to single words, as a tensor that shares no memory with another record; from files with all
 layers, which training has yet to mix.
 
-**Attention that resembles the real one.** Texts are made-up problems with rationales (`data.synthetic`), marked as by
+**Attention that resembles the real one.** Texts are made-up problems (`data.sets.synthetic`), marked as by
 default. `PATTERNS` records of each shape (S, K) are run through a causal language model, by default a random Llama
 whose weights are large enough for attention to be as uneven as in trained models, and with a begin token in front of
 each text, which steps look at too. Every other record takes the attention of one of those, each value times
@@ -52,7 +52,7 @@ from cache.writer import AttentionBlock, AttentionWriter
 from data.errors import MismatchError
 from data.marking import mark
 from data.records import Marked, Question
-from data.synthetic import synthetic_questions
+from data.sets.synthetic import synthetic_questions
 from stages.attention import stepwise_of
 from stages.batches import TokenBudget
 from stages.engines import load_tokenizer

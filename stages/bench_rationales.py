@@ -21,7 +21,7 @@ from cache.rationales import Attempt, RationaleStore
 from cache.spaces import Space
 from data.errors import MismatchError
 from data.prompts import rationale_prompt
-from data.synthetic import synthetic_questions
+from data.sets.synthetic import synthetic_questions
 from stages.engines import Answers, Decoding, Engine
 from stages.engines_vllm import VllmEngine
 from stages.from_scratch import word_tokenizer

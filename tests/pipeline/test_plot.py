@@ -25,7 +25,7 @@ from cache.spaces import Space
 from cache.writer import AttentionBlock, AttentionWriter
 from data.marking import mark
 from data.records import Marked
-from data.synthetic import synthetic_questions
+from data.sets.synthetic import synthetic_questions
 from pipeline import plot_figures
 from pipeline.cli import molsaki
 from pipeline.labels import one_line, step_label

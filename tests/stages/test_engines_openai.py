@@ -22,7 +22,7 @@ import pytest
 from cache.rationales import RationaleStore
 from cache.spaces import Space
 from data.errors import ConfigError, EngineError, Interrupted, MolsakiError
-from data.synthetic import synthetic_questions
+from data.sets.synthetic import synthetic_questions
 from stages import engines_openai, servers
 from stages.engines import Decoding, EngineSetup, Generation, encode, open_engine, prompt_seed
 from stages.models import ModelIdentity

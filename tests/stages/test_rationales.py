@@ -22,8 +22,8 @@ from data.errors import ConfigError, EngineError, Interrupted
 from data.prompts import answer_sentence, hint, rationale_prompt
 from data.readers import read_questions
 from data.records import Question
+from data.sets.synthetic import synthetic_questions
 from data.settings import DataSource
-from data.synthetic import synthetic_questions
 from stages.engines import Answers, Decoding, Engine, EngineSetup, Generation
 from stages.judging import judge
 from stages.models import ModelIdentity, identify_model
