@@ -7,7 +7,8 @@ gives the answer.
 """
 
 from data.exemplars import worked_boolean, worked_choice, worked_number, worked_numbers, worked_text
-from data.records import Benchmark, Question
+from data.records import Question
+from data.sets import DatasetName
 
 _SVAMP = (
     worked_number(
@@ -421,7 +422,7 @@ _STRATEGYQA = (
     ),
 )
 
-BENCHMARK_EXEMPLARS: dict[Benchmark, tuple[Question, ...]] = {
+BENCHMARK_EXEMPLARS: dict[DatasetName, tuple[Question, ...]] = {
     "svamp": _SVAMP,
     "gsm8k": _GSM8K,
     "asdiv": _ASDIV,

@@ -1,30 +1,18 @@
-"""Settings that say which questions to read, and the decorator with which every room declares its settings.
+"""Settings that say which questions to read, and the decorator that makes settings.
 
-A settings class is a frozen dataclass with keyword-only fields; the docstring below a field becomes its description
-in `molsaki config schema`. The configuration (pipeline.config) validates them with pydantic, which this room need not
-import.
+Every room declares its settings with it. A settings class is a frozen dataclass with keyword-only fields; the docstring
+below a field becomes its description in `molsaki config schema`. The configuration (pipeline.config) validates them
+with pydantic, which this room need not import.
 """
 
 from dataclasses import dataclass, field
-from typing import Annotated, Literal, TypeVar, dataclass_transform
+from typing import Annotated, TypeVar, dataclass_transform
 
 from annotated_types import Ge
 
+from data.sets import DatasetName
+
 T = TypeVar("T")
-DatasetName = Literal[
-    "svamp",
-    "gsm8k",
-    "asdiv",
-    "singleeq",
-    "multiarith",
-    "addsub",
-    "aqua",
-    "commonsenseqa",
-    "strategyqa",
-    "synthetic",
-    "jsonl",
-    "csv",
-]
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(field,))

@@ -4,12 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from data.answers import is_right, parse_answer
+from data.answers import parse_answer
 from data.leaks import lets_on
 from data.prompts import finish_rationale
 from data.readers import read_questions, read_rationales
 from data.records import Question
-from data.settings import DatasetName, DataSource
+from data.scoring import is_right
+from data.sets import DatasetName
+from data.settings import DataSource
 
 NUMBER = Question(
     id="1", dataset="made-up", text="Tom has 3 figs and buys 4. How many has he?", answer="7", answer_kind="number"

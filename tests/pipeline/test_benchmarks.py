@@ -15,7 +15,8 @@ from data.numbers import number_text, number_value
 from data.prompts import answer_sentence, rationale_prompt
 from data.readers import read_questions
 from data.records import Question
-from data.settings import DatasetName, DataSource
+from data.sets import DatasetName
+from data.settings import DataSource
 from pipeline.selection import NO_CRITICAL_WORD, SAME_RECORD, select_examples
 from stages.engines import Generation
 from stages.judging import CUT_OFF, EMPTY, NO_GOLD, NOT_FOUND, RESTATES, WRONG
