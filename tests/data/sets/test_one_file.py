@@ -11,9 +11,11 @@ import pytest
 
 import data.sets
 from data.dataset import data_set
+from data.prompts import rationale_prompt
 from data.readers import read_questions
 from data.scoring import is_right
 from data.settings import DataSource
+from data.worked_examples import worked_examples
 
 ROOT = Path(__file__).resolve().parents[3]
 MODULE = """
@@ -40,10 +42,11 @@ def riddles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DataSource:
     return DataSource(name="riddles", path=str(path))
 
 
-def test_a_new_module_is_a_data_set_with_scoring(riddles: DataSource) -> None:
+def test_a_new_module_is_a_data_set_with_prompts_and_scoring(riddles: DataSource) -> None:
     (question,) = read_questions(riddles)
     assert (question.id, question.dataset, question.benchmark) == ("riddles-train-1", "riddles", "riddles")
     assert is_right("16.3333", question) and not is_right("16.4", question)
+    assert rationale_prompt(question, shots=1).startswith(f"Q: {worked_examples('number')[0].text}\n")
     assert data.sets.names()[-1] == "riddles"
     assert data_set("riddles").hub == "lab/riddles"
 
