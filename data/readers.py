@@ -16,9 +16,8 @@ from data.errors import ConfigError, DataError
 from data.prompts import answer_sentence
 from data.records import Question
 from data.rows.files import file_rows
-from data.settings import DataSource
-
-_STATED_ANSWERS = ("answer", "palm_label", "palm_value")
+from data.rows.row import Row
+from data.settings import DataSource, RationaleFields
 
 
 def read_questions(source: DataSource) -> list[Question]:
@@ -46,34 +45,51 @@ def _with_different_ids(questions: Iterable[Placed]) -> Iterator[Question]:
         yield question
 
 
-def read_rationales(path: str, questions: Sequence[Question]) -> dict[str, str]:
-    """Existing rationales for these questions, by question id, from JSON Lines.
+def read_rationales(path: str, questions: Sequence[Question], *, fields: RationaleFields) -> dict[str, str]:
+    """Existing rationales for these questions, by question id, from JSON Lines whose `fields` hold what is needed.
 
-    A row holds `id` (or `ID`, `question_id`), `rationale` (or `palm_rationale`) and, if the answer is not in the text,
-    `answer` (or `palm_label`, `palm_value`). An answer that the text does not give is added as the sentence that states
-    it, so that the parser judges what that teacher really answered. Rows of other questions are left out, and so are
-    rows whose rationale or answer is null: that teacher gave none.
+    An answer that the text does not give is added as the sentence that states it, so that the parser judges what that
+    teacher really answered. Rows of other questions are left out, and so are rows whose rationale or answer is null:
+    that teacher gave none. Raises DataError for a row without id or rationale, and ConfigError where an answer's field
+    was named that no row has.
     """
     wanted = {question.id: question for question in questions}
     found: dict[str, str] = {}
+    seen: dict[str, None] = {}
     for row in file_rows(Path(path), dataset="rationales", setting="rationales.path"):
-        identifier = row.optional("id", "ID", "question_id")
-        if identifier is None:
-            raise row.error(f"expected a field 'id', 'ID' or 'question_id', found {_listed(row.fields)}")
-        if not {"rationale", "palm_rationale"} & row.fields.keys():
-            raise row.error(f"expected a field 'rationale' or 'palm_rationale', found {_listed(row.fields)}")
-        question = wanted.get(str(identifier))
-        rationale = row.optional("rationale", "palm_rationale")
-        answers = [row.fields[name] for name in _STATED_ANSWERS if name in row.fields]
-        if question is None or rationale is None or None in answers:
+        seen |= dict.fromkeys(row.fields)
+        question = wanted.get(_identifier(row, fields))
+        if question is None or row.optional(fields.rationale) is None or row.fields.get(fields.answer, "") is None:
             continue
         if question.id in found:
             raise row.error(f"a second rationale for question {question.id!r}")
-        if any(canonical_answer(answer, "text") is None for answer in answers if answer != ""):
-            raise row.error(f"expected an answer, found {answers[0]!r}")
-        text = row.text("rationale", "palm_rationale")
-        found[question.id] = _with_answer(text, question, next(iter(answers), None))
+        found[question.id] = _with_answer(row.text(fields.rationale), question, _stated(row, fields))
+    if seen and fields.answer not in seen and fields.answer != RationaleFields.answer:
+        there = f"no row of {path} has it, found {_listed(seen)}"
+        raise ConfigError(f"rationales.fields.answer: expected the field {fields.answer!r}, {there}")
     return found
+
+
+def _identifier(row: Row, fields: RationaleFields) -> str:
+    """The id of a row that has a rationale, be it null."""
+    for key, name in (("id", fields.id), ("rationale", fields.rationale)):
+        if name not in row.fields:
+            raise row.error(
+                f"expected the field {name!r}, found {_listed(row.fields)}; "
+                f"rationales.fields.{key} says which field holds the {key}"
+            )
+    identifier = row.optional(fields.id)
+    if identifier is None:
+        raise row.error(f"expected an id in the field {fields.id!r}, found {row.fields[fields.id]!r}")
+    return str(identifier)
+
+
+def _stated(row: Row, fields: RationaleFields) -> object:
+    """The answer that a row states beside its rationale, None where it states none."""
+    stated = row.fields.get(fields.answer)
+    if stated not in (None, "") and canonical_answer(stated, "text") is None:
+        raise row.error(f"expected an answer, found {stated!r}")
+    return stated
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""Settings that say which questions to read, and the decorator that makes settings.
+"""Settings that say which questions and which existing rationales to read, and the decorator that makes settings.
 
 Every room declares its settings with it. A settings class is a frozen dataclass with keyword-only fields; the docstring
 below a field becomes its description in `molsaki config schema`. The configuration (pipeline.config) validates them
@@ -43,3 +43,15 @@ class DataSource:
     """Leave out the first so many questions."""
     seed: int = 0
     """Seed of `synthetic`."""
+
+
+@settings
+class RationaleFields:
+    """Which fields of a file of existing rationales hold what."""
+
+    id: str = "id"
+    """The question's id, as the data set has it."""
+    rationale: str = "rationale"
+    """The rationale; null where there is none."""
+    answer: str = "answer"
+    """The answer that the rationale leads to; rows without the field state it in the rationale's text."""

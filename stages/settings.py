@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 from typing_extensions import TypeAliasType
 
-from data.settings import settings
+from data.settings import RationaleFields, settings
 from stages.objective import ObjectiveName, Task
 
 EngineName = Literal["vllm", "transformers", "openai", "ray", "file"]
@@ -61,6 +61,9 @@ class RationaleSettings:
     such as `vllm serve`), `ray` (vLLM on a Ray cluster) or `file` (existing rationales)."""
     path: str | None = None
     """`engine: file`: JSON Lines with the question's id and its rationale."""
+    fields: RationaleFields = RationaleFields()
+    """`engine: file`: which fields of the file hold the id, the rationale and, if the text does not state it, the
+    answer."""
     shots: Annotated[int, Ge(0)] = 4
     """Number of worked examples shown before each question."""
     chat: bool = False

@@ -8,6 +8,7 @@ asked about key words stands in the key of each answer.
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from cache.fingerprints import JSON, SCHEMA_VERSION, Spec, hash_file, hash_folder
@@ -16,6 +17,7 @@ from data.errors import ConfigError
 from data.marking import Keywords, Numbers, Regex
 from data.prompts import prompts_version
 from data.records import Question
+from data.settings import RationaleFields
 from stages.models import ModelIdentity
 from stages.settings import AttentionSettings, EngineValue, RationaleSettings, TeacherSettings
 
@@ -50,7 +52,7 @@ CODE = "*.py"
 
 
 def rationale_spec(identity: ModelIdentity, teacher: TeacherSettings, settings: RationaleSettings) -> Spec:
-    """What rationales depend on: the file for `engine: file`, else who writes, prompts and sampling.
+    """What rationales depend on: the file and its fields for `engine: file`, else who writes, prompts and sampling.
 
     Which engine runs the teacher is not part of it, so that one engine continues what another began. An author behind
     a server is known by its name only, wherever it is served.
@@ -62,7 +64,7 @@ def rationale_spec(identity: ModelIdentity, teacher: TeacherSettings, settings: 
         "prompts": prompts_version(),
     }
     if settings.engine == "file":
-        return {**common, "file": hash_file(rationale_file(settings))}
+        return {**common, "file": hash_file(rationale_file(settings)), **_fields(settings)}
     return {
         **common,
         **_writer(identity, teacher, settings),
@@ -138,6 +140,11 @@ def _source(settings: RationaleSettings) -> JSON:
     if settings.engine == "file":
         return "file"
     return "teacher" if author_of(settings) is None else "author"
+
+
+def _fields(settings: RationaleSettings) -> dict[str, JSON]:
+    """The fields of the file that are read where they are named: others of the same file hold other rationales."""
+    return {} if settings.fields == RationaleFields() else {"fields": asdict(settings.fields)}
 
 
 def _writer(identity: ModelIdentity, teacher: TeacherSettings, settings: RationaleSettings) -> dict[str, JSON]:

@@ -12,7 +12,7 @@ from data.errors import ConfigError, DataError
 from data.readers import read_questions, read_rationales
 from data.records import Question
 from data.sets import DatasetName
-from data.settings import DataSource
+from data.settings import DataSource, RationaleFields
 from tests.data.published_rows import (
     ADDSUB_ROW,
     AQUA_ROW,
@@ -140,16 +140,16 @@ def test_imported_rationales_are_joined_by_id(tmp_path: Path) -> None:
         tmp_path / "r.jsonl",
         [
             {"id": "0", "rationale": "3 + 4 = 7."},
-            {"ID": 1, "rationale": "3 + 4 = 7.", "answer": 7.0},
-            {"question_id": "2", "rationale": "The answer is 7.", "answer": "7"},
-            {"id": "3", "palm_rationale": "3 + 4 = 7.", "palm_value": 8.0},
+            {"id": 1, "rationale": "3 + 4 = 7.", "answer": 7.0},
+            {"id": "2", "rationale": "The answer is 7.", "answer": "7"},
+            {"id": "3", "rationale": "3 + 4 = 7.", "answer": 8.0},
             {"id": "4", "rationale": "The answer is 7.", "answer": "both"},
             {"id": "5", "rationale": None, "answer": 7},
             {"id": "6", "rationale": "3 + 4 = 7.", "answer": None},
             {"id": "other", "rationale": "?"},
         ],
     )
-    found = read_rationales(str(path), asked)
+    found = read_rationales(str(path), asked, fields=RationaleFields())
     assert found == {
         "0": "3 + 4 = 7.",
         "1": "3 + 4 = 7. The answer is 7.",
@@ -162,8 +162,9 @@ def test_imported_rationales_are_joined_by_id(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"rationale": "r"}', "'question_id', found rationale"),
-        ('{"id": 1}', "'palm_rationale', found id"),
+        ('{"rationale": "r"}', "the field 'id', found rationale; rationales.fields.id says which"),
+        ('{"id": 1}', "the field 'rationale', found id; rationales.fields.rationale says which"),
+        ('{"id": "", "rationale": "r"}', "an id in the field 'id', found ''"),
         ('{"id": 1, "rationale": "r"}\n{"id": 1, "rationale": "r"}', "a second rationale"),
         ("{", "no JSON"),
         ('{"id": 1, "rationale": ["r"]}', "expected text in the field 'rationale'"),
@@ -176,12 +177,34 @@ def test_broken_rationale_files_are_named(tmp_path: Path, line: str, message: st
     path.write_text(line)
     asked = [Question(id="1", dataset="d", text="?", answer="7", answer_kind="number")]
     with pytest.raises(DataError, match=rf"r\.jsonl:\d: .*{message}"):
-        read_rationales(str(path), asked)
+        read_rationales(str(path), asked, fields=RationaleFields())
+
+
+def test_the_fields_of_a_rationale_file_have_the_names_that_are_configured(tmp_path: Path) -> None:
+    asked = [Question(id=str(number), dataset="d", text="?", answer="7", answer_kind="number") for number in range(2)]
+    rows = [{"ID": 0, "why": "3 + 4 = 7.", "said": 8, "answer": 7}, {"ID": 1, "why": "So 7.", "rationale": "none"}]
+    path = str(write_lines(tmp_path / "r.jsonl", rows))
+    named = RationaleFields(id="ID", rationale="why", answer="said")
+    assert read_rationales(path, asked, fields=named) == {"0": "3 + 4 = 7. The answer is 8.", "1": "So 7."}
+    with pytest.raises(DataError, match=r"r\.jsonl:1: expected the field 'id', found ID, why, said, answer; rat"):
+        read_rationales(path, asked, fields=RationaleFields())
+
+
+def test_an_answer_field_that_was_named_and_is_in_no_row_is_a_configuration_error(tmp_path: Path) -> None:
+    asked = [Question(id="0", dataset="d", text="?", answer="7", answer_kind="number")]
+    path = write_lines(tmp_path / "r.jsonl", [{"id": "0", "rationale": "So 7."}])
+    assert read_rationales(str(path), asked, fields=RationaleFields()) == {"0": "So 7."}
+    with pytest.raises(ConfigError, match=r"^rationales\.fields\.answer: .*'said', no row of .* found id, rationale$"):
+        read_rationales(str(path), asked, fields=RationaleFields(answer="said"))
 
 
 def test_a_missing_rationale_file_is_a_configuration_error() -> None:
     with pytest.raises(ConfigError, match=r"rationales\.path: no/such\.jsonl is not there"):
-        read_rationales("no/such.jsonl", [])
+        read_rationales("no/such.jsonl", [], fields=RationaleFields())
+
+
+SVAMP_PALM = RationaleFields(id="ID", rationale="palm_rationale", answer="palm_value")
+CQA_PALM = RationaleFields(rationale="palm_rationale", answer="palm_label")
 
 
 def judged(questions: list[Question], rationales: dict[str, str]) -> dict[str, bool]:
@@ -207,7 +230,7 @@ def test_palm_rationales_of_svamp_are_judged_as_published(benchmark_data: Path) 
         )
     ]
     path = benchmark_data / "palm_rationales" / "svamp_palm_joined.jsonl"
-    verdicts = judged(questions, read_rationales(str(path), questions))
+    verdicts = judged(questions, read_rationales(str(path), questions, fields=SVAMP_PALM))
     assert len(verdicts) == 959  # the other 41 have no rationale or no answer
     assert {identifier for identifier, right in verdicts.items() if right} == palm_correct(path, "ID")
     assert sum(verdicts.values()) == 733
@@ -222,7 +245,7 @@ def test_palm_rationales_of_commonsenseqa_are_judged_as_published_but_for_capita
         )
     ]
     path = benchmark_data / "palm_rationales" / "cqa_palm_joined.jsonl"
-    verdicts = judged(questions, read_rationales(str(path), questions))
+    verdicts = judged(questions, read_rationales(str(path), questions, fields=CQA_PALM))
     published = palm_correct(path, "id")
     assert len(published) == 8177
     assert len(verdicts) == 10962 - 3  # three have no answer
