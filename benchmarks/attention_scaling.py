@@ -30,7 +30,7 @@ from pathlib import Path
 
 from data.marking import mark
 from data.records import Marked
-from data.synthetic import synthetic_questions
+from data.sets.synthetic import synthetic_questions
 
 THREADS = 1
 BATCH_TOKENS = 4096

@@ -18,7 +18,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from data.synthetic import synthetic_questions
+from data.sets.synthetic import synthetic_questions
 from stages.runtime.progress import SilentProgress, StopSignal
 from stages.toy.teacher import ModelShape, Recipe, train_from_scratch, word_tokenizer, write_untrained
 

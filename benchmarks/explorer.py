@@ -25,7 +25,7 @@ from cache.student_attention import StudentLook
 from cache.writer import AttentionBlock, AttentionWriter
 from data.marking import mark
 from data.records import Marked
-from data.synthetic import synthetic_questions
+from data.sets.synthetic import synthetic_questions
 from pipeline.views.choose import Chosen
 from pipeline.views.explore import Explored, Selected, write_explorer
 from tests.browser import start_chromium

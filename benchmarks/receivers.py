@@ -26,7 +26,7 @@ from cache.spaces import Space
 from cache.writer import AttentionBlock, AttentionWriter
 from data.marking import mark
 from data.records import Question
-from data.synthetic import synthetic_questions
+from data.sets.synthetic import synthetic_questions
 from stages.attention.batches import TokenBudget
 from stages.attention.stepwise import stepwise_of
 from stages.attention.tokens import locate

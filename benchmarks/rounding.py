@@ -24,7 +24,7 @@ from cache.layout import MAX_RECORDS
 from cache.spaces import Space, describe
 from cache.writer import AttentionBlock, AttentionWriter
 from data.marking import mark
-from data.synthetic import synthetic_questions
+from data.sets.synthetic import synthetic_questions
 from stages.attention.certify import certify
 from stages.attention.stepwise import stepwise_attention
 from stages.attention.tokens import locate

@@ -38,8 +38,6 @@ from data.records import AnswerKind, Question, Span
 
 # Differences up to this share are the rounding of floating-point labels and results; whole numbers have none.
 NUMBER_TOLERANCE = Fraction(1, 1_000_000)
-# Sets whose labels are rounded results ("16.3" for 114 / 7): what rounds to the label is right, too.
-ROUNDED_LABELS = frozenset({"asdiv"})
 CHOICES_HEADING = "Answer Choices:"
 _SCALE_ASKED_FOR = re.compile(r"\b(?:how\s+many|in)\s+(hundred|thousand|million|billion)s?\b", re.IGNORECASE)
 _YES_NO = {"yes": "yes", "true": "yes", "no": "no", "false": "no"}
@@ -152,25 +150,16 @@ def parse_answer(output: str, question: Question) -> str | None:
     return None if stated and _leaves_open(stated[-1], question) else _unstated(text, question)
 
 
-def same_answer(a: str, b: str, kind: AnswerKind) -> bool:
-    """Whether two canonical answers mean the same; unless both are whole, numbers may differ by a millionth part."""
-    if kind in ("number", "numbers"):
-        return _same_numbers(a, b, rounded=False)
-    if kind == "text":
-        return _without_article(a) == _without_article(b)
-    return a.casefold() == b.casefold()
+def same_answer(answer: str, gold: str, kind: AnswerKind, *, rounded: bool = False) -> bool:
+    """Whether two canonical answers mean the same; unless both are whole, numbers may differ by a millionth part.
 
-
-def is_right(answer: str | None, question: Question) -> bool:
-    """Whether a canonical answer is the question's gold answer; no answer is wrong, and so is any without gold.
-
-    Where a set's labels are rounded (`ROUNDED_LABELS`), so is the answer, to as many decimals as the label shows.
+    Where the gold one is `rounded`, so is the answer, to as many decimals as the gold one shows.
     """
-    if answer is None or question.answer is None:
-        return False
-    if question.answer_kind in ("number", "numbers") and question.benchmark in ROUNDED_LABELS:
-        return _same_numbers(answer, question.answer, rounded=True)
-    return same_answer(answer, question.answer, question.answer_kind)
+    if kind in ("number", "numbers"):
+        return _same_numbers(answer, gold, rounded=rounded)
+    if kind == "text":
+        return _without_article(answer) == _without_article(gold)
+    return answer.casefold() == gold.casefold()
 
 
 def canonical_answer(raw: object, kind: AnswerKind, choices: Sequence[str] = ()) -> str | None:
@@ -195,6 +184,12 @@ def canonical_answer(raw: object, kind: AnswerKind, choices: Sequence[str] = ())
         bare = text.strip("().: ").upper()
         return bare if bare in letters else next(iter(named), None)
     return _plain_words(" ".join(text.split())) or None
+
+
+def kind_of(raw: str) -> AnswerKind:
+    """The kind of an answer as it is written: a number, yes or no, several numbers, else words."""
+    kinds: tuple[AnswerKind, ...] = ("number", "boolean", "numbers")
+    return next((kind for kind in kinds if canonical_answer(raw, kind) is not None), "text")
 
 
 def _plain_words(text: str) -> str:

@@ -8,8 +8,10 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from data.answers import with_choices, without_thoughts
+from data.answers import without_thoughts
 from data.marking import holds_keyword
+from data.prompts import worked_rationale
+from data.worked_examples import worked_examples
 
 STOP_STRINGS: tuple[str, ...] = ("\n\n", "\nQ:")
 MAX_TOKENS = 96
@@ -25,59 +27,18 @@ _INSTRUCTION = (
 _LABEL = "Key words:"
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Worked:
-    """A worked example."""
-
-    question: str
-    rationale: str
-    keywords: str
-
-
-_WORKED = (
-    _Worked(
-        question=with_choices(
-            "Where would a gardener put tulip bulbs before winter?", ("shelf", "soil", "oven", "mailbox", "aquarium")
-        ),
-        rationale="Tulip bulbs bloom in spring if they have been cold for some months. In winter the ground is cold. "
-        "So a gardener plants them in the soil. The answer is (B) soil.",
-        keywords="gardener, tulip bulbs, winter, cold, ground, soil",
-    ),
-    _Worked(
-        question="Could a snail win a race against a bicycle?",
-        rationale="A snail crawls about one metre in a minute. A bicycle covers several hundred metres in that time. "
-        "The answer is no.",
-        keywords="snail, race, bicycle, metre, minute",
-    ),
-    _Worked(
-        question=with_choices(
-            "What might happen to a phone that falls into a lake?",
-            ("ring louder", "get wet", "grow", "melt", "fly away"),
-        ),
-        rationale="A lake is full of water. Whatever falls into water gets wet. A phone is no exception. "
-        "The answer is (B) get wet.",
-        keywords="phone, falls, lake, water, wet",
-    ),
-    _Worked(
-        question="A florist has 24 roses and ties 6 roses into each bouquet. How many bouquets does she make?",
-        rationale="Each bouquet takes 6 of the 24 roses. 24 / 6 = 4. The answer is 4.",
-        keywords="24, roses, 6, bouquet",
-    ),
-)
-
-
 def keyword_prompt(question: str, rationale: str) -> str:
     """The prompt after which a model without chat template lists the key words of a question and its rationale."""
-    blocks = [f"{_given(worked.question, worked.rationale)}\n{_LABEL} {worked.keywords}" for worked in _WORKED]
+    blocks = [f"{given}\n{_LABEL} {named}" for given, named in _worked()]
     return "\n\n".join([*blocks, f"{_given(question, rationale)}\n{_LABEL}"])
 
 
 def keyword_messages(question: str, rationale: str) -> list[dict[str, str]]:
     """The same as a conversation, for models with a chat template: worked examples are earlier turns."""
     messages = [{"role": "system", "content": _INSTRUCTION}]
-    for worked in _WORKED:
-        messages.append({"role": "user", "content": _given(worked.question, worked.rationale)})
-        messages.append({"role": "assistant", "content": worked.keywords})
+    for given, named in _worked():
+        messages.append({"role": "user", "content": given})
+        messages.append({"role": "assistant", "content": named})
     return [*messages, {"role": "user", "content": _given(question, rationale)}]
 
 
@@ -107,6 +68,12 @@ def read_keywords(output: str, question: str, rationale: str, *, whole: bool = T
         missing += not found
         words |= {word.casefold(): word for word in found if word.casefold() not in words}
     return NamedWords(words=tuple(words.values()), missing=missing)
+
+
+def _worked() -> Iterator[tuple[str, str]]:
+    """What is given in each worked example, and its key words."""
+    for worked in worked_examples("keywords"):
+        yield _given(worked.text, worked_rationale(worked)), ", ".join(worked.keywords)
 
 
 def _given(question: str, rationale: str) -> str:

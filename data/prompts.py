@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import get_args
 
 from data.answers import (
     BOXED,
@@ -21,11 +22,11 @@ from data.answers import (
     plain_text,
     statements,
 )
-from data.benchmark_exemplars import BENCHMARK_EXEMPLARS
 from data.errors import ConfigError, DataError
-from data.exemplars import EXEMPLARS
 from data.numbers import number_text, numbers_in_digits, plain_numbers, words_as_digits
-from data.records import Question
+from data.records import AnswerKind, Question
+from data.sets import names
+from data.worked_examples import worked_examples
 
 STOP_STRINGS: tuple[str, ...] = ("\n\n", "\nQ:")
 
@@ -64,7 +65,9 @@ def rationale_prompt(question: Question, *, shots: int, gold_shown: bool = False
     """
     if shots == 0:
         return (f"{hint(question)}\n" if gold_shown else "") + f"{question.text}\n"
-    blocks = [f"Q: {_asked(worked, gold_shown)}\nA: {_worked(worked)}" for worked in _exemplars(question, shots)]
+    blocks = [
+        f"Q: {_asked(worked, gold_shown)}\nA: {worked_rationale(worked)}" for worked in _exemplars(question, shots)
+    ]
     return "\n\n".join([*blocks, f"Q: {_asked(question, gold_shown)}\nA:"])
 
 
@@ -73,7 +76,7 @@ def rationale_messages(question: Question, *, shots: int, gold_shown: bool = Fal
     messages = [{"role": "system", "content": _INSTRUCTION}]
     for worked in _exemplars(question, shots):
         messages.append({"role": "user", "content": _asked(worked, gold_shown)})
-        messages.append({"role": "assistant", "content": _worked(worked)})
+        messages.append({"role": "assistant", "content": worked_rationale(worked)})
     return [*messages, {"role": "user", "content": _asked(question, gold_shown)}]
 
 
@@ -88,8 +91,9 @@ def prompts_version() -> str:
     One for all data sets: a changed example of any list asks for new rationales of every set.
     """
     texts: list[object] = [STOP_STRINGS, predict_prompt("…"), explain_prompt("…")]
-    benchmarks = [(replace(worked[0], benchmark=name), len(worked)) for name, worked in BENCHMARK_EXEMPLARS.items()]
-    for question, every in [*((worked[0], len(worked)) for worked in EXEMPLARS.values()), *benchmarks]:
+    kinds = [(worked[0], len(worked)) for worked in map(worked_examples, get_args(AnswerKind))]
+    sets = [(replace(own[0], benchmark=name), len(own)) for name in names() if (own := worked_examples(name))]
+    for question, every in [*kinds, *sets]:
         for gold_shown in (False, True):
             texts += [rationale_prompt(question, shots=shots, gold_shown=gold_shown) for shots in (0, every)]
             texts.append(rationale_messages(question, shots=every, gold_shown=gold_shown))
@@ -179,15 +183,16 @@ def _asked(question: Question, gold_shown: bool) -> str:
     return f"{question.text}\n{hint(question)}" if gold_shown else question.text
 
 
-def _worked(exemplar: Question) -> str:
+def worked_rationale(exemplar: Question) -> str:
+    """The rationale of a worked example with the sentence that states its answer."""
     return f"{exemplar.reference} {answer_sentence(exemplar, exemplar.answer or '')}"
 
 
 def _exemplars(question: Question, shots: int) -> Sequence[Question]:
-    benchmark = question.benchmark
-    available = BENCHMARK_EXEMPLARS[benchmark] if benchmark else EXEMPLARS[question.answer_kind]
+    own = worked_examples(question.benchmark) if question.benchmark else ()
+    available = own or worked_examples(question.answer_kind)
     if shots > len(available):
-        of = benchmark or f"{question.answer_kind} questions such as those of {question.dataset}"
+        of = question.benchmark if own else f"{question.answer_kind} questions such as those of {question.dataset}"
         raise ConfigError(f"rationales.shots: there are {len(available)} worked examples for {of}, found {shots}")
     return available[:shots]
 

@@ -9,10 +9,9 @@ holds.
 from dataclasses import dataclass
 from typing import Literal
 
+from data.sets import DatasetName
+
 AnswerKind = Literal["number", "numbers", "choice", "boolean", "text"]
-Benchmark = Literal[
-    "svamp", "gsm8k", "asdiv", "singleeq", "multiarith", "addsub", "aqua", "commonsenseqa", "strategyqa"
-]
 Phase = Literal["plain", "gold_shown", "imported", "keywords"]
 """What a teacher was asked: for a rationale, for one with the answer shown, nothing by us, for key words."""
 Span = tuple[int, int]
@@ -38,7 +37,7 @@ class Question:
     choices: tuple[str, ...] = ()
     keywords: tuple[str, ...] = ()
     reference: str | None = None
-    benchmark: Benchmark | None = None
+    benchmark: DatasetName | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

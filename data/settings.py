@@ -1,30 +1,18 @@
-"""Settings that say which questions to read, and the decorator with which every room declares its settings.
+"""Settings that say which questions and which existing rationales to read, and the decorator that makes settings.
 
-A settings class is a frozen dataclass with keyword-only fields; the docstring below a field becomes its description
-in `molsaki config schema`. The configuration (pipeline.config.schema) validates them with pydantic, which this room
-need not import.
+Every room declares its settings with it. A settings class is a frozen dataclass with keyword-only fields; the docstring
+below a field becomes its description in `molsaki config schema`. The configuration (pipeline.config) validates them
+with pydantic, which this room need not import.
 """
 
 from dataclasses import dataclass, field
-from typing import Annotated, Literal, TypeVar, dataclass_transform
+from typing import Annotated, TypeVar, dataclass_transform
 
 from annotated_types import Ge
 
+from data.sets import DatasetName
+
 T = TypeVar("T")
-DatasetName = Literal[
-    "svamp",
-    "gsm8k",
-    "asdiv",
-    "singleeq",
-    "multiarith",
-    "addsub",
-    "aqua",
-    "commonsenseqa",
-    "strategyqa",
-    "synthetic",
-    "jsonl",
-    "csv",
-]
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(field,))
@@ -55,3 +43,15 @@ class DataSource:
     """Leave out the first so many questions."""
     seed: int = 0
     """Seed of `synthetic`."""
+
+
+@settings
+class RationaleFields:
+    """Which fields of a file of existing rationales hold what."""
+
+    id: str = "id"
+    """The question's id, as the data set has it."""
+    rationale: str = "rationale"
+    """The rationale; null where there is none."""
+    answer: str = "answer"
+    """The answer that the rationale leads to; rows without the field state it in the rationale's text."""

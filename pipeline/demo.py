@@ -128,7 +128,7 @@ def _make_models(out: Path, stop: "StopSignal", teacher_layers: int) -> None:
 
 
 def _train_teacher(out: Path, shape: "ModelShape", recipe: "Recipe", progress: "Progress", stop: "StopSignal") -> float:
-    from data.synthetic import synthetic_questions
+    from data.sets.synthetic import synthetic_questions
     from stages.toy.teacher import ModelShape, share_solved, train_from_scratch, word_tokenizer, write_untrained
 
     questions = synthetic_questions(TEACHER_QUESTIONS, seed=TEACHER_SEED, split="train")

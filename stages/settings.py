@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 from typing_extensions import TypeAliasType
 
-from data.settings import settings
+from data.settings import RationaleFields, settings
 
 Task = Literal["predict", "explain"]
 """The student's two tasks, each with a prompt of its own: the bare answer, and the rationale that ends in it."""
@@ -76,6 +76,9 @@ class RationaleSettings:
     such as `vllm serve`), `ray` (vLLM on a Ray cluster) or `file` (existing rationales)."""
     path: str | None = None
     """`engine: file`: JSON Lines with the question's id and its rationale."""
+    fields: RationaleFields = RationaleFields()
+    """`engine: file`: which fields of the file hold the id, the rationale and, if the text does not state it, the
+    answer."""
     shots: Annotated[int, Ge(0)] = 4
     """Number of worked examples shown before each question."""
     chat: bool = False

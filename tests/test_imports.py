@@ -50,11 +50,14 @@ ROOMS = (
     "pipeline.cli",
     "pipeline.__main__",
 )
+WITHIN = ("data.rows", "data.sets", "stages.student.objectives")
+"""Folders that are part of the room around them: kinds of files, and one file a data set or an objective."""
 STRANGERS = ("stages.rationales", "stages.attention", "stages.evaluation")
 """Rooms that never import one another: what one makes reaches the next through the cache, or through whoever calls."""
 LAZY = {("cache", "cache.exchange.locations"), ("cache", "cache.exchange.importing")}
 """The face of `cache` reaches above itself: `cache.open_attention` also takes addresses."""
-MOST_MODULES = {"cache": 22}
+MOST_MODULES = {"cache": 22, "data/sets": 100, "stages/student/objectives": 100}
+"""Where it is not `MODULES_IN_A_FOLDER`; a folder of one file a data set or an objective grows with what there is."""
 MODULES_IN_A_FOLDER = 15
 HEAVY = ("torch", "transformers", "vllm", "zarr", "datasets", "pandas", "pyarrow")
 LIBRARIES_OF_ONE_ROOM = {
@@ -122,11 +125,15 @@ def imports(module: str) -> frozenset[str]:
 
 
 def room_of(module: str) -> str:
-    """The longest entry of `ROOMS` that a module lies in; a file or folder beside the rooms is in none."""
-    inside = [room for room in ROOMS if module == room or (module.startswith(f"{room}.") and room not in TOP)]
-    own = [*inside, *(top for top in ("data", "cache") if module.startswith(f"{top}."))]
-    assert own, f"{module} is in no room: add it to ROOMS, at its place in the flow"
-    return max(own, key=len)
+    """The room that a module lies in: the longest entry of `ROOMS` that is the module or a folder around it."""
+    package = module if modules()[module].name == "__init__.py" else module.rpartition(".")[0]
+    around = [
+        room
+        for room in ROOMS
+        if module == room or package == room or (package in WITHIN and package.startswith(f"{room}."))
+    ]
+    assert around, f"{module} is in no room: add it to ROOMS, at its place in the flow"
+    return max(around, key=len)
 
 
 def libraries(module: str) -> Iterator[str]:

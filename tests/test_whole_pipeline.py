@@ -21,7 +21,7 @@ from cache import open_attention
 from data.errors import ConfigError
 from data.readers import read_questions, read_rationales
 from data.records import Question
-from data.settings import DataSource
+from data.settings import DataSource, RationaleFields
 
 QUESTIONS, MORE_QUESTIONS = 10, 12
 
@@ -37,7 +37,10 @@ def questions(benchmark_data: Path) -> list[Question]:
     """The shortest training questions that PaLM solved, each with that rationale as its reference."""
     source = DataSource(name="svamp", path=str(benchmark_data / "svamp" / "chilled_train.jsonl"))
     every = read_questions(source)
-    rationales = read_rationales(str(benchmark_data / "palm_rationales" / "svamp_palm_joined.jsonl"), every)
+    fields = RationaleFields(id="ID", rationale="palm_rationale", answer="palm_value")
+    rationales = read_rationales(
+        str(benchmark_data / "palm_rationales" / "svamp_palm_joined.jsonl"), every, fields=fields
+    )
     solved = [
         replace(question, reference=rationales[question.id].rsplit("The answer is", 1)[0].strip())
         for question in every

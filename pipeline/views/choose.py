@@ -121,7 +121,7 @@ def _of_matrix(path: Path, matrix: Matrix, folder: Path) -> Chosen:
     """
     spaces: dict[Path, list[PointStages]] = {}
     for stages in look(Sweep(matrix=matrix, folder=folder)):
-        spaces.setdefault(stages.attention.stepwise.path, []).append(stages)
+        spaces.setdefault(stages.attention.path, []).append(stages)
     short = short_names([point.name for point in matrix.points])
     reasons: list[ConfigError | MissingRecordsError] = []
     for points in spaces.values():

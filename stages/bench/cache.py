@@ -17,12 +17,12 @@ layers, which training has yet to mix.
 What opening a large store costs is measured on records as small as can be, one step, one word and one layer, with keys
 of their own: opening reads keys, commits and metadata, and of attention nothing but the sizes of its files.
 
-**Attention that resembles the real one.** Texts are made-up problems with rationales (`data.synthetic`), marked as by
-default. `PATTERNS` records of each shape (S, K) are run through a causal language model, by default a random Llama
+**Attention that resembles the real one.** Texts are made-up problems with rationales (`data.sets.synthetic`), marked as
+by default. `PATTERNS` records of each shape (S, K) are run through a causal language model, by default a random Llama
 whose weights are large enough for attention to be as uneven as in trained models, and with a begin token in front of
-each text, which steps look at too. Every other record takes the attention of one of those, each value times
-exp(0.1 z), z normal: zeros stay (words that come after a step, sinks that a model does not have), exponents hardly
-change, and mantissas are all new, so that nothing compresses because it is there twice.
+each text, which steps look at too. Every other record takes the attention of one of those, each value times exp(0.1 z),
+z normal: zeros stay (words that come after a step, sinks that a model does not have), exponents hardly change, and
+mantissas are all new, so that nothing compresses because it is there twice.
 
 Shapes: L layers, S steps, K critical words.
 """
@@ -55,7 +55,7 @@ from cache.writer import AttentionBlock, AttentionWriter
 from data.errors import MismatchError
 from data.marking import mark
 from data.records import Marked, Question
-from data.synthetic import synthetic_questions
+from data.sets.synthetic import synthetic_questions
 from stages.attention.batches import TokenBudget
 from stages.attention.stepwise import stepwise_of
 from stages.attention.tokens import locate

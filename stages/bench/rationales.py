@@ -21,7 +21,7 @@ from cache.rationales import Attempt, RationaleStore
 from cache.spaces import Space
 from data.errors import MismatchError
 from data.prompts import rationale_prompt
-from data.synthetic import synthetic_questions
+from data.sets.synthetic import synthetic_questions
 from stages.bench.measure import Memory, Rounds, measure_memory, take_turns
 from stages.engines.contract import Answers, Decoding, Engine
 from stages.engines.vllm import VllmEngine

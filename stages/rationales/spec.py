@@ -7,11 +7,13 @@ asked about key words stands in the key of each answer.
 """
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 from cache.fingerprints import JSON, SCHEMA_VERSION, Spec, hash_file
 from data.errors import ConfigError
 from data.prompts import prompts_version
+from data.settings import RationaleFields
 from stages.engines.contract import NEUTRAL_ARGUMENTS
 from stages.models.identity import ModelIdentity, model_fields, slug
 from stages.settings import EngineValue, RationaleSettings, TeacherSettings
@@ -21,7 +23,7 @@ RATIONALE_RULES = 3
 
 
 def rationale_spec(identity: ModelIdentity, teacher: TeacherSettings, settings: RationaleSettings) -> Spec:
-    """What rationales depend on: the file for `engine: file`, else who writes, prompts and sampling.
+    """What rationales depend on: the file and its fields for `engine: file`, else who writes, prompts and sampling.
 
     Which engine runs the teacher is not part of it, so that one engine continues what another began. An author behind
     a server is known by its name only, wherever it is served.
@@ -33,7 +35,7 @@ def rationale_spec(identity: ModelIdentity, teacher: TeacherSettings, settings: 
         "prompts": prompts_version(),
     }
     if settings.engine == "file":
-        return {**common, "file": hash_file(rationale_file(settings))}
+        return {**common, "file": hash_file(rationale_file(settings)), **_fields(settings)}
     return {
         **common,
         **_writer(identity, teacher, settings),
@@ -66,6 +68,11 @@ def rationale_file(settings: RationaleSettings) -> Path:
 def author_of(settings: RationaleSettings) -> str | None:
     """The served model that writes instead of the teacher; None where it is the teacher."""
     return settings.author if settings.engine == "openai" else None
+
+
+def _fields(settings: RationaleSettings) -> dict[str, JSON]:
+    """The fields of the file that are read where they are named: others of the same file hold other rationales."""
+    return {} if settings.fields == RationaleFields() else {"fields": asdict(settings.fields)}
 
 
 def _source(settings: RationaleSettings) -> JSON:

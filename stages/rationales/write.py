@@ -411,7 +411,8 @@ class _File:
 
     @cached_property
     def _rationales(self) -> dict[str, str]:
-        return read_rationales(str(rationale_file(self._settings)), self._questions)
+        settings = self._settings
+        return read_rationales(str(rationale_file(settings)), self._questions, fields=settings.fields)
 
 
 class _Teacher:

@@ -12,8 +12,9 @@ from itertools import product
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from data.answers import is_right, parse_answer
+from data.answers import parse_answer
 from data.records import Question
+from data.scoring import is_right
 from stages.attention.stepwise import attention_implementation
 from stages.engines.contract import Decoding, EngineSetup
 from stages.engines.transformers import TransformersEngine

@@ -17,9 +17,10 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch.nn.utils.rnn import pad_sequence
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from data.answers import is_right, parse_answer
+from data.answers import parse_answer
 from data.prompts import answer_sentence, explain_prompt, predict_prompt, rationale_prompt
 from data.records import Question
+from data.scoring import is_right
 from stages.engines.contract import Decoding, EngineSetup
 from stages.engines.start import open_engine
 from stages.runtime.progress import Progress, StopSignal

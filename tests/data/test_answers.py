@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.answers import canonical_answer, is_right, parse_answer, same_answer, with_choices
+from data.answers import canonical_answer, parse_answer, same_answer, with_choices
 from data.numbers import number_text, number_value
-from data.records import AnswerKind, Benchmark, Question
+from data.records import AnswerKind, Question
+from data.scoring import is_right
+from data.sets import DatasetName
 from tests.ways_of_answering import WAYS
 
 CHOICES = ("race track", "populated areas", "the desert", "apartment", "st. louis")
@@ -528,7 +530,7 @@ def test_an_answer_is_right_where_it_is_the_gold_answer(answer: str | None, gold
     ],
 )
 def test_labels_that_are_rounded_take_what_rounds_to_them(
-    benchmark: Benchmark | None, answer: str, gold: str, right: bool
+    benchmark: DatasetName | None, answer: str, gold: str, right: bool
 ) -> None:
     kind: AnswerKind = "numbers" if ";" in gold else "number"
     assert is_right(answer, replace(question(kind, gold), benchmark=benchmark)) is right

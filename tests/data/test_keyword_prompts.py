@@ -4,8 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.keyword_prompts import _WORKED, MOST_WORDS, keyword_messages, keyword_prompt, read_keywords
+from data.keyword_prompts import MOST_WORDS, keyword_messages, keyword_prompt, read_keywords
 from data.marking import keyword_spans
+from data.prompts import worked_rationale
+from data.worked_examples import worked_examples
+
+WORKED = worked_examples("keywords")
 
 QUESTION = "Where does a child keep ice cream?\nAnswer Choices:\n(A) freezer\n(B) sock drawer"
 RATIONALE = "Ice cream melts when it is warm. Children and parents keep it cold. The answer is (A) freezer."
@@ -18,20 +22,20 @@ def read(output: str, *, whole: bool = True) -> tuple[str, ...]:
 def test_the_prompt_ends_where_the_list_begins() -> None:
     prompt = keyword_prompt(QUESTION, RATIONALE)
     assert prompt.endswith(f"\n\nQ: {QUESTION}\nA: {RATIONALE}\nKey words:")
-    assert prompt.count("Key words: ") == len(_WORKED)
+    assert prompt.count("Key words: ") == len(WORKED)
 
 
 def test_chat_models_are_shown_the_same_examples_as_turns() -> None:
     system, *turns = keyword_messages(QUESTION, RATIONALE)
     assert system["role"] == "system"
-    assert [turn["role"] for turn in turns] == ["user", "assistant"] * len(_WORKED) + ["user"]
+    assert [turn["role"] for turn in turns] == ["user", "assistant"] * len(WORKED) + ["user"]
     assert turns[-1]["content"] == f"Q: {QUESTION}\nA: {RATIONALE}"
 
 
-@pytest.mark.parametrize("worked", _WORKED, ids=lambda worked: worked.keywords)
+@pytest.mark.parametrize("worked", WORKED, ids=lambda worked: worked.keywords[0])
 def test_every_worked_example_names_words_of_its_text_and_no_others(worked) -> None:  # type: ignore[no-untyped-def]
-    named = read_keywords(worked.keywords, worked.question, worked.rationale)
-    assert (", ".join(named.words), named.missing) == (worked.keywords, 0)
+    named = read_keywords(", ".join(worked.keywords), worked.text, worked_rationale(worked))
+    assert (named.words, named.missing) == (worked.keywords, 0)
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from data.answers import is_right, parse_answer
+from data.answers import parse_answer
 from data.leaks import lets_on
 from data.prompts import finish_rationale
 from data.readers import read_questions, read_rationales
 from data.records import Question
-from data.settings import DatasetName, DataSource
+from data.scoring import is_right
+from data.sets import DatasetName
+from data.settings import DataSource, RationaleFields
 
 NUMBER = Question(
     id="1", dataset="made-up", text="Tom has 3 figs and buys 4. How many has he?", answer="7", answer_kind="number"
@@ -121,7 +123,8 @@ def test_no_published_rationale_lets_on(benchmark_data: Path) -> None:
         questions = [question for source in sources for question in read_questions(source)]
         texts = {question.id: question.reference for question in questions if question.reference}
         if rationales is not None:
-            texts = dict(read_rationales(str(benchmark_data / rationales), questions))
+            path, fields = rationales
+            texts = dict(read_rationales(str(benchmark_data / path), questions, fields=fields))
         for question in questions:
             text = texts.get(question.id)
             if text is not None and (rationales is None or is_right(parse_answer(text, question), question)):
@@ -130,16 +133,22 @@ def test_no_published_rationale_lets_on(benchmark_data: Path) -> None:
     assert (read, found) == (18563, 0)
 
 
-PUBLISHED: tuple[tuple[DatasetName, tuple[str, ...], str | None], ...] = (
+PUBLISHED: tuple[tuple[DatasetName, tuple[str, ...], tuple[str, RationaleFields] | None], ...] = (
     (
         "svamp",
         ("svamp/chilled_train.jsonl", "svamp/chilled_test.jsonl"),
-        "palm_rationales/svamp_palm_joined.jsonl",
+        (
+            "palm_rationales/svamp_palm_joined.jsonl",
+            RationaleFields(id="ID", rationale="palm_rationale", answer="palm_value"),
+        ),
     ),
     (
         "commonsenseqa",
         ("commonsenseqa/train_rand_split.jsonl", "commonsenseqa/dev_rand_split.jsonl"),
-        "palm_rationales/cqa_palm_joined.jsonl",
+        (
+            "palm_rationales/cqa_palm_joined.jsonl",
+            RationaleFields(rationale="palm_rationale", answer="palm_label"),
+        ),
     ),
     ("gsm8k", ("gsm8k/train.jsonl",), None),
     ("strategyqa", ("strategyqa/train.json",), None),

@@ -2,15 +2,15 @@
 
 import time
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data import exemplars, prompts
+from data import prompts
 from data.answers import parse_answer, with_choices
 from data.errors import ConfigError, DataError
-from data.exemplars import EXEMPLARS
 from data.prompts import (
     answer_sentence,
     explain_prompt,
@@ -22,7 +22,8 @@ from data.prompts import (
     rationale_messages,
     rationale_prompt,
 )
-from data.records import Question
+from data.records import AnswerKind, Question
+from data.worked_examples import worked_examples
 
 NUMBER = Question(id="1", dataset="test", text="T has 40 and 2. How many?", answer="42", answer_kind="number")
 BOOLEAN = Question(id="2", dataset="test", text="Is it?", answer="yes", answer_kind="boolean")
@@ -54,7 +55,7 @@ def test_shots_come_as_blocks_before_the_open_question(question: Question, gold_
     *blocks, last = rationale_prompt(question, shots=4, gold_shown=gold_shown).split("\n\n")
     assert len(blocks) == 4
     assert last == f"Q: {question.text}\n{hint(question) + chr(10) if gold_shown else ''}A:"
-    for block, exemplar in zip(blocks, EXEMPLARS[question.answer_kind], strict=False):
+    for block, exemplar in zip(blocks, worked_examples(question.answer_kind), strict=False):
         assert block.startswith(f"Q: {exemplar.text}\n")
         assert block.endswith(answer_sentence(exemplar, exemplar.answer or ""))
         assert (hint(exemplar) in block) is gold_shown
@@ -72,9 +73,9 @@ def test_more_shots_than_exemplars_is_a_configuration_error() -> None:
         rationale_prompt(NUMBER, shots=9)
 
 
-@pytest.mark.parametrize("kind", list(EXEMPLARS))
+@pytest.mark.parametrize("kind", get_args(AnswerKind))
 def test_there_are_four_exemplars_of_each_kind_and_their_answers_are_read_back(kind: str) -> None:
-    worked = EXEMPLARS[kind]  # type: ignore[index]
+    worked = worked_examples(kind)
     assert len(worked) >= 4
     for exemplar in worked:
         finished = finish_rationale(exemplar.reference or "", exemplar, exemplar.answer or "")
@@ -88,8 +89,9 @@ def test_the_version_changes_with_a_template_and_with_an_exemplar(monkeypatch: p
     assert len(before) == 64 and before == prompts_version()
     monkeypatch.setattr(prompts, "_INSTRUCTION", "Think.")
     with_other_instruction = prompts_version()
-    first, *others = EXEMPLARS["number"]
-    monkeypatch.setitem(exemplars.EXEMPLARS, "number", (*others, replace(first, reference="Think.")))
+    monkeypatch.setattr(prompts, "worked_examples", lambda name: changed if name == "number" else worked_examples(name))
+    first, *others = worked_examples("number")
+    changed = (*others, replace(first, reference="Think."))
     assert len({before, with_other_instruction, prompts_version()}) == 3
 
 

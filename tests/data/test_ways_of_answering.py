@@ -5,11 +5,13 @@ from string import ascii_uppercase
 
 import pytest
 
-from data.answers import is_right, parse_answer
+from data.answers import parse_answer
 from data.numbers import number_text, number_value
 from data.readers import read_questions
 from data.records import Question
-from data.settings import DatasetName, DataSource
+from data.scoring import is_right
+from data.sets import DatasetName
+from data.settings import DataSource
 from tests.ways_of_answering import WAYS, spelled
 
 FILES: dict[DatasetName, tuple[str, ...]] = {

@@ -25,7 +25,7 @@ from cache.spaces import Space
 from cache.writer import AttentionBlock, AttentionWriter
 from data.marking import mark
 from data.records import Marked
-from data.synthetic import synthetic_questions
+from data.sets.synthetic import synthetic_questions
 from pipeline.cli.main import molsaki
 from pipeline.console.labels import one_line, step_label
 from pipeline.views import draw as plot_figures

@@ -12,7 +12,7 @@ import torch
 from cache.rationales import Attempt, RationaleStore
 from cache.spaces import Space
 from data.errors import ConfigError, EngineError, Interrupted, ModelError
-from data.synthetic import synthetic_questions
+from data.sets.synthetic import synthetic_questions
 from stages.engines.contract import TOO_LONG, Decoding, Engine, EngineSetup, Generation, prompt_seed
 from stages.engines.openai import OpenAiEngine
 from stages.engines.start import open_engine

@@ -22,7 +22,7 @@ import pytest
 from cache.rationales import RationaleStore
 from cache.spaces import Space
 from data.errors import ConfigError, EngineError, Interrupted, MolsakiError
-from data.synthetic import synthetic_questions
+from data.sets.synthetic import synthetic_questions
 from stages.engines import openai as engines_openai
 from stages.engines import openai_server as servers
 from stages.engines.contract import Decoding, EngineSetup, Generation, prompt_seed

@@ -7,7 +7,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from data.errors import Interrupted
 from data.prompts import rationale_prompt
-from data.synthetic import synthetic_questions
+from data.sets.synthetic import synthetic_questions
 from stages.runtime.progress import SilentProgress, StopSignal
 from stages.toy.teacher import ModelShape, Recipe, _Pace, share_solved, train_from_scratch, word_tokenizer
 

@@ -57,7 +57,8 @@ def test_what_an_objective_does_not_use_makes_no_difference(settings: ObjectiveS
 
 def test_asking_what_an_objective_needs_imports_no_torch():
     code = (
-        "import sys; from stages.settings import objective_names; from stages.student.objective import objective_class\n"
+        "import sys; from stages.settings import objective_names\n"
+        "from stages.student.objective import objective_class\n"
         "assert all(objective_class(name) for name in objective_names())\n"
         "assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
     )

@@ -22,8 +22,8 @@ from data.errors import ConfigError, EngineError, Interrupted
 from data.prompts import answer_sentence, hint, rationale_prompt
 from data.readers import read_questions
 from data.records import Question
-from data.settings import DataSource
-from data.synthetic import synthetic_questions
+from data.sets.synthetic import synthetic_questions
+from data.settings import DataSource, RationaleFields
 from stages.engines.contract import Answers, Decoding, Engine, EngineSetup, Generation
 from stages.models.identity import ModelIdentity, identify_model
 from stages.rationales.judge import judge
@@ -485,15 +485,21 @@ PALM = {
 }
 
 
-@pytest.mark.parametrize(("name", "file"), [("svamp", "svamp_palm_joined"), ("commonsenseqa", "cqa_palm_joined")])
+@pytest.mark.parametrize(
+    ("name", "file", "fields"),
+    [
+        ("svamp", "svamp_palm_joined", RationaleFields(id="ID", rationale="palm_rationale", answer="palm_value")),
+        ("commonsenseqa", "cqa_palm_joined", RationaleFields(rationale="palm_rationale", answer="palm_label")),
+    ],
+)
 def test_published_rationales_are_imported_and_counted(
-    tmp_path: Path, benchmark_data: Path, name: Literal["svamp", "commonsenseqa"], file: str
+    tmp_path: Path, benchmark_data: Path, name: Literal["svamp", "commonsenseqa"], file: str, fields: RationaleFields
 ) -> None:
     files, expected = PALM[name]
     sources = [DataSource(name=name, path=str(benchmark_data / path)) for path in files]
     questions = [question for source in sources for question in read_questions(source)]
     path = benchmark_data / "palm_rationales" / f"{file}.jsonl"
-    settings = RationaleSettings(engine="file", path=str(path), piece=4096)
+    settings = RationaleSettings(engine="file", path=str(path), fields=fields, piece=4096)
     store = new_store(tmp_path, settings)
     summary = write(questions, store, None, settings)
     assert {"kept": summary.kept, **summary.dropped} == expected

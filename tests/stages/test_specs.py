@@ -11,6 +11,7 @@ from cache.rounding import kept_bits
 from data.errors import ConfigError
 from data.marking import Keywords, Numbers, Regex
 from data.records import Question
+from data.settings import RationaleFields
 from stages.attention.select import marking_rule
 from stages.attention.spec import attention_slug, attention_spec
 from stages.models.identity import ModelIdentity
@@ -128,6 +129,13 @@ def test_imported_rationales_depend_on_the_file_and_not_on_the_teacher(tmp_path:
     settings = RationaleSettings(engine="file", path=str(file))
     before = rationale_spec(HUB, TEACHER, settings)
     assert rationale_spec(FOLDER, TEACHER, replace(settings, shots=1)) == before
+    assert (
+        "fields" not in before and rationale_spec(HUB, TEACHER, replace(settings, fields=RationaleFields())) == before
+    )
+    named = replace(settings, fields=RationaleFields(rationale="why"))
+    assert rationale_spec(HUB, TEACHER, named) == before | {
+        "fields": {"id": "id", "rationale": "why", "answer": "answer"}
+    }
     file.write_text("{}\n{}\n")
     assert rationale_spec(HUB, TEACHER, settings) != before
     assert rationale_slug(HUB, settings) == "palm"

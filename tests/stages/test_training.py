@@ -16,7 +16,7 @@ from cache.keys import record_key
 from cache.reader import AttentionStore
 from cache.writer import AttentionBlock, AttentionWriter
 from data.errors import ConfigError, Interrupted, MissingRecordsError
-from data.synthetic import synthetic_questions
+from data.sets.synthetic import synthetic_questions
 from stages.attention.select import Example
 from stages.attention.stepwise import stepwise_attention
 from stages.evaluation import evaluate_student

@@ -2,7 +2,7 @@
 
 import pytest
 
-from data.xml_records import DEEPEST, BadXml, xml_records
+from data.rows.xml_records import DEEPEST, BadXml, xml_records
 
 BOMB = """<?xml version="1.0"?>
 <!DOCTYPE lolz [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;&a;&a;">]>

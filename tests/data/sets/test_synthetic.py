@@ -8,7 +8,7 @@ from data.answers import parse_answer
 from data.errors import ConfigError
 from data.marking import mark
 from data.prompts import finish_rationale
-from data.synthetic import NAMES, THINGS, synthetic_problems, synthetic_questions
+from data.sets.synthetic import NAMES, THINGS, synthetic_problems, synthetic_questions
 
 SPLITS = ["train", "dev", "test"]
 

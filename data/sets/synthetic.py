@@ -3,7 +3,10 @@
 Enters: a count, a seed and the name of a split. Leaves: questions with answers and reference rationales, for the demo
 and the tests. Words come from short closed lists, so that a tiny model with a tokenizer of whole words can learn the
 task, and every problem holds a distractor: a price, an age, a distance or a temperature. Facts stand in any order, so
-that a student has to find out which numbers matter.
+that a student has to find out which numbers matter:
+
+    Eva has 2 books. The books cost 7 dollars. Tom has 3 books. How many more books does Tom have than Eva?
+    Tom has 3 books. Eva has 2 books so 3 - 2 = 1.
 
 The same arguments give the same questions on every machine and Python version (only `random.Random.random` is drawn
 from, whose sequence is promised not to change). A longer list begins with the shorter one.
@@ -16,8 +19,10 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Literal, TypeVar
 
+from data.dataset import DataSet, Placed
 from data.errors import ConfigError
 from data.records import Question
+from data.settings import DataSource
 
 T = TypeVar("T")
 Role = Literal["start", "change", "distractor"]
@@ -205,3 +210,16 @@ def _shuffled(source: random.Random, items: Sequence[T]) -> list[T]:
         other = int(source.random() * (last + 1))
         order[last], order[other] = order[other], order[last]
     return order
+
+
+def _from_source(source: DataSource) -> Iterator[Placed]:
+    """The first questions of a seed, as many as there are to be skipped and taken."""
+    if source.limit is None:
+        raise ConfigError("data synthetic: expected limit, the number of questions to make up, found none")
+    if source.path is not None or source.hub is not None:
+        raise ConfigError("data synthetic: path and hub mean nothing here, leave them out")
+    made = synthetic_questions(source.skip + source.limit, seed=source.seed, split=source.split)
+    return ((f"synthetic ({source.split}), question {number}", each) for number, each in enumerate(made, start=1))
+
+
+SET = DataSet(questions=_from_source)

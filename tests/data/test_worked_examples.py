@@ -8,16 +8,19 @@ from typing import get_args
 import pytest
 
 from data.answers import parse_answer
-from data.benchmark_exemplars import BENCHMARK_EXEMPLARS
-from data.exemplars import EXEMPLARS
+from data.errors import DataError
 from data.marking import mark
 from data.numbers import number_text, numbers_in_digits
 from data.prompts import answer_sentence, finish_rationale, predict_target, rationale_messages, rationale_prompt
 from data.readers import read_questions
-from data.records import Benchmark, Question
+from data.records import AnswerKind, Question
+from data.sets import DatasetName, names
 from data.settings import DataSource
+from data.worked_examples import FOLDER, read_examples, worked_examples
 
-LISTS = {**{f"of {kind}": worked for kind, worked in EXEMPLARS.items()}, **BENCHMARK_EXEMPLARS}
+KINDS = get_args(AnswerKind)
+PUBLISHED = [name for name in names() if name not in ("synthetic", "jsonl", "csv")]
+LISTS = {name: worked_examples(name) for name in (*KINDS, *PUBLISHED, "keywords")}
 ALL = [pytest.param(worked, id=f"{name}-{place}") for name, each in LISTS.items() for place, worked in enumerate(each)]
 FEWEST = {"aqua": 4, "commonsenseqa": 7, "strategyqa": 6}
 NUMBER = r"\d+(?:\.\d+)?(?:/\d+)?"
@@ -46,8 +49,8 @@ def normal(text: str) -> str:
 
 
 def test_every_data_set_has_its_own_list() -> None:
-    assert list(BENCHMARK_EXEMPLARS) == list(get_args(Benchmark))
-    assert all(len(worked) >= FEWEST.get(name, 8) for name, worked in BENCHMARK_EXEMPLARS.items())
+    assert {path.name for path in FOLDER.iterdir()} == {f"{name}.yaml" for name in LISTS}
+    assert all(len(LISTS[name]) >= FEWEST.get(name, 8) for name in PUBLISHED)
     texts = [normal(worked.text) for each in LISTS.values() for worked in each]
     assert len(set(texts)) == len(texts)
 
@@ -94,9 +97,9 @@ def test_a_rationale_is_short_sentences_each_a_step(worked: Question) -> None:
     assert all(step.endswith(".") and len(step.split()) <= 20 for step in steps)
 
 
-@pytest.mark.parametrize("name", list(BENCHMARK_EXEMPLARS))
-def test_a_question_is_asked_after_the_examples_of_its_own_set(name: Benchmark) -> None:
-    worked = BENCHMARK_EXEMPLARS[name]
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_question_is_asked_after_the_examples_of_its_own_set(name: DatasetName) -> None:
+    worked = worked_examples(name)
     asked = Question(id="1", dataset="any", text="How?", answer=None, answer_kind="number", benchmark=name)
     blocks = rationale_prompt(asked, shots=len(worked)).split("\n\n")
     assert [block.startswith(f"Q: {each.text}\nA: ") for block, each in zip(blocks, worked, strict=False)] == [
@@ -111,7 +114,31 @@ def test_a_users_own_file_is_asked_after_the_examples_of_its_kind(tmp_path: Path
     path.write_text('{"question": "How many?", "answer": 3}\n')
     (asked,) = read_questions(DataSource(name="jsonl", path=str(path)))
     assert asked.dataset == "svamp" and asked.benchmark is None
-    assert rationale_messages(asked, shots=1)[1]["content"] == EXEMPLARS["number"][0].text
+    assert rationale_messages(asked, shots=1)[1]["content"] == worked_examples("number")[0].text
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "expected a list of worked examples, found NoneType"),
+        ("- question: a\n  rationale: [", "no YAML: .*line 2"),
+        ("- {question: a, rationale: b, answer: c}\n- {question: a, rationale: b}", "entry 2: expected question, rat"),
+        ("- {question: a, rationale: b, answer: c, key: d}", "entry 1: expected question, rationale, answer"),
+        ("- {question: a, rationale: b, answer: }", "entry 1: expected texts that are not empty"),
+        ("- {question: a, rationale: b, answer: A, choices: c}", "entry 1: .*and lists of them"),
+    ],
+)
+def test_a_malformed_list_is_named_by_file_and_entry(tmp_path: Path, content: str, message: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(content)
+    with pytest.raises(DataError, match=rf"(?s)mine\.yaml.*{message}"):
+        read_examples(path)
+
+
+def test_answers_stay_what_is_written() -> None:
+    assert [each.answer for name in ("boolean", "numbers") for each in worked_examples(name)][-5:] == [
+        *("yes", "3:5", "19; 11", "36; 81", "9:15")
+    ]
 
 
 FILES = [

@@ -1,0 +1,49 @@
+"""What a data set declares about itself in its module of `data.sets`, and how it is found by its name."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TypeAlias
+
+from data.records import Question
+from data.rows.files import file_rows
+from data.rows.hub import hub_rows
+from data.rows.row import Row
+from data.sets import DatasetName
+from data.settings import DataSource
+
+Placed: TypeAlias = tuple[str, Question]
+"""A question, after the place where it stands, for messages."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSet:
+    """One data set: its questions, where they usually lie, and how answers to them are scored."""
+
+    questions: Callable[[DataSource], Iterable[Placed]]
+    """All questions that a source names, before `skip` and `limit`."""
+    hub: str | None = None
+    """Its usual place on the hub, after a colon the name of a configuration; None where none is dependable."""
+    rounded_labels: bool = False
+    """Its labels are rounded results ("16.3" for 114 / 7): what rounds to the label is right, too."""
+
+
+def published(*, read: Callable[[Row], Question], hub: str | None = None, rounded_labels: bool = False) -> DataSet:
+    """A published set, from a file in its authors' format or from the hub; `read` understands a row of either."""
+
+    def questions(source: DataSource) -> Iterator[Placed]:
+        if source.path is None:
+            rows = hub_rows(source, hub)
+        else:
+            rows = file_rows(Path(source.path), dataset=source.name, setting=f"data {source.name}: path")
+        return ((row.where, read(row)) for row in rows)
+
+    return DataSet(questions=questions, hub=hub, rounded_labels=rounded_labels)
+
+
+def data_set(name: DatasetName) -> DataSet:
+    """The declaration of the set of this name; its module is loaded when it is first asked for."""
+    declared = import_module(f"data.sets.{name}").SET
+    assert isinstance(declared, DataSet), f"data/sets/{name}.py: expected SET to be a DataSet, found {declared!r}"
+    return declared

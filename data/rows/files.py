@@ -1,0 +1,147 @@
+"""Rows of local files: JSON Lines, JSON arrays, CSV and XML.
+
+Enters: a path. Leaves: a `Row` for each record, with file and line in its name. A file that is not there is a
+ConfigError; a line that cannot be read is a DataError that names file and line.
+"""
+
+import csv
+import io
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeAlias
+
+from data.errors import ConfigError, DataError
+from data.numbers import LONGEST_NUMBER
+from data.rows.row import Row
+from data.rows.xml_records import BadXml, xml_records
+
+Reader: TypeAlias = Callable[[Path], Iterator[tuple[int, dict[str, object]]]]
+_HALF_A_CHARACTER = re.compile("[\ud800-\udfff]")
+_SPACE, _SEPARATOR = re.compile(r"\s*"), re.compile(r"\s*(?:,\s*(?!\])|(?=\]))")
+
+
+def file_rows(path: Path, *, dataset: str, setting: str, usual: Reader | None = None) -> Iterator[Row]:
+    """Rows of a JSON Lines, JSON, CSV or XML file, by the end of its name; `usual` reads files of any other name."""
+    try:
+        there = path.is_file()
+    except OSError as error:
+        raise ConfigError(f"{setting}: {path}: {error.strerror}") from error
+    if not there:
+        raise ConfigError(f"{setting}: {path} is {'a folder, no file' if path.is_dir() else 'not there'}")
+    readers = {".csv": csv_rows, ".json": _json_rows, ".jsonl": _json_lines, ".xml": _xml_rows}
+    for line, fields in readers.get(path.suffix.lower(), usual or _json_lines)(path):
+        name = f"{dataset}-{path.stem}-{line}" if dataset != path.stem else f"{dataset}-{line}"
+        yield Row(where=f"{path}:{line}", name=name, dataset=dataset, fields=fields)
+
+
+def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
+    for number, line in enumerate(_text(path).split("\n"), start=1):
+        if line.strip():
+            yield number, _json_object(line, path, number)
+
+
+def _json_object(line: str, path: Path, number: int) -> dict[str, object]:
+    found, end = _decoded(line, _after_space(line, 0), path, number)
+    end = _after_space(line, end)
+    if end < len(line):
+        raise DataError(f"{path}:{number}: no JSON: Extra data (column {end + 1})")
+    return _fields(found, path, number)
+
+
+def _decoded(text: str, position: int, path: Path, first_line: int = 1) -> tuple[object, int]:
+    """The JSON value that begins here, and where it ends; `first_line` is the number of the text's first line."""
+    try:
+        return _JSON.raw_decode(text, position)
+    except json.JSONDecodeError as error:
+        where, what = first_line + error.lineno - 1, f"{error.msg} (column {error.colno})"
+    except _TooLongError as error:
+        where, what = first_line + text.count("\n", 0, position), str(error)
+    except RecursionError:
+        where, what = first_line + text.count("\n", 0, position), "brackets within brackets without end"
+    raise DataError(f"{path}:{where}: no JSON: {what}")
+
+
+class _TooLongError(Exception):
+    """A number that is none."""
+
+
+def _whole_number(digits: str) -> int:
+    if len(digits) > LONGEST_NUMBER:
+        raise _TooLongError(f"a number of {len(digits):,} digits")
+    return int(digits)
+
+
+_JSON = json.JSONDecoder(parse_int=_whole_number)
+
+
+def _fields(found: object, path: Path, number: int) -> dict[str, object]:
+    if not isinstance(found, dict):
+        raise DataError(f"{path}:{number}: expected one JSON object, found {type(found).__name__}")
+    if _HALF_A_CHARACTER.search(json.dumps(found, ensure_ascii=False)):
+        raise DataError(f"{path}:{number}: no text: half of a character, \\ud800 to \\udfff without its other half")
+    return found
+
+
+def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
+    """Objects of a JSON array, each with the line on which it begins; a file of JSON Lines may also end in .json."""
+    text = _text(path)
+    opening = _after_space(text, 0)
+    if not text.startswith("[", opening):
+        yield from _json_lines(path)
+        return
+    number, counted = 1, 0
+    position = _after_space(text, opening + 1)
+    while not text.startswith("]", position):
+        number, counted = number + text.count("\n", counted, position), position
+        found, position = _decoded(text, position, path)
+        yield number, _fields(found, path, number)
+        separator = _SEPARATOR.match(text, position)
+        if not separator:
+            raise DataError(f"{path}:{number}: no JSON: expected a comma or ] after the object that begins here")
+        position = separator.end()
+    end = _after_space(text, position + 1)
+    if end < len(text):
+        raise DataError(f"{path}:{text.count(chr(10), 0, end) + 1}: no JSON: something follows the array")
+
+
+def _after_space(text: str, position: int) -> int:
+    found = _SPACE.match(text, position)
+    assert found  # it matches no space as well
+    return found.end()
+
+
+def _xml_rows(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
+    """The elements `Problem` of an XML file with their attributes and children's text, each with its first line."""
+    try:
+        yield from xml_records(_text(path), "Problem")
+    except BadXml as error:
+        raise DataError(f"{path}:{error.line}: {error}") from error
+
+
+def csv_rows(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
+    """Rows of a CSV file with a line of column names; each has the number of its last line."""
+    reader = csv.DictReader(io.StringIO(_text(path), newline=""), strict=True)
+    try:
+        columns = list(reader.fieldnames or ())
+        if twice := [name for place, name in enumerate(columns) if name in columns[:place]]:
+            raise DataError(f"{path}:1: two columns are named {twice[0]!r}")
+        for fields in reader:
+            if None in fields or None in fields.values():
+                raise DataError(f"{path}:{reader.line_num}: expected {len(reader.fieldnames or ())} columns")
+            yield reader.line_num, dict(fields)
+    except csv.Error as error:
+        raise DataError(f"{path}:{reader.reader.line_num}: no CSV: {error}") from error
+
+
+def _text(path: Path) -> str:
+    """A file's text, whatever line ends it has; bytes that are not UTF-8 are reported with their line."""
+    content = path.read_bytes()
+    if content.startswith(b"\x1f\x8b"):
+        raise DataError(f"{path}: expected text, found a file that gzip has compressed; unpack it first")
+    try:
+        return content.decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise DataError(f"{path}:{line}: expected UTF-8, found the byte {content[error.start]:#04x}") from error
