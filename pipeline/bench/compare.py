@@ -23,7 +23,7 @@ from data.errors import MolsakiError
 from pipeline.console.exits import StageProcessError, complain
 from pipeline.console.quiet import stdout_to_stderr
 from pipeline.console.tables import size
-from pipeline.run.supervise import stop_with_parent
+from pipeline.run.processes import stop_with_parent
 from stages.bench.measure import Memory, Rounds, fastest, median, median_ratio
 from stages.runtime.device import torch_device
 from stages.runtime.progress import Progress
@@ -190,7 +190,7 @@ def serve_job(
 def run_process(module: str, task: str, job: str, advance: Callable[[], object]) -> object:
     """Do `task` in a process of its own and return its result as JSON gives it; `StageProcessError` where it fails.
 
-    As in `pipeline.run.supervise`, the process stands in a group of its own and ends when its standard input does; it
+    As in `pipeline.run.processes`, the process stands in a group of its own and ends when its standard input does; it
     has nothing to save, so where we are interrupted it is killed.
     """
     command = [sys.executable, "-P", "-m", module, task, job]

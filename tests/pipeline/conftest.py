@@ -15,7 +15,7 @@ from cache.keys import record_key
 from cache.writer import AttentionBlock, AttentionWriter
 from data.records import Marked, Prediction, Question
 from pipeline.cli.main import molsaki
-from pipeline.run.supervise import ForwardingStop
+from pipeline.run.processes import ForwardingStop
 from stages.attention.select import Example
 from stages.runtime.progress import StopSignal
 from stages.settings import AttentionSettings, EvaluationSettings, ObjectiveSettings
@@ -172,8 +172,8 @@ def experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Experiment:
     monkeypatch.chdir(tmp_path)
     scripted = Scripted()
     for name, function in (
-        ("extraction", scripted.write_attention),
-        ("training", scripted.train_student),
+        ("attention.write", scripted.write_attention),
+        ("student.train", scripted.train_student),
         ("evaluation", scripted.evaluate_student),
     ):
         module = ModuleType(f"stages.{name}")

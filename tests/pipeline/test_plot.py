@@ -27,7 +27,7 @@ from data.marking import mark
 from data.records import Marked
 from data.sets.synthetic import synthetic_questions
 from pipeline.cli.main import molsaki
-from pipeline.console.labels import one_line, step_label
+from pipeline.console.tables import one_line, step_label
 from pipeline.views import draw as plot_figures
 from pipeline.views.choose import choose
 from stages.attention.tokens import locate
