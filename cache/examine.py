@@ -27,8 +27,8 @@ from cache.commits import VERIFY, is_damage
 from cache.key_index import KEY_BYTES
 from cache.keys import record_key
 from cache.layout import ARRAYS, LAYOUTS, STEP_ATTENTION, TEXT_END, Array, decode, open_array, open_rebuilt
-from cache.receivers import step_totals
 from cache.rounding import ALL_BITS
+from cache.step_totals import step_totals
 from data.records import Marked
 
 SLACK = 0.1

@@ -29,8 +29,8 @@ from zarr.storage import LocalStore, MemoryStore
 from cache.commits import VERIFY, Commit, is_damage, read_committed
 from cache.fingerprints import JSON, SCHEMA_VERSION, hash_bytes
 from cache.key_index import KEY_BYTES
-from cache.receivers import RECEIVERS
 from cache.spaces import Space, check_files
+from cache.step_totals import RECEIVERS
 from data.errors import DamagedCacheError
 
 Array = npt.NDArray[Any]

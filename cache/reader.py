@@ -20,8 +20,8 @@ import numpy.typing as npt
 from cache.commits import VERIFY, Commit
 from cache.key_index import KeyIndex, KeyRows, hex_keys
 from cache.layout import STEP_ATTENTION, TEXT_END, Array, check_part, decode, layouts_in, open_array, read_keys
-from cache.receivers import StepTotals, step_totals
 from cache.spaces import Space, check_files, dropped_records
+from cache.step_totals import StepTotals, step_totals
 from data.errors import ConfigError, DamagedCacheError, MissingRecordsError
 from data.records import Marked, Span
 

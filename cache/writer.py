@@ -20,9 +20,9 @@ from cache.fingerprints import JSON
 from cache.key_index import KEY_BYTES
 from cache.keys import record_key
 from cache.layout import MAX_RECORDS, STEP_ATTENTION, TEXT_END, Array, counts_of, write_arrays
-from cache.receivers import RECEIVERS
 from cache.rounding import ALL_BITS, kept_bits, largest_value, stored_values
 from cache.spaces import Space
+from cache.step_totals import RECEIVERS
 from data.errors import DataError, ModelError
 from data.records import Marked
 
@@ -33,8 +33,8 @@ COUNT_LIMIT = np.iinfo(np.int16).max
 class AttentionBlock:
     """The stepwise attention of one record (Eq. 2): `attention` (L, S, K), `step_tokens` (S,) tokens per step.
 
-    `receivers` (L, S, 3) is what the steps look at beside single words (see `cache.receivers`), None where that is not
-    known; the blocks of one part have it all, or none.
+    `receivers` (L, S, 3) is what the steps look at beside single words (see `cache.step_totals`), None where that is
+    not known; the blocks of one part have it all, or none.
     """
 
     key: str

@@ -22,9 +22,9 @@ from stages.statistics import Accuracy, PairedDifference
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from cache.exchange.sharing import Exported, Imported
     from cache.gc import Leftover
     from cache.repair import Repair
-    from cache.sharing import Exported, Imported
     from cache.verify import Verification
     from pipeline.costs import Cost, Figure
     from stages.against_teacher import Drift

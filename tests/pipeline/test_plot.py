@@ -19,8 +19,8 @@ from tokenizers import processors
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from cache import open_attention
+from cache.exchange.sharing import export_space
 from cache.keys import record_key
-from cache.sharing import export_space
 from cache.spaces import Space
 from cache.writer import AttentionBlock, AttentionWriter
 from data.marking import mark
@@ -33,7 +33,7 @@ from pipeline.which_space import choose
 from stages.from_scratch import word_tokenizer
 from stages.shares import GROUPS
 from stages.tokens import locate
-from tests.cache.test_receivers import told_block
+from tests.cache.test_step_totals import told_block
 from tests.cache.test_verify import sound_block
 from tests.cache.truth import make_space
 from tests.pipeline.conftest import Experiment

@@ -5,10 +5,10 @@ that makes every unfinished state safe: a part before the commit that names it, 
 takes the place for a space. Where the place holds a whole export already and gets what is new, the card comes last. The
 same export goes on where it was interrupted, also one of chosen records: names and bytes follow from the records.
 
-An import trusts nothing (see `cache.offers`) and is refused as a whole: everything is copied into a staging folder
-beside the spaces and judged there; only then parts move into the space under names of their own and are committed like
-parts that were computed here. So two stores of one fingerprint merge, while others write and read. One that is killed
-while it commits has brought some of the parts, and the next one brings the others.
+An import trusts nothing (see `cache.exchange.incoming`) and is refused as a whole: everything is copied into a staging
+folder beside the spaces and judged there; only then parts move into the space under names of their own and are
+committed like parts that were computed here. So two stores of one fingerprint merge, while others write and read. One
+that is killed while it commits has brought some of the parts, and the next one brings the others.
 """
 
 import hashlib
@@ -24,19 +24,19 @@ from secrets import token_hex
 from typing import TypeVar
 
 from cache.age import ABANDONED_SECONDS
-from cache.card import write_card
 from cache.commits import VERIFY, Commit, encode_commit
 from cache.durable import make_folder
+from cache.exchange.card import write_card
+from cache.exchange.incoming import MAX_SPEC_BYTES, README_FILE, Offer, check_address, read_offer, stage
+from cache.exchange.locations import TAR, Source, Target, exists, open_source, open_target
+from cache.exchange.metering import Meter, Unmetered
+from cache.exchange.strict_json import load_strictly
 from cache.fingerprints import describe_differences, differences, fingerprint, hash_bytes, hash_file
 from cache.gc import EXPORT_PREFIX, FETCHED, IMPORT_PREFIX, abandoned_imports, discard
 from cache.layout import MAX_RECORDS
-from cache.metering import Meter, Unmetered
-from cache.offers import MAX_SPEC_BYTES, README_FILE, Offer, check_address, read_offer, stage
-from cache.places import TAR, Source, Target, exists, open_source, open_target
 from cache.rationales import RationaleStore
 from cache.reader import AttentionPart, AttentionStore
 from cache.spaces import SPEC_FILE, Kind, Space, declared_spec, dropped_records, is_space, space_path
-from cache.strict_json import load_strictly
 from cache.writer import AttentionBlock, AttentionWriter
 from data.errors import ConfigError, DamagedCacheError, DataError, MismatchError, MissingRecordsError
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import zarr
 
+from cache.exchange.sharing import export_space, import_space
 from cache.keys import record_key
 from cache.layout import ARRAYS, LAYOUTS, MAY_HOLD, counts_of, write_arrays
 from cache.reader import AttentionStore, recorded_keys
-from cache.receivers import RECEIVERS, step_totals
 from cache.repair import repair
-from cache.sharing import export_space, import_space
 from cache.spaces import Space
+from cache.step_totals import RECEIVERS, step_totals
 from cache.verify import verify
 from cache.writer import AttentionBlock, AttentionWriter, _arrays_of
 from data.errors import DamagedCacheError, MissingRecordsError, ModelError

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from cache.certificates import NOTE, read_certificate
 from cache.commits import Commit
+from cache.exchange.strict_json import load_strictly
 from cache.fingerprints import JSON
 from cache.layout import (
     LAYOUTS,
@@ -29,7 +30,6 @@ from cache.layout import (
 )
 from cache.rationales import FILE, OLD_SCHEMA, SCHEMA, TEXTS
 from cache.spaces import Kind, Space
-from cache.strict_json import load_strictly
 from cache.verify import look_at_part
 from cache.writer import COUNT_LIMIT
 from data.errors import DamagedCacheError

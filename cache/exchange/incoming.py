@@ -2,8 +2,8 @@
 
 Nothing is believed. First the small files are judged (spec.json, the commits, the list of names, all sizes and counts);
 then the parts are copied, each file bounded by the size that its commit declares and compared with its hash; then what
-was copied is judged again before anything decodes it, and after (see `cache.bounds`). The staging folder is the only
-place that is written to, and every name in it has passed the patterns here.
+was copied is judged again before anything decodes it, and after (see `cache.exchange.bounds`). The staging folder is
+the only place that is written to, and every name in it has passed the patterns here.
 """
 
 import hashlib
@@ -14,15 +14,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from cache.archive import check_inside
-from cache.bounds import check_counts, check_staged
 from cache.commits import VERIFY, Commit, FileEntry, decode_commit
 from cache.durable import make_folder
+from cache.exchange.archive import check_inside
+from cache.exchange.bounds import check_counts, check_staged
+from cache.exchange.locations import TAR, Source
+from cache.exchange.metering import Meter
+from cache.exchange.strict_json import load_strictly
 from cache.fingerprints import JSON, Spec, check_schema, describe_differences, differences, fingerprint
-from cache.metering import Meter
-from cache.places import TAR, Source
 from cache.spaces import KINDS, SLUG, SPEC_FILE, Kind, Space, check_named_for
-from cache.strict_json import load_strictly
 from data.errors import ConfigError, DamagedCacheError, MismatchError
 
 README_FILE = "README.md"

@@ -1,7 +1,7 @@
 """Where spaces are taken from and handed on to: a folder, a tar file, or an address that fsspec knows.
 
 In: an address. Out: a `Source` that lists files and gives their bytes, or a `Target` that takes them. Names from
-outside are only looked up here and never written to; see `cache.offers` for what is believed of them.
+outside are only looked up here and never written to; see `cache.exchange.incoming` for what is believed of them.
 """
 
 import os
@@ -21,8 +21,8 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from cache.age import ABANDONED_SECONDS, age
-from cache.archive import Member, read_members
 from cache.durable import make_folder, sync_file, sync_folder
+from cache.exchange.archive import Member, read_members
 from cache.fingerprints import READ_SIZE
 from data.errors import ConfigError, DamagedCacheError
 
