@@ -20,7 +20,7 @@ def open_attention(path: str | Path) -> "AttentionStore":
     from cache.reader import AttentionStore
 
     if is_elsewhere(str(path)):
-        from cache.exchange.sharing import fetch
+        from cache.exchange.importing import fetch
 
         path = fetch(str(path))
     return AttentionStore.open(path)

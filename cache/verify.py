@@ -8,7 +8,6 @@ Whatever is found, looking goes on: one run names all damage. `look_at_commit` i
 """
 
 import errno
-import re
 import stat
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ from cache.age import age
 from cache.commits import Commit, FileEntry, decode_commit, is_damage, is_torn, reason_of
 from cache.examine import Examined, examine
 from cache.fingerprints import hash_file
+from cache.keys import KEY
 from cache.layout import METADATA, check_array, check_group, layouts_in, stored_counts
 from cache.rounding import kept_bits
 from cache.spaces import KINDS, NAMED_FOR, SPEC_FILE, Kind, Space, read_spec
@@ -30,7 +30,6 @@ CLAIM_SECONDS = 3600.0
 
 DEFECT = {errno.EIO, getattr(errno, "EBADMSG", errno.EIO), getattr(errno, "EUCLEAN", errno.EIO)}
 """What a file system answers that finds the medium, or itself, damaged."""
-KEY = re.compile(r"[0-9a-f]{64}")
 COUNTED = ("records", "cells", "layers", "steps", "words", "text_bytes")
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from cache.exchange.sharing import read_keys
+from cache.exchange.chosen import read_keys
 from cache.fingerprints import JSON
 from cache.student_attention import STUDENT_ATTENTION, StudentLook, When, read_student_attention
 from data.errors import ConfigError, DamagedCacheError

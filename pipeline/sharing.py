@@ -1,6 +1,6 @@
 """Exports and imports as the command line runs them: with a bar, and ended by a signal at a safe place.
 
-In: a space or an address. Out: what `cache.exchange.sharing` says of it. A signal arrives between two blocks that are
+In: a space or an address. Out: what `cache.exchange` says of it. A signal arrives between two blocks that are
 copied, so that nothing half written keeps its name.
 """
 
@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from cache.exchange.chosen import read_keys
+from cache.exchange.exporting import Exported, export_space
+from cache.exchange.importing import Imported, import_space
 from cache.exchange.metering import Meter
-from cache.exchange.sharing import Exported, Imported, export_space, import_space, read_keys
 from pipeline.progress import open_progress
 from pipeline.spaces import find_space
 from stages.progress import Progress, StopSignal

@@ -22,7 +22,8 @@ from stages.statistics import Accuracy, PairedDifference
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from cache.exchange.sharing import Exported, Imported
+    from cache.exchange.exporting import Exported
+    from cache.exchange.importing import Imported
     from cache.gc import Leftover
     from cache.repair import Repair
     from cache.verify import Verification

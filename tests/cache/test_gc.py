@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 import cache.age
-from cache.exchange.sharing import export_space, fetch, import_space
+from cache.exchange.exporting import export_space
+from cache.exchange.importing import fetch, import_space
 from cache.gc import Leftover, discard, leftovers, leftovers_of_store, remove
 from cache.reader import AttentionStore
 from cache.repair import repair

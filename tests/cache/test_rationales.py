@@ -8,7 +8,8 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from cache.exchange.sharing import export_space, import_space
+from cache.exchange.exporting import export_space
+from cache.exchange.importing import import_space
 from cache.rationales import ADDED, NAMES, PREFERENCE, Attempt, RationaleStore, _as_table
 from cache.spaces import Space, describe
 from cache.verify import verify

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import zarr
 
-from cache.exchange.sharing import export_space, import_space
+from cache.exchange.exporting import export_space
+from cache.exchange.importing import import_space
 from cache.keys import record_key
 from cache.layout import ARRAYS, LAYOUTS, MAY_HOLD, counts_of, write_arrays
 from cache.reader import AttentionStore, recorded_keys

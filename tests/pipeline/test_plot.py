@@ -19,7 +19,7 @@ from tokenizers import processors
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from cache import open_attention
-from cache.exchange.sharing import export_space
+from cache.exchange.exporting import export_space
 from cache.keys import record_key
 from cache.spaces import Space
 from cache.writer import AttentionBlock, AttentionWriter

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cache.exchange.sharing import export_space
+from cache.exchange.exporting import export_space
 from cache.keys import record_key
 from cache.spaces import Space
 from cache.writer import AttentionWriter

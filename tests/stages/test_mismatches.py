@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 import cache
-from cache.exchange.sharing import export_space, import_space
+from cache.exchange.exporting import export_space
+from cache.exchange.importing import import_space
 from cache.fingerprints import JSON, SCHEMA_VERSION, Spec, fingerprint
 from cache.nearest import neighbour
 from cache.reader import AttentionStore

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cache.exchange.sharing import export_space, import_space
+from cache.exchange.exporting import export_space
+from cache.exchange.importing import import_space
 from cache.rationales import RationaleStore
 from cache.spaces import Space
 from cache.verify import verify

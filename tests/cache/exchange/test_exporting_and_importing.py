@@ -14,11 +14,14 @@ import pytest
 import zarr
 
 import cache
-import cache.exchange.sharing
+import cache.exchange.chosen
+import cache.exchange.importing
+from cache.exchange.chosen import read_keys
+from cache.exchange.exporting import Exported, export_space
+from cache.exchange.importing import import_space
 from cache.exchange.incoming import read_offer, stage
 from cache.exchange.locations import LocalFolder
 from cache.exchange.metering import Unmetered
-from cache.exchange.sharing import Exported, export_space, import_space, read_keys
 from cache.keys import record_key
 from cache.rationales import Attempt, RationaleStore
 from cache.reader import AttentionStore
@@ -100,7 +103,7 @@ def test_an_address_is_copied_once_and_again_when_there_is_more(tmp_path, monkey
     export_space(space, "memory://shared/space")
     first = cache.open_attention("memory://shared/space").space.path
     with monkeypatch.context() as patched:
-        patched.setattr(cache.exchange.sharing, "stage", None)
+        patched.setattr(cache.exchange.importing, "stage", None)
         assert cache.open_attention("memory://shared/space").space.path == first
     export_space(write(tmp_path / "ours", range(3, 5)), "memory://shared/space")
     assert len(cache.open_attention("memory://shared/space")) == 5
@@ -262,7 +265,7 @@ def test_an_interrupted_export_is_no_space_and_goes_on(tmp_path, address, calls)
 
 @pytest.mark.parametrize("calls", [5, 30])
 def test_an_interrupted_export_of_chosen_records_goes_on(tmp_path, address, calls, monkeypatch):
-    monkeypatch.setattr(cache.exchange.sharing, "MAX_RECORDS", 2)
+    monkeypatch.setattr(cache.exchange.chosen, "MAX_RECORDS", 2)
     write(tmp_path / "ours", range(5))
     keys = keys_of(range(1, 4))
     space = make_space(tmp_path / "ours")
@@ -410,7 +413,7 @@ def test_an_interrupted_import_leaves_nothing(tmp_path, calls):
 
 def test_a_running_import_is_no_space_and_a_killed_one_is_cleared_away(tmp_path):
     theirs, ours = write(tmp_path / "b", range(3)), write(tmp_path / "a", range(1))
-    with cache.exchange.sharing._staging_folder(tmp_path / "a" / "attention") as running:
+    with cache.exchange.importing.staging_folder(tmp_path / "a" / "attention") as running:
         stage(read_offer(LocalFolder(address="b", path=theirs.path)), running, Unmetered())
         assert [space.path for space in list_spaces(tmp_path / "a")] == [ours.path]
         import_space(str(theirs.path), tmp_path / "a")
@@ -514,7 +517,7 @@ def keys_of(numbers: range) -> list[str]:
 
 
 def test_only_chosen_records_are_exported(tmp_path, address, monkeypatch):
-    monkeypatch.setattr(cache.exchange.sharing, "MAX_RECORDS", 2)
+    monkeypatch.setattr(cache.exchange.chosen, "MAX_RECORDS", 2)
     space = write(tmp_path / "ours", range(5), range(5, 9))
     exported = export_space(space, address, keys=keys_of(range(3, 8)))
     assert (exported.records, exported.parts) == (5, 3)

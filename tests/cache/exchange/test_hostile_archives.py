@@ -27,7 +27,8 @@ import cache.exchange.archive
 import cache.exchange.bounds
 import cache.exchange.incoming
 from cache.exchange.bounds import part_files
-from cache.exchange.sharing import export_space, import_space
+from cache.exchange.exporting import export_space
+from cache.exchange.importing import import_space
 from cache.fingerprints import fingerprint, hash_bytes
 from cache.layout import LAYOUTS
 from cache.rationales import SCHEMA, Attempt, RationaleStore, _as_row
