@@ -29,9 +29,9 @@ from cache.durable import (
     create_exclusively,
     errors_name,
     make_folder,
+    replace_file,
     sync_file,
     sync_folder,
-    temporary_file,
 )
 from cache.fingerprints import (
     JSON,
@@ -81,7 +81,7 @@ class Space:
             wanted._create()
         # Where there are no hard links it may be somebody else's, who is writing it now: then both write the same.
         if is_torn(spec_file.read_bytes()):
-            _replace(spec_file, wanted._encode_spec())
+            replace_file(spec_file, wanted._encode_spec())
         found = cls.open(wanted.path, expected=wanted.spec)
         found._make_folders()  # of an empty space, tools that copy files only leave nothing but spec.json
         return found
@@ -295,12 +295,6 @@ def _as_stored(spec: Spec) -> Spec:
     """Return the spec as JSON gives it back: tuples become lists."""
     stored: Spec = json.loads(canonical(spec))
     return stored
-
-
-def _replace(path: Path, content: bytes) -> None:
-    with temporary_file(path.parent, content) as temporary:
-        temporary.replace(path)
-    sync_folder(path.parent)
 
 
 def _read_spec_file(path: Path) -> tuple[Space, JSON]:

@@ -1,4 +1,4 @@
-"""Handing a space on: a space enters, files at an address leave that are the space as it lies in the store, with a card.
+"""Handing a space on: a space enters; files at an address leave that are the space as it lies in the store, and a card.
 
 Only committed parts are exported. Files are written in an order that makes every unfinished state safe: a part before
 the commit that names it, and spec.json last, without which nobody takes the place for a space. Where the place holds a
@@ -17,7 +17,7 @@ from cache.commits import VERIFY, Commit
 from cache.exchange.card import write_card
 from cache.exchange.chosen import select
 from cache.exchange.incoming import MAX_SPEC_BYTES, README_FILE, check_address
-from cache.exchange.locations import TAR, Source, Target, exists, open_source, open_target
+from cache.exchange.locations import TAR, Folder, Source, Target, exists, open_source, open_target
 from cache.exchange.metering import Meter, Unmetered
 from cache.exchange.strict_json import load_strictly
 from cache.fingerprints import describe_differences, differences, hash_file
@@ -107,8 +107,7 @@ def _write_missing(space: Space, files: Sequence[_File], address: str, meter: Me
         if len(there.files) == len(files):
             return 0
     with open_target(address) as target:
-        existing = target.existing()
-        there = _There(files=frozenset(), whole=False) if existing is None else _already_there(space, files, existing)
+        there = _already_there(space, files, target) if isinstance(target, Folder) else NOTHING
         missing = [file for file in files if file.name not in there.files]
         if there.whole:  # its card tells of the records that are there until all that is new has come
             missing.sort(key=lambda file: file.name == README_FILE)
@@ -147,6 +146,9 @@ class _There:
 
     files: frozenset[str]
     whole: bool
+
+
+NOTHING = _There(files=frozenset(), whole=False)
 
 
 def _already_there(space: Space, files: Sequence[_File], source: Source) -> _There:

@@ -20,7 +20,7 @@ from cache.exchange.chosen import read_keys
 from cache.exchange.exporting import Exported, export_space
 from cache.exchange.importing import import_space
 from cache.exchange.incoming import read_offer, stage
-from cache.exchange.locations import LocalFolder
+from cache.exchange.locations import open_source
 from cache.exchange.metering import Unmetered
 from cache.keys import record_key
 from cache.rationales import Attempt, RationaleStore
@@ -414,7 +414,8 @@ def test_an_interrupted_import_leaves_nothing(tmp_path, calls):
 def test_a_running_import_is_no_space_and_a_killed_one_is_cleared_away(tmp_path):
     theirs, ours = write(tmp_path / "b", range(3)), write(tmp_path / "a", range(1))
     with cache.exchange.importing.staging_folder(tmp_path / "a" / "attention") as running:
-        stage(read_offer(LocalFolder(address="b", path=theirs.path)), running, Unmetered())
+        with open_source(str(theirs.path)) as source:
+            stage(read_offer(source), running, Unmetered())
         assert [space.path for space in list_spaces(tmp_path / "a")] == [ours.path]
         import_space(str(theirs.path), tmp_path / "a")
         assert running.exists()

@@ -612,6 +612,17 @@ def test_a_file_at_an_address_that_no_commit_lists_is_refused(place, files):
     memory.rm("/hostile", recursive=True)
 
 
+def test_an_address_that_lists_a_file_beside_it_is_refused(place, files, monkeypatch):
+    memory = fsspec.filesystem("memory")
+    for name, content in files.items():
+        memory.pipe_file(f"/lying/{name}", content)
+    listed = {**memory.find("/lying", detail=True), "/beside": {"name": "/beside", "type": "file", "size": 1}}
+    with monkeypatch.context() as patched:
+        patched.setattr(type(memory), "find", lambda self, *_, **__: listed)
+        refuse("memory://lying", place / "store", DamagedCacheError, "lists what lies outside of it")
+    memory.rm("/lying", recursive=True)
+
+
 def test_an_address_that_gives_more_than_it_lists_is_bounded(place, files, monkeypatch):
     """Whatever a server sends, no more than the declared size is read."""
     memory = fsspec.filesystem("memory")
