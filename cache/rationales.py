@@ -82,7 +82,7 @@ class RationaleStore:
 
     def append(self, attempts: Sequence[Attempt]) -> Commit:
         """Commit attempts as one part."""
-        table = _as_table(attempts)
+        table = as_table(attempts)
         with self.space.filling_part() as part:
             pq.write_table(table, part / FILE, compression="zstd")
         dropped = [attempt for attempt in attempts if attempt.outcome != KEPT]
@@ -130,23 +130,24 @@ class RationaleStore:
         return attempts
 
 
-def _as_table(attempts: Sequence[Attempt]) -> pa.Table:
+def as_table(attempts: Sequence[Attempt]) -> pa.Table:
+    """Return what lies in a part with these attempts; raises `DataError` for a text that is no Unicode."""
     try:
-        return pa.Table.from_pylist([_as_row(attempt) for attempt in attempts], schema=SCHEMA)
+        return pa.Table.from_pylist([as_row(attempt) for attempt in attempts], schema=SCHEMA)
     except UnicodeEncodeError as error:
         broken = next(attempt for attempt in attempts if not _is_unicode(attempt))
         raise DataError(f"question {broken.question_id} of {broken.dataset}: a text is no Unicode ({error})") from error
 
 
-def _as_row(attempt: Attempt) -> dict[str, str | int]:
-    """Columns by name; key words stand one a line, and have no line breaks themselves."""
+def as_row(attempt: Attempt) -> dict[str, str | int]:
+    """Return columns by name; key words stand one a line, and have no line breaks themselves."""
     assert not any("\n" in word for word in attempt.keywords), f"a line break in {attempt.keywords}"
     return {**asdict(attempt), "keywords": "\n".join(attempt.keywords)}
 
 
 def _is_unicode(attempt: Attempt) -> bool:
     try:
-        "".join(map(str, _as_row(attempt).values())).encode()
+        "".join(map(str, as_row(attempt).values())).encode()
     except UnicodeEncodeError:
         return False
     return True

@@ -181,7 +181,7 @@ class AttentionStore(Mapping[str, Attention]):
         """Open the space at `path`."""
         return cls(Space.open(path))
 
-    def _find(self, key: str) -> tuple[int, int]:
+    def find(self, key: str) -> tuple[int, int]:
         """Return number of the part and row in it; raises `KeyError` where there is no such record."""
         position = self._index.find(key)
         if position is None:
@@ -190,7 +190,7 @@ class AttentionStore(Mapping[str, Attention]):
         return number, position - self._starts[number]
 
     def __getitem__(self, key: str) -> Attention:
-        number, row = self._find(key)
+        number, row = self.find(key)
         return self.parts[number].read([row])[0]
 
     def __iter__(self) -> Iterator[str]:
@@ -217,7 +217,7 @@ class AttentionStore(Mapping[str, Attention]):
                 "`molsaki attention CONFIG` computes them"
             )
         found: dict[int, Attention] = {}
-        for number, rows in _by_part(enumerate(map(self._find, keys))).items():
+        for number, rows in _by_part(enumerate(map(self.find, keys))).items():
             for places, block in zip(rows.values(), self.parts[number].read(list(rows)), strict=True):
                 found.update(dict.fromkeys(places, block))
         return [found[place] for place in range(len(keys))]
@@ -245,7 +245,7 @@ class AttentionStore(Mapping[str, Attention]):
 
     def _find_told(self, key: str) -> tuple[int, int] | None:
         """Return part and row that tell of a record's totals, None where none does."""
-        number, row = self._find(key)
+        number, row = self.find(key)
         return (number, row) if self.parts[number].has_totals else self._told_later.get(key)
 
     @cached_property
@@ -264,7 +264,7 @@ class AttentionStore(Mapping[str, Attention]):
 
     def marked(self, key: str) -> Marked:
         """Return the record itself: its texts and spans."""
-        number, row = self._find(key)
+        number, row = self.find(key)
         part = self.parts[number]
         question, rationale = part.texts[row]
         return Marked(
@@ -277,7 +277,7 @@ class AttentionStore(Mapping[str, Attention]):
 
     def step_tokens(self, key: str) -> npt.NDArray[np.int32]:
         """Return the number of the teacher's tokens in each of the record's S steps."""
-        number, row = self._find(key)
+        number, row = self.find(key)
         part = self.parts[number]
         return part.step_tokens[part.step_offset[row] : part.step_offset[row + 1]]
 

@@ -69,7 +69,7 @@ def repair(folder: Path, *, advance: Callable[[], object] = lambda: None) -> lis
     lost_commits = any(finding.file == "commits" for finding in findings)
     for name in ("parts", "commits"):
         make_folder(space.path / name)
-    survey = _survey(space, advance)
+    survey = look_through(space, advance)
     return [
         *_repair_unreadable(space, survey, lost_commits=lost_commits),
         *_repair_parts(space, survey),
@@ -77,7 +77,8 @@ def repair(folder: Path, *, advance: Callable[[], object] = lambda: None) -> lis
     ]
 
 
-def _survey(space: Space, advance: Callable[[], object]) -> _Survey:
+def look_through(space: Space, advance: Callable[[], object]) -> _Survey:
+    """Look deeply at every commit."""
     looks: list[CommitLook] = []
     keys: dict[str | None, tuple[str, ...]] = {}
     for index, path in space.commit_files():

@@ -171,7 +171,7 @@ class Space:
                 files=files,
                 note=dict(note or {}),
             )
-            return self._publish(commit)
+            return self.publish(commit)
 
     @contextmanager
     def _giving_space_back(self, part: Path | None) -> Iterator[None]:
@@ -186,8 +186,8 @@ class Space:
     def _is_committed(self, part: Path) -> bool:
         return any(part.name.encode() in path.read_bytes() for _, path in self.commit_files())
 
-    def _publish(self, commit: Commit) -> Commit:
-        """Create the commit record under the first index from `commit.index` on that is free."""
+    def publish(self, commit: Commit) -> Commit:
+        """Create a commit record under the first index from `commit.index` on that is free."""
         content = encode_commit(commit)
         while True:
             try:

@@ -79,7 +79,7 @@ class CombinedStore(Mapping[str, Combined]):
         self._starts = [0, *accumulate(block.floats for block in blocks)]
 
     def __getitem__(self, key: str) -> Combined:
-        number, row = self._store._find(key)
+        number, row = self._store.find(key)
         part, block, start = self._store.parts[number], self._blocks[number], self._starts[number]
         first, last = (start + block.matrices * int(part.cell_offset[at]) for at in (row, row + 1))
         weights = start + block.matrices * block.cells + row * block.layers

@@ -79,13 +79,14 @@ class AttentionWriter:
         once = list({block.key: block for block in reversed(blocks)}.values())[::-1]
         if not once:
             return self.space.commit(None, counts={"records": 0}, dropped=dropped, note=noted)
-        arrays = _arrays_of(once, self.keep_bits)
+        arrays = arrays_of(once, self.keep_bits)
         with self.space.filling_part() as part:
             write_arrays(part, arrays)
         return self.space.commit(part, counts=counts_of(arrays), dropped=dropped, note=noted)
 
 
-def _arrays_of(blocks: Sequence[AttentionBlock], keep_bits: int = ALL_BITS) -> dict[str, Array]:
+def arrays_of(blocks: Sequence[AttentionBlock], keep_bits: int = ALL_BITS) -> dict[str, Array]:
+    """Return the arrays of a part with these blocks; raises as `AttentionWriter.append` does."""
     if len(blocks) > MAX_RECORDS:
         raise ValueError(f"{len(blocks)} records for one part, {MAX_RECORDS} at most")
     for block in blocks:

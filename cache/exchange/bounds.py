@@ -49,7 +49,8 @@ CODECS = ["bytes", "blosc", "crc32c"]
 INDEX_CODECS = ["bytes", "crc32c"]
 
 
-def _shard(name: str) -> str:
+def shard_file(name: str) -> str:
+    """Return the one file with the data of an array."""
     return f"{name}/c/" + "/".join("0" for _ in LAYOUTS[name].dimensions)
 
 
@@ -58,7 +59,7 @@ def part_files(kind: Kind, files: Collection[str]) -> frozenset[str]:
     if kind == "rationales":
         return frozenset({FILE})
     arrays = layouts_in(files)
-    return frozenset({METADATA, *(f"{name}/{METADATA}" for name in arrays), *map(_shard, arrays)})
+    return frozenset({METADATA, *(f"{name}/{METADATA}" for name in arrays), *map(shard_file, arrays)})
 
 
 def check_counts(kind: Kind, commit: Commit) -> None:
@@ -141,7 +142,7 @@ def _check_attention(space: Space, commit: Commit) -> None:
     sizes = dimension_sizes(commit.counts)
     for name, layout in layouts.items():
         _check_chunking(found[name], layout, sizes, folder / name / METADATA)
-        _check_shard(folder / _shard(name), chunks=_chunks(layout, sizes), chunk_bytes=_chunk_bytes(layout, sizes))
+        _check_shard(folder / shard_file(name), chunks=_chunks(layout, sizes), chunk_bytes=_chunk_bytes(layout, sizes))
 
 
 def _metadata(path: Path) -> Mapping[str, JSON]:

@@ -31,7 +31,7 @@ from cache.exchange.exporting import export_space
 from cache.exchange.importing import import_space
 from cache.fingerprints import fingerprint, hash_bytes
 from cache.layout import LAYOUTS
-from cache.rationales import SCHEMA, Attempt, RationaleStore, _as_row
+from cache.rationales import SCHEMA, Attempt, RationaleStore, as_row
 from cache.reader import AttentionStore
 from cache.spaces import Space
 from cache.writer import AttentionBlock, AttentionWriter
@@ -497,7 +497,7 @@ def test_metadata_that_are_no_json_are_refused(place, files):
 
 
 def shard_of(files: FILES, array: str) -> bytes:
-    return files[f"{part_of(files)}/{cache.exchange.bounds._shard(array)}"]
+    return files[f"{part_of(files)}/{cache.exchange.bounds.shard_file(array)}"]
 
 
 def with_crc(content: bytes) -> bytes:
@@ -515,7 +515,7 @@ def test_a_chunk_that_claims_to_be_larger_is_refused_before_it_is_decoded(place,
     shard = shard_of(files, array)
     chunk = bytearray(shard[: -20 - 4])
     struct.pack_into("<I", chunk, 4, 0x7FFFFFFF)
-    evil = change_file(files, cache.exchange.bounds._shard(array), with_crc(bytes(chunk)) + shard[-20:])
+    evil = change_file(files, cache.exchange.bounds.shard_file(array), with_crc(bytes(chunk)) + shard[-20:])
     refuse_tar(place, evil, DamagedCacheError, "a chunk claims to be 2,147,483,647 bytes")
 
 
@@ -551,11 +551,11 @@ def rewritten(files: FILES, tmp_path: Path, array: str, change: Callable[[np.nda
     content = opened[...]
     change(content)
     opened[...] = content
-    shard = (folder / cache.exchange.bounds._shard(array)).read_bytes()
+    shard = (folder / cache.exchange.bounds.shard_file(array)).read_bytes()
     for path in sorted(folder.rglob("*"), reverse=True):
         path.rmdir() if path.is_dir() else path.unlink()
     folder.rmdir()
-    return change_file(files, cache.exchange.bounds._shard(array), shard)
+    return change_file(files, cache.exchange.bounds.shard_file(array), shard)
 
 
 @pytest.mark.parametrize(
@@ -708,7 +708,7 @@ def parquet(table: pa.Table, **options: Any) -> bytes:
 
 
 def table_of(**columns: list[str] | list[int]) -> pa.Table:
-    rows = [_as_row(dataclasses.replace(ATTEMPT, key=f"{number:064x}")) for number in range(3)]
+    rows = [as_row(dataclasses.replace(ATTEMPT, key=f"{number:064x}")) for number in range(3)]
     table = pa.Table.from_pylist(rows, schema=SCHEMA)
     for name, values in columns.items():
         number = SCHEMA.names.index(name)
