@@ -23,12 +23,13 @@ import numpy as np
 import numpy.typing as npt
 
 from cache.certificates import SMALLEST_NORMAL
-from cache.commits import VERIFY, is_damage
+from cache.commits import VERIFY
 from cache.key_index import KEY_BYTES
 from cache.keys import record_key
 from cache.layout import ARRAYS, LAYOUTS, STEP_ATTENTION, TEXT_END, Array, decode, open_array, open_rebuilt
 from cache.rounding import ALL_BITS
 from cache.step_totals import step_totals
+from data.errors import DamagedCacheError
 from data.records import Marked
 
 SLACK = 0.1
@@ -59,25 +60,19 @@ class Examined:
     def select(self, chosen: npt.NDArray[np.bool_]) -> dict[str, Array]:
         """Return the arrays of a part that holds the chosen records only; they have to be sound."""
         assert not (chosen & ~self.sound).any(), "a record that is not sound is never written again"
-        arrays = self.arrays
-        steps, words = arrays["steps"].astype(np.int64), arrays["words"].astype(np.int64)
-        cells = (steps * words)[chosen]
-        texts = arrays["text"].tobytes().split(TEXT_END)
+        steps, words = (self.arrays[name].astype(np.int64) for name in ("steps", "words"))
+        lengths = {"record": 1, "step": steps, "word": words, "cell": steps * words}
+        rows = {dimension: np.repeat(chosen, length) for dimension, length in lengths.items()}
+        first = {name: LAYOUTS[name].dimensions[0] for name in self.arrays}
+        texts = self.arrays["text"].tobytes().split(TEXT_END)
         kept = np.flatnonzero(chosen).tolist()
         text = b"".join(texts[2 * row + which] + TEXT_END for row in kept for which in (0, 1))
         keys = b"".join(bytes.fromhex(self.keys[row]) for row in kept)
-        besides = {STEP_ATTENTION: arrays[STEP_ATTENTION][np.repeat(chosen, steps)]} if STEP_ATTENTION in arrays else {}
         return {
-            "attention": arrays["attention"][np.repeat(chosen, steps * words)],
-            "cell_offset": np.concatenate([[0], np.cumsum(cells)]).astype(np.int64),
-            "steps": arrays["steps"][chosen],
-            "words": arrays["words"][chosen],
-            "step_tokens": arrays["step_tokens"][np.repeat(chosen, steps)],
-            "step_spans": arrays["step_spans"][np.repeat(chosen, steps)],
-            "word_spans": arrays["word_spans"][np.repeat(chosen, words)],
+            **{name: array[rows[first[name]]] for name, array in self.arrays.items() if first[name] in rows},
+            "cell_offset": np.concatenate([[0], np.cumsum((steps * words)[chosen])]).astype(np.int64),
             "key": np.frombuffer(keys, np.uint8).reshape(-1, KEY_BYTES),
             "text": np.frombuffer(text, np.uint8),
-            **besides,
         }
 
 
@@ -143,9 +138,7 @@ class _Reading:
             return None
         try:
             content = self._decode(name, slice(None))
-        except Exception as error:  # whatever a damaged file makes a library raise is a fault of the file
-            if not is_damage(error):
-                raise
+        except DamagedCacheError as error:
             self.blame(name, _reason(error), np.ones(0, dtype=bool))
             return None
         self.arrays[name] = content
@@ -169,9 +162,7 @@ class _Reading:
             return np.zeros(len(offsets) - 1, dtype=bool)
         try:
             self.arrays[name] = self._decode(name, slice(None))
-        except Exception as error:  # the chunks say which of them it is
-            if not is_damage(error):
-                raise
+        except DamagedCacheError:  # the chunks say which of them it is
             return self._by_chunks(name, offsets)
         return np.ones(len(offsets) - 1, dtype=bool)
 
@@ -183,9 +174,7 @@ class _Reading:
             stop = min(start + size, total)
             try:
                 chunk = self._decode(name, slice(start, stop))
-            except Exception as error:  # as above
-                if not is_damage(error):
-                    raise
+            except DamagedCacheError as error:
                 concerned = (offsets[:-1] < stop) & (offsets[1:] > start)
                 self.blame(name, _reason(error), concerned)
                 readable &= ~concerned
@@ -197,11 +186,9 @@ class _Reading:
         return readable
 
     def _decode(self, name: str, rows: slice) -> Array:
-        if name in self._rebuilt:
-            array = open_rebuilt(self._folder, name, self._counts)
-        else:
-            array = open_array(self._folder, name)
-        return decode(array, self._folder / name, rows)
+        folder = self._folder
+        array = open_rebuilt(folder, name, self._counts) if name in self._rebuilt else open_array(folder, name)
+        return decode(array, folder / name, rows)
 
     def of(self, name: str, row: int) -> Array:
         """Return the rows of one record."""

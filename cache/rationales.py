@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cache.commits import VERIFY, Commit, read_committed
-from cache.fingerprints import JSON, hash_bytes
+from cache.fingerprints import JSON
 from cache.spaces import Space, check_files
 from data.errors import DamagedCacheError, DataError
 from data.records import Phase
@@ -120,11 +120,9 @@ class RationaleStore:
             return []
         check_files(self.space, commit)
         path = self.space.part_path(commit) / FILE
-        entry = commit.files.get(FILE)
-        content = read_committed(path) if entry else b""
-        if entry is None or hash_bytes(content) != entry.sha256:
-            raise DamagedCacheError(f"{path}: the content is not what was committed; {VERIFY}")
-        attempts = decode_attempts(content, path)
+        if FILE not in commit.files:
+            raise DamagedCacheError(f"{path}: not among the files of commit {commit.index}; {VERIFY}")
+        attempts = decode_attempts(read_committed(path, commit.files[FILE]), path)
         if len(attempts) != commit.counts["records"]:
             raise DamagedCacheError(f"{path}: {len(attempts)} attempts, {commit.counts['records']} committed; {VERIFY}")
         return attempts

@@ -121,13 +121,13 @@ def _keep_sound(
         return 0, records
     stored = np.array([key in elsewhere for key in examined.keys], dtype=bool)
     chosen = examined.sound & ~stored
-    if not chosen.any():
-        space.commit(None, counts={"records": 0}, dropped=dropped, note=note)
-    else:
+    if chosen.any():
         arrays = examined.select(chosen)
         with space.filling_part() as part:
             write_arrays(part, arrays)
         space.commit(part, counts=counts_of(arrays), dropped=dropped, note=note)
+    else:
+        space.commit(None, counts={"records": 0}, dropped=dropped, note=note)
     kept = int((examined.sound | stored).sum())
     return kept, len(examined.keys) - kept
 
@@ -138,19 +138,14 @@ def _repair_unreadable(space: Space, survey: _Survey, *, lost_commits: bool) -> 
     if not unreadable and not lost_commits:
         return
     contents = [look.content for look in unreadable]
-    named = {part.name: part for part in _parts_named_in(space, contents)}
-    for part in (*named.values(), *(part for part in uncommitted_parts(space) if part.name not in named)):
+    named = [part for part in space.part_folders() if any(part.name.encode() in content for content in contents)]
+    for part in (*named, *uncommitted_parts(space)):
         kept = _recover(space, part, survey.sound, contents)
         yield Repair(file=f"parts/{part.name}", part=part.name, kept=kept, recompute=None)
     space.commit(None, counts={"records": 0}, note={"repaired": [look.path.stem for look in unreadable]})
     for look in unreadable:
         _withdraw(space, look.path)
         yield Repair(file=f"commits/{look.path.name}", part=None, kept=0, recompute=None)
-
-
-def _parts_named_in(space: Space, contents: Sequence[bytes]) -> list[Path]:
-    parts = sorted(path for path in (space.path / "parts").iterdir() if path.is_dir())
-    return [part for part in parts if any(part.name.encode() in content for content in contents)]
 
 
 def _recover(space: Space, part: Path, elsewhere: Collection[str], contents: Sequence[bytes]) -> int:

@@ -120,8 +120,12 @@ class Space:
 
     def commit_files(self) -> list[tuple[int, Path]]:
         """Return index and path of every file that has the name of a commit, whatever is in it."""
-        named = ((COMMIT_NAME.fullmatch(path.name), path) for path in _children(self.path / "commits"))
+        named = ((COMMIT_NAME.fullmatch(path.name), path) for path in children(self.path / "commits"))
         return sorted((int(match[1]), path) for match, path in named if match)
+
+    def part_folders(self) -> list[Path]:
+        """Return the folders of all parts, committed or not."""
+        return [path for path in children(self.path / "parts") if path.is_dir()]
 
     def _next_index(self) -> int:
         return max((index for index, _ in self.commit_files()), default=-1) + 1
@@ -198,7 +202,7 @@ class Space:
                 return commit
 
     def _lost_its_commits(self) -> bool:
-        return not (self.path / "commits").is_dir() and bool(_children(self.path / "parts"))
+        return not (self.path / "commits").is_dir() and bool(children(self.path / "parts"))
 
     def _make_folders(self) -> None:
         if not self._lost_its_commits():
@@ -233,14 +237,14 @@ def space_folders(store: Path, *, kinds: Sequence[Kind] = KINDS) -> list[Path]:
 
     What somebody has just begun to make, or was killed over, is none yet.
     """
-    folders = (folder for kind in kinds for folder in _children(Path(store) / kind))
+    folders = (folder for kind in kinds for folder in children(Path(store) / kind))
     return [folder for folder in folders if is_space(folder) or _has_content(folder)]
 
 
 def _has_content(folder: Path) -> bool:
     """Say whether a folder has commits or parts, which a space gets after its spec.json and never before."""
-    commits = any(COMMIT_NAME.fullmatch(found.name) for found in _children(folder / "commits"))
-    return commits or bool(_children(folder / "parts"))
+    commits = any(COMMIT_NAME.fullmatch(found.name) for found in children(folder / "commits"))
+    return commits or bool(children(folder / "parts"))
 
 
 def read_spec(path: Path, *, expected: Spec | None = None) -> Space:
@@ -339,20 +343,22 @@ def _no_spec_file(path: Path) -> ConfigError | DamagedCacheError:
 
 def _sync_part(part: Path) -> dict[str, FileEntry]:
     """Bring a part's files and folders to disk and return what they are."""
-    files = {}
-    folders = [part.parent, part]
-    for path in sorted(part.rglob("*")):
-        if path.is_dir():
-            folders.append(path)
-        else:
-            sync_file(path)
-            files[path.relative_to(part).as_posix()] = FileEntry(size=path.stat().st_size, sha256=hash_file(path))
-    for folder in reversed(folders):
+    files = files_of_part(part)
+    for name in files:
+        sync_file(part / name)
+    for folder in (*sorted((path for path in part.rglob("*") if path.is_dir()), reverse=True), part, part.parent):
         sync_folder(folder)
     return files
 
 
-def _children(folder: Path) -> list[Path]:
+def files_of_part(part: Path) -> dict[str, FileEntry]:
+    """Return what a commit says of the files in a folder."""
+    files = {path.relative_to(part).as_posix(): path for path in sorted(part.rglob("*")) if path.is_file()}
+    return {name: FileEntry(size=path.stat().st_size, sha256=hash_file(path)) for name, path in files.items()}
+
+
+def children(folder: Path) -> list[Path]:
+    """Return what lies in a folder, by name; nothing where there is none."""
     return sorted(folder.iterdir()) if folder.is_dir() else []
 
 
@@ -409,7 +415,7 @@ def list_spaces(store: Path, *, kinds: Sequence[Kind] = KINDS) -> list[SpaceSumm
 def _line_about(kind: Kind, folder: Path) -> SpaceSummary | UnreadableSpace:
     try:
         space = Space.open(folder)
-        return _summarise(space, space.commits())
+        return summarise(space, space.commits())
     except (DamagedCacheError, MismatchError) as error:
         problem = reason_of(error, folder).replace(f"{folder}/", "")
         return UnreadableSpace(path=folder, kind=kind, problem=problem, damaged=isinstance(error, DamagedCacheError))
@@ -419,12 +425,11 @@ def describe(space: Space) -> SpaceDescription:
     """Return what `molsaki cache show` tells about a space."""
     commits = space.commits()
     committed = {commit.part for commit in commits}
-    parts = (path.name for path in _children(space.path / "parts"))
     return SpaceDescription(
-        summary=_summarise(space, commits),
+        summary=summarise(space, commits),
         spec=space.spec,
         drop_reasons=dict(Counter(dropped_records(commits).values()).most_common()),
-        uncommitted_parts=tuple(name for name in parts if name not in committed),
+        uncommitted_parts=tuple(path.name for path in children(space.path / "parts") if path.name not in committed),
         notes=_distinct_notes(commits),
         certificates=tuple(add_up(_certificates(space, commits))),
     )
@@ -438,7 +443,8 @@ def dropped_records(commits: Sequence[Commit]) -> dict[str, str]:
     return reasons
 
 
-def _summarise(space: Space, commits: Sequence[Commit]) -> SpaceSummary:
+def summarise(space: Space, commits: Sequence[Commit]) -> SpaceSummary:
+    """Return one line about a space with these commits."""
     return SpaceSummary(
         path=space.path,
         kind=space.kind,

@@ -22,7 +22,7 @@ from cache.fingerprints import hash_file
 from cache.keys import KEY
 from cache.layout import METADATA, check_array, check_group, layouts_in, stored_counts
 from cache.rounding import kept_bits
-from cache.spaces import KINDS, NAMED_FOR, SPEC_FILE, Kind, Space, read_spec
+from cache.spaces import KINDS, NAMED_FOR, SPEC_FILE, Kind, Space, files_of_part, read_spec
 from data.errors import DamagedCacheError
 
 CLAIM_SECONDS = 3600.0
@@ -133,9 +133,7 @@ def open_damaged(folder: Path) -> tuple[Space, list[Finding]]:
 def uncommitted_parts(space: Space) -> list[Path]:
     """Return the folders below parts/ whose name stands in no commit file."""
     contents = [path.read_bytes() for _, path in space.commit_files()]
-    folder = space.path / "parts"
-    parts = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
-    return [part for part in parts if not any(part.name.encode() in content for content in contents)]
+    return [part for part in space.part_folders() if not any(part.name.encode() in content for content in contents)]
 
 
 def look_at_commit(space: Space, index: int, path: Path, *, deep: bool) -> CommitLook:
@@ -331,11 +329,7 @@ def other_layers(space: Space, commits: Sequence[Commit]) -> list[Finding]:
 
 def look_at_uncommitted(space: Space, part: Path) -> CommitLook:
     """Take an attention part that no readable commit names for what it is on disk, and look at it deeply."""
-    files = {
-        path.relative_to(part).as_posix(): FileEntry(size=path.stat().st_size, sha256=hash_file(path))
-        for path in sorted(part.rglob("*"))
-        if path.is_file()
-    }
+    files = files_of_part(part)
     counts = _counts(space, _commit_of(part, {"records": 0}, files), {})
     return look_at_part(space, _commit_of(part, counts, files), deep=True)
 
