@@ -16,7 +16,7 @@ import secrets
 import shutil
 import stat
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -211,10 +211,8 @@ class Space:
 
     def _create(self) -> None:
         self._make_folders()
-        try:
+        with suppress(FileExistsError):  # somebody else made the same space meanwhile; what they wrote is read next
             create_exclusively(self.path / SPEC_FILE, self._encode_spec())
-        except FileExistsError:
-            return  # somebody else made the same space meanwhile; what he wrote is read and compared next
 
     def _encode_spec(self) -> bytes:
         content = {"kind": self.kind, "slug": self.slug, "fingerprint": self.fingerprint, "spec": self.spec}
@@ -433,6 +431,11 @@ def describe(space: Space) -> SpaceDescription:
         notes=_distinct_notes(commits),
         certificates=tuple(add_up(_certificates(space, commits))),
     )
+
+
+def layers_of(commits: Iterable[Commit]) -> list[int]:
+    """Return the numbers of layers of parts, each once; more than one is more than a reader can open."""
+    return sorted({commit.counts["layers"] for commit in commits if "layers" in commit.counts})
 
 
 def dropped_records(commits: Sequence[Commit]) -> dict[str, str]:

@@ -91,7 +91,7 @@ def arrays_of(blocks: Sequence[AttentionBlock], keep_bits: int = ALL_BITS) -> di
         raise ValueError(f"{len(blocks)} records for one part, {MAX_RECORDS} at most")
     for block in blocks:
         _check_block(block, first=blocks[0])
-    cells = [_cells(block, keep_bits) for block in blocks]
+    cells = [_stored(block.attention, block.key, keep_bits).reshape(-1, len(block.attention)) for block in blocks]
     steps = [len(block.marked.step_spans) for block in blocks]
     words = [len(block.marked.critical_spans) for block in blocks]
     arrays = {
@@ -105,8 +105,10 @@ def arrays_of(blocks: Sequence[AttentionBlock], keep_bits: int = ALL_BITS) -> di
         "key": np.frombuffer(b"".join(bytes.fromhex(block.key) for block in blocks), np.uint8).reshape(-1, KEY_BYTES),
         "text": np.frombuffer(b"".join(map(_texts, blocks)), np.uint8),
     }
-    if blocks[0].receivers is not None:
-        arrays[STEP_ATTENTION] = np.concatenate(list(map(_receivers, blocks)))
+    # These are never rounded further, for they are subtracted.
+    told = [_stored(block.receivers, block.key, ALL_BITS) for block in blocks if block.receivers is not None]
+    if told:
+        arrays[STEP_ATTENTION] = np.concatenate(told)
     return arrays
 
 
@@ -132,27 +134,13 @@ def _check_block(block: AttentionBlock, first: AttentionBlock) -> None:
         raise ValueError(f"record {block.key}: the key of this record is {record_key(marked)}")
 
 
-def _cells(block: AttentionBlock, keep_bits: int) -> npt.NDArray[np.float16]:
-    """Return the (S·K, L) float16 rows of a block: cell s·K + k, layers last."""
-    exact = np.moveaxis(block.attention, 0, -1).reshape(-1, len(block.attention))
-    return _finite(stored_values(exact, keep_bits), block.attention, block.key, keep_bits)
-
-
-def _receivers(block: AttentionBlock) -> npt.NDArray[np.float16]:
-    """Return the (S, 3, L) float16 rows of a block, layers last; never rounded further, for they are subtracted."""
-    assert block.receivers is not None, "checked with the block"
-    exact = np.moveaxis(block.receivers, 0, -1)
-    return _finite(stored_values(exact, ALL_BITS), block.receivers, block.key, ALL_BITS)
-
-
-def _finite(
-    stored: npt.NDArray[np.float16], exact: npt.NDArray[np.floating[Any]], key: str, keep_bits: int
-) -> npt.NDArray[np.float16]:
+def _stored(exact: npt.NDArray[np.floating[Any]], key: str, keep_bits: int) -> npt.NDArray[np.float16]:
+    """Return the values as they are stored, layers last; raises `ModelError` where float16 does not hold them."""
+    stored = stored_values(np.ascontiguousarray(np.moveaxis(exact, 0, -1)), keep_bits)
     if not np.isfinite(stored).all():
-        largest = np.abs(exact).max()
         raise ModelError(
-            f"record {key}: attention of {largest} cannot be stored, {_end_of_format(keep_bits)}; a teacher "
-            "that gives such values may need `teacher.dtype: float32`"
+            f"record {key}: attention of {np.abs(exact).max()} cannot be stored, {_end_of_format(keep_bits)}; a "
+            "teacher that gives such values may need `teacher.dtype: float32`"
         )
     return stored
 

@@ -6,7 +6,6 @@ whole export already and gets what is new, the card comes last. The same export 
 one of chosen records: names and bytes follow from the records.
 """
 
-import hashlib
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,13 +15,13 @@ from pathlib import Path
 from cache.commits import VERIFY, Commit
 from cache.exchange.card import write_card
 from cache.exchange.chosen import select
-from cache.exchange.incoming import MAX_SPEC_BYTES, README_FILE, check_address
-from cache.exchange.locations import TAR, Folder, Source, Target, exists, open_source, open_target
+from cache.exchange.incoming import MAX_SPEC_BYTES, check_address
+from cache.exchange.locations import README_FILE, TAR, Folder, Source, Target, exists, open_source, open_target
 from cache.exchange.metering import Meter, Unmetered
 from cache.exchange.strict_json import load_strictly
-from cache.fingerprints import describe_differences, differences, hash_file
+from cache.fingerprints import describe_differences, differences, hash_blocks, hash_file
 from cache.gc import EXPORT_PREFIX
-from cache.spaces import SPEC_FILE, Kind, Space
+from cache.spaces import SPEC_FILE, Kind, Space, summarise
 from data.errors import ConfigError, DamagedCacheError, MismatchError
 
 
@@ -71,14 +70,15 @@ def _export(space: Space, address: str, meter: Meter) -> Exported:
         card = Path(folder) / README_FILE
         card.write_text(write_card(space), encoding="utf-8")
         commits = space.commits()
+        summary = summarise(space, commits)
         files = [_file(README_FILE, card), *_files_of(space, commits), _file(SPEC_FILE, space.path / SPEC_FILE)]
         written = _write_missing(space, files, address, meter)
     return Exported(
         target=address,
-        kind=space.kind,
-        fingerprint=space.fingerprint,
-        records=sum(commit.counts["records"] for commit in commits),
-        parts=sum(commit.part is not None for commit in commits),
+        kind=summary.kind,
+        fingerprint=summary.fingerprint,
+        records=summary.records,
+        parts=summary.parts,
         files=len(files),
         written=written,
         bytes=sum(file.size for file in files),
@@ -103,13 +103,13 @@ def _write_missing(space: Space, files: Sequence[_File], address: str, meter: Me
     """Write what is not at the address yet; returns the number of files."""
     if address.endswith(TAR) and exists(address):
         with _open_tar_file(address) as source:
-            there = _already_there(space, files, source)
-        if len(there.files) == len(files):
+            there, _ = _already_there(space, files, source)
+        if len(there) == len(files):
             return 0
     with open_target(address) as target:
-        there = _already_there(space, files, target) if isinstance(target, Folder) else NOTHING
-        missing = [file for file in files if file.name not in there.files]
-        if there.whole:  # its card tells of the records that are there until all that is new has come
+        there, whole = _already_there(space, files, target) if isinstance(target, Folder) else (set(), False)
+        missing = [file for file in files if file.name not in there]
+        if whole:  # its card tells of the records that are there until all that is new has come
             missing.sort(key=lambda file: file.name == README_FILE)
         meter.start("exported bytes", sum(file.size for file in missing))
         for file in missing:
@@ -140,21 +140,13 @@ def _write(file: _File, target: Target) -> None:
     target.write(file.name, file.path)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _There:
-    """The files of an export that a place holds already; `whole` where an earlier one has come to its end there."""
+def _already_there(space: Space, files: Sequence[_File], source: Source) -> tuple[set[str], bool]:
+    """Return which files of an export a place holds, and whether an earlier export has come to its end there.
 
-    files: frozenset[str]
-    whole: bool
-
-
-NOTHING = _There(files=frozenset(), whole=False)
-
-
-def _already_there(space: Space, files: Sequence[_File], source: Source) -> _There:
-    """Return what a place holds of an export; raises where anything else is in the way."""
+    Raises where anything else is in the way.
+    """
     sizes, ours = source.sizes(), {file.name: file for file in files}
-    same = frozenset(name for name, size in sizes.items() if name in ours and _is_same(source, ours[name], size))
+    same = {name for name, size in sizes.items() if name in ours and _is_same(source, ours[name], size)}
     begun = {name for name in sizes.keys() & ours.keys() - same if _is_cut_off(source, ours[name], sizes[name])}
     whole = SPEC_FILE in sizes and SPEC_FILE not in begun
     if whole and SPEC_FILE not in same:
@@ -164,7 +156,7 @@ def _already_there(space: Space, files: Sequence[_File], source: Source) -> _The
             _refuse_other_card(space, source, sizes[name], whole=whole)
         elif (name not in ours and name != ".gitattributes") or name.startswith("commits/"):
             raise ConfigError(f"{source.address}: holds {name}, which is not of this export; {_way_out(source, whole)}")
-    return _There(files=same, whole=whole)
+    return same, whole
 
 
 def _way_out(source: Source, whole: bool) -> str:
@@ -177,7 +169,7 @@ def _way_out(source: Source, whole: bool) -> str:
 
 
 def _is_same(source: Source, file: _File, size: int) -> bool:
-    return size == file.size and _hash(source, file.name, size) == file.sha256
+    return size == file.size and hash_blocks(source.chunks(file.name, size)) == file.sha256
 
 
 def _is_cut_off(source: Source, file: _File, size: int) -> bool:
@@ -206,10 +198,3 @@ def _refuse_other_card(space: Space, source: Source, size: int, *, whole: bool) 
         raise ConfigError(
             f"{source.address}: holds a {README_FILE} that no export of this space has written; name an empty place"
         )
-
-
-def _hash(source: Source, name: str, size: int) -> str:
-    digest = hashlib.sha256()
-    for block in source.chunks(name, size):
-        digest.update(block)
-    return digest.hexdigest()

@@ -10,7 +10,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from secrets import token_hex
 
@@ -24,7 +24,7 @@ from cache.fingerprints import describe_differences, differences, fingerprint, h
 from cache.gc import FETCHED, IMPORT_PREFIX, abandoned_imports, discard
 from cache.rationales import RationaleStore
 from cache.reader import AttentionPart
-from cache.spaces import Kind, Space, declared_spec, dropped_records, is_space, space_path
+from cache.spaces import Kind, Space, declared_spec, dropped_records, is_space, layers_of, space_path
 from data.errors import MismatchError
 
 
@@ -51,7 +51,7 @@ def import_space(address: str, store: Path, *, meter: Meter | None = None) -> Im
     with open_source(address) as source:
         offer = read_offer(source)
         space = _of_same_fingerprint(store, offer)
-        wanted = offer if space is None else offer.only(_not_there(offer, space))
+        wanted = offer if space is None else replace(offer, commits=_not_there(offer, space))
         with staging_folder(store / offer.kind) as folder:
             staged = stage(wanted, folder, meter or Unmetered())
             return _merge(staged, offer, space, store)
@@ -120,13 +120,11 @@ def _of_same_fingerprint(store: Path, offer: Offer) -> Space | None:
 def _not_there(offer: Offer, space: Space) -> Mapping[str, Commit]:
     """Return the commits that bring anything, as far as that can be told without reading their parts."""
     commits = space.commits()
-    parts = {frozenset((name, entry.sha256) for name, entry in commit.files.items()) for commit in commits}
-    dropped = dropped_records(commits)
+    parts, dropped = {frozenset(commit.files.items()) for commit in commits}, dropped_records(commits)
     return {
         name: commit
         for name, commit in offer.commits.items()
-        if commit.dropped.keys() - dropped.keys()
-        or (commit.part and frozenset((file, entry.sha256) for file, entry in commit.files.items()) not in parts)
+        if commit.dropped.keys() - dropped.keys() or (commit.part and frozenset(commit.files.items()) not in parts)
     }
 
 
@@ -163,11 +161,9 @@ def _merge(staged: Space, offer: Offer, space: Space | None, store: Path) -> Imp
 
 def _check_layers(commits: Sequence[Commit], space: Space, address: str) -> None:
     """Refuse parts of another number of layers: nobody could open the space any more."""
-    ours, theirs = (
-        {commit.counts["layers"] for commit in some if "layers" in commit.counts} for some in (space.commits(), commits)
-    )
-    if ours and theirs - ours:
-        found = differences({"layers": sorted(ours)}, {"layers": sorted(theirs)})
+    ours, theirs = layers_of(space.commits()), layers_of(commits)
+    if ours and set(theirs) - set(ours):
+        found = differences({"layers": ours}, {"layers": theirs})
         raise MismatchError(f"{address}: other layers than {space.path} has\n{describe_differences(found)}")
 
 

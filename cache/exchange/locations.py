@@ -25,12 +25,15 @@ from cache.age import ABANDONED_SECONDS, age
 from cache.durable import appearing, make_folder
 from cache.exchange.archive import Member, read_members
 from cache.fingerprints import READ_SIZE
+from cache.spaces import SPEC_FILE
 from data.errors import ConfigError, DamagedCacheError
 
 TAR = ".tar"
 TEMPORARY = re.compile(r"[.-][0-9a-f]{16}\.tmp$")
 """Ends the names of files that are on their way to their own."""
-OF_A_STORE = ("spec.json", "README.md", "commits", "parts")
+README_FILE = "README.md"
+"""The card, which an export has beside its spec."""
+OF_A_STORE = (SPEC_FILE, README_FILE, "commits", "parts")
 """What is looked at where other things may lie beside a space. Commits come before parts, so that the parts of every
 commit that is found are there."""
 
