@@ -61,7 +61,7 @@ class Examined:
         """Return the arrays of a part that holds the chosen records only; they have to be sound."""
         assert not (chosen & ~self.sound).any(), "a record that is not sound is never written again"
         steps, words = (self.arrays[name].astype(np.int64) for name in ("steps", "words"))
-        lengths = {"record": 1, "step": steps, "word": words, "cell": steps * words}
+        lengths = {"record": np.ones_like(steps), "step": steps, "word": words, "cell": steps * words}
         rows = {dimension: np.repeat(chosen, length) for dimension, length in lengths.items()}
         first = {name: LAYOUTS[name].dimensions[0] for name in self.arrays}
         texts = self.arrays["text"].tobytes().split(TEXT_END)

@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from cache.age import newest, now
+from cache.age import age, newest, now
 from cache.commits import is_torn
 from cache.repair import WITHDRAWN
 from cache.spaces import KINDS, Space, children
@@ -128,7 +128,7 @@ def discard(leftover: Leftover) -> Leftover:
 def _committed(space: Space) -> set[str]:
     """Names of the parts that are committed."""
     for _, path in space.commit_files():
-        if is_torn(path.read_bytes()) and now(path.parent) - path.stat().st_mtime > CLAIM_SECONDS:
+        if is_torn(path.read_bytes()) and age(path) > CLAIM_SECONDS:
             raise DamagedCacheError(
                 f"{path}: empty, so its part is not known; see `molsaki cache verify SPACE --repair`"
             )

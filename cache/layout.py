@@ -174,14 +174,9 @@ def check_part(space: Space, commit: Commit) -> None:
     """Raise `DamagedCacheError` unless all files of a part have their sizes and its metadata are what was committed."""
     check_files(space, commit)
     folder = space.part_path(commit)
-    check_group(folder, commit)
+    committed_metadata(folder, METADATA, commit)
     for name in layouts_in(commit.files):
         check_array(folder, name, commit)
-
-
-def check_group(folder: Path, commit: Commit) -> None:
-    """Raise `DamagedCacheError` unless the metadata of a part as a whole are what was committed."""
-    _metadata(folder, METADATA, commit)
 
 
 def check_array(folder: Path, name: str, commit: Commit) -> None:
@@ -190,34 +185,8 @@ def check_array(folder: Path, name: str, commit: Commit) -> None:
         sizes = dimension_sizes(commit.counts)
     except KeyError as error:
         raise DamagedCacheError(f"{folder}: commit {commit.index} does not count its {error}; {VERIFY}") from error
-    path = folder / name / METADATA
-    _check_array(_metadata(folder, f"{name}/{METADATA}", commit), LAYOUTS[name], sizes, path)
-
-
-def stored_counts(folder: Path) -> dict[str, int]:
-    """Return the counts of a part as the shapes of its arrays tell them."""
-    shapes = {name: json.loads((folder / name / METADATA).read_bytes())["shape"] for name in ARRAYS}
-    cells, layers = map(int, shapes["attention"])
-    firsts = {"records": "key", "steps": "step_spans", "words": "word_spans", "text_bytes": "text"}
-    return {"cells": cells, "layers": layers, **{name: int(shapes[array][0]) for name, array in firsts.items()}}
-
-
-def _metadata(folder: Path, name: str, commit: Commit) -> dict[str, JSON]:
-    """Return a metadata file that is what was committed, and zarr format 3."""
-    path = folder / name
-    if name not in commit.files:
-        raise DamagedCacheError(f"{path}: not among the files of commit {commit.index}, not a zarr v3 part; {VERIFY}")
-    content = read_committed(path, commit.files[name])
-    try:
-        found: dict[str, JSON] = dict(json.loads(content))
-    except (ValueError, TypeError) as error:
-        raise DamagedCacheError(f"{path}: no zarr metadata ({error}); {VERIFY}") from error
-    if found.get("zarr_format") != 3:
-        raise DamagedCacheError(f"{path}: zarr format {found.get('zarr_format')}, only format 3 is read")
-    return found
-
-
-def _check_array(found: Mapping[str, JSON], layout: ArrayLayout, sizes: Mapping[str, int], path: Path) -> None:
+    path, layout = folder / name / METADATA, LAYOUTS[name]
+    found = committed_metadata(folder, f"{name}/{METADATA}", commit)
     if unknown := set(_codec_names(found.get("codecs"))) - KNOWN_CODECS:
         raise DamagedCacheError(
             f"{path}: unknown codec {', '.join(sorted(unknown))}; only {', '.join(sorted(KNOWN_CODECS))} are read"
@@ -231,6 +200,29 @@ def _check_array(found: Mapping[str, JSON], layout: ArrayLayout, sizes: Mapping[
     for field, value in expected.items():
         if found.get(field) != value:
             raise DamagedCacheError(f"{path}: {field} is {found.get(field)}, expected {value}; {VERIFY}")
+
+
+def stored_counts(folder: Path) -> dict[str, int]:
+    """Return the counts of a part as the shapes of its arrays tell them."""
+    shapes = {name: json.loads((folder / name / METADATA).read_bytes())["shape"] for name in ARRAYS}
+    cells, layers = map(int, shapes["attention"])
+    firsts = {"records": "key", "steps": "step_spans", "words": "word_spans", "text_bytes": "text"}
+    return {"cells": cells, "layers": layers, **{name: int(shapes[array][0]) for name, array in firsts.items()}}
+
+
+def committed_metadata(folder: Path, name: str, commit: Commit) -> dict[str, JSON]:
+    """Return a metadata file; raises `DamagedCacheError` unless it is what was committed, and zarr format 3."""
+    path = folder / name
+    if name not in commit.files:
+        raise DamagedCacheError(f"{path}: not among the files of commit {commit.index}, not a zarr v3 part; {VERIFY}")
+    content = read_committed(path, commit.files[name])
+    try:
+        found: dict[str, JSON] = dict(json.loads(content))
+    except (ValueError, TypeError) as error:
+        raise DamagedCacheError(f"{path}: no zarr metadata ({error}); {VERIFY}") from error
+    if found.get("zarr_format") != 3:
+        raise DamagedCacheError(f"{path}: zarr format {found.get('zarr_format')}, only format 3 is read")
+    return found
 
 
 def _codec_names(codecs: JSON) -> Iterator[str]:
@@ -255,7 +247,7 @@ def read_keys(folder: Path, commit: Commit) -> Array | None:
     is not what was committed, or cannot be one of ours though it was.
     """
     records, shard = commit.counts["records"], f"key/{KEY_SHARD}"
-    metadata = _metadata(folder, f"key/{METADATA}", commit)
+    metadata = committed_metadata(folder, f"key/{METADATA}", commit)
     if records > CHUNK_ROWS or shard not in commit.files or metadata.get("codecs") != KEY_CODECS:
         return None
     content = read_committed(folder / shard, commit.files[shard])

@@ -4,6 +4,7 @@ A part is one Parquet file with a row for each attempt, so that it can be read w
 `pandas.read_parquet(<space>/parts/*/attempts.parquet)`. Attempts that two jobs made at the same time are served once.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -20,7 +21,8 @@ from data.records import Phase
 
 FILE = "attempts.parquet"
 KEPT = "kept"
-
+SURROGATE = re.compile("[\ud800-\udfff]")
+"""What a Python text may hold, and Unicode does not."""
 
 AttemptName: TypeAlias = tuple[str, Phase, int]
 """Key, phase, sample: what one attempt is known by."""
@@ -130,25 +132,20 @@ class RationaleStore:
 
 def as_table(attempts: Sequence[Attempt]) -> pa.Table:
     """Return what lies in a part with these attempts; raises `DataError` for a text that is no Unicode."""
+    rows = [as_row(attempt) for attempt in attempts]
     try:
-        return pa.Table.from_pylist([as_row(attempt) for attempt in attempts], schema=SCHEMA)
+        return pa.Table.from_pylist(rows, schema=SCHEMA)
     except UnicodeEncodeError as error:
-        broken = next(attempt for attempt in attempts if not _is_unicode(attempt))
-        raise DataError(f"question {broken.question_id} of {broken.dataset}: a text is no Unicode ({error})") from error
+        broken = next(row for row in rows if SURROGATE.search("".join(map(str, row.values()))))
+        raise DataError(
+            f"question {broken['question_id']} of {broken['dataset']}: a text is no Unicode ({error})"
+        ) from error
 
 
 def as_row(attempt: Attempt) -> dict[str, str | int]:
     """Return columns by name; key words stand one a line, and have no line breaks themselves."""
     assert not any("\n" in word for word in attempt.keywords), f"a line break in {attempt.keywords}"
     return {**asdict(attempt), "keywords": "\n".join(attempt.keywords)}
-
-
-def _is_unicode(attempt: Attempt) -> bool:
-    try:
-        "".join(map(str, as_row(attempt).values())).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def decode_attempts(content: bytes, path: Path) -> list[Attempt]:

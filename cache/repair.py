@@ -27,6 +27,7 @@ from cache.spaces import SPEC_FILE, Space
 from cache.verify import (
     CommitLook,
     Finding,
+    look_at_all,
     look_at_commit,
     look_at_uncommitted,
     open_damaged,
@@ -81,11 +82,10 @@ def look_through(space: Space, advance: Callable[[], object]) -> _Survey:
     """Look deeply at every commit."""
     looks: list[CommitLook] = []
     keys: dict[str | None, tuple[str, ...]] = {}
-    for index, path in space.commit_files():
-        look = look_at_commit(space, index, path, deep=True)
+    for look in look_at_all(space, deep=True):
         if look.commit and look.examined and not look.findings:
             keys[look.commit.part] = look.examined.keys
-        looks.append(replace(look, examined=None))  # the arrays of many parts would not fit into memory
+        looks.append(replace(look, examined=None))  # as in `verify`
         advance()
     strange = {finding.part for finding in other_layers(space, [look.commit for look in looks if look.commit])}
     return _Survey(

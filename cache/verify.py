@@ -20,7 +20,7 @@ from cache.commits import Commit, FileEntry, decode_commit, is_damage, is_torn, 
 from cache.examine import Examined, examine
 from cache.fingerprints import hash_file
 from cache.keys import KEY
-from cache.layout import METADATA, check_array, check_group, layouts_in, stored_counts
+from cache.layout import METADATA, check_array, committed_metadata, layouts_in, stored_counts
 from cache.rounding import kept_bits
 from cache.spaces import KINDS, NAMED_FOR, SPEC_FILE, Kind, Space, files_of_part, read_spec
 from data.errors import DamagedCacheError
@@ -85,10 +85,9 @@ class CommitLook:
 def verify(folder: Path, *, deep: bool = False, advance: Callable[[], object] = lambda: None) -> Verification:
     """Look at everything in the space at `folder`; `advance` is called after each commit."""
     space, findings = open_damaged(folder)
-    looks: list[CommitLook] = []
-    for index, path in space.commit_files():
-        look = look_at_commit(space, index, path, deep=deep)
-        looks.append(replace(look, examined=None))  # the arrays of one part at a time
+    looks = []
+    for look in look_at_all(space, deep=deep):
+        looks.append(replace(look, examined=None))  # the arrays of many parts would not fit into memory
         advance()
     commits = [look.commit for look in looks if look.commit]
     return Verification(
@@ -134,6 +133,11 @@ def uncommitted_parts(space: Space) -> list[Path]:
     """Return the folders below parts/ whose name stands in no commit file."""
     contents = [path.read_bytes() for _, path in space.commit_files()]
     return [part for part in space.part_folders() if not any(part.name.encode() in content for content in contents)]
+
+
+def look_at_all(space: Space, *, deep: bool) -> Iterator[CommitLook]:
+    """Look at every commit file, whatever is in it, and at what it names."""
+    return (look_at_commit(space, index, path, deep=deep) for index, path in space.commit_files())
 
 
 def look_at_commit(space: Space, index: int, path: Path, *, deep: bool) -> CommitLook:
@@ -264,7 +268,9 @@ def _counts(space: Space, commit: Commit, damaged: Mapping[str, _Damage]) -> dic
 def _layout_complaints(space: Space, commit: Commit, damaged: set[str]) -> Iterator[tuple[str, str]]:
     """Yield the arrays whose metadata are not ours, or that no file of data was committed for."""
     folder = space.part_path(commit)
-    if METADATA not in damaged and (what := _complaint(partial(check_group, folder, commit), folder / METADATA)):
+    if METADATA not in damaged and (
+        what := _complaint(partial(committed_metadata, folder, METADATA, commit), folder / METADATA)
+    ):
         yield METADATA, what
     for name in layouts_in(commit.files):
         if f"{name}/{METADATA}" in damaged:
@@ -275,7 +281,7 @@ def _layout_complaints(space: Space, commit: Commit, damaged: set[str]) -> Itera
             yield name, "no file with its data was committed"
 
 
-def _complaint(check: Callable[[], None], path: Path) -> str | None:
+def _complaint(check: Callable[[], object], path: Path) -> str | None:
     try:
         check()
     except OSError as error:  # DamagedCacheError is one

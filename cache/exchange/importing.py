@@ -8,11 +8,11 @@ that is killed while it commits has brought some of the parts, and the next one 
 
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from secrets import token_hex
 
 from cache.age import ABANDONED_SECONDS
 from cache.commits import VERIFY, Commit
@@ -91,12 +91,11 @@ def staging_folder(parent: Path) -> Iterator[Path]:
     for leftover in abandoned_imports(parent):
         if leftover.seconds > ABANDONED_SECONDS:
             discard(leftover)
-    path = parent / f"{IMPORT_PREFIX}{token_hex(8)}"
-    (path / "space").mkdir(parents=True)
     try:
-        yield path / "space"
+        with tempfile.TemporaryDirectory(prefix=IMPORT_PREFIX, dir=parent, ignore_cleanup_errors=True) as path:
+            (Path(path) / "space").mkdir()
+            yield Path(path) / "space"
     finally:
-        shutil.rmtree(path, ignore_errors=True)
         for folder in made:
             with suppress(OSError):  # it holds something by now
                 folder.rmdir()

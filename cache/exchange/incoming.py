@@ -133,9 +133,9 @@ def _judge_spec(content: bytes, address: str) -> tuple[Kind, str, Spec]:
     if not isinstance(spec, dict):
         raise DamagedCacheError(f"{where}: spec is {spec!r}, expected an object")
     check_schema(spec, where)
-    if found := differences({"fingerprint": fingerprint(spec)}, {"fingerprint": fields.get("fingerprint")}):
+    if wrong := differences({"fingerprint": fingerprint(spec)}, {"fingerprint": fields.get("fingerprint")}):
         raise MismatchError(
-            f"{where}: the fingerprint is not that of the spec beside it\n{describe_differences(found)}"
+            f"{where}: the fingerprint is not that of the spec beside it\n{describe_differences(wrong)}"
         )
     return kind, slug, spec
 
