@@ -36,6 +36,8 @@ README_FILE = "README.md"
 OF_A_STORE = (SPEC_FILE, README_FILE, "commits", "parts")
 """What is looked at where other things may lie beside a space. Commits come before parts, so that the parts of every
 commit that is found are there."""
+HIDDEN, UNFINISHED, NOTHING = (re.compile(pattern) for pattern in (r"(^|/)\.[^/]*$", r"\.tmp$", r"(?!)"))
+"""What is passed over: beside a space in a store, where an export is written that may be killed, and elsewhere."""
 
 
 class PlainFiles(LocalFileSystem):
@@ -49,7 +51,7 @@ class PlainFiles(LocalFileSystem):
             if stat.S_ISDIR(status.st_mode):
                 for below in sorted(Path(path).iterdir()):
                     found |= self.find(str(below))
-            elif not re.search(r"/\.[^/]*\.tmp$", path):  # left by a killed export, or on its way to its own name
+            else:
                 kind = "file" if stat.S_ISREG(status.st_mode) else "other"
                 found[path] = {"type": kind, "size": status.st_size, "islink": stat.S_ISLNK(status.st_mode)}
         return found
@@ -75,6 +77,7 @@ class Folder:
     address: str
     files: DirFileSystem
     alone: bool
+    passed_over: re.Pattern[str] = NOTHING
 
     def sizes(self) -> Mapping[str, int]:
         """Return the size of every file by its name; raises `DamagedCacheError` for a link, or no plain file."""
@@ -84,7 +87,7 @@ class Folder:
                 listed |= self.files.find(name, detail=True)
         if "" in listed:
             raise ConfigError(f"{self.address}: is a file; name a folder, or a file that ends in {TAR}")
-        return {name: self._size(name, entry) for name, entry in listed.items() if self.alone or not _is_hidden(name)}
+        return {name: self._size(name, found) for name, found in listed.items() if not self.passed_over.search(name)}
 
     def _size(self, name: str, entry: Mapping[str, Any]) -> int:
         if entry.get("type") != "file" or entry.get("islink") or not isinstance(entry.get("size"), int):
@@ -191,9 +194,10 @@ def _resolve(address: str) -> tuple[Any, str]:
 
 def _folder(address: str, files: Any, path: str, *, alone: bool) -> Folder:
     """Root a file system in a folder; the folder itself, which its user has named, may be a link."""
-    if isinstance(files, LocalFileSystem):
-        files, path = PlainFiles(), os.path.realpath(path)
-    return Folder(address=address, files=DirFileSystem(path, files), alone=alone)
+    if not isinstance(files, LocalFileSystem):
+        return Folder(address=address, files=DirFileSystem(path or "/", files), alone=alone)
+    rooted = DirFileSystem(os.path.realpath(path), PlainFiles())
+    return Folder(address=address, files=rooted, alone=alone, passed_over=UNFINISHED if alone else HIDDEN)
 
 
 @contextmanager
@@ -213,10 +217,6 @@ def _is_file(address: str, files: Any, path: str) -> bool:
     with suppress(FileNotFoundError, NotADirectoryError), _reaching(address):
         return bool(files.info(path)["type"] == "file")
     return False
-
-
-def _is_hidden(name: str) -> bool:
-    return name.rpartition("/")[2].startswith(".")
 
 
 def _at_most(file: BinaryIO, size: int) -> Iterator[bytes]:

@@ -1,6 +1,7 @@
 import dataclasses
 import multiprocessing
 import os
+import shutil
 import signal
 import tarfile
 import tempfile
@@ -95,6 +96,12 @@ def test_an_address_is_read_as_if_it_were_a_folder(tmp_path, address, monkeypatc
     block = sound_block(1)
     np.testing.assert_array_equal(store[block.key], stored(block))
     assert verify(store.space.path, deep=True).findings == ()
+
+
+def test_what_fsspec_opens_as_a_whole_has_no_folder_in_its_address(tmp_path):
+    export_space(write(tmp_path / "ours", range(3)), str(tmp_path / "out"))
+    zipped = shutil.make_archive(str(tmp_path / "out"), "zip", tmp_path / "out")
+    assert_holds(import_space(f"zip://::file://{zipped}", tmp_path / "theirs").path, range(3))
 
 
 def test_an_address_is_copied_once_and_again_when_there_is_more(tmp_path, monkeypatch, memory):
