@@ -106,7 +106,7 @@ def appearing(path: Path, begin: str = "") -> Iterator[BinaryIO]:
     """
     temporary = path.with_name(f".{begin}{secrets.token_hex(8)}.tmp")
     try:
-        with _new_synced(temporary) as file:
+        with errors_name(path), _new_synced(temporary) as file:
             yield file
         temporary.replace(path)
         sync_folder(path.parent)
@@ -119,7 +119,7 @@ def temporary_file(folder: Path, content: bytes) -> Iterator[Path]:
     """Give a synced file with `content` under a name that nobody else uses, and remove that name afterwards."""
     path = folder / f".{secrets.token_hex(8)}.tmp"
     try:
-        with _new_synced(path) as file:
+        with errors_name(path), _new_synced(path) as file:
             file.write(content)
         yield path
     finally:
@@ -129,7 +129,7 @@ def temporary_file(folder: Path, content: bytes) -> Iterator[Path]:
 @contextmanager
 def _new_synced(path: Path) -> Iterator[BinaryIO]:
     # A full disk may speak up only on closing; the caller removes what was written until then.
-    with errors_name(path), path.open("x+b") as file:
+    with path.open("x+b") as file:
         yield file
         file.flush()
         os.fsync(file.fileno())

@@ -6,6 +6,7 @@ of each blosc chunk, the metadata of a Parquet file. So memory is bounded whatev
 """
 
 import json
+import math
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -104,7 +105,7 @@ def _between(name: str, value: int, least: int, most: int) -> None:
 
 def _chunk_bytes(layout: ArrayLayout, sizes: Mapping[str, int]) -> int:
     _, *rest = layout.shape(sizes)
-    return int(np.prod([layout.chunk_rows, *rest], dtype=object)) * np.dtype(layout.dtype).itemsize
+    return math.prod([layout.chunk_rows, *rest]) * np.dtype(layout.dtype).itemsize
 
 
 def check_staged(space: Space, commit: Commit) -> None:
