@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 if TYPE_CHECKING:
     from cache.repair import Repair
 if TYPE_CHECKING:
-    from cache.sharing import Exported, Imported
+    from cache.exchange.exporting import Exported
+    from cache.exchange.importing import Imported
 if TYPE_CHECKING:
     from cache.verify import Verification
 if TYPE_CHECKING:
