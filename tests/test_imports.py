@@ -78,7 +78,7 @@ WITHOUT_TORCH = (
     "stages.engines.start",
     "stages.evaluation",
     "stages.figures.curves",
-    "stages.figures.shares",
+    "stages.figures.attention_shares",
     "stages.figures.statistics",
     "stages.models.identity",
     "stages.models.size",

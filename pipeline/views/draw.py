@@ -21,7 +21,7 @@ from matplotlib.ticker import MaxNLocator
 from pipeline.console.tables import one_line, step_label
 from pipeline.views.plot import LayersFigure, SharesFigure, StudentWeights
 from pipeline.views.record import RecordView
-from stages.figures.shares import GROUPS, Group
+from stages.figures.attention_shares import GROUPS, Group
 from stages.figures.statistics import Spread
 
 STYLE: Any = {  # matplotlib types it otherwise in every release

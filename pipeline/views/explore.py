@@ -28,7 +28,7 @@ from data.errors import ConfigError, DamagedCacheError
 from data.records import Marked, Rationale
 from pipeline.views.choose import Chosen
 from pipeline.views.page import Page, embedded_json, write_page
-from stages.figures.shares import record_layer_weights
+from stages.figures.attention_shares import record_layer_weights
 from stages.settings import ObjectiveSettings
 
 LARGEST = 5_000_000

@@ -19,7 +19,7 @@ from pipeline.console.tables import json_text
 from pipeline.results.students import TrainedStudent, trained_students
 from pipeline.views.choose import Chosen, choose
 from pipeline.views.record import RecordView, check_layer, view_record
-from stages.figures.shares import (
+from stages.figures.attention_shares import (
     LayerChoice,
     StepShares,
     mean_of_layers,
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-    from stages.figures.shares import Floats
+    from stages.figures.attention_shares import Floats
 
 FORMATS = (".png", ".svg")
 CHUNK = 1024

@@ -11,7 +11,7 @@ import numpy as np
 from cache.reader import AttentionStore
 from data.errors import ConfigError
 from data.records import Span
-from stages.figures.shares import GROUPS, Floats, Group, LayerChoice, record_shares, step_numbers
+from stages.figures.attention_shares import GROUPS, Floats, Group, LayerChoice, record_shares, step_numbers
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from pipeline.console.tables import one_line, step_label
 from pipeline.views.record import RecordView, StepView
-from stages.figures.shares import GROUPS
+from stages.figures.attention_shares import GROUPS
 
 WITHOUT_TERMINAL = 160
 """Columns where nobody watches, so that a log file is not cut to 80."""

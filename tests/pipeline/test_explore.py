@@ -20,7 +20,7 @@ from data.marking import mark
 from pipeline.views import explore
 from pipeline.views.choose import Chosen, choose
 from pipeline.views.explore import Explored, Selected, look_at, packed, selected_keys, write_explorer
-from stages.figures.shares import record_layer_weights
+from stages.figures.attention_shares import record_layer_weights
 from tests.pipeline.conftest import Experiment
 from tests.pipeline.explorer_records import (
     FIGS,

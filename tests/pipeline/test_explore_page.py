@@ -16,7 +16,7 @@ from data.marking import mark
 from data.records import Marked, Question, Rationale
 from pipeline.views.explore import Explored, Selected, write_explorer
 from pipeline.views.page import PAGES
-from stages.figures.shares import record_layer_weights
+from stages.figures.attention_shares import record_layer_weights
 from tests.browser import Browser
 from tests.pipeline.explorer_records import ASTRAL, FIGS, HOSTILE, HOSTILE_WORDS, LAYERS, PENS, RECORDS, explored
 

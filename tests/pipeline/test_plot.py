@@ -31,7 +31,7 @@ from pipeline.console.tables import one_line, step_label
 from pipeline.views import draw as plot_figures
 from pipeline.views.choose import choose
 from stages.attention.tokens import locate
-from stages.figures.shares import GROUPS
+from stages.figures.attention_shares import GROUPS
 from stages.toy.teacher import word_tokenizer
 from tests.cache.test_step_totals import told_block
 from tests.cache.test_verify import sound_block
