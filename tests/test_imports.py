@@ -50,7 +50,7 @@ ROOMS = (
     "pipeline.cli",
     "pipeline.__main__",
 )
-WITHIN = ("data.rows", "data.sets", "stages.student.objectives")
+WITHIN = ("data.rows", "data.sets", "stages.student.objectives", "pipeline.views.figures")
 """Folders that are part of the room around them: kinds of files, and one file a data set or an objective."""
 STRANGERS = ("stages.rationales", "stages.attention", "stages.evaluation")
 """Rooms that never import one another: what one makes reaches the next through the cache, or through whoever calls."""

@@ -46,7 +46,7 @@ def cache_show(
     `molsaki plot`.
     """
     if record is not None:
-        from pipeline.views.plot import show_record
+        from pipeline.views.record_table import show_record
 
         show_record(space, store, record, layer=layer, mixture=mixture, as_json=as_json)
         return

@@ -26,6 +26,7 @@ from pipeline.results.scores import short_names
 from pipeline.run.points import CONFIGURATION, PointStages, Run, look
 from pipeline.run.teacher import AttentionStage
 from pipeline.store.spaces import find_folder
+from stages.settings import ObjectiveSettings
 
 CONFIGURATIONS = (".yaml", ".yml")
 SHOWN = 3
@@ -59,6 +60,11 @@ class Chosen:
         if self.config is None:
             return self.attention.space.path.name
         return self.matrix or self.config.name
+
+    @property
+    def tau(self) -> float:
+        """Temperature of Eq. 4."""
+        return (ObjectiveSettings() if self.config is None else self.config.objective).tau_teacher
 
     def key(self, beginning: str) -> str:
         """The only key that begins so; raises `ConfigError` where there is none, or more than one."""

@@ -29,7 +29,6 @@ from data.records import Marked, Rationale
 from pipeline.views.choose import Chosen
 from pipeline.views.page import Page, embedded_json, write_page
 from stages.figures.attention_shares import record_layer_weights
-from stages.settings import ObjectiveSettings
 
 LARGEST = 5_000_000
 """Bytes of a page that nobody has asked to be larger: it goes through every mail."""
@@ -85,12 +84,6 @@ class Explored:
     def count(self) -> int:
         """How many students these are."""
         return sum(map(len, self.runs.values()))
-
-    @property
-    def tau(self) -> float:
-        """Temperature of Eq. 4."""
-        objective = ObjectiveSettings() if self.chosen.config is None else self.chosen.config.objective
-        return objective.tau_teacher
 
 
 def look_at(chosen: Chosen, students: int | None = None) -> Explored:
@@ -210,7 +203,7 @@ def _records(explored: Explored, keys: Sequence[str]) -> Iterator[dict[str, JSON
 
 
 def _record(explored: Explored, key: str, marked: Marked, block: npt.NDArray[np.float16]) -> dict[str, JSON]:
-    weights = record_layer_weights(block, explored.tau)
+    weights = record_layer_weights(block, explored.chosen.tau)
     found = {run: _looked_at(students, key, block) for run, students in explored.runs.items()}
     students: dict[str, JSON] = {run: looks for run, looks in found.items() if looks}
     return {
@@ -272,7 +265,7 @@ def _about(explored: Explored, *, shown: int, wanted: int) -> dict[str, object]:
         "model": spec.get("model"),
         "layers": attention.layers,
         "rounding": spec.get("rounding"),
-        "tau": explored.tau,
+        "tau": explored.chosen.tau,
         "shown": shown,
         "left_out": wanted - shown,
         "students": explored.count,
