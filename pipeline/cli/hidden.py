@@ -23,8 +23,9 @@ def train_share(folder: Path, seeds: tuple[int, ...], quiet: bool) -> None:
     from pipeline.console.logs import command_log
     from pipeline.console.progress import open_progress
     from pipeline.console.quiet import quieten_libraries, stdout_to_stderr
+    from pipeline.results.folder import RunFolder
     from pipeline.run.execute import train_share as train_this_share
-    from pipeline.run.points import CONFIGURATION, Run
+    from pipeline.run.points import Run
     from pipeline.run.processes import stop_with_parent
     from stages.runtime.progress import StopSignal
     from stages.runtime.shard import process_of
@@ -33,7 +34,7 @@ def train_share(folder: Path, seeds: tuple[int, ...], quiet: bool) -> None:
         stop_with_parent()
         is_main = process_of(os.environ).is_main
         quieten_libraries(quiet=quiet or not is_main)
-        run = Run(matrix=load_matrix(folder / CONFIGURATION), folder=folder)
+        run = Run(matrix=load_matrix(RunFolder(folder).config), folder=folder)
         log = command_log(run.log) if is_main else nullcontext()
         with log, stdout_to_stderr(), open_progress(quiet=quiet or not is_main) as progress:
             train_this_share(run, seeds, progress=progress, stop=stop)

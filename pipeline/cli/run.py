@@ -379,9 +379,10 @@ def _print_stage(
 
 def _print_results(asked: Asked, run: "Run", names: "Sequence[StageName]", failed: Mapping[str, str]) -> None:
     """Print what stages in processes of their own have achieved; a shard of a matrix leaves that to whoever is last."""
-    from pipeline.results.scores import SUMMARY, scores_of
+    from pipeline.results.folder import RunFolder
+    from pipeline.results.scores import scores_of
     from pipeline.results.table import print_scores
-    from pipeline.run.order import RESULTS, evaluated_folders, unfinished_points, write_results
+    from pipeline.run.order import evaluated_folders, unfinished_points, write_results
     from pipeline.run.points import plan_stages
 
     if run.single:
@@ -396,7 +397,8 @@ def _print_results(asked: Asked, run: "Run", names: "Sequence[StageName]", faile
         scores = write_results(run, missing)
         printed = {"matrix": run.folder, "unfinished": missing, "scores": scores}
         if scores and not asked.as_json:
-            asked.say(f"{run.folder / RESULTS} and {SUMMARY} hold this table")
+            beside = RunFolder(run.folder)
+            asked.say(f"{beside.results} and {beside.summary.name} hold this table")
     else:
         if asked.as_json:
             _print_plans(asked, run, names)

@@ -5,7 +5,6 @@ the run's folder. Each carries the fingerprint of everything that it depends on:
 different means that it is moved to `earlier/<time>/` and made anew.
 """
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -16,12 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cache.fingerprints import Spec, fingerprint
-from data.errors import ConfigError, DamagedCacheError, Interrupted, MissingRecordsError
-from pipeline.config.schema import resolved_yaml
+from data.errors import ConfigError, Interrupted, MissingRecordsError
 from pipeline.console.exits import StageProcessError
-from pipeline.results.card import CardScore, Origin, card_scores, write_card
-from pipeline.results.predictions import predictions_path, stored_fingerprint, write_predictions
-from pipeline.results.scores import SUMMARY, write_summary
+from pipeline.results.card import add_scores, scores_for_card, write_card
+from pipeline.results.folder import EvaluationFolder, RunFolder
+from pipeline.results.predictions import stored_fingerprint, write_predictions
+from pipeline.results.scores import scores_of, write_scores
 from pipeline.run.inputs import Inputs, Split
 from pipeline.run.plan import StageName, StagePlan
 from pipeline.run.processes import run_together, share_command
@@ -30,6 +29,7 @@ from stages.runtime.progress import Progress, SilentProgress, StopSignal
 from stages.runtime.shard import process_of
 from stages.settings import EvaluationSettings
 from stages.student.objective import Objective, objective_of
+from stages.student.summary import Origin, damaged_student, read_summary
 
 if TYPE_CHECKING:
     from stages.student.dev import DevQuestions
@@ -44,8 +44,6 @@ OF_NO_PACE = frozenset(
     {"epochs", "learning_rate", "scheduler", "warmup", "seeds", "checkpoint_steps", "early_stopping"}
 )
 """Training settings that say nothing of how long one step takes."""
-TRAINED = "training.json"
-CONFIGURATION = "molsaki.yaml"
 
 
 class TrainStage:
@@ -62,14 +60,10 @@ class TrainStage:
         seeds: Sequence[int] = (),
     ) -> None:
         self._inputs = inputs
-        self._folder = folder
+        self.folder = RunFolder(folder)
         self._rationales = rationales
         self._attention = attention
         self.seeds = chosen_seeds(inputs.config.training.seeds, seeds)
-
-    def student_folder(self, seed: int) -> Path:
-        """Where the student of a seed lies."""
-        return self._folder / "student" / f"seed-{seed}"
 
     def plan(self) -> StagePlan:
         """Count finished students; they cannot be told from others before all rationales are there."""
@@ -90,7 +84,7 @@ class TrainStage:
         examples = self._attention.selection.examples
         config, share = self._inputs.config, process_of(os.environ)
         if share.is_main:
-            move_to_earlier(self._folder, self._stale(), progress)
+            move_to_earlier(self.folder, self._stale(), progress)
         if config.training.processes > 1 and share.count == 1:
             self._train_together(progress, stop)
             return
@@ -102,9 +96,9 @@ class TrainStage:
         for seed in self.seeds:
             if self.is_finished(seed):
                 continue
-            out = self.student_folder(seed)
+            student = self.folder.student(seed)
             if share.is_main:
-                out.mkdir(parents=True, exist_ok=True)
+                student.path.mkdir(parents=True, exist_ok=True)
             train_student(
                 examples,
                 config.student,
@@ -112,39 +106,42 @@ class TrainStage:
                 config.training,
                 attention=attention,
                 seed=seed,
-                out=out,
+                out=student.path,
                 fingerprint=self.fingerprint,
+                origin=self.origin,
                 progress=progress,
                 stop=stop,
                 dev=self._dev(),
-                logs=self._folder / "logs",
+                logs=self.folder.trackers,
             )
             if share.is_main:
-                (out / CONFIGURATION).write_text(resolved_yaml(config), encoding="utf-8")
-                self.write_card(seed, [])
+                write_card(student)
             stop.check(f"the student of seed {seed}")
 
     def _train_together(self, progress: Progress, stop: StopSignal) -> None:
         """Start the processes that train the missing students, and wait for them."""
         missing = [seed for seed in self.seeds if not self.is_finished(seed)]
-        command = share_command(self._folder, missing, quiet=isinstance(progress, SilentProgress))
+        command = share_command(self.folder.path, missing, quiet=isinstance(progress, SilentProgress))
         code = run_together(command, self._inputs.config.training.processes, stop)
         if code == Interrupted.exit_code:
             raise Interrupted("stopped after saving a checkpoint; run the same command to go on")
         if code != 0:
             raise StageProcessError(code)
 
-    def write_card(self, seed: int, scores: list[CardScore]) -> None:
-        """Write the model card of a student that is there, with what has been measured of it."""
-        origin = Origin(
-            config=self._inputs.config,
+    @property
+    def origin(self) -> Origin:
+        """What the students are made from."""
+        config = self._inputs.config
+        return Origin(
+            run=config.name,
             teacher=self._inputs.teacher,
             student=self._inputs.student,
-            seed=seed,
+            data=config.data.train,
             rationales=self._rationales.fingerprint,
             attention=self._attention.fingerprint if self._needs_attention else None,
+            settings=config.student,
+            training=config.training,
         )
-        write_card(self.student_folder(seed), origin, scores)
 
     def fingerprints(self) -> Mapping[str, str]:
         """What the students are known by."""
@@ -164,7 +161,7 @@ class TrainStage:
 
     def is_finished(self, seed: int) -> bool:
         """Whether the student of `seed` is there and was trained just so."""
-        return self._stored(self.student_folder(seed)) == self.fingerprint
+        return self._stored(seed) == self.fingerprint
 
     @cached_property
     def fingerprint(self) -> str:
@@ -234,28 +231,26 @@ class TrainStage:
 
     def _stale(self) -> list[Path]:
         """What lies in the run's folder for these seeds and was made with other settings."""
-        stale = [self.student_folder(seed) for seed in self.seeds if self._is_stale(seed)]
-        results = [path for student in stale for path in self._folder.glob(f"evaluation*/{student.name}.parquet")]
-        summaries = list(self._folder.glob(f"evaluation*/{SUMMARY}")) if results else []
-        return [*stale, *results, *summaries]
+        stale = [seed for seed in self.seeds if self._is_stale(seed)]
+        evaluations = self.folder.evaluations()
+        results = [path for each in evaluations for seed, path in each.seeds().items() if seed in stale]
+        summaries = [each.summary for each in evaluations if results and each.summary.exists()]
+        return [*(self.folder.student(seed).path for seed in stale), *results, *summaries]
 
     def _is_stale(self, seed: int) -> bool:
-        return self._stored(self.student_folder(seed)) not in {None, self.fingerprint}
+        return self._stored(seed) not in {None, self.fingerprint}
 
     def _stale_detail(self) -> str:
         stale = sum(self._is_stale(seed) for seed in self.seeds)
-        return f"{stale} trained with other settings will be moved to {self._folder / 'earlier'}" if stale else ""
+        return f"{stale} trained with other settings will be moved to {self.folder.earlier}" if stale else ""
 
-    @staticmethod
-    def _stored(student: Path) -> str | None:
+    def _stored(self, seed: int) -> str | None:
         """The fingerprint that a finished student was trained under; None where there is no finished student."""
-        path = student / TRAINED
+        student = self.folder.student(seed)
         try:
-            return str(json.loads(path.read_text(encoding="utf-8"))["fingerprint"])
-        except FileNotFoundError:
-            return None
-        except (ValueError, KeyError, TypeError) as error:
-            raise DamagedCacheError(f"{path}: does not decode ({error}); delete {student} and train again") from error
+            return None if (summary := read_summary(student.path)) is None else str(summary["fingerprint"])
+        except KeyError as error:
+            raise damaged_student(student.summary, error) from error
 
 
 class EvaluateStage:
@@ -263,17 +258,16 @@ class EvaluateStage:
 
     name: StageName = "evaluate"
 
-    def __init__(self, inputs: Inputs, folder: Path, train: TrainStage, split: Split = "test") -> None:
+    def __init__(self, inputs: Inputs, train: TrainStage, split: Split = "test") -> None:
         self._inputs = inputs
-        self._folder = folder
         self._split = split
         self._train = train
         self._seeds = train.seeds
 
     @property
-    def results(self) -> Path:
+    def results(self) -> EvaluationFolder:
         """The folder that the predictions lie in."""
-        return results_folder(self._folder, self._split)
+        return self._train.folder.evaluation(self._split)
 
     def plan(self) -> StagePlan:
         """Count the students whose answers are there."""
@@ -312,8 +306,9 @@ class EvaluateStage:
         for seed in self._seeds:
             if self.is_finished(seed):
                 continue
+            student = self._train.folder.student(seed)
             predictions = evaluate_student(
-                self._train.student_folder(seed),
+                student.path,
                 questions,
                 self._settings,
                 dtype=config.training.dtype,
@@ -321,12 +316,12 @@ class EvaluateStage:
                 progress=progress,
                 stop=stop,
             )
-            path = predictions_path(self.results, seed)
+            path = self.results.predictions(seed)
             write_predictions(path, seed, predictions, self.fingerprint)
             if self._split == "test":
-                self._train.write_card(seed, card_scores(path, seed))
+                add_scores(student, self._train.origin, scores_for_card(path))
             stop.check(f"the answers of seed {seed}")
-        write_summary(config.name, self.results)
+        write_scores(self.results.summary, scores_of(config.name, self.results))
 
     def fingerprints(self) -> Mapping[str, str]:
         """What the answers are known by."""
@@ -341,7 +336,7 @@ class EvaluateStage:
 
     def is_finished(self, seed: int) -> bool:
         """Whether the answers of the student of `seed` are there and were given just so."""
-        return stored_fingerprint(predictions_path(self.results, seed)) == self.fingerprint
+        return stored_fingerprint(self.results.predictions(seed)) == self.fingerprint
 
     @cached_property
     def fingerprint(self) -> str:
@@ -359,15 +354,10 @@ class EvaluateStage:
         return replace(config.evaluation, prompts=tuple(one for one in config.evaluation.prompts if one in taught))
 
     def _move_stale(self, progress: Progress) -> None:
-        paths = [predictions_path(self.results, seed) for seed in self._seeds]
+        paths = [self.results.predictions(seed) for seed in self._seeds]
         stale = [path for path in paths if stored_fingerprint(path) not in {None, self.fingerprint}]
-        summary = self.results / SUMMARY
-        move_to_earlier(self._folder, [*stale, *([summary] if stale and summary.exists() else [])], progress)
-
-
-def results_folder(folder: Path, split: Split) -> Path:
-    """The folder in a run's folder that the answers to a split lie in."""
-    return folder / ("evaluation" if split == "test" else f"evaluation-{split}")
+        summary = self.results.summary
+        move_to_earlier(self._train.folder, [*stale, *([summary] if stale and summary.exists() else [])], progress)
 
 
 def chosen_seeds(configured: Sequence[int], chosen: Sequence[int]) -> tuple[int, ...]:
@@ -377,13 +367,13 @@ def chosen_seeds(configured: Sequence[int], chosen: Sequence[int]) -> tuple[int,
     return tuple(seed for seed in configured if seed in chosen) if chosen else tuple(configured)
 
 
-def move_to_earlier(folder: Path, paths: Sequence[Path], progress: Progress) -> None:
+def move_to_earlier(folder: RunFolder, paths: Sequence[Path], progress: Progress) -> None:
     """Set aside results that were made with other settings; nothing that took hours is ever deleted."""
     if not paths:
         return
-    earlier = folder / "earlier" / datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+    earlier = folder.earlier_at(datetime.now(UTC))
     for path in paths:
-        target = earlier / path.relative_to(folder)
+        target = earlier / path.relative_to(folder.path)
         target.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileNotFoundError):  # a job beside this one, with other seeds, has just moved the summary
             path.rename(target)

@@ -26,6 +26,7 @@ from cache.fingerprints import JSON
 from cache.student_attention import STUDENT_ATTENTION, StudentLook, When, read_student_attention
 from data.errors import ConfigError, DamagedCacheError
 from data.records import Marked, Rationale
+from pipeline.results.folder import RunFolder
 from pipeline.views.choose import Chosen
 from pipeline.views.page import Page, embedded_json, write_page
 from stages.figures.attention_shares import record_layer_weights
@@ -36,8 +37,6 @@ OF_PAGE = 80_000
 """Bytes that are not records: template, style and script."""
 PIECE = 128
 """Records read from the store at a time."""
-NAME = "explore.html"
-SEED_FOLDER = "seed-"
 ONE_OF_EACH = 1
 """Students of each point of a matrix: ten seeds of ten points would leave room for some ten records."""
 
@@ -107,7 +106,7 @@ def look_at(chosen: Chosen, students: int | None = None) -> Explored:
 def default_out(chosen: Chosen) -> Path:
     """In the folder of the run; for a space, which nothing is ever added to, in the working directory."""
     if chosen.folder is not None and chosen.folder.is_dir():
-        return chosen.folder / NAME
+        return RunFolder(chosen.folder).explorer
     return Path(f"{chosen.attention.space.path.name}.html")
 
 
@@ -172,9 +171,7 @@ def packed(attention_LSK: npt.NDArray[np.float16]) -> str:
 
 def _student_folders(run: Path) -> Mapping[int, Path]:
     """The run's students by seed; students whose attention was not kept are left out."""
-    found = (path.parent for path in (run / "student").glob(f"{SEED_FOLDER}*/{STUDENT_ATTENTION}"))
-    by_seed = {path.name.removeprefix(SEED_FOLDER): path for path in found}
-    return dict(sorted((int(seed), path) for seed, path in by_seed.items() if seed.isdecimal()))
+    return {seed: one.path for seed, one in RunFolder(run).students().items() if one.attention.exists()}
 
 
 def _looks(student: Path) -> Looks:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from pipeline.views.choose import Chosen
-    from stages.figures.attention_shares import LayerChoice, StepShares
+    from stages.figures.attention_shares import Floats, LayerChoice, StepShares
 
 ALIGNED_BY = (
     "steps are counted from where the rationale begins: 1 is its first, -1 the question's last; each position is over "
@@ -67,7 +67,7 @@ def shares_figure(chosen: "Chosen", layers: "LayerChoice") -> SharesFigure:
     store = chosen.attention
     found = []
     for keys in in_chunks(store, chosen.keys):
-        any_array = np.empty((store.layers, 0, 0))
+        any_array: Floats = np.empty((store.layers, 0, 0))
         blocks = store.read(keys) if layers.needs_attention else [any_array] * len(keys)
         for key, totals, block in zip(keys, store.read_totals(keys), blocks, strict=True):
             if totals is not None:
