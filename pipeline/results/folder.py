@@ -9,37 +9,46 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Protocol
 
 from stages.runtime.shard import Shard
 from stages.student.summary import CHECKPOINTS, LAYER_WEIGHTS, SUMMARY
 
 CARD = "README.md"
-SCORES = "summary.json"
 KEPT_HERE = (f"{CHECKPOINTS}/*", "molsaki.yaml")
 """What is never handed on with a student; earlier versions wrote a configuration with paths of this machine."""
 OF_SEED = re.compile(r"seed-(\d+)")
 
 
+class Folder(Protocol):
+    """Something that has a place."""
+
+    @property
+    def path(self) -> Path:
+        """The place."""
+
+
+class Inside:
+    """What is called so in a folder."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, folder: Folder, owner: type) -> Path:
+        return folder.path / self._name
+
+
 @dataclass(frozen=True)
 class StudentFolder:
-    """What lies beside a student's weights; `summary` says what it is, and is there once it is complete."""
+    """What lies beside a student's weights."""
 
     path: Path
-
-    @property
-    def summary(self) -> Path:
-        """What it is, in one file."""
-        return self.path / SUMMARY
-
-    @property
-    def card(self) -> Path:
-        """The same for people, as the hub shows it."""
-        return self.path / CARD
-
-    @property
-    def layer_weights(self) -> Path:
-        """Weights of teacher's and student's layers, a row a record."""
-        return self.path / LAYER_WEIGHTS
+    summary = Inside(SUMMARY)
+    """What it is, in one file, which is there once the student is complete."""
+    card = Inside(CARD)
+    """The same for people, as the hub shows it."""
+    layer_weights = Inside(LAYER_WEIGHTS)
+    """Weights of teacher's and student's layers, a row a record."""
 
     @property
     def attention(self) -> Path:
@@ -54,11 +63,8 @@ class EvaluationFolder:
     """The answers of students to a split, a file a seed."""
 
     path: Path
-
-    @property
-    def summary(self) -> Path:
-        """The accuracies."""
-        return self.path / SCORES
+    summary = Inside("summary.json")
+    """The accuracies."""
 
     def predictions(self, seed: int) -> Path:
         """The answers of a seed's student."""
@@ -74,51 +80,27 @@ class RunFolder:
     """The folder of a run; that of a matrix has its points as folders in it."""
 
     path: Path
-
-    @property
-    def config(self) -> Path:
-        """The configuration with every default, which runs by itself."""
-        return self.path / "config.yaml"
-
-    @property
-    def matrix(self) -> Path:
-        """Names of a matrix's points, in its order, with their values."""
-        return self.path / "matrix.json"
-
-    @property
-    def summary(self) -> Path:
-        """Accuracies of all points of a matrix."""
-        return self.path / SCORES
-
-    @property
-    def results(self) -> Path:
-        """The same as a table."""
-        return self.path / "results.md"
-
-    @property
-    def report(self) -> Path:
-        """The run on one page."""
-        return self.path / "report.html"
-
-    @property
-    def explorer(self) -> Path:
-        """Its records on one page."""
-        return self.path / "explore.html"
-
-    @property
-    def provenance(self) -> Path:
-        """What was executed, all in one file."""
-        return self.path / "provenance.json"
-
-    @property
-    def provenance_entries(self) -> Path:
-        """The same, a file for each execution in this folder."""
-        return self.path / "provenance"
-
-    @property
-    def trackers(self) -> Path:
-        """What trackers write while students are trained."""
-        return self.path / "logs"
+    config = Inside("config.yaml")
+    """The configuration with every default, which runs by itself."""
+    matrix = Inside("matrix.json")
+    """Names of a matrix's points, in its order, with their values."""
+    summary = Inside("summary.json")
+    """Accuracies of all points of a matrix."""
+    results = Inside("results.md")
+    """The same as a table."""
+    report = Inside("report.html")
+    """The run on one page."""
+    explorer = Inside("explore.html")
+    """Its records on one page."""
+    provenance = Inside("provenance.json")
+    """What was executed, all in one file."""
+    provenance_entries = Inside("provenance")
+    """The same, a file for each execution."""
+    trackers = Inside("logs")
+    """What trackers write while students are trained."""
+    all_students = Inside("student")
+    earlier = Inside("earlier")
+    """What was made with other settings."""
 
     def log(self, shard: Shard | None = None) -> Path:
         """The log; each shard has its own, for appends from several machines to one file can get lost."""
@@ -127,16 +109,11 @@ class RunFolder:
 
     def student(self, seed: int) -> StudentFolder:
         """The student of a seed."""
-        return StudentFolder(self.students_folder / _of(seed))
-
-    @property
-    def students_folder(self) -> Path:
-        """All students."""
-        return self.path / "student"
+        return StudentFolder(self.all_students / _of(seed))
 
     def students(self) -> dict[int, StudentFolder]:
         """The students that are there, finished or not, by seed."""
-        return {seed: StudentFolder(path) for seed, path in _by_seed(self.students_folder, "")}
+        return {seed: StudentFolder(path) for seed, path in _by_seed(self.all_students, "")}
 
     def evaluation(self, split: str = "test") -> EvaluationFolder:
         """The answers to a split."""
@@ -146,18 +123,13 @@ class RunFolder:
         """The answers to all splits that there are any to."""
         return [EvaluationFolder(path) for path in sorted(self.path.glob("evaluation*"))]
 
-    @property
-    def earlier(self) -> Path:
-        """What was made with other settings."""
-        return self.path / "earlier"
-
     def earlier_at(self, when: datetime) -> Path:
         """What was set aside at a time."""
         return self.earlier / when.strftime("%Y%m%dT%H%M%S.%fZ")
 
     def holds_run(self) -> bool:
         """Whether there is anything of a run, or of a matrix."""
-        parts = (self.config, self.students_folder, self.evaluation().path, self.provenance_entries)
+        parts = (self.config, self.all_students, self.evaluation().path, self.provenance_entries)
         return any(part.exists() for part in parts)
 
 

@@ -117,7 +117,7 @@ def read_figures(runs: Sequence[str], root: Path, base: str | None = None) -> Fi
     folders = run_folders(runs, root)
     for name, folder in folders.items():
         if not (beside := RunFolder(folder)).holds_run():
-            expected = f"{beside.config.name}, {beside.students_folder.name}/ or {beside.evaluation().path.name}/"
+            expected = f"{beside.config.name}, {beside.all_students.name}/ or {beside.evaluation().path.name}/"
             raise ConfigError(f"run {name}: {folder} holds no run; expected {expected}")
     evaluations = {name: RunFolder(folder).evaluation() for name, folder in folders.items()}
     evaluated = {name: evaluation for name, evaluation in evaluations.items() if evaluation.seeds()}
