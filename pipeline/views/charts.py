@@ -119,12 +119,10 @@ def strip(title: str, scale: Scale, whisker: Whisker | None, *, style: str, zero
         parts.append(_line(scale(0), 0, scale(0), height, "zero"))
     if whisker is None:
         return _drawing(title, parts, int(scale.end + scale.start), height)
-    rings = [
-        _tag("circle", {"class": "one", "cx": _n(scale(one)), "cy": _n(middle), "r": "3.2"}) for one in whisker.points
-    ]
+    rings = [_tag("circle", "one", cx=scale(one), cy=middle, r=3.2) for one in whisker.points]
     bar_drawn = _line(scale(whisker.low), middle, scale(whisker.high), middle, "whisker")
-    mean = _tag("circle", {"class": "mean", "cx": _n(scale(whisker.mean)), "cy": _n(middle), "r": "4"})
-    parts.append(_tag("g", {"class": style}, *rings, bar_drawn, mean))
+    mean = _tag("circle", "mean", cx=scale(whisker.mean), cy=middle, r=4)
+    parts.append(_tag("g", style, *rings, bar_drawn, mean))
     return _drawing(title, parts, int(scale.end + scale.start), height)
 
 
@@ -139,20 +137,15 @@ def strip_axis(title: str, scale: Scale, show: Callable[[float], str]) -> Markup
 def bar(title: str, share: float, style: str) -> Markup:
     """A bar of `share` of its cell."""
     width, height = 160, 12
-    full = _tag("rect", {"class": "whole", "x": "0", "y": "1", "width": str(width), "height": str(height - 2)})
-    part = _tag("rect", {"class": "part", "x": "0", "y": "1", "width": _n(share * width), "height": str(height - 2)})
-    return _drawing(title, [full, _tag("g", {"class": style}, part)], width, height)
+    full = _tag("rect", "whole", x=0, y=1, width=width, height=height - 2)
+    part = _tag("rect", "part", x=0, y=1, width=share * width, height=height - 2)
+    return _drawing(title, [full, _tag("g", style, part)], width, height)
 
 
 def swatch(style: str) -> Markup:
     """What a series looks like, for a legend."""
-    return Markup("").join(
-        (
-            Markup('<svg class="chart swatch" viewBox="0 0 26 10" width="26" height="10" aria-hidden="true">'),
-            _tag("g", {"class": style}, _tag("path", {"class": "curve", "d": "M1 5H25"})),
-            Markup("</svg>"),
-        )
-    )
+    line = _tag("g", style, _tag("path", "curve", d="M1 5H25"))
+    return _tag("svg", "chart swatch", line, viewBox="0 0 26 10", width=26, height=10, **{"aria-hidden": "true"})
 
 
 def spread_scale(values: Sequence[float], *, start: float, end: float, least: float = 0.0) -> Scale:
@@ -219,19 +212,17 @@ def _x_axis(x: Scale, label: str, ticks: Sequence[float]) -> Iterator[Markup]:
 
 def _curve(line: Line, x: Scale, y: Scale) -> Markup:
     points = " ".join(f"{_n(x(at))},{_n(y(value))}" for at, value in zip(line.x, line.y, strict=True))
-    drawn = _tag("polyline", {"class": "curve", "points": points}, _tag("title", {}, line.name))
+    name = _tag("title", "", line.name)
+    drawn = _tag("polyline", "curve", name, points=points)
     if len(line.x) == 1:
-        place = {"cx": _n(x(line.x[0])), "cy": _n(y(line.y[0]))}
-        drawn = _tag("circle", {"class": "mean", **place, "r": "3"}, _tag("title", {}, line.name))
-    return _tag("g", {"class": f"series {line.style}"}, drawn)
+        drawn = _tag("circle", "mean", name, cx=x(line.x[0]), cy=y(line.y[0]), r=3)
+    return _tag("g", f"series {line.style}", drawn)
 
 
 def _band(line: Line, x: Scale, y: Scale) -> Markup:
     there = [f"{_n(x(at))},{_n(y(value))}" for at, value in zip(line.x, line.high, strict=True)]
     back = [f"{_n(x(at))},{_n(y(value))}" for at, value in zip(line.x, line.low, strict=True)][::-1]
-    return _tag(
-        "g", {"class": f"series {line.style}"}, _tag("polygon", {"class": "band", "points": " ".join(there + back)})
-    )
+    return _tag("g", f"series {line.style}", _tag("polygon", "band", points=" ".join(there + back)))
 
 
 def _end_labels(lines: Sequence[Line], y: Scale, right: float) -> Iterator[Markup]:
@@ -240,38 +231,39 @@ def _end_labels(lines: Sequence[Line], y: Scale, right: float) -> Iterator[Marku
     for line in sorted(lines, key=lambda one: y(one.y[-1])):
         place = max(y(line.y[-1]) + 4, above + 13)
         above = place
-        yield _tag("g", {"class": f"series {line.style}"}, _text(right + 6, place, line.label, "tick named"))
+        yield _tag("g", f"series {line.style}", _text(right + 6, place, line.label, "tick named"))
 
 
 def _box(box: Box, middle: float, width: float, y: Scale, style: str) -> Markup:
     left = middle - width / 2
-    place = {"x": _n(left), "y": _n(y(box.high)), "width": _n(width), "height": _n(max(y(box.low) - y(box.high), 0.5))}
     return _tag(
         "g",
-        {"class": style},
+        style,
         _line(middle, y(box.least), middle, y(box.most), "whisker"),
-        _tag("rect", {"class": "box", **place}),
+        _tag("rect", "box", x=left, y=y(box.high), width=width, height=max(y(box.low) - y(box.high), 0.5)),
         _line(left, y(box.middle), left + width, y(box.middle), "middle"),
-        _tag("title", {}, f"{box.name}: median {box.middle:.3f}, half of the records {box.low:.3f} to {box.high:.3f}"),
+        _tag("title", "", f"{box.name}: median {box.middle:.3f}, half of the records {box.low:.3f} to {box.high:.3f}"),
     )
 
 
 def _drawing(title: str, parts: Sequence[Markup], width: int, height: int) -> Markup:
-    attributes = {"class": "chart", "viewBox": f"0 0 {width} {height}", "width": str(width), "height": str(height)}
-    return _tag("svg", {**attributes, "role": "img", "aria-label": title}, *parts)
+    place: dict[str, str | float] = {"viewBox": f"0 0 {width} {height}", "width": width, "height": height}
+    return _tag("svg", "chart", *parts, **place, role="img", **{"aria-label": title})
 
 
 def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> Markup:
-    return _tag("line", {"class": kind, "x1": _n(x1), "y1": _n(y1), "x2": _n(x2), "y2": _n(y2)})
+    return _tag("line", kind, x1=x1, y1=y1, x2=x2, y2=y2)
 
 
 def _text(x: float, y: float, text: str, kind: str) -> Markup:
-    return _tag("text", {"class": kind, "x": _n(x), "y": _n(y)}, text)
+    return _tag("text", kind, text, x=x, y=y)
 
 
-def _tag(name: str, attributes: dict[str, str], *children: str) -> Markup:
-    """An element; attributes and children are escaped unless they are markup already."""
-    written = "".join(f' {key}="{escape(value)}"' for key, value in attributes.items())
+def _tag(name: str, kind: str, *children: str, **attributes: str | float) -> Markup:
+    """An element of a class; attributes and children are escaped unless they are markup already."""
+    named = {"class": kind, **attributes} if kind else attributes
+    texts = {key: value if isinstance(value, str) else _n(value) for key, value in named.items()}
+    written = "".join(f' {key}="{escape(value)}"' for key, value in texts.items())
     inside = "".join(escape(child) for child in children)
     return Markup(f"<{name}{written}>{inside}</{name}>")  # noqa: S704  escaped just above
 

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 REPEATED = "same as another sample"
+SAME = ("question_id", "dataset", "key", "phase", "sample", "question", "gold", "answer", "output", "rationale")
+"""What an entry has of its attempt as it is."""
 EXAMPLE = 90
 """Characters of an example of what was dropped."""
 BIDIRECTIONAL = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -166,17 +168,8 @@ def _kept(attempt: Attempt, rationale: Rationale, settings: AttentionSettings) -
 
 def _entry(attempt: Attempt, outcome: str, *, keywords: tuple[str, ...] = (), marked: Marked | None = None) -> Entry:
     return Entry(
-        question_id=attempt.question_id,
-        dataset=attempt.dataset,
-        key=attempt.key,
-        phase=attempt.phase,
-        sample=attempt.sample,
+        **{name: getattr(attempt, name) for name in SAME},
         outcome=outcome,
-        question=attempt.question,
-        gold=attempt.gold,
-        answer=attempt.answer,
-        output=attempt.output,
-        rationale=attempt.rationale,
         keywords=keywords or attempt.keywords,
         step_spans=marked.step_spans if marked else (),
         critical_spans=marked.critical_spans if marked else (),

@@ -437,7 +437,9 @@ def _stage_rows(figures: Figures, runs: Mapping[str, Named]) -> Iterator[tuple[N
     """Stage by stage what it took for each run: its time drawn, and what stands in the row's other cells."""
     longest = max((total.seconds for run in figures.runs for total in run.stages), default=0.0) or 1.0
     for stage in STAGES:
-        for run, total in [(runs[run.name], one) for run in figures.runs for one in run.stages if one.stage == stage]:
+        for run, total in [
+            (runs[each.name], one) for each in figures.runs for one in each.stages if one.stage == stage
+        ]:
             time = duration(total.seconds)
             sizes = (total.peak_bytes, total.peak_gpu_bytes, total.bytes_grown)
             cells = [

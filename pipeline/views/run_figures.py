@@ -146,7 +146,7 @@ def _read_run(name: str, folder: Path, students: Sequence[TrainedStudent], point
     missing = [
         *([] if config else [f"no {RunFolder(folder).config.name}: what the run was asked for is not known"]),
         *([] if students else ["no student is trained yet"]),
-        *_seeds_missing(config, students, "trained", {one.seed for one in students}),
+        *_seeds_missing(config, {one.seed for one in students}),
         *([] if accuracies else ["no student is evaluated yet"]),
         *_no_origin(students),
         *_no_layers(students, teacher),
@@ -175,17 +175,12 @@ def _config(folder: Path) -> Mapping[str, Tree]:
     return read_document(path).tree if path.is_file() else {}
 
 
-def _seeds_missing(
-    config: Mapping[str, Tree], students: Sequence[TrainedStudent], done: str, there: set[int]
-) -> Iterator[str]:
+def _seeds_missing(config: Mapping[str, Tree], there: set[int]) -> Iterator[str]:
     training = config.get("training")
     seeds = training.get("seeds") if isinstance(training, dict) else None
-    if (
-        students
-        and isinstance(seeds, list)
-        and (left := [seed for seed in seeds if isinstance(seed, int) and seed not in there])
-    ):
-        yield f"not {done} yet: seed {_ranges(left)}"
+    left = [seed for seed in seeds if isinstance(seed, int) and seed not in there] if isinstance(seeds, list) else []
+    if there and left:
+        yield f"not trained yet: seed {_ranges(left)}"
 
 
 def _training(students: Sequence[TrainedStudent], points: int) -> Training | None:
