@@ -172,7 +172,7 @@ def test_help_of_the_command_lists_the_one_below_it() -> None:
 
 
 def test_every_command_below_another_is_in_the_readme() -> None:
-    text = (Path(__file__).resolve().parents[2] / "README.md").read_text()
+    text = (Path(__file__).resolve().parents[3] / "README.md").read_text()
     below = [
         f"molsaki {name} {other}"
         for name, command in molsaki.commands.items()

@@ -18,7 +18,7 @@ from pipeline.views.explore import Explored, Selected, write_explorer
 from pipeline.views.page import PAGES
 from stages.figures.attention_shares import record_layer_weights
 from tests.browser import Browser
-from tests.pipeline.explorer_records import ASTRAL, FIGS, HOSTILE, HOSTILE_WORDS, LAYERS, PENS, RECORDS, explored
+from tests.pipeline.views.explorer_records import ASTRAL, FIGS, HOSTILE, HOSTILE_WORDS, LAYERS, PENS, RECORDS, explored
 
 Open = Callable[..., Browser]
 SHADE = "[...document.querySelectorAll('#maps .teacher .cell')].map(cell => cell.style.backgroundColor)"

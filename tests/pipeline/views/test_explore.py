@@ -22,7 +22,8 @@ from pipeline.views.choose import Chosen, choose
 from pipeline.views.explore import Explored, Selected, look_at, packed, selected_keys, write_explorer
 from stages.figures.attention_shares import record_layer_weights
 from tests.pipeline.conftest import Experiment
-from tests.pipeline.explorer_records import (
+from tests.pipeline.test_cache_commands import plausible_block
+from tests.pipeline.views.explorer_records import (
     FIGS,
     HOSTILE,
     LAYERS,
@@ -33,7 +34,6 @@ from tests.pipeline.explorer_records import (
     store_of,
     student_looks_of,
 )
-from tests.pipeline.test_cache_commands import plausible_block
 
 
 def unpacked(text: str, layers: int, steps: int, words: int) -> np.ndarray:
