@@ -45,7 +45,7 @@ class Objective(ABC):
         """Return `loss`, which is differentiated, and what else is worth logging of a batch, such as its parts."""
 
     def aligner(self, student: "PreTrainedModel", teacher_layers: int) -> "nn.Module | None":
-        """Return what brings the student's layers to the targets, such as the router of Eq. 5, thrown away afterwards."""
+        """Return what brings the student's layers to the targets, and is thrown away then: the router of Eq. 5."""
         return None
 
     def target_rule(self, teacher_layers: int, student_layers: int) -> "TargetRule":
