@@ -14,17 +14,23 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from string import Template
 from typing import TYPE_CHECKING, Literal
 
 import click
 
+from data.sets.synthetic import synthetic_questions
 from pipeline.console.exits import StageProcessError
 from pipeline.console.progress import duration, open_progress
 from pipeline.console.quiet import quieten_libraries
+from pipeline.results.folder import RunFolder
+from pipeline.results.scores import compare, evaluation_folders
+from pipeline.results.table import print_scores
+from pipeline.run.processes import ForwardingStop, stage_command
+from pipeline.views.report import write_report
+from stages.runtime.progress import Progress, StopSignal
 
 if TYPE_CHECKING:
-    from pipeline.run.processes import ForwardingStop
-    from stages.runtime.progress import Progress, StopSignal
     from stages.toy.teacher import ModelShape, Recipe
 
 Objective = Literal["dss", "molsaki"]
@@ -34,55 +40,11 @@ TEACHER_QUESTIONS, TRAINING_QUESTIONS, TEST_QUESTIONS = 30_000, 250, 500
 # A stream of questions of its own for each purpose; train, dev and test share no question, whatever the seeds.
 TEACHER_SEED, TRAINING_SEED, TEST_SEED = 1, 5, 6
 MADE = "made.json"
-CONFIGURATION = """\
-# Written by `molsaki demo`. To try something else, copy it or override a value:
-#   molsaki run {file} --runs {runs} --set name=other --set objective.beta=3
-name: {objective}
-store: {store}
-data:
-  train:
-    - {{name: synthetic, split: train, seed: {training_seed}, limit: {training_questions}}}
-  dev:
-    - {{name: synthetic, split: dev, seed: {test_seed}, limit: {test_questions}}}
-  test:
-    - {{name: synthetic, split: test, seed: {test_seed}, limit: {test_questions}}}
-teacher:
-  model: {teacher}
-  dtype: float32
-rationales:
-  engine: {engine}
-  shots: 0                # the teacher was trained on the task itself
-  max_tokens: 96
-  second_phase: false     # it never saw a question with its answer shown
-  piece: 50
-  engine_arguments: {{max_model_len: 256}}
-attention:
-  steps: periods
-  critical: numbers
-student:
-  model: {student}
-  initialise: random      # from nothing, with other weights for each seed
-objective:
-  name: {objective}
-  # Chosen on dev. Attention of models this small differs little from word to word, and learning rates for weights from
-  # nothing would let the router settle on one layer within a few steps: hence a large beta and a large temperature.
-  beta: 10
-  tau_student: 50
-training:
-  seeds: {seeds}
-  epochs: 30
-  batch_size: 16
-  learning_rate: 2e-3
-evaluation:
-  max_new_tokens: 64
-  batch_size: 150
-"""
+TEMPLATE = Path(__file__).with_suffix(".yaml")
 
 
 def run_demo(*, out: Path, seeds: int) -> None:
     """Train the teacher, run both stages, compare the two objectives, and say what to do next."""
-    from pipeline.run.processes import ForwardingStop
-
     quieten_libraries(quiet=True)
     started = time.monotonic()
     with ForwardingStop() as stop:
@@ -100,8 +62,6 @@ def run_demo(*, out: Path, seeds: int) -> None:
 
 def make_models(*, out: Path, teacher_layers: int) -> None:
     """Make a teacher of so many layers and a student's folder in `out`, and nothing else."""
-    from pipeline.run.processes import ForwardingStop
-
     quieten_libraries(quiet=True)
     with ForwardingStop() as stop:
         _make_models(out, stop, teacher_layers)
@@ -111,7 +71,7 @@ def _say(line: str) -> None:
     click.echo(line, err=True)
 
 
-def _make_models(out: Path, stop: "StopSignal", teacher_layers: int) -> None:
+def _make_models(out: Path, stop: StopSignal, teacher_layers: int) -> None:
     """Train the teacher and write the student's folder, unless an earlier demo with the same recipe has done so."""
     from stages.toy.teacher import ModelShape, Recipe
 
@@ -127,8 +87,7 @@ def _make_models(out: Path, stop: "StopSignal", teacher_layers: int) -> None:
     _say(f"     The teacher solves {made['accuracy']:.1%} of {TEST_QUESTIONS} test problems.")
 
 
-def _train_teacher(out: Path, shape: "ModelShape", recipe: "Recipe", progress: "Progress", stop: "StopSignal") -> float:
-    from data.sets.synthetic import synthetic_questions
+def _train_teacher(out: Path, shape: "ModelShape", recipe: "Recipe", progress: Progress, stop: StopSignal) -> float:
     from stages.toy.teacher import ModelShape, share_solved, train_from_scratch, word_tokenizer, write_untrained
 
     questions = synthetic_questions(TEACHER_QUESTIONS, seed=TEACHER_SEED, split="train")
@@ -156,19 +115,18 @@ def _write_configuration(out: Path, objective: Objective, seeds: Sequence[int]) 
         "test_seed": TEST_SEED,
         "test_questions": TEST_QUESTIONS,
     }
-    file.write_text(CONFIGURATION.format(**values), encoding="utf-8")
+    template = Template(TEMPLATE.read_text(encoding="utf-8"))
+    file.write_text(template.substitute(values), encoding="utf-8")
     return file
 
 
-def _run_stage(stage: str, file: Path, out: Path, stop: "ForwardingStop") -> None:
-    from pipeline.run.processes import stage_command
-
+def _run_stage(stage: str, file: Path, out: Path, stop: ForwardingStop) -> None:
     code = stop.run(stage_command(stage, [str(file), "--runs", str(out / "runs")]))
     if code:
         raise StageProcessError(code)
 
 
-def _train_and_evaluate(files: dict[Objective, Path], out: Path, seeds: int, stop: "StopSignal") -> None:
+def _train_and_evaluate(files: dict[Objective, Path], out: Path, seeds: int, stop: StopSignal) -> None:
     """Run both objectives side by side: models this small use half of the cores each better than all in turn."""
     threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // len(files)))}
     runs = [
@@ -192,10 +150,8 @@ def _train_and_evaluate(files: dict[Objective, Path], out: Path, seeds: int, sto
             raise StageProcessError(run.returncode)
 
 
-def _wait(runs: Sequence[subprocess.Popen[bytes]], out: Path, seeds: int, stop: "StopSignal") -> None:
+def _wait(runs: Sequence[subprocess.Popen[bytes]], out: Path, seeds: int, stop: StopSignal) -> None:
     """Show how many students are there until all runs have ended, one has failed, or a signal asks to stop."""
-    from pipeline.results.folder import RunFolder
-
     folders = [RunFolder(out / "runs" / objective) for objective in OBJECTIVES]
     with open_progress(quiet=False) as progress:
         progress.start("students trained and evaluated", 2 * len(OBJECTIVES) * seeds)
@@ -213,11 +169,6 @@ def _wait(runs: Sequence[subprocess.Popen[bytes]], out: Path, seeds: int, stop: 
 
 def _conclude(out: Path, files: dict[Objective, Path], seeds: int, seconds: float) -> None:
     """Print the table, where everything lies, and what to try next."""
-    from pipeline.results.folder import RunFolder
-    from pipeline.results.scores import compare, evaluation_folders
-    from pipeline.results.table import print_scores
-    from pipeline.views.report import write_report
-
     runs = out / "runs"
     click.echo()
     print_scores(compare(evaluation_folders(OBJECTIVES, runs)), as_json=False)
