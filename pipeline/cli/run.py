@@ -47,7 +47,6 @@ from pipeline.run.order import evaluated_folders, run_stages, unfinished_points,
 from pipeline.run.plan import StageName
 from pipeline.run.points import Run, plan_points, plan_stages, shard_of
 from pipeline.run.processes import stop_with_parent
-from pipeline.views.rationales import ShowRequest
 from pipeline.views.rationales import show_rationales as show
 from pipeline.views.report import report_at_end
 from stages.runtime.progress import SilentProgress, StopSignal
@@ -162,7 +161,7 @@ def show_rationales(**options: Any) -> None:  # click's own types
     Samples are spread over the questions. Steps have numbers, critical words are highlighted, or in [ ] where there are
     no colours.
     """
-    show(ShowRequest(**options))
+    show(**options)
 
 
 rationales.add_command(show_rationales)
