@@ -59,7 +59,7 @@ bench: setup  ## Measure what the stages cost on this machine: rationales, atten
 faults: setup  ## Kill, flip, damage and fill the disk: nothing may be lost or wrong (KILLS=20 FLIPS=100 for less)
 	$(BIN)/python -m benchmarks.faults --kills $(KILLS) --flips $(FLIPS)
 
-screenshots: setup setup-browser  ## Make the pictures of the README from the runs that `make demo` left
+screenshots: setup setup-browser  ## Make the pictures of the documents from the runs that `make demo` left
 	$(BIN)/python -m benchmarks.screenshots --demo demo
 
 reference: setup  ## Write docs/reference.md anew, from the commands and the settings

@@ -21,6 +21,7 @@ from data.settings import DataSource
 from pipeline.cli.main import molsaki
 from pipeline.config.load import load_config
 from tests.fakes import tiny_model_folder
+from tests.test_imports import ROOMS, WITHIN
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("requirements/*.md")])
@@ -32,6 +33,7 @@ INLINE_COMMAND = re.compile(r"`(molsaki [^`]+)`")
 LINE_COMMAND = re.compile(r"^(?:[#\s$]*)(molsaki (?!is\b)[a-z].*)$", re.MULTILINE)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 NAMED = re.compile(r"`([\w./-]+\.py)::([\w.]+)`")
+PLACE = re.compile(r"`((?:benchmarks|cache|data|examples|pipeline|stages|tests)/[\w./-]*)`")
 
 
 def visible(group: click.Group) -> dict[str, click.Command]:
@@ -168,11 +170,29 @@ def names_in(path: Path) -> set[str]:
     return found
 
 
+def test_the_map_for_contributors_has_every_room_in_its_order() -> None:
+    text = text_of(ROOT / "CONTRIBUTING.md").replace("/", ".")
+    assert re.findall(r"^\| `([\w.]+)` \|", text, re.MULTILINE) == [room for room in ROOMS if "__" not in room]
+    within = re.findall(r"^\| └ (.+?) \|", text, re.MULTILINE)
+    assert set(re.findall(r"`([\w.]+)`", " ".join(within))) == set(WITHIN)
+
+
 def test_functions_and_tests_named_in_documents_exist() -> None:
     for document in DOCUMENTS:
         for file, name in NAMED.findall(text_of(document)):
             assert (ROOT / file).is_file(), f"{document.name} names {file}"
             assert name in names_in(ROOT / file), f"{document.name} names {file}::{name}"
+
+
+@pytest.mark.parametrize(
+    "document",
+    [path for path in (README, *ROOT.glob("docs/**/*.md")) if path.name != "log.md"],
+    ids=lambda path: path.name,
+)
+def test_files_and_folders_named_in_documents_exist(document: Path) -> None:
+    """The log tells of files as they were called then."""
+    for place in PLACE.findall(text_of(document)):
+        assert (ROOT / place).exists() or (ROOT / f"{place}.py").is_file(), f"{document.name} names {place}"
 
 
 @pytest.mark.parametrize("equation", [f"Eq. {number}" for number in range(2, 8)])
