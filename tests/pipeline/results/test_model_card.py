@@ -1,12 +1,13 @@
 """The model card of a student: what it was made from, how to ask it, and what it scored."""
 
 import json
+import tomllib
 from pathlib import Path
 
 import pytest
 from huggingface_hub import ModelCard
 
-from pipeline.results.card import card_text
+from pipeline.results.card import TEMPLATE, card_text
 from tests.pipeline.conftest import Experiment
 
 
@@ -28,6 +29,11 @@ def test_a_card_says_what_the_student_was_made_from(experiment: Experiment):
     assert "| seed | 1 |" in text
     assert "Not measured yet." in text
     assert str(experiment.folder) not in text and str(Path.home()) not in text
+
+
+def test_the_template_is_installed_with_the_package():
+    project = tomllib.loads((TEMPLATE.parents[2] / "pyproject.toml").read_text(encoding="utf-8"))
+    assert TEMPLATE.is_file() and TEMPLATE.name in project["tool"]["setuptools"]["package-data"]["pipeline.results"]
 
 
 def test_the_json_beside_a_student_says_all_that_its_card_says_and_nothing_of_this_machine(experiment: Experiment):

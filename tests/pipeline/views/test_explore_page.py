@@ -139,7 +139,7 @@ def test_a_word_that_comes_later_is_no_number(reader: Open):
 def test_layers_are_switched_and_the_mixture_is_that_of_equation_4(reader: Open, made: Explored):
     browser = reader()
     block = made.chosen.attention[record_key(FIGS)].astype(np.float64)
-    mixed = np.tensordot(record_layer_weights(block, made.tau), block, axes=1)
+    mixed = np.tensordot(record_layer_weights(block, made.chosen.tau), block, axes=1)
     values = "open.maps[0].cellElements.map((_, cell) => open.maps[0].cells[cell])"
     np.testing.assert_allclose(browser.evaluate(values), mixed.reshape(-1), rtol=1e-4)
     colours = browser.evaluate(SHADE)
