@@ -32,7 +32,7 @@ from pipeline.views.charts import (
     swatch,
 )
 from pipeline.views.page import Page
-from pipeline.views.run_figures import Figures, Layers, RunFigures, StageTotal
+from pipeline.views.run_figures import Dropped, Figures, Layers, RunFigures, StageTotal
 from stages.figures.curves import Curve
 from stages.figures.statistics import Spread
 
@@ -306,26 +306,24 @@ def _score_row(
 
 def _dropped_table(figures: Figures, runs: Mapping[str, Named]) -> Table | None:
     """Why questions have no record, a row for each reason; runs over the same data stand as one."""
-    columns: dict[str, list[str]] = {}
+    columns: dict[str, tuple[Dropped, list[str]]] = {}
     for run in figures.runs:
         if run.dropped is not None:
-            columns.setdefault(repr(run.dropped), []).append(run.name)
+            columns.setdefault(repr(run.dropped), (run.dropped, []))[1].append(runs[run.name].short)
     if not columns:
         return None
-    found = [next(run.dropped for run in figures.runs if run.name == names[0]) for names in columns.values()]
-    reasons = dict.fromkeys(
-        (stage, reason) for one in found if one for stage, counts in one.reasons.items() for reason in counts
-    )
+    found = [one for one, _ in columns.values()]
+    reasons = dict.fromkeys((stage, reason) for one in found for stage in one.reasons for reason in one.reasons[stage])
     rows = [
-        ("training questions", *(f"{one.questions:,}" for one in found if one)),
+        ("training questions", *(f"{one.questions:,}" for one in found)),
         *(
-            (f"{stage}: {reason}", *(f"{one.reasons.get(stage, {}).get(reason, 0):,}" for one in found if one))
+            (f"{stage}: {reason}", *(f"{one.reasons.get(stage, {}).get(reason, 0):,}" for one in found))
             for stage, reason in reasons
         ),
-        ("records to learn from", *(f"{one.kept:,}" for one in found if one)),
+        ("records to learn from", *(f"{one.kept:,}" for one in found)),
     ]
-    headings = [_some([runs[name].short for name in names], len(runs)) for names in columns.values()]
-    shared = any(one.whole_spaces for one in found if one)
+    headings = [_some(names, len(runs)) for _, names in columns.values()]
+    shared = any(one.whole_spaces for one in found)
     caption = "Of the whole space in the store, which other runs may share" if shared else "Questions and records"
     return Table(caption=caption, headings=("", *headings), rows=rows)
 
