@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeAlias
 
 import click
 import pytest
@@ -14,17 +15,19 @@ import torch
 from click.testing import CliRunner, Result
 from transformers import PreTrainedModel
 
-from data.errors import MolsakiError
-from pipeline.bench import attention as bench
+from pipeline.bench import compare
+from pipeline.bench.attention import PRESETS
 from pipeline.cli.bench import BENCH_METHODS
 from pipeline.cli.main import molsaki
-from pipeline.console.exits import StageProcessError, complain
+from pipeline.console.exits import StageProcessError
 from stages.attention.tokens import Located
-from stages.bench.attention import METHODS, SVAMP, Job, Method, Text
+from stages.bench.attention import METHODS, SVAMP, AttentionJob, Method, Text, measure_peak, measure_times
+from stages.bench.measure import Memory
 from stages.toy.random_llama import Shape
 
 SMALL = ("--layers", "2", "--width", "32", "--heads", "4", "--words", "5", "--repeats", "2", "--batch-tokens", "200")
-JOB = Job(
+Tasks: TypeAlias = list[tuple[str, AttentionJob]]
+JOB = AttentionJob(
     model=None,
     shape=Shape(layers=2, width=32, heads=4, kv_heads=4),
     texts=(Text(tokens=24, steps=2, words=3),),
@@ -61,27 +64,6 @@ FIELDS = {
 }
 
 
-@pytest.fixture
-def tasks(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Job]]:
-    """Measure in this process, without seconds of imports for each task; which tasks there were is remembered."""
-    done: list[tuple[str, Job]] = []
-
-    def run_here(task: str, job: Job, advance: Callable[[], object]) -> object:
-        done.append((task, job))
-        lines: list[str] = []
-        try:
-            bench.do_task(task, job, lines.append)
-        except MolsakiError as error:
-            complain(str(error))
-            raise StageProcessError(error.exit_code) from error
-        for _ in lines[:-1]:
-            advance()
-        return json.loads(lines[-1])["result"]
-
-    monkeypatch.setattr(bench, "run_task", run_here)
-    return done
-
-
 def molsaki_bench(*arguments: str) -> Result:
     return CliRunner().invoke(molsaki, ["bench", "attention", *SMALL, *arguments])
 
@@ -97,7 +79,7 @@ def replace_method(
     monkeypatch.setitem(METHODS, method, replace(METHODS[method], run=run))
 
 
-def test_json_has_a_row_for_each_case_and_method_with_all_fields(tasks: list[tuple[str, Job]]) -> None:
+def test_json_has_a_row_for_each_case_and_method_with_all_fields(tasks: Tasks) -> None:
     found = rows(molsaki_bench("--lengths", "48,svamp", "--json"))
     assert list(found) == [(case, method) for case in ("48", "svamp") for method in BENCH_METHODS]
     for row in found.values():
@@ -110,7 +92,7 @@ def test_json_has_a_row_for_each_case_and_method_with_all_fields(tasks: list[tup
         assert row["tokens_per_second"] == pytest.approx(row["tokens"] / row["seconds"])
 
 
-def test_ratios_are_against_the_pass_and_against_ours(tasks: list[tuple[str, Job]]) -> None:
+def test_ratios_are_against_the_pass_and_against_ours(tasks: Tasks) -> None:
     found = rows(molsaki_bench("--lengths", "48", "--json", "--repeats", "1"))
     compared = {method: row["compared_with"] for (_, method), row in found.items()}
     assert compared == {
@@ -132,7 +114,7 @@ def test_ratios_are_against_the_pass_and_against_ours(tasks: list[tuple[str, Job
     assert found["48", "one-by-one"]["max_difference"] < 1e-5
 
 
-def test_the_table_says_ratios_and_what_was_measured_on(tasks: list[tuple[str, Job]]) -> None:
+def test_the_table_says_ratios_and_what_was_measured_on(tasks: Tasks) -> None:
     result = molsaki_bench("--lengths", "48")
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
@@ -143,36 +125,34 @@ def test_the_table_says_ratios_and_what_was_measured_on(tasks: list[tuple[str, J
 
 
 def test_memory_is_measured_in_tasks_of_each_method_and_times_in_one_for_all(
-    tasks: list[tuple[str, Job]],
+    tasks: Tasks,
 ) -> None:
     rows(molsaki_bench("--lengths", "48", "--json", "--methods", "output_attentions, molsaki"))
     assert [(task, job.methods) for task, job in tasks] == [
-        *[("memory", ("molsaki",))] * 3,
-        ("memory", ("output_attentions",)),
-        ("times", ("molsaki", "output_attentions")),
+        *[("measure_peak", ("molsaki",))] * 3,
+        ("measure_peak", ("output_attentions",)),
+        ("measure_times", ("molsaki", "output_attentions")),
     ]
 
 
-def test_peak_memory_is_the_median_of_its_processes(
-    tasks: list[tuple[str, Job]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run_here, peaks = bench.run_task, {"forward": [90, 40, 50], "molsaki": [60, 10, 70]}
+def test_peak_memory_is_the_median_of_its_processes(tasks: Tasks, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_here, peaks = compare.run_process, {"forward": [90, 40, 50], "molsaki": [60, 10, 70]}
 
-    def scripted(task: str, job: Job, advance: Callable[[], object]) -> object:
-        if task == "times":
-            return run_here(task, job, advance)
-        return {"baseline_bytes": 5, "peak_bytes": peaks[job.methods[0]].pop(0)}
+    def scripted(task: Callable[..., object], job: AttentionJob, advance: Callable[[], object]) -> object:
+        if task is measure_times:
+            return run_here(task, job, advance=advance)
+        return Memory(baseline_bytes=5, peak_bytes=peaks[job.methods[0]].pop(0))
 
-    monkeypatch.setattr(bench, "run_task", scripted)
+    monkeypatch.setattr(compare, "run_process", scripted)
     found = rows(molsaki_bench("--lengths", "48", "--json", "--methods", "forward,molsaki"))
     ours = found["48", "molsaki"]
     assert (ours["peak_bytes"], ours["peak_bytes_by_process"], ours["memory_ratio"]) == (60, [60, 10, 70], 60 / 50)
 
 
-def test_options_reach_the_measurement(tasks: list[tuple[str, Job]]) -> None:
+def test_options_reach_the_measurement(tasks: Tasks) -> None:
     said = ("--kv-heads", "2", "--steps", "3", "--records", "3", "--dtype", "bfloat16", "--threads", "1")
     rows(molsaki_bench("--lengths", "50", "--json", "--methods", "forward", *said))
-    assert tasks[-1][1] == Job(
+    assert tasks[-1][1] == AttentionJob(
         model=None,
         shape=Shape(layers=2, width=32, heads=4, kv_heads=2),
         texts=(Text(tokens=50, steps=3, words=5),) * 3,
@@ -185,26 +165,26 @@ def test_options_reach_the_measurement(tasks: list[tuple[str, Job]]) -> None:
     )
 
 
-def test_a_case_has_two_full_batches_and_two_records_at_least(tasks: list[tuple[str, Job]]) -> None:
+def test_a_case_has_two_full_batches_and_two_records_at_least(tasks: Tasks) -> None:
     found = rows(molsaki_bench("--lengths", "50,300,svamp", "--json", "--methods", "forward"))
     assert {case: row["records"] for (case, _), row in found.items()} == {"50": 8, "300": 2, "svamp": 4}
     assert tasks[-1][1].texts == SVAMP[:4]
 
 
 def test_a_preset_gives_a_shape_that_options_change() -> None:
-    request = bench.Request(
-        lengths=("512",), words=24, steps=8, records=None, methods=("forward",), repeats=1, model=None, preset="7b",
-        layers=None, width=None, heads=None, kv_heads=8, batch_tokens=None, device="cpu", dtype=None, threads=None,
-    )  # fmt: skip
-    assert bench._shape(request) == Shape(layers=32, width=4096, heads=32, kv_heads=8)
-    assert bench._shape(replace(request, kv_heads=None)).kv_heads == 32
-    assert bench._shape(replace(request, preset=None, kv_heads=None)) == Shape(layers=8, width=512, heads=8, kv_heads=8)
-    assert bench._shape(replace(request, preset=None, heads=4, kv_heads=None)).kv_heads == 4
+    def shape(**said: object) -> Shape:
+        nothing = dict.fromkeys(("preset", "layers", "width", "heads", "kv_heads", "dtype"))
+        return compare.with_model(PRESETS, device="cpu", **{**nothing, **said})["shape"]
+
+    assert shape(preset="7b", kv_heads=8) == Shape(layers=32, width=4096, heads=32, kv_heads=8)
+    assert shape(preset="7b").kv_heads == 32
+    assert shape() == Shape(layers=8, width=512, heads=8, kv_heads=8)
+    assert shape(heads=4).kv_heads == 4
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError()])
 def test_a_method_that_runs_out_of_memory_is_reported_and_the_others_are_measured(
-    tasks: list[tuple[str, Job]], monkeypatch: pytest.MonkeyPatch, error: Exception
+    tasks: Tasks, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     def out_of_memory(model: PreTrainedModel, records: Sequence[Located]) -> torch.Tensor:
         if len(records) > 1:
@@ -223,9 +203,7 @@ def test_a_method_that_runs_out_of_memory_is_reported_and_the_others_are_measure
     assert "out of memory" in molsaki_bench("--lengths", "48").stdout
 
 
-def test_without_memory_for_any_method_there_are_no_times(
-    tasks: list[tuple[str, Job]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_memory_for_any_method_there_are_no_times(tasks: Tasks, monkeypatch: pytest.MonkeyPatch) -> None:
     def out_of_memory(model: PreTrainedModel, records: Sequence[Located]) -> torch.Tensor:
         raise MemoryError
 
@@ -233,44 +211,42 @@ def test_without_memory_for_any_method_there_are_no_times(
     found = rows(molsaki_bench("--lengths", "48", "--json", "--methods", "molsaki"))
     assert found["48", "molsaki"]["status"] == "out of memory"
     assert found["48", "molsaki"].keys() == FIELDS
-    assert [task for task, _ in tasks] == ["memory"]
+    assert [task for task, _ in tasks] == ["measure_peak"]
 
 
 def test_a_process_killed_for_want_of_memory_counts_as_out_of_memory(
-    tasks: list[tuple[str, Job]], monkeypatch: pytest.MonkeyPatch
+    tasks: Tasks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run_here = bench.run_task
+    run_here = compare.run_process
 
-    def killed(task: str, job: Job, advance: Callable[[], object]) -> object:
+    def killed(task: Callable[..., object], job: AttentionJob, advance: Callable[[], object]) -> object:
         if job.methods == ("one-by-one",):
             raise StageProcessError(-signal.SIGKILL)
-        return run_here(task, job, advance)
+        return run_here(task, job, advance=advance)
 
-    monkeypatch.setattr(bench, "run_task", killed)
+    monkeypatch.setattr(compare, "run_process", killed)
     found = rows(molsaki_bench("--lengths", "48", "--json"))
     assert found["48", "one-by-one"]["status"] == "out of memory"
     assert found["48", "output_attentions"]["time_ratio"] > 0
 
 
 def test_a_process_killed_while_it_takes_times_is_one_clear_error(
-    tasks: list[tuple[str, Job]], monkeypatch: pytest.MonkeyPatch
+    tasks: Tasks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run_here = bench.run_task
+    run_here = compare.run_process
 
-    def killed(task: str, job: Job, advance: Callable[[], object]) -> object:
-        if task == "times":
+    def killed(task: Callable[..., object], job: AttentionJob, advance: Callable[[], object]) -> object:
+        if task is measure_times:
             raise StageProcessError(-signal.SIGKILL)
-        return run_here(task, job, advance)
+        return run_here(task, job, advance=advance)
 
-    monkeypatch.setattr(bench, "run_task", killed)
+    monkeypatch.setattr(compare, "run_process", killed)
     result = molsaki_bench("--lengths", "48", "--methods", "forward")
     assert result.exit_code == 1
     assert "was killed, most likely for want of memory; take a smaller --batch-tokens" in result.stderr
 
 
-def test_a_method_that_computes_something_else_ends_the_command(
-    tasks: list[tuple[str, Job]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_method_that_computes_something_else_ends_the_command(tasks: Tasks, monkeypatch: pytest.MonkeyPatch) -> None:
     right = METHODS["molsaki"].run
     replace_method(monkeypatch, "molsaki", lambda model, records: right(model, records).roll(1, dims=-1))
     result = molsaki_bench("--lengths", "48", "--json")
@@ -298,7 +274,7 @@ def test_a_method_that_computes_something_else_ends_the_command(
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
 def test_wrong_usage_is_one_clear_line_before_anything_is_measured(
-    tasks: list[tuple[str, Job]], options: tuple[str, ...], said: str
+    tasks: Tasks, options: tuple[str, ...], said: str
 ) -> None:
     result = molsaki_bench(*options)
     assert result.exit_code == 2, result.output
@@ -306,14 +282,14 @@ def test_wrong_usage_is_one_clear_line_before_anything_is_measured(
     assert tasks == []
 
 
-def test_a_gpu_that_is_not_there_is_refused(tasks: list[tuple[str, Job]], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_that_is_not_there_is_refused(tasks: Tasks, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     result = molsaki_bench("--lengths", "48", "--device", "cuda")
     assert (result.exit_code, tasks) == (2, [])
     assert "cuda" in result.stderr
 
 
-def test_a_model_that_is_not_there_is_refused(tasks: list[tuple[str, Job]], tmp_path: Path) -> None:
+def test_a_model_that_is_not_there_is_refused(tasks: Tasks, tmp_path: Path) -> None:
     missing = str(tmp_path / "missing")
     result = CliRunner().invoke(molsaki, ["bench", "attention", "--lengths", "64", "--model", missing])
     assert result.exit_code == 2
@@ -322,7 +298,7 @@ def test_a_model_that_is_not_there_is_refused(tasks: list[tuple[str, Job]], tmp_
 
 @pytest.fixture
 def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Lets `run_task` start a shell script instead of Python."""
+    """Lets `run_process` start a shell script instead of Python."""
 
     def install(script: str) -> None:
         path = tmp_path / "python"
@@ -334,9 +310,10 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str],
 
 
 def test_result_and_progress_come_over_the_process_s_output(stand_in: Callable[[str], None]) -> None:
-    stand_in("echo '{}'; echo '{}'; echo '{\"result\": [1, 2]}'")
+    stand_in("echo '{}'; echo '{}'; echo '{\"result\": {\"baseline_bytes\": 1, \"peak_bytes\": 2}}'")
     advanced = []
-    assert bench.run_task("times", JOB, lambda: advanced.append(1)) == [1, 2]
+    found = compare.run_process(measure_peak, JOB, advance=lambda: advanced.append(1))
+    assert found == Memory(baseline_bytes=1, peak_bytes=2)
     assert len(advanced) == 2
 
 
@@ -344,7 +321,7 @@ def test_exit_code_of_the_process_is_passed_on(stand_in: Callable[[str], None]) 
     for script, code in (("exit 2", 2), ("kill -KILL $$", -signal.SIGKILL)):
         stand_in(script)
         with pytest.raises(StageProcessError) as caught:
-            bench.run_task("memory", JOB, lambda: None)
+            compare.run_process(measure_peak, JOB)
         assert caught.value.code == code
 
 
@@ -355,7 +332,7 @@ def test_an_interruption_ends_the_process_at_once(stand_in: Callable[[str], None
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        bench.run_task("times", JOB, interrupt)
+        compare.run_process(measure_times, JOB, advance=interrupt)
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
 
@@ -363,11 +340,11 @@ def test_an_interruption_ends_the_process_at_once(stand_in: Callable[[str], None
 @pytest.mark.slow
 def test_a_real_process_measures_and_says_what_is_wrong(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     advanced = []
-    peak = bench.run_task("memory", JOB, lambda: advanced.append(1))
-    assert 0 < peak["baseline_bytes"] <= peak["peak_bytes"]  # type: ignore[index]
+    peak = compare.run_process(measure_peak, JOB, advance=lambda: advanced.append(1))
+    assert peak is not None and 0 < peak.baseline_bytes <= peak.peak_bytes
     assert len(advanced) == 1
     with pytest.raises(StageProcessError) as caught:
-        bench.run_task("memory", replace(JOB, model=str(tmp_path / "missing")), lambda: None)
+        compare.run_process(measure_peak, replace(JOB, model=str(tmp_path / "missing")))
     assert caught.value.code == 2
     (line,) = (line for line in click.unstyle(capfd.readouterr().err).splitlines() if line.startswith("error:"))
     assert str(tmp_path / "missing") in line

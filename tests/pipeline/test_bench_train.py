@@ -6,11 +6,12 @@ from collections.abc import Callable
 import pytest
 from click.testing import CliRunner
 
+from pipeline.bench import compare
 from pipeline.bench import train as bench_train
 from pipeline.cli.bench import TRAIN_METHODS
 from pipeline.cli.main import molsaki
 from pipeline.console.exits import StageProcessError
-from stages.bench.train import METHODS, Job
+from stages.bench.train import METHODS, TrainJob
 from stages.toy.random_llama import Shape
 
 SMALL = (
@@ -19,28 +20,13 @@ SMALL = (
 )
 
 
-@pytest.fixture
-def tasks(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Job]]:
-    """Measure in this process; which tasks there were is remembered."""
-    done: list[tuple[str, Job]] = []
-
-    def run_here(task: str, job: Job, advance: Callable[[], object]) -> object:
-        done.append((task, job))
-        lines: list[str] = []
-        bench_train.do_task(task, job, lines.append)
-        return json.loads(lines[-1])["result"]
-
-    monkeypatch.setattr(bench_train, "run_task", run_here)
-    return done
-
-
 def bench(*options: str) -> list[dict[str, object]]:
     result = CliRunner().invoke(molsaki, ["bench", "train", *SMALL, "--json", "--quiet", *options])
     assert result.exit_code == 0, result.output
     return json.loads(result.stdout)
 
 
-def test_every_method_has_its_line_with_ratios_to_dss(tasks: list[tuple[str, Job]]):
+def test_every_method_has_its_line_with_ratios_to_dss(tasks: list[tuple[str, TrainJob]]):
     dss, molsaki_line, eager = bench()
     assert [line["method"] for line in (dss, molsaki_line, eager)] == list(METHODS) == list(TRAIN_METHODS)
     assert dss["compared_with"] is None
@@ -50,26 +36,26 @@ def test_every_method_has_its_line_with_ratios_to_dss(tasks: list[tuple[str, Job
     assert molsaki_line["difference"] < 1e-4
     assert len(molsaki_line["seconds_by_round"]) == 2
     assert (dss["layers"], dss["width"], dss["vocabulary"], dss["records"]) == (2, 32, 50, 2)
-    assert [task for task, _ in tasks] == ["memory"] * 9 + ["times"]
-    assert all(len(job.methods) == 1 for task, job in tasks if task == "memory")
+    assert [task for task, _ in tasks] == ["measure_peak"] * 9 + ["measure_times"]
+    assert all(len(job.methods) == 1 for task, job in tasks if task == "measure_peak")
 
 
 def test_a_method_whose_process_was_killed_is_reported_and_left_out(
-    tasks: list[tuple[str, Job]], monkeypatch: pytest.MonkeyPatch
+    tasks: list[tuple[str, TrainJob]], monkeypatch: pytest.MonkeyPatch
 ):
-    here = bench_train.run_task
+    here = compare.run_process
 
-    def killed(task: str, job: Job, advance: Callable[[], object]) -> object:
+    def killed(task: Callable[..., object], job: TrainJob, advance: Callable[[], object]) -> object:
         if job.methods == ("output_attentions",):
             raise StageProcessError(-9)
-        return here(task, job, advance)
+        return here(task, job, advance=advance)
 
-    monkeypatch.setattr(bench_train, "run_task", killed)
+    monkeypatch.setattr(compare, "run_process", killed)
     *_, eager = bench()
     assert (eager["status"], eager["seconds"], eager["peak_bytes"]) == ("out of memory", None, None)
 
 
-def test_the_table_says_what_was_measured(tasks: list[tuple[str, Job]]):
+def test_the_table_says_what_was_measured(tasks: list[tuple[str, TrainJob]]):
     result = CliRunner().invoke(molsaki, ["bench", "train", *SMALL, "--methods", "dss,molsaki", "--quiet"])
     assert result.exit_code == 0, result.output
     assert "random student of 2 layers, width 32" in result.stdout
@@ -77,12 +63,12 @@ def test_the_table_says_what_was_measured(tasks: list[tuple[str, Job]]):
 
 
 def test_a_preset_is_a_shape_that_options_change():
-    request = bench_train.Request(
+    job = bench_train.train_job(
         **{"length": 256, "words": 24, "steps": 8, "records": 8, "methods": METHODS, "repeats": 1, "preset": "1b"},
         **dict.fromkeys(("layers", "width", "heads", "kv_heads", "dtype", "threads")),
         **{"vocabulary": 100, "gradient_checkpointing": False, "device": "cpu"},
     )
-    assert bench_train.job_of(request).shape == Shape(layers=22, width=2048, heads=32, kv_heads=4)
+    assert job.shape == Shape(layers=22, width=2048, heads=32, kv_heads=4)
 
 
 @pytest.mark.parametrize(
@@ -94,7 +80,7 @@ def test_a_preset_is_a_shape_that_options_change():
     ],
 )
 def test_what_cannot_be_measured_is_refused_before_anything_is(
-    options: tuple[str, ...], said: str, tasks: list[tuple[str, Job]]
+    options: tuple[str, ...], said: str, tasks: list[tuple[str, TrainJob]]
 ):
     result = CliRunner().invoke(molsaki, ["bench", "train", *SMALL, *options])
     assert result.exit_code == 2

@@ -17,7 +17,7 @@ from stages.bench import attention as bench_attention
 from stages.bench.attention import (
     METHODS,
     SVAMP,
-    Job,
+    AttentionJob,
     Method,
     Text,
     check_text,
@@ -30,7 +30,7 @@ from stages.toy.random_llama import Shape, check_shape
 from tests.fakes import POSITIONS, tiny_model_folder
 
 ALL: tuple[Method, ...] = ("forward", "molsaki", "output_attentions", "one-by-one")
-TINY = Job(
+TINY = AttentionJob(
     model=None,
     shape=Shape(layers=2, width=32, heads=4, kv_heads=2),
     texts=(Text(tokens=48, steps=3, words=5), Text(tokens=31, steps=4, words=7), Text(tokens=20, steps=1, words=2)),

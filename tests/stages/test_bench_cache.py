@@ -14,27 +14,25 @@ from data.errors import MismatchError
 from stages.bench import cache as bench_cache
 from stages.bench.cache import (
     METHODS,
-    IndexJob,
-    Job,
+    CacheJob,
     made_up_blocks,
     measure_cold,
     measure_reading,
     measure_writing,
-    open_index,
     rounds_of,
-    write_index,
 )
+from stages.bench.index import IndexJob, open_index, write_index
 
 
 @pytest.fixture
-def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
+def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CacheJob:
     monkeypatch.setattr(bench_cache, "PATTERNS", 5)
     monkeypatch.setattr(bench_cache, "COMPARED", 20)
     (tmp_path / "bench").mkdir()
-    return Job(folder=tmp_path / "bench", records=24, layers=3, repeats=2, reads=7, teacher=None)
+    return CacheJob(folder=tmp_path / "bench", records=24, layers=3, repeats=2, reads=7, teacher=None)
 
 
-def test_records_are_all_different_and_the_same_every_time(job: Job):
+def test_records_are_all_different_and_the_same_every_time(job: CacheJob):
     blocks, again = made_up_blocks(job), made_up_blocks(job)
     assert len({block.key for block in blocks}) == 24
     for block, other in zip(blocks, again, strict=True):
@@ -45,7 +43,7 @@ def test_records_are_all_different_and_the_same_every_time(job: Job):
     assert len(np.unique(values)) > 0.98 * len(values)
 
 
-def test_what_is_varied_keeps_shape_and_zeros_and_changes_by_about_a_tenth(job: Job):
+def test_what_is_varied_keeps_shape_and_zeros_and_changes_by_about_a_tenth(job: CacheJob):
     (first, *_), source = made_up_blocks(job), np.random.default_rng(0)
     varied = bench_cache._varied(first, first.marked, source)
     assert varied.attention.dtype == np.float32 and varied.attention.shape == first.attention.shape
@@ -58,13 +56,13 @@ def test_what_is_varied_keeps_shape_and_zeros_and_changes_by_about_a_tenth(job: 
     assert (varied.receivers[there] != first.receivers[there]).all()
 
 
-def test_steps_look_at_a_begin_token_and_at_no_sinks(job: Job):
+def test_steps_look_at_a_begin_token_and_at_no_sinks(job: CacheJob):
     for block in made_up_blocks(job):
         _, special, sinks = np.moveaxis(block.receivers, -1, 0)
         assert (special > 0).all() and not sinks.any()
 
 
-def test_files_hold_what_the_store_holds_in_numbers(job: Job):
+def test_files_hold_what_the_store_holds_in_numbers(job: CacheJob):
     measure_writing(job)
     store = open_attention(bench_cache._space(job))
     for key, words in store.items():
@@ -73,7 +71,7 @@ def test_files_hold_what_the_store_holds_in_numbers(job: Job):
         np.testing.assert_array_equal(both[..., -3:], store.step_totals(key).receivers())
 
 
-def test_bytes_files_and_rounds_of_each_method_are_told(job: Job):
+def test_bytes_files_and_rounds_of_each_method_are_told(job: CacheJob):
     advanced: list[int] = []
     written = measure_writing(job, after_each=lambda: advanced.append(1))
     assert len(advanced) == 1 + 2 * len(METHODS)
@@ -92,12 +90,12 @@ def test_bytes_files_and_rounds_of_each_method_are_told(job: Job):
     assert (written.setting.records, written.setting.layers, written.setting.teacher) == (24, 3, "random")
 
 
-def test_the_store_that_is_measured_is_sound(job: Job):
+def test_the_store_that_is_measured_is_sound(job: CacheJob):
     measure_writing(job)
     assert not verify(bench_cache._space(job)).findings
 
 
-def test_files_are_as_small_as_torch_makes_them(job: Job):
+def test_files_are_as_small_as_torch_makes_them(job: CacheJob):
     """A view of a batch would drag the whole batch into every file."""
     measure_writing(job)
     for path in (job.folder / "torch-save").iterdir():
@@ -106,7 +104,7 @@ def test_files_are_as_small_as_torch_makes_them(job: Job):
         assert tensor.untyped_storage().nbytes() == tensor.nbytes
 
 
-def test_each_method_reads_in_its_rounds(job: Job):
+def test_each_method_reads_in_its_rounds(job: CacheJob):
     measure_writing(job)
     advanced: list[int] = []
     times = measure_reading(job, after_each=lambda: advanced.append(1))
@@ -119,7 +117,7 @@ def test_each_method_reads_in_its_rounds(job: Job):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_cold_epoch_opens_and_reads_all(method: bench_cache.Method, job: Job):
+def test_a_cold_epoch_opens_and_reads_all(method: bench_cache.Method, job: CacheJob):
     measure_writing(job)
     found = measure_cold(job, method)
     assert found.open_seconds > 0 and found.epoch_seconds > 0
@@ -137,7 +135,7 @@ def test_a_pass_reads_so_many_records_and_others_the_next_time():
     assert read[:20] != read[20:]
 
 
-def test_a_method_that_gives_something_else_is_found_before_anything_is_timed(job: Job):
+def test_a_method_that_gives_something_else_is_found_before_anything_is_timed(job: CacheJob):
     measure_writing(job)
     path = sorted((job.folder / "torch-save-float16").iterdir())[3]
     torch.save(torch.load(path) * 1.01, path)
@@ -145,7 +143,7 @@ def test_a_method_that_gives_something_else_is_found_before_anything_is_timed(jo
         measure_reading(replace(job, reads=1))
 
 
-def test_a_missing_file_is_found_before_anything_is_timed(job: Job):
+def test_a_missing_file_is_found_before_anything_is_timed(job: CacheJob):
     measure_writing(job)
     next((job.folder / "torch-save").iterdir()).unlink()
     with pytest.raises(MismatchError, match="torch-save: 23 records, 24 are in the store"):
@@ -166,4 +164,4 @@ def test_an_index_of_many_records_is_written_in_full_parts_and_opened(tmp_path: 
     assert open_attention(path).step_totals(next(iter(open_attention(path)))).special.tolist() == [[0.0]]
     opened = open_index(job)
     assert opened.records == MAX_RECORDS + 10
-    assert opened.seconds > 0 and 0 < opened.baseline_bytes <= opened.peak_bytes
+    assert opened.open_seconds > 0 and 0 < opened.baseline_bytes <= opened.peak_bytes

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.bench.rationales import Job, measure_times, write_teacher
+from stages.bench.rationales import RationalesJob, measure_times, write_teacher
 from stages.models.tokenizer import load_tokenizer
 from stages.toy.random_llama import Shape
 
@@ -12,9 +12,9 @@ pytestmark = [pytest.mark.vllm, pytest.mark.slow]
 
 
 @pytest.fixture
-def job(tmp_path: Path) -> Job:
+def job(tmp_path: Path) -> RationalesJob:
     pytest.importorskip("vllm", reason="vLLM is not installed")
-    job = Job(
+    job = RationalesJob(
         folder=tmp_path,
         shape=Shape(layers=1, width=64, heads=2, kv_heads=2),
         questions=40,
@@ -29,7 +29,7 @@ def job(tmp_path: Path) -> Job:
     return job
 
 
-def test_stage_and_vllm_alone_write_the_same_texts_of_the_same_length(job: Job) -> None:
+def test_stage_and_vllm_alone_write_the_same_texts_of_the_same_length(job: RationalesJob) -> None:
     done: list[None] = []
     times = measure_times(job, after_each=lambda: done.append(None))
     assert {method: len(rounds) for method, rounds in times.rounds.items()} == {"generate": 2, "stage": 2}

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from stages.bench import page_cache
-from stages.bench.page_cache import Size, drop, size_of, warm
+from stages.bench import measure
+from stages.bench.measure import Size, drop, size_of, warm
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def test_nothing_is_in_a_folder_without_files(tmp_path: Path):
 
 
 def test_dropping_and_warming_leave_the_files_as_they_are(folder: Path):
-    assert drop(folder) is page_cache.CAN_DROP
+    assert drop(folder) is measure.CAN_DROP
     warm(folder)
     assert (folder / "one").read_bytes() == b"1" * 1000
     assert size_of(folder).files == 2
@@ -42,7 +42,7 @@ def test_dropping_and_warming_leave_the_files_as_they_are(folder: Path):
 
 def test_every_file_below_is_dropped(folder: Path, monkeypatch: pytest.MonkeyPatch):
     dropped: list[tuple[int, int, int]] = []
-    monkeypatch.setattr(page_cache, "CAN_DROP", True)
+    monkeypatch.setattr(measure, "CAN_DROP", True)
 
     def advise(_file: int, start: int, length: int, advice: int) -> None:
         dropped.append((start, length, advice))
@@ -54,5 +54,5 @@ def test_every_file_below_is_dropped(folder: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_system_without_the_call_says_so(folder: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(page_cache, "CAN_DROP", False)
+    monkeypatch.setattr(measure, "CAN_DROP", False)
     assert drop(folder) is False
