@@ -50,8 +50,8 @@ ROOMS = (
     "pipeline.cli",
     "pipeline.__main__",
 )
-WITHIN = ("data.rows", "data.sets", "stages.student.objectives")
-"""Folders that are part of the room around them: kinds of files, and one file a data set or an objective."""
+WITHIN = ("data.rows", "data.sets", "stages.engines.kinds", "stages.student.objectives")
+"""Folders that are part of the room around them: kinds of files, and one file a data set, an engine or an objective."""
 STRANGERS = ("stages.rationales", "stages.attention", "stages.evaluation")
 """Rooms that never import one another: what one makes reaches the next through the cache, or through whoever calls."""
 LAZY = {("cache", "cache.exchange.locations"), ("cache", "cache.exchange.importing")}

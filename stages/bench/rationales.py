@@ -24,7 +24,7 @@ from data.prompts import rationale_prompt
 from data.sets.synthetic import synthetic_questions
 from stages.bench.measure import Memory, Rounds, Work, measure_memory, nothing, take_turns
 from stages.engines.contract import Answers, Decoding, Engine
-from stages.engines.vllm import VllmEngine
+from stages.engines.kinds.vllm import VllmEngine
 from stages.models.identity import identify_model
 from stages.rationales.spec import rationale_spec
 from stages.rationales.write import engine_setup, write_rationales

@@ -63,24 +63,24 @@ class RestartingEngine(Engine):
 def open_engine(name: Literal["vllm", "transformers", "openai", "ray"], setup: EngineSetup) -> Engine:
     """Start an engine; `ConfigError` for a model or argument that it refuses, `EngineError` if it does not start."""
     if name == "vllm":
+        from stages.engines.kinds.vllm import VllmEngine
         from stages.engines.start import RestartingEngine
-        from stages.engines.vllm import VllmEngine
 
         return RestartingEngine(lambda: VllmEngine(setup), setup) if setup.restarts else VllmEngine(setup)
     if name == "transformers":
-        from stages.engines.transformers import TransformersEngine
+        from stages.engines.kinds.transformers import TransformersEngine
 
         return TransformersEngine(setup)
     if name == "openai":
         try:
-            from stages.engines.openai import OpenAiEngine
+            from stages.engines.kinds.openai import OpenAiEngine
         except ImportError as error:
             if error.name != "openai":
                 raise
             raise ConfigError("rationales.engine: `openai` needs a package: pip install 'molsaki[server]'") from error
         return OpenAiEngine(setup)
     if name == "ray":
-        from stages.engines.ray import RayEngine
+        from stages.engines.kinds.ray import RayEngine
 
         return RayEngine(setup)
     assert_never(name)

@@ -66,7 +66,7 @@ def no_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
 def teacher(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> Teacher:
     """The experiment with a teacher instead of a file."""
     teacher = Teacher()
-    module = ModuleType("stages.engines.transformers")
+    module = ModuleType("stages.engines.kinds.transformers")
     module.TransformersEngine = teacher.open  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, module.__name__, module)
     text = Path("run.yaml").read_text()

@@ -14,7 +14,7 @@ from cache.spaces import Space
 from data.errors import ConfigError, EngineError, Interrupted, ModelError
 from data.sets.synthetic import synthetic_questions
 from stages.engines.contract import TOO_LONG, Decoding, Engine, EngineSetup, Generation, prompt_seed
-from stages.engines.openai import OpenAiEngine
+from stages.engines.kinds.openai import OpenAiEngine
 from stages.engines.start import open_engine
 from stages.models.identity import identify_model
 from stages.models.tokenizer import encode, load_tokenizer, render_chat
@@ -186,7 +186,7 @@ def test_the_end_token_ends_a_text_and_is_not_shown(ending_engine: Engine, refer
 @pytest.mark.parametrize("ending_engine", ["vllm"], indirect=True)
 def test_a_vllm_process_that_is_killed_is_an_engine_error(ending_engine: Engine) -> None:
     """Last of the tests with this engine, which is of no more use then: starting another takes half a minute."""
-    from stages.engines.vllm import VllmEngine
+    from stages.engines.kinds.vllm import VllmEngine
 
     assert isinstance(ending_engine, VllmEngine) and ending_engine.processes
     answers = ending_engine.stream(1000 * PROMPTS, replace(GREEDY, max_tokens=WINDOW))
@@ -263,7 +263,7 @@ def test_preferences_of_the_checkpoint_do_not_change_greedy_text(
 
 def test_samples_follow_the_nucleus_of_the_distribution() -> None:
     """Probabilities 0.5, 0.3, 0.15, 0.05 with a nucleus of 0.75 leave the first two, at 5 to 3."""
-    from stages.engines.transformers import _SeededSampling
+    from stages.engines.kinds.transformers import _SeededSampling
 
     scores = torch.tensor([0.5, 0.3, 0.15, 0.05]).log().repeat(4000, 1)
     sampling = _SeededSampling(Decoding(max_tokens=1, temperature=1.0, top_p=0.75), range(4000), torch.device("cpu"))
@@ -274,7 +274,7 @@ def test_samples_follow_the_nucleus_of_the_distribution() -> None:
 
 def test_temperature_sharpens_the_distribution() -> None:
     """At temperature 0.5 odds of 3 to 1 become 9 to 1."""
-    from stages.engines.transformers import _SeededSampling
+    from stages.engines.kinds.transformers import _SeededSampling
 
     scores = torch.tensor([0.75, 0.25]).log().repeat(4000, 1)
     sampling = _SeededSampling(Decoding(max_tokens=1, temperature=0.5), range(4000), torch.device("cpu"))

@@ -23,9 +23,9 @@ from cache.rationales import RationaleStore
 from cache.spaces import Space
 from data.errors import ConfigError, EngineError, Interrupted, MolsakiError
 from data.sets.synthetic import synthetic_questions
-from stages.engines import openai as engines_openai
 from stages.engines import openai_server as servers
 from stages.engines.contract import Decoding, EngineSetup, Generation, prompt_seed
+from stages.engines.kinds import openai as engines_openai
 from stages.engines.openai_server import Server
 from stages.engines.start import open_engine
 from stages.models.identity import ModelIdentity

@@ -7,7 +7,7 @@ import pytest
 
 from data.errors import EngineError
 from stages.engines.contract import Cluster, Decoding, EngineSetup, Generation
-from stages.engines.ray import Request, _end_tokens, _generation, _Model, _reason, _require_listener, _sampling
+from stages.engines.kinds.ray import Request, _end_tokens, _generation, _Model, _reason, _require_listener, _sampling
 from stages.engines.start import open_engine
 
 GREEDY = Decoding(max_tokens=24)

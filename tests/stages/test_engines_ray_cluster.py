@@ -18,7 +18,7 @@ import pytest
 
 from data.errors import ConfigError, EngineError, Interrupted
 from stages.engines.contract import Cluster, Decoding, Engine, EngineSetup, Generation
-from stages.engines.ray import ROWS, RayEngine, Request
+from stages.engines.kinds.ray import ROWS, RayEngine, Request
 from stages.engines.start import open_engine
 from stages.runtime.progress import StopSignal
 from tests.fakes import ending_model_folder, tiny_model_folder

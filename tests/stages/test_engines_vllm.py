@@ -15,7 +15,7 @@ import pytest
 
 from data.errors import ConfigError, EngineError, Interrupted
 from stages.engines.contract import Decoding, EngineSetup
-from stages.engines.vllm import ON_THE_WAY, VllmEngine, _Request, _Requests, take_own_gpus
+from stages.engines.kinds.vllm import ON_THE_WAY, VllmEngine, _Request, _Requests, take_own_gpus
 from stages.runtime.progress import StopSignal
 
 BATCH = 4

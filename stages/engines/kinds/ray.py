@@ -40,7 +40,7 @@ from stages.engines.contract import (
     Generation,
     next_answer,
 )
-from stages.engines.vllm import ENVIRONMENT, refused, sampling_arguments, vllm_arguments
+from stages.engines.kinds.vllm import ENVIRONMENT, refused, sampling_arguments, vllm_arguments
 from stages.models.tokenizer import encode, load_tokenizer
 from stages.runtime.progress import StopSignal
 
