@@ -79,7 +79,7 @@ def be_stage(log: Path, padding: int, jobs: int) -> None:
     def open_teacher(_setup: EngineSetup) -> MadeUpTeacher:
         return MadeUpTeacher(log, padding, jobs)
 
-    module.TransformersEngine = open_teacher  # type: ignore[attr-defined]
+    module.ENGINE = open_teacher  # type: ignore[attr-defined]
     sys.modules[module.__name__] = module
     sys.argv = ["molsaki", "rationales", "run.yaml", "--quiet"]
     from pipeline.cli.main import main as molsaki

@@ -67,7 +67,7 @@ def teacher(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> Teacher:
     """The experiment with a teacher instead of a file."""
     teacher = Teacher()
     module = ModuleType("stages.engines.kinds.transformers")
-    module.TransformersEngine = teacher.open  # type: ignore[attr-defined]
+    module.ENGINE = teacher.open  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, module.__name__, module)
     text = Path("run.yaml").read_text()
     Path("run.yaml").write_text(text.replace("{engine: file, path: rationales.jsonl}", "{engine: transformers}"))

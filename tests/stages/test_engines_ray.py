@@ -7,7 +7,7 @@ import pytest
 
 from data.errors import EngineError
 from stages.engines.contract import Cluster, Decoding, EngineSetup, Generation
-from stages.engines.kinds.ray import Request, _end_tokens, _generation, _Model, _reason, _require_listener, _sampling
+from stages.engines.kinds.ray import Asked, _end_tokens, _generation, _Model, _reason, _require_listener, _sampling
 from stages.engines.start import open_engine
 
 GREEDY = Decoding(max_tokens=24)
@@ -86,9 +86,9 @@ def test_the_tokens_that_end_a_text_are_the_tokenizer_s_and_the_checkpoint_s() -
 
 def test_a_sampled_prompt_has_its_own_seed_and_no_number_is_missing_anywhere() -> None:
     sampled = Decoding(max_tokens=8, temperature=1.0, top_p=0.9, seed=3)
-    seeds = [_sampling(Request(prompt=prompt, decoding=sampled))["seed"] for prompt in ("a", "b", "a")]
+    seeds = [_sampling(Asked(prompt=prompt, decoding=sampled))["seed"] for prompt in ("a", "b", "a")]
     assert seeds[0] == seeds[2] != seeds[1]
-    greedy = _sampling(Request(prompt="a", decoding=STOPPING))
+    greedy = _sampling(Asked(prompt="a", decoding=STOPPING))
     assert (greedy["seed"], greedy["temperature"], greedy["include_stop_str_in_output"]) == (0, 0.0, True)
 
 

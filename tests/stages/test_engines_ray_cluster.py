@@ -18,7 +18,7 @@ import pytest
 
 from data.errors import ConfigError, EngineError, Interrupted
 from stages.engines.contract import Cluster, Decoding, Engine, EngineSetup, Generation
-from stages.engines.kinds.ray import ROWS, RayEngine, Request
+from stages.engines.kinds.ray import ROWS, Asked, RayEngine
 from stages.engines.start import open_engine
 from stages.runtime.progress import StopSignal
 from tests.fakes import ending_model_folder, tiny_model_folder
@@ -91,7 +91,7 @@ def calls(transformers: Engine) -> Calls:
 def answers(ray: RayEngine, calls: Calls) -> dict[str, list[Generation]]:
     """What one stream of Ray answers to all calls."""
     requests = [
-        (name, Request(prompt=prompt, decoding=decoding))
+        (name, Asked(prompt=prompt, decoding=decoding))
         for name, (prompts, decoding) in calls.items()
         for prompt in prompts
     ]

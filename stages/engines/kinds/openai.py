@@ -450,3 +450,6 @@ def _retry_after(error: Exception) -> float | None:
     with suppress(ValueError, TypeError):
         return (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds()
     return None
+
+
+ENGINE = OpenAiEngine

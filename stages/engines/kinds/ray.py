@@ -3,7 +3,7 @@
 The stage stays one process and is Ray's driver. It makes token ids of the prompts, as every engine does, hands them out
 in batches, and yields what comes back while the rest is still being computed. vLLM runs in actors of Ray, as many as
 `rationales.ray_replicas` says and the cluster has room for. Which of them answers a prompt changes nothing: ids, seeds
-and stop strings are those of `engines_vllm`. Where an engine or its node is lost, Ray asks its batches elsewhere.
+and stop strings are those of `kinds.vllm`. Where an engine or its node is lost, Ray asks its batches elsewhere.
 
 Ray's processor does not say why a text has ended, nor how long a prompt may be. The reason follows from the last token
 and from the stop string, which is therefore kept in the text until here; window and end tokens are those of vLLM, which
@@ -42,9 +42,9 @@ from stages.engines.contract import (
 )
 from stages.engines.kinds.vllm import ENVIRONMENT, refused, sampling_arguments, vllm_arguments
 from stages.models.tokenizer import encode, load_tokenizer
+from stages.runtime.packages import needed
 from stages.runtime.progress import StopSignal
 
-MISSING = "rationales.engine: `ray` is not installed here; pip install 'molsaki[ray]', beside vLLM"
 MISSING_THERE = "vLLM is not installed on the Ray cluster, whose nodes need the packages of this environment"
 ROOM_SECONDS = 300.0
 """How long a cluster may take to make room for one engine: its nodes may have to be started first."""
@@ -66,7 +66,7 @@ ANSWER = ("place", "generated_text", "generated_tokens", "num_input_tokens")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
+class Asked:
     """A prompt and how to answer it."""
 
     prompt: str
@@ -99,11 +99,9 @@ class RayEngine(Engine):
 
     def stream(self, prompts: Sequence[str], decoding: Decoding | None = None) -> Answers:
         """Answer every prompt; a batch's answers come together."""
-        yield from self.stream_each(
-            [Request(prompt=each, decoding=decoding or self._setup.decoding) for each in prompts]
-        )
+        yield from self.stream_each([Asked(prompt=each, decoding=decoding or self._setup.decoding) for each in prompts])
 
-    def stream_each(self, requests: Sequence[Request]) -> Answers:
+    def stream_each(self, requests: Sequence[Asked]) -> Answers:
         """Answer requests of several kinds in one stream, and so with engines that start once."""
         batches: list[pa.Table] = []
         for start in range(0, len(requests), self._setup.cluster.batch):
@@ -245,7 +243,7 @@ SCHEMA = pa.schema(
 """The columns that Ray's processor reads, under the names that it has for them, and the place in the prompts."""
 
 
-def _table(batch: Sequence[tuple[int, Sequence[int], Request]]) -> pa.Table:
+def _table(batch: Sequence[tuple[int, Sequence[int], Asked]]) -> pa.Table:
     """One batch of prompts, which Ray hands out as a whole."""
     rows = [
         {"place": place, "tokenized_prompt": ids, "sampling_params": _sampling(request)}
@@ -254,7 +252,7 @@ def _table(batch: Sequence[tuple[int, Sequence[int], Request]]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=SCHEMA)
 
 
-def _sampling(request: Request) -> dict[str, Any]:
+def _sampling(request: Asked) -> dict[str, Any]:
     # Nothing is left out of some rows: on the way to vLLM, numbers beside a gap become floats.
     return {
         "top_p": 1.0,
@@ -297,11 +295,9 @@ def _join(setup: EngineSetup) -> bool:
     """
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
-    try:
+    with needed("ray", "rationales.engine", EngineError):
         import ray
         import ray.data
-    except ImportError as error:
-        raise EngineError(f"{MISSING} ({first_line(error)})") from error
     if ray.is_initialized():
         return False
     address = _address(setup)
@@ -480,3 +476,6 @@ def _reason(error: BaseException) -> str:
     """What happened where the work was done, of an error that begins with where that was."""
     cause = getattr(error, "cause", None) or error.__cause__
     return first_line(error) if cause is None else _reason(cause)
+
+
+ENGINE = RayEngine

