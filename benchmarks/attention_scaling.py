@@ -97,7 +97,7 @@ def in_turns(counts: Sequence[int], repeats: int) -> list[list[Measurement]]:
 
 
 def in_new_process(count: int, teacher: Path) -> Measurement:
-    """`measure` in a process that has no memory of other measurements; -P as in `pipeline.run.supervise`."""
+    """`measure` in a process that has no memory of other measurements; -P as in `pipeline.run.processes`."""
     command = [sys.executable, "-P", __file__, "--measure", str(count), str(teacher)]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)  # noqa: S603  our own command
     measurement = Measurement(**json.loads(done.stdout.splitlines()[-1]))

@@ -16,11 +16,11 @@ def open_attention(path: str | Path) -> "AttentionStore":
     `path` is its folder, or a tar file or address of fsspec (`s3://…`, `hf://datasets/…`) that it was exported to. From
     there it is first copied into the user's cache directory, once, and every byte and record of it is checked.
     """
-    from cache.places import is_elsewhere
+    from cache.exchange.locations import is_elsewhere
     from cache.reader import AttentionStore
 
     if is_elsewhere(str(path)):
-        from cache.sharing import fetch
+        from cache.exchange.importing import fetch
 
         path = fetch(str(path))
     return AttentionStore.open(path)

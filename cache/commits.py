@@ -7,11 +7,12 @@ a checksum of itself. A crash leaves a record complete, absent, or empty; anythi
 import errno
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from cache.fingerprints import JSON, SCHEMA_VERSION, check_schema, fingerprint
+from cache.fingerprints import JSON, SCHEMA_VERSION, check_schema, fingerprint, hash_bytes
 from data.errors import DamagedCacheError
 
 PART_NAME = re.compile(r"\d{8,}-[0-9a-f]{12}")
@@ -76,14 +77,25 @@ def reason_of(error: Exception, path: Path) -> str:
     return " ".join(text.removeprefix(f"{path}: ").replace(f"; {VERIFY}", "").split())
 
 
-def read_committed(path: Path) -> bytes:
-    """Return the content of a file that has to be there; raises `DamagedCacheError` where the disk does not give it."""
+@contextmanager
+def damage_at(path: Path, what: str) -> Iterator[None]:
+    """Let whatever the disk, or a library in bytes that are not ours, raises be a `DamagedCacheError` at `path`."""
     try:
-        return path.read_bytes()
-    except OSError as error:
-        if not is_damage(error):
+        yield
+    except Exception as error:
+        if isinstance(error, DamagedCacheError) or not is_damage(error):
             raise
-        raise DamagedCacheError(f"{path}: cannot be read ({error.strerror}); {VERIFY}") from error
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise DamagedCacheError(f"{path}: {what} ({reason}); {VERIFY}") from error
+
+
+def read_committed(path: Path, entry: FileEntry | None = None) -> bytes:
+    """Return the content of a file that has to be there, and be what `entry` says; raises `DamagedCacheError`."""
+    with damage_at(path, "cannot be read"):
+        content = path.read_bytes()
+    if entry is not None and hash_bytes(content) != entry.sha256:
+        raise DamagedCacheError(f"{path}: the content is not what was committed; {VERIFY}")
+    return content
 
 
 def is_torn(content: bytes) -> bool:

@@ -11,6 +11,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL, errno.EMLINK}
 """What file systems answer that have no hard links: FAT, some FUSE and network mounts, object stores."""
@@ -93,8 +94,24 @@ def _claim_and_replace(path: Path, temporary: Path) -> None:
 
 def replace_file(path: Path, content: bytes) -> None:
     """Let `path` hold `content` at once: whoever reads it, however many write it, finds one of them in full."""
-    with temporary_file(path.parent, content) as temporary:
+    with appearing(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def appearing(path: Path, begin: str = "") -> Iterator[BinaryIO]:
+    """Give a file to fill that takes the name `path` when it is whole and on disk, and none if an error comes first.
+
+    Until then its name begins with a dot and `begin`.
+    """
+    temporary = path.with_name(f".{begin}{secrets.token_hex(8)}.tmp")
+    try:
+        with errors_name(path), _new_synced(temporary) as file:
+            yield file
         temporary.replace(path)
+        sync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -102,15 +119,17 @@ def temporary_file(folder: Path, content: bytes) -> Iterator[Path]:
     """Give a synced file with `content` under a name that nobody else uses, and remove that name afterwards."""
     path = folder / f".{secrets.token_hex(8)}.tmp"
     try:
-        _create_and_fill(path, content)
+        with errors_name(path), _new_synced(path) as file:
+            file.write(content)
         yield path
     finally:
         path.unlink(missing_ok=True)
 
 
-def _create_and_fill(path: Path, content: bytes) -> None:
+@contextmanager
+def _new_synced(path: Path) -> Iterator[BinaryIO]:
     # A full disk may speak up only on closing; the caller removes what was written until then.
-    with errors_name(path), path.open("xb") as file:
-        file.write(content)
+    with path.open("x+b") as file:
+        yield file
         file.flush()
         os.fsync(file.fileno())

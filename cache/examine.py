@@ -12,7 +12,7 @@ lie in the step's last token.
 Shape letters: L layers, S steps, K critical words; n records of a part.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -23,12 +23,13 @@ import numpy as np
 import numpy.typing as npt
 
 from cache.certificates import SMALLEST_NORMAL
-from cache.commits import VERIFY, is_damage
-from cache.key_index import KEY_BYTES
+from cache.commits import VERIFY
+from cache.key_index import KEY_BYTES, hex_keys
 from cache.keys import record_key
 from cache.layout import ARRAYS, LAYOUTS, STEP_ATTENTION, TEXT_END, Array, decode, open_array, open_rebuilt
-from cache.receivers import step_totals
 from cache.rounding import ALL_BITS
+from cache.step_totals import step_totals
+from data.errors import DamagedCacheError
 from data.records import Marked
 
 SLACK = 0.1
@@ -59,25 +60,19 @@ class Examined:
     def select(self, chosen: npt.NDArray[np.bool_]) -> dict[str, Array]:
         """Return the arrays of a part that holds the chosen records only; they have to be sound."""
         assert not (chosen & ~self.sound).any(), "a record that is not sound is never written again"
-        arrays = self.arrays
-        steps, words = arrays["steps"].astype(np.int64), arrays["words"].astype(np.int64)
-        cells = (steps * words)[chosen]
-        texts = arrays["text"].tobytes().split(TEXT_END)
+        steps, words = (self.arrays[name].astype(np.int64) for name in ("steps", "words"))
+        lengths = {"record": np.ones_like(steps), "step": steps, "word": words, "cell": steps * words}
+        rows = {dimension: np.repeat(chosen, length) for dimension, length in lengths.items()}
+        first = {name: LAYOUTS[name].dimensions[0] for name in self.arrays}
+        texts = self.arrays["text"].tobytes().split(TEXT_END)
         kept = np.flatnonzero(chosen).tolist()
         text = b"".join(texts[2 * row + which] + TEXT_END for row in kept for which in (0, 1))
         keys = b"".join(bytes.fromhex(self.keys[row]) for row in kept)
-        besides = {STEP_ATTENTION: arrays[STEP_ATTENTION][np.repeat(chosen, steps)]} if STEP_ATTENTION in arrays else {}
         return {
-            "attention": arrays["attention"][np.repeat(chosen, steps * words)],
-            "cell_offset": np.concatenate([[0], np.cumsum(cells)]).astype(np.int64),
-            "steps": arrays["steps"][chosen],
-            "words": arrays["words"][chosen],
-            "step_tokens": arrays["step_tokens"][np.repeat(chosen, steps)],
-            "step_spans": arrays["step_spans"][np.repeat(chosen, steps)],
-            "word_spans": arrays["word_spans"][np.repeat(chosen, words)],
+            **{name: array[rows[first[name]]] for name, array in self.arrays.items() if first[name] in rows},
+            "cell_offset": np.concatenate([[0], np.cumsum((steps * words)[chosen])]).astype(np.int64),
             "key": np.frombuffer(keys, np.uint8).reshape(-1, KEY_BYTES),
             "text": np.frombuffer(text, np.uint8),
-            **besides,
         }
 
 
@@ -102,7 +97,7 @@ def examine(
     steps, words = reading.whole("steps"), reading.whole("words")
     misfit = None if steps is None or words is None else _misfit(steps, words, counts)
     if misfit:
-        reading.blame("steps", misfit, nothing)
+        reading.blame("steps", misfit)
     if steps is None or words is None or misfit:
         return Examined(keys=(), sound=nothing, faults=reading.faults(), arrays={})
     reading.place(steps.astype(np.int64), words.astype(np.int64))
@@ -143,10 +138,8 @@ class _Reading:
             return None
         try:
             content = self._decode(name, slice(None))
-        except Exception as error:  # whatever a damaged file makes a library raise is a fault of the file
-            if not is_damage(error):
-                raise
-            self.blame(name, _reason(error), np.ones(0, dtype=bool))
+        except DamagedCacheError as error:
+            self.blame(name, _reason(error))
             return None
         self.arrays[name] = content
         return content
@@ -169,9 +162,7 @@ class _Reading:
             return np.zeros(len(offsets) - 1, dtype=bool)
         try:
             self.arrays[name] = self._decode(name, slice(None))
-        except Exception as error:  # the chunks say which of them it is
-            if not is_damage(error):
-                raise
+        except DamagedCacheError:  # the chunks say which of them it is
             return self._by_chunks(name, offsets)
         return np.ones(len(offsets) - 1, dtype=bool)
 
@@ -183,11 +174,9 @@ class _Reading:
             stop = min(start + size, total)
             try:
                 chunk = self._decode(name, slice(start, stop))
-            except Exception as error:  # as above
-                if not is_damage(error):
-                    raise
+            except DamagedCacheError as error:
                 concerned = (offsets[:-1] < stop) & (offsets[1:] > start)
-                self.blame(name, _reason(error), concerned)
+                self.blame(name, _reason(error), np.flatnonzero(concerned).tolist())
                 readable &= ~concerned
                 continue
             content = np.zeros((total, *chunk.shape[1:]), dtype=chunk.dtype) if content is None else content
@@ -197,26 +186,19 @@ class _Reading:
         return readable
 
     def _decode(self, name: str, rows: slice) -> Array:
-        if name in self._rebuilt:
-            array = open_rebuilt(self._folder, name, self._counts)
-        else:
-            array = open_array(self._folder, name)
-        return decode(array, self._folder / name, rows)
+        folder = self._folder
+        array = open_rebuilt(folder, name, self._counts) if name in self._rebuilt else open_array(folder, name)
+        return decode(array, folder / name, rows)
 
     def of(self, name: str, row: int) -> Array:
         """Return the rows of one record."""
         offsets = self._offsets[name]
         return self.arrays[name][offsets[row] : offsets[row + 1]]
 
-    def blame(self, name: str, what: str, concerned: npt.NDArray[np.bool_], *, kind: str | None = None) -> None:
-        """Note a fault; those of one kind in one array become one, with the first one's words."""
+    def blame(self, name: str, what: str, concerned: Iterable[int] = (), *, kind: str | None = None) -> None:
+        """Note a fault of some records; those of one kind in one array become one, with the first one's words."""
         _, rows = self._found.setdefault((name, kind or what), (what, []))
-        rows += np.flatnonzero(concerned).tolist()
-
-    def blame_one(self, name: str, kind: str, what: str, row: int) -> None:
-        """Note a fault of one record."""
-        _, rows = self._found.setdefault((name, kind), (what, []))
-        rows.append(row)
+        rows += concerned
 
     def faults(self) -> tuple[Fault, ...]:
         """Everything that was noted, each fault with its records."""
@@ -238,9 +220,9 @@ def _judged(reading: _Reading, records: int, arrays: Collection[str], *, roundin
         if name in arrays:
             sound &= reading.rows(name)
     texts = _texts(reading, records)
-    stored_keys = _keys(reading, records)
+    stored_keys = reading.whole("key")
     _check_cell_offset(reading)
-    keys = stored_keys or [""] * records
+    keys = [""] * records if stored_keys is None else hex_keys(stored_keys)
     for row in range(records):
         marked = texts[row] and _marked(reading, row, texts[row])
         if not marked:
@@ -251,24 +233,16 @@ def _judged(reading: _Reading, records: int, arrays: Collection[str], *, roundin
             continue
         found = list(_complaints(keys[row], marked, partial(reading.of, row=row), arrays, rounding))
         for array, kind, what in found:
-            reading.blame_one(array, kind, what, row)
+            reading.blame(array, what, [row], kind=kind)
         sound[row] = not found
     return Examined(keys=tuple(keys), sound=sound, faults=reading.faults(), arrays=reading.arrays)
-
-
-def _keys(reading: _Reading, records: int) -> list[str] | None:
-    stored = reading.whole("key")
-    if stored is None:
-        return None
-    digits = stored.tobytes().hex()
-    return [digits[start : start + 2 * KEY_BYTES] for start in range(0, 2 * KEY_BYTES * records, 2 * KEY_BYTES)]
 
 
 def _check_cell_offset(reading: _Reading) -> None:
     """It follows from steps and words: a wrong one is a fault and no loss."""
     stored = reading.whole("cell_offset")
     if stored is not None and not np.array_equal(stored, reading._offsets["attention"]):
-        reading.blame("cell_offset", "does not fit steps and words", np.ones(len(stored) - 1, dtype=bool))
+        reading.blame("cell_offset", "does not fit steps and words", range(len(stored) - 1))
 
 
 def _texts(reading: _Reading, records: int) -> Sequence[tuple[str, str] | None]:
@@ -279,14 +253,14 @@ def _texts(reading: _Reading, records: int) -> Sequence[tuple[str, str] | None]:
     *texts, rest = stored.tobytes().split(TEXT_END)
     if rest or len(texts) != 2 * records:
         what = f"{len(texts)} texts for {records} records"
-        reading.blame("text", what, np.ones(records, dtype=bool))
+        reading.blame("text", what, range(records))
         return [None] * records
     found: list[tuple[str, str] | None] = []
     for row in range(records):
         try:
             found.append((texts[2 * row].decode(), texts[2 * row + 1].decode()))
         except UnicodeDecodeError as error:
-            reading.blame_one("text", "not UTF-8", f"not UTF-8 ({error})", row)
+            reading.blame("text", f"not UTF-8 ({error})", [row], kind="not UTF-8")
             found.append(None)
     return found
 
@@ -334,7 +308,7 @@ def _attention_complaints(
         return
     if (lowest := attention_SKL.min()) < 0:
         yield "attention", "negative", f"{lowest:.4g}, below zero"
-    spaces = np.array([place for place, letter in enumerate(marked.text) if letter.isspace()], dtype=np.int64)
+    spaces = _spaces(marked.text)
     lifted = 1 + SLACK + rounding
     most = tokens_S[:, None] * _words_in_a_token(marked, spaces) * lifted + SMALLEST * attention_SKL.shape[1]
     sums_SL = attention_SKL.sum(axis=1)
@@ -368,7 +342,7 @@ def _receiver_complaints(
         layer, step = np.argwhere(above)[0].tolist()
         what = f"step {step} gives {given_LS[layer, step]:.4g} in all and has {tokens_S[step]} tokens"
         yield STEP_ATTENTION, "sum", what
-    spaces = np.array([place for place, letter in enumerate(marked.text) if letter.isspace()], dtype=np.int64)
+    spaces = _spaces(marked.text)
     sum_LS = attention_LSK.sum(axis=2)
     most_LS = (sum_LS - attention_LSK.max(axis=2)) * (1 + rounding + SUMMING) + sum_LS * rounding + little
     if _words_in_a_token(marked, spaces) == 1:
@@ -380,6 +354,10 @@ def _receiver_complaints(
             f"{sum_LS[layer, step]:.4g} in all can share"
         )
         yield STEP_ATTENTION, "overlap", what
+
+
+def _spaces(text: str) -> npt.NDArray[np.int64]:
+    return np.array([place for place, letter in enumerate(text) if letter.isspace()], dtype=np.int64)
 
 
 def _words_in_a_token(marked: Marked, spaces: npt.NDArray[np.int64]) -> int:

@@ -5,8 +5,9 @@ Two computations that would give the same records have the same fingerprint and 
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
@@ -37,13 +38,18 @@ def hash_bytes(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+def hash_blocks(blocks: Iterable[bytes]) -> str:
+    """Return the SHA-256 (64 hex digits) of blocks, one after another."""
+    digest = hashlib.sha256()
+    for block in blocks:
+        digest.update(block)
+    return digest.hexdigest()
+
+
 def hash_file(path: Path) -> str:
     """Return the SHA-256 (64 hex digits) of a file's content."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(READ_SIZE):
-            digest.update(block)
-    return digest.hexdigest()
+        return hash_blocks(iter(partial(file.read, READ_SIZE), b""))
 
 
 def hash_folder(path: Path, patterns: Sequence[str]) -> str:

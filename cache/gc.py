@@ -12,15 +12,15 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from cache.age import newest, now
+from cache.age import age, newest, now
 from cache.commits import is_torn
 from cache.repair import WITHDRAWN
-from cache.spaces import KINDS, Space
+from cache.spaces import KINDS, Space, children
 from cache.verify import CLAIM_SECONDS
 from data.errors import DamagedCacheError
 
@@ -30,6 +30,7 @@ EXPORT_PREFIX = "molsaki-export-"
 """Begins the names of the folders that exports fill in the system's place for temporary files."""
 FETCHED = "fetched"
 """Folder beside the kinds, in the user's own store, for copies of spaces that were opened from an address."""
+TEMPORARY = ".*.tmp"
 TARGETS_NAME = re.compile(r"(.+)-[0-9a-f]{16}\.targets")
 
 
@@ -50,14 +51,18 @@ def leftovers(space: Space, *, older_than: float) -> list[Leftover]:
     """
     committed = _committed(space)
     at = now(space.path)
-    temporary = (each for folder in (space.path, space.path / "commits") for each in _temporary_files(folder, at))
-    found = (*_parts(space, committed, at), *temporary, *_withdrawn(space, at))
+    found = (
+        *_parts(space, committed, at),
+        *_left(space.path.glob(TEMPORARY), "temporary file", at),
+        *_left((space.path / "commits").glob(TEMPORARY), "temporary file", at),
+        *_left(children(space.path / WITHDRAWN), "withdrawn commit", at),
+    )
     return [leftover for leftover in found if leftover.seconds >= older_than]
 
 
 def leftovers_of_store(store: Path, *, older_than: float) -> list[Leftover]:
     """Return what can be removed beside the spaces of a store, and what killed exports left on this machine."""
-    beside = [*(store / kind for kind in KINDS), *_children(store / FETCHED)]
+    beside = [*(store / kind for kind in KINDS), *children(store / FETCHED)]
     found = (
         *(leftover for folder in beside if folder.is_dir() for leftover in abandoned_imports(folder)),
         *_targets(store),
@@ -67,20 +72,20 @@ def leftovers_of_store(store: Path, *, older_than: float) -> list[Leftover]:
 
 
 def abandoned_imports(folder: Path) -> Iterator[Leftover]:
-    """Yield the staging folders of imports in `folder`, of running ones as well: only age tells which were killed."""
-    at = now(folder)
-    for path in sorted(folder.glob(f"{IMPORT_PREFIX}*")):
-        yield from _folder(path, "import that did not end", at)
+    """Return the staging folders of imports in `folder`, of running ones as well: only age tells which were killed."""
+    return _left(folder.glob(f"{IMPORT_PREFIX}*"), "import that did not end", now(folder))
 
 
 def _exports() -> Iterator[Leftover]:
-    """Yield this user's folders of exports that did not end."""
+    """Return this user's folders of exports that did not end."""
     folder = Path(tempfile.gettempdir())
-    at = now(folder)
-    for path in sorted(folder.glob(f"{EXPORT_PREFIX}*")):
-        with suppress(FileNotFoundError):  # it has ended meanwhile
-            if path.lstat().st_uid == os.getuid():
-                yield from _folder(path, "export that did not end", at)
+    return _left(filter(_is_ours, folder.glob(f"{EXPORT_PREFIX}*")), "export that did not end", now(folder))
+
+
+def _is_ours(path: Path) -> bool:
+    with suppress(FileNotFoundError):  # the export has ended meanwhile
+        return path.lstat().st_uid == os.getuid()
+    return False
 
 
 def _targets(store: Path) -> Iterator[Leftover]:
@@ -92,11 +97,10 @@ def _targets(store: Path) -> Iterator[Leftover]:
     if not folder.is_dir():
         return
     at = now(folder)
-    yield from _temporary_files(folder, at)
-    for path in _children(folder) if spaces.is_dir() else []:
-        named = TARGETS_NAME.fullmatch(path.name)
-        if named and not any(store.glob(f"*/{glob.escape(named[1])}")):
-            yield _file(path, "targets of a space that is gone", at)
+    yield from _left(folder.glob(TEMPORARY), "temporary file", at)
+    named = ((TARGETS_NAME.fullmatch(path.name), path) for path in (children(folder) if spaces.is_dir() else []))
+    gone = (path for match, path in named if match and not any(store.glob(f"*/{glob.escape(match[1])}")))
+    yield from _left(gone, "targets of a space that is gone", at)
 
 
 def remove(space: Space, found: Sequence[Leftover]) -> Iterator[Leftover]:
@@ -124,7 +128,7 @@ def discard(leftover: Leftover) -> Leftover:
 def _committed(space: Space) -> set[str]:
     """Names of the parts that are committed."""
     for _, path in space.commit_files():
-        if is_torn(path.read_bytes()) and now(path.parent) - path.stat().st_mtime > CLAIM_SECONDS:
+        if is_torn(path.read_bytes()) and age(path) > CLAIM_SECONDS:
             raise DamagedCacheError(
                 f"{path}: empty, so its part is not known; see `molsaki cache verify SPACE --repair`"
             )
@@ -132,9 +136,9 @@ def _committed(space: Space) -> set[str]:
 
 
 def _parts(space: Space, committed: set[str], at: float) -> Iterator[Leftover]:
-    records = [(path.read_bytes(), path.stat().st_mtime) for path in _children(space.path / WITHDRAWN)]
-    for path in _children(space.path / "parts"):
-        if path.name in committed or not path.is_dir():
+    records = [(path.read_bytes(), path.stat().st_mtime) for path in children(space.path / WITHDRAWN)]
+    for path in space.part_folders():
+        if path.name in committed:
             continue
         # Readers may have opened it until it was withdrawn; a record that names nothing may have been of any part.
         withdrawn = [time for content, time in records if path.name.encode() in content or b'"part"' not in content]
@@ -143,29 +147,11 @@ def _parts(space: Space, committed: set[str], at: float) -> Iterator[Leftover]:
         yield Leftover(path=path, what=what, bytes=_bytes(path), seconds=at - written)
 
 
-def _temporary_files(folder: Path, at: float) -> Iterator[Leftover]:
-    for path in sorted(folder.glob(".*.tmp")):
-        yield _file(path, "temporary file", at)
+def _left(paths: Iterable[Path], what: str, at: float) -> Iterator[Leftover]:
+    for path in sorted(paths):
+        with suppress(FileNotFoundError):  # whoever was writing it has just ended
+            yield Leftover(path=path, what=what, bytes=_bytes(path), seconds=at - newest(path))
 
 
-def _withdrawn(space: Space, at: float) -> Iterator[Leftover]:
-    for path in _children(space.path / WITHDRAWN):
-        yield _file(path, "withdrawn commit", at)
-
-
-def _folder(path: Path, what: str, at: float) -> Iterator[Leftover]:
-    with suppress(FileNotFoundError):  # whoever was writing it has just ended
-        yield Leftover(path=path, what=what, bytes=_bytes(path), seconds=at - newest(path))
-
-
-def _file(path: Path, what: str, at: float) -> Leftover:
-    status = path.stat()
-    return Leftover(path=path, what=what, bytes=status.st_size, seconds=at - status.st_mtime)
-
-
-def _bytes(folder: Path) -> int:
-    return sum(path.lstat().st_size for path in folder.rglob("*") if not path.is_dir())
-
-
-def _children(folder: Path) -> list[Path]:
-    return sorted(folder.iterdir()) if folder.is_dir() else []
+def _bytes(path: Path) -> int:
+    return sum(each.lstat().st_size for each in (path, *path.rglob("*")) if not each.is_dir())

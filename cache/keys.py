@@ -3,8 +3,13 @@
 Since a key says nothing about position or file, stores grow, are shared and are merged by content alone.
 """
 
+import re
+
 from cache.fingerprints import fingerprint
 from data.records import Marked, Question
+
+KEY = re.compile(r"[0-9a-f]{64}")
+"""What every key looks like, written out."""
 
 
 def question_key(question: Question, prompt: str) -> str:

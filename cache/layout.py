@@ -9,7 +9,6 @@ Shape letters: L layers, S steps, K critical words; n records of a part.
 
 import errno
 import json
-import math
 import os
 import struct
 from collections.abc import Collection, Iterator, Mapping
@@ -26,11 +25,11 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import LocalStore, MemoryStore
 
-from cache.commits import VERIFY, Commit, is_damage, read_committed
-from cache.fingerprints import JSON, SCHEMA_VERSION, hash_bytes
+from cache.commits import VERIFY, Commit, damage_at, read_committed
+from cache.fingerprints import JSON, SCHEMA_VERSION
 from cache.key_index import KEY_BYTES
-from cache.receivers import RECEIVERS
 from cache.spaces import Space, check_files
+from cache.step_totals import RECEIVERS
 from data.errors import DamagedCacheError
 
 Array = npt.NDArray[Any]
@@ -44,30 +43,14 @@ KNOWN_CODECS = frozenset({"bytes", "blosc", "zstd", "crc32c", "sharding_indexed"
 METADATA = "zarr.json"
 
 KEY_SHARD = "c/0/0"
-KEY_CODECS: JSON = [
-    {
-        "name": "sharding_indexed",
-        "configuration": {
-            "chunk_shape": [CHUNK_ROWS, KEY_BYTES],
-            "codecs": [
-                {"name": "bytes"},
-                {
-                    "name": "blosc",
-                    "configuration": {
-                        "typesize": 1,
-                        "cname": "zstd",
-                        "clevel": 3,
-                        "shuffle": "bitshuffle",
-                        "blocksize": 0,
-                    },
-                },
-                {"name": "crc32c"},
-            ],
-            "index_codecs": [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}],
-            "index_location": "end",
-        },
-    }
-]
+KEY_BLOSC: JSON = {"typesize": 1, "cname": "zstd", "clevel": 3, "shuffle": "bitshuffle", "blocksize": 0}
+KEY_SHARD_CODEC: JSON = {
+    "chunk_shape": [CHUNK_ROWS, KEY_BYTES],
+    "codecs": [{"name": "bytes"}, {"name": "blosc", "configuration": KEY_BLOSC}, {"name": "crc32c"}],
+    "index_codecs": [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}],
+    "index_location": "end",
+}
+KEY_CODECS: JSON = [{"name": "sharding_indexed", "configuration": KEY_SHARD_CODEC}]
 """What zarr notes of how keys are written here; where it says anything else, zarr reads them."""
 CHECKSUM_BYTES = 4
 SHARD_END = 16 + CHECKSUM_BYTES
@@ -88,6 +71,14 @@ class ArrayLayout:
     def fill_value(self) -> float | int:
         """What a missing chunk reads as; never a valid value of `attention`."""
         return float("nan") if self.dtype == "float16" else 0
+
+    def shape(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
+        """Return the shape of the array in a part of these sizes."""
+        return tuple(sizes[dimension] for dimension in self.dimensions)
+
+    def chunks(self, rows: int) -> int:
+        """Return how many chunks that many rows have; the last one is as large as the others."""
+        return max(1, -(-rows // self.chunk_rows))
 
 
 ARRAYS: Mapping[str, ArrayLayout] = {
@@ -160,22 +151,18 @@ def write_arrays(folder: Path, arrays: Mapping[str, Array]) -> None:
     assert ARRAYS.keys() <= arrays.keys() <= LAYOUTS.keys(), f"arrays of a part: {sorted(arrays)}"
     group = zarr.create_group(store=PartStore(folder), zarr_format=3, attributes={"molsaki_schema": SCHEMA_VERSION})
     for name, content in arrays.items():
-        _write_array(group, name, LAYOUTS[name], content)
+        _create_array(group, name, content.shape)[...] = content
 
 
-def _write_array(group: zarr.Group, name: str, layout: ArrayLayout, content: Array) -> None:
-    _create_array(group, name, layout, content.shape)[...] = content
-
-
-def _create_array(group: zarr.Group, name: str, layout: ArrayLayout, shape: tuple[int, ...]) -> "zarr.Array[Any]":
+def _create_array(group: zarr.Group, name: str, shape: tuple[int, ...]) -> "zarr.Array[Any]":
+    layout = LAYOUTS[name]
     rows, *rest = shape
-    whole = max(1, math.ceil(rows / layout.chunk_rows)) * layout.chunk_rows
     return group.create_array(
         name,
         shape=shape,
         dtype=layout.dtype,
         chunks=(layout.chunk_rows, *rest),
-        shards=(whole, *rest),
+        shards=(layout.chunks(rows) * layout.chunk_rows, *rest),
         compressors=[BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle"), Crc32cCodec()],
         fill_value=layout.fill_value,
         dimension_names=layout.dimensions,
@@ -187,14 +174,9 @@ def check_part(space: Space, commit: Commit) -> None:
     """Raise `DamagedCacheError` unless all files of a part have their sizes and its metadata are what was committed."""
     check_files(space, commit)
     folder = space.part_path(commit)
-    check_group(folder, commit)
+    committed_metadata(folder, METADATA, commit)
     for name in layouts_in(commit.files):
         check_array(folder, name, commit)
-
-
-def check_group(folder: Path, commit: Commit) -> None:
-    """Raise `DamagedCacheError` unless the metadata of a part as a whole are what was committed."""
-    _metadata(folder, METADATA, commit)
 
 
 def check_array(folder: Path, name: str, commit: Commit) -> None:
@@ -203,8 +185,21 @@ def check_array(folder: Path, name: str, commit: Commit) -> None:
         sizes = dimension_sizes(commit.counts)
     except KeyError as error:
         raise DamagedCacheError(f"{folder}: commit {commit.index} does not count its {error}; {VERIFY}") from error
-    path = folder / name / METADATA
-    _check_array(_metadata(folder, f"{name}/{METADATA}", commit), LAYOUTS[name], sizes, path)
+    path, layout = folder / name / METADATA, LAYOUTS[name]
+    found = committed_metadata(folder, f"{name}/{METADATA}", commit)
+    if unknown := set(_codec_names(found.get("codecs"))) - KNOWN_CODECS:
+        raise DamagedCacheError(
+            f"{path}: unknown codec {', '.join(sorted(unknown))}; only {', '.join(sorted(KNOWN_CODECS))} are read"
+        )
+    expected: dict[str, JSON] = {
+        "node_type": "array",
+        "data_type": layout.dtype,
+        "shape": list(layout.shape(sizes)),
+        "dimension_names": list(layout.dimensions),
+    }
+    for field, value in expected.items():
+        if found.get(field) != value:
+            raise DamagedCacheError(f"{path}: {field} is {found.get(field)}, expected {value}; {VERIFY}")
 
 
 def stored_counts(folder: Path) -> dict[str, int]:
@@ -215,14 +210,12 @@ def stored_counts(folder: Path) -> dict[str, int]:
     return {"cells": cells, "layers": layers, **{name: int(shapes[array][0]) for name, array in firsts.items()}}
 
 
-def _metadata(folder: Path, name: str, commit: Commit) -> dict[str, JSON]:
-    """Return a metadata file that is what was committed, and zarr format 3."""
+def committed_metadata(folder: Path, name: str, commit: Commit) -> dict[str, JSON]:
+    """Return a metadata file; raises `DamagedCacheError` unless it is what was committed, and zarr format 3."""
     path = folder / name
     if name not in commit.files:
         raise DamagedCacheError(f"{path}: not among the files of commit {commit.index}, not a zarr v3 part; {VERIFY}")
-    content = read_committed(path)
-    if hash_bytes(content) != commit.files[name].sha256:
-        raise DamagedCacheError(f"{path}: the content is not what was committed; {VERIFY}")
+    content = read_committed(path, commit.files[name])
     try:
         found: dict[str, JSON] = dict(json.loads(content))
     except (ValueError, TypeError) as error:
@@ -230,22 +223,6 @@ def _metadata(folder: Path, name: str, commit: Commit) -> dict[str, JSON]:
     if found.get("zarr_format") != 3:
         raise DamagedCacheError(f"{path}: zarr format {found.get('zarr_format')}, only format 3 is read")
     return found
-
-
-def _check_array(found: Mapping[str, JSON], layout: ArrayLayout, sizes: Mapping[str, int], path: Path) -> None:
-    if unknown := set(_codec_names(found.get("codecs"))) - KNOWN_CODECS:
-        raise DamagedCacheError(
-            f"{path}: unknown codec {', '.join(sorted(unknown))}; only {', '.join(sorted(KNOWN_CODECS))} are read"
-        )
-    expected: dict[str, JSON] = {
-        "node_type": "array",
-        "data_type": layout.dtype,
-        "shape": [sizes[dimension] for dimension in layout.dimensions],
-        "dimension_names": list(layout.dimensions),
-    }
-    for field, value in expected.items():
-        if found.get(field) != value:
-            raise DamagedCacheError(f"{path}: {field} is {found.get(field)}, expected {value}; {VERIFY}")
 
 
 def _codec_names(codecs: JSON) -> Iterator[str]:
@@ -270,16 +247,12 @@ def read_keys(folder: Path, commit: Commit) -> Array | None:
     is not what was committed, or cannot be one of ours though it was.
     """
     records, shard = commit.counts["records"], f"key/{KEY_SHARD}"
-    metadata = _metadata(folder, f"key/{METADATA}", commit)
+    metadata = committed_metadata(folder, f"key/{METADATA}", commit)
     if records > CHUNK_ROWS or shard not in commit.files or metadata.get("codecs") != KEY_CODECS:
         return None
-    content = read_committed(folder / shard)
-    if hash_bytes(content) != commit.files[shard].sha256:
-        raise DamagedCacheError(f"{folder / shard}: the content is not what was committed; {VERIFY}")
-    try:
+    content = read_committed(folder / shard, commit.files[shard])
+    with damage_at(folder / shard, "does not decode"):  # committed like that, by somebody else's program
         return _only_chunk(content, records)
-    except (RuntimeError, ValueError) as error:  # committed like that, by somebody else's program
-        raise DamagedCacheError(f"{folder / shard}: does not decode ({error}); {VERIFY}") from error
 
 
 def _only_chunk(shard: bytes, records: int) -> Array:
@@ -319,32 +292,23 @@ class CommittedStore(LocalStore):
 
 def open_array(folder: Path, name: str) -> "zarr.Array[Any]":
     """Open one array of a part that `check_part` has accepted."""
-    try:
+    with damage_at(folder / name, "does not open"):
         return zarr.open_array(store=CommittedStore(folder / name, read_only=True), mode="r", zarr_format=3)
-    except Exception as error:  # as in `decode`
-        if not is_damage(error):
-            raise
-        raise DamagedCacheError(f"{folder / name}: does not open ({error}); {VERIFY}") from error
 
 
 def open_rebuilt(folder: Path, name: str, counts: Mapping[str, int]) -> "zarr.Array[Any]":
     """Open an array with the metadata that this format gives it, for those beside its data are damaged."""
-    sizes = dimension_sizes(counts)
     store = MemoryStore()
-    group = zarr.create_group(store=store, zarr_format=3)
-    _create_array(group, name, LAYOUTS[name], tuple(sizes[dimension] for dimension in LAYOUTS[name].dimensions))
-    for path in (folder / name / "c").rglob("*"):
-        if path.is_file():
-            content = default_buffer_prototype().buffer.from_bytes(read_committed(path))
-            sync(store.set(f"{name}/{path.relative_to(folder / name).as_posix()}", content))
-    return zarr.open_array(store=store, path=name, mode="r", zarr_format=3)
+    with damage_at(folder / name, "does not open"):
+        _create_array(zarr.create_group(store=store, zarr_format=3), name, LAYOUTS[name].shape(dimension_sizes(counts)))
+        for path in (folder / name / "c").rglob("*"):
+            if path.is_file():
+                content = default_buffer_prototype().buffer.from_bytes(read_committed(path))
+                sync(store.set(f"{name}/{path.relative_to(folder / name).as_posix()}", content))
+        return zarr.open_array(store=store, path=name, mode="r", zarr_format=3)
 
 
 def decode(array: "zarr.Array[Any]", path: Path, rows: slice = slice(None)) -> Array:
     """Return rows of an array; raises `DamagedCacheError` where a checksum or a codec finds them damaged."""
-    try:
+    with damage_at(path, "does not decode"):
         return np.asarray(array[rows])
-    except Exception as error:  # whatever a library meets in bytes that are not ours
-        if not is_damage(error):
-            raise
-        raise DamagedCacheError(f"{path}: does not decode ({error}); {VERIFY}") from error

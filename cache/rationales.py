@@ -4,6 +4,7 @@ A part is one Parquet file with a row for each attempt, so that it can be read w
 `pandas.read_parquet(<space>/parts/*/attempts.parquet)`. Attempts that two jobs made at the same time are served once.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -13,14 +14,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cache.commits import VERIFY, Commit, read_committed
-from cache.fingerprints import JSON, hash_bytes
+from cache.fingerprints import JSON
 from cache.spaces import Space, check_files
 from data.errors import DamagedCacheError, DataError
 from data.records import Phase
 
 FILE = "attempts.parquet"
 KEPT = "kept"
-
+SURROGATE = re.compile("[\ud800-\udfff]")
+"""What a Python text may hold, and Unicode does not."""
 
 AttemptName: TypeAlias = tuple[str, Phase, int]
 """Key, phase, sample: what one attempt is known by."""
@@ -82,7 +84,7 @@ class RationaleStore:
 
     def append(self, attempts: Sequence[Attempt]) -> Commit:
         """Commit attempts as one part."""
-        table = _as_table(attempts)
+        table = as_table(attempts)
         with self.space.filling_part() as part:
             pq.write_table(table, part / FILE, compression="zstd")
         dropped = [attempt for attempt in attempts if attempt.outcome != KEPT]
@@ -120,36 +122,30 @@ class RationaleStore:
             return []
         check_files(self.space, commit)
         path = self.space.part_path(commit) / FILE
-        entry = commit.files.get(FILE)
-        content = read_committed(path) if entry else b""
-        if entry is None or hash_bytes(content) != entry.sha256:
-            raise DamagedCacheError(f"{path}: the content is not what was committed; {VERIFY}")
-        attempts = decode_attempts(content, path)
+        if FILE not in commit.files:
+            raise DamagedCacheError(f"{path}: not among the files of commit {commit.index}; {VERIFY}")
+        attempts = decode_attempts(read_committed(path, commit.files[FILE]), path)
         if len(attempts) != commit.counts["records"]:
             raise DamagedCacheError(f"{path}: {len(attempts)} attempts, {commit.counts['records']} committed; {VERIFY}")
         return attempts
 
 
-def _as_table(attempts: Sequence[Attempt]) -> pa.Table:
+def as_table(attempts: Sequence[Attempt]) -> pa.Table:
+    """Return what lies in a part with these attempts; raises `DataError` for a text that is no Unicode."""
+    rows = [as_row(attempt) for attempt in attempts]
     try:
-        return pa.Table.from_pylist([_as_row(attempt) for attempt in attempts], schema=SCHEMA)
+        return pa.Table.from_pylist(rows, schema=SCHEMA)
     except UnicodeEncodeError as error:
-        broken = next(attempt for attempt in attempts if not _is_unicode(attempt))
-        raise DataError(f"question {broken.question_id} of {broken.dataset}: a text is no Unicode ({error})") from error
+        broken = next(row for row in rows if SURROGATE.search("".join(map(str, row.values()))))
+        raise DataError(
+            f"question {broken['question_id']} of {broken['dataset']}: a text is no Unicode ({error})"
+        ) from error
 
 
-def _as_row(attempt: Attempt) -> dict[str, str | int]:
-    """Columns by name; key words stand one a line, and have no line breaks themselves."""
+def as_row(attempt: Attempt) -> dict[str, str | int]:
+    """Return columns by name; key words stand one a line, and have no line breaks themselves."""
     assert not any("\n" in word for word in attempt.keywords), f"a line break in {attempt.keywords}"
     return {**asdict(attempt), "keywords": "\n".join(attempt.keywords)}
-
-
-def _is_unicode(attempt: Attempt) -> bool:
-    try:
-        "".join(map(str, _as_row(attempt).values())).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def decode_attempts(content: bytes, path: Path) -> list[Attempt]:

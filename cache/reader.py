@@ -8,11 +8,11 @@ Shape letters: L layers, S steps, K critical words; n records of a part.
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +20,8 @@ import numpy.typing as npt
 from cache.commits import VERIFY, Commit
 from cache.key_index import KeyIndex, KeyRows, hex_keys
 from cache.layout import STEP_ATTENTION, TEXT_END, Array, check_part, decode, layouts_in, open_array, read_keys
-from cache.receivers import StepTotals, step_totals
 from cache.spaces import Space, check_files, dropped_records
+from cache.step_totals import StepTotals, step_totals
 from data.errors import ConfigError, DamagedCacheError, MissingRecordsError
 from data.records import Marked, Span
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import zarr
 
 Attention = npt.NDArray[np.float16]
+Stored = TypeVar("Stored", Attention, StepTotals)
 RECOMPUTE = "`molsaki attention CONFIG --totals` runs the teacher over such records once more"
 
 
@@ -41,6 +42,7 @@ class AttentionPart:
         check_part(space, commit)
         self._space = space
         self._commit = commit
+        self._opened: dict[str, zarr.Array[Any]] = {}
         self.folder = space.part_path(commit)
         self.layers = commit.counts["layers"]
         self.has_totals = STEP_ATTENTION in layouts_in(commit.files)
@@ -128,26 +130,23 @@ class AttentionPart:
             raise DamagedCacheError(f"{self.folder / 'text'}: {len(texts)} texts for {len(self)} records; {VERIFY}")
         return list(zip(texts[::2], texts[1::2], strict=True))
 
-    @cached_property
-    def _attention(self) -> "zarr.Array[Any]":
-        return open_array(self.folder, "attention")
+    def _rows(self, name: str, first: int, last: int) -> Array:
+        """Return some rows of an array, which is opened once."""
+        check_files(self._space, self._commit, below=name)
+        if name not in self._opened:
+            self._opened[name] = open_array(self.folder, name)
+        return decode(self._opened[name], self.folder / name, slice(first, last))
 
     def read(self, rows: Sequence[int]) -> list[Attention]:
         """Return the (L, S, K) arrays of some records; the cells from the first to the last are decoded once."""
-        check_files(self._space, self._commit, below="attention")
-        first, last = self.cell_offset[min(rows)], self.cell_offset[max(rows) + 1]
-        cells = decode(self._attention, self.folder / "attention", slice(int(first), int(last)))
-        return [self._block(cells, row, int(first)) for row in rows]
-
-    @cached_property
-    def _step_attention(self) -> "zarr.Array[Any]":
-        return open_array(self.folder, STEP_ATTENTION)
+        first, last = int(self.cell_offset[min(rows)]), int(self.cell_offset[max(rows) + 1])
+        cells = self._rows("attention", first, last)
+        return [self._block(cells, row, first) for row in rows]
 
     def read_totals(self, rows: Sequence[int]) -> list[StepTotals]:
         """Return where the steps of some records look in all; the part has to hold it (`has_totals`)."""
-        check_files(self._space, self._commit, below=STEP_ATTENTION)
-        first, last = self.step_offset[min(rows)], self.step_offset[max(rows) + 1]
-        receivers_SRL = decode(self._step_attention, self.folder / STEP_ATTENTION, slice(int(first), int(last)))
+        first, last = int(self.step_offset[min(rows)]), int(self.step_offset[max(rows) + 1])
+        receivers_SRL = self._rows(STEP_ATTENTION, first, last)
         totals = []
         for row, attention_LSK in zip(rows, self.read(rows), strict=True):
             start, end = self.step_offset[row], self.step_offset[row + 1]
@@ -181,7 +180,7 @@ class AttentionStore(Mapping[str, Attention]):
         """Open the space at `path`."""
         return cls(Space.open(path))
 
-    def _find(self, key: str) -> tuple[int, int]:
+    def find(self, key: str) -> tuple[int, int]:
         """Return number of the part and row in it; raises `KeyError` where there is no such record."""
         position = self._index.find(key)
         if position is None:
@@ -190,7 +189,7 @@ class AttentionStore(Mapping[str, Attention]):
         return number, position - self._starts[number]
 
     def __getitem__(self, key: str) -> Attention:
-        number, row = self._find(key)
+        number, row = self.find(key)
         return self.parts[number].read([row])[0]
 
     def __iter__(self) -> Iterator[str]:
@@ -216,10 +215,7 @@ class AttentionStore(Mapping[str, Attention]):
                 f"{self.space.path}: {len(missing)} of {len(keys)} records are not stored, the first is {missing[0]}; "
                 "`molsaki attention CONFIG` computes them"
             )
-        found: dict[int, Attention] = {}
-        for number, rows in _by_part(enumerate(map(self._find, keys))).items():
-            for places, block in zip(rows.values(), self.parts[number].read(list(rows)), strict=True):
-                found.update(dict.fromkeys(places, block))
+        found = self._gather(enumerate(map(self.find, keys)), AttentionPart.read)
         return [found[place] for place in range(len(keys))]
 
     def step_totals(self, key: str) -> StepTotals:
@@ -237,15 +233,27 @@ class AttentionStore(Mapping[str, Attention]):
     def read_totals(self, keys: Sequence[str]) -> list[StepTotals | None]:
         """Return `step_totals` of `keys` in their order, decoding each part once; None where no part tells."""
         where = ((place, self._find_told(key)) for place, key in enumerate(keys))
-        found: dict[int, StepTotals] = {}
-        for number, rows in _by_part((place, at) for place, at in where if at is not None).items():
-            for places, totals in zip(rows.values(), self.parts[number].read_totals(list(rows)), strict=True):
-                found.update(dict.fromkeys(places, totals))
+        found = self._gather(((place, at) for place, at in where if at is not None), AttentionPart.read_totals)
         return [found.get(place) for place in range(len(keys))]
+
+    def _gather(
+        self,
+        where: Iterable[tuple[int, tuple[int, int]]],
+        read: Callable[[AttentionPart, Sequence[int]], Sequence[Stored]],
+    ) -> dict[int, Stored]:
+        """Return what each place of an answer holds that comes from a part and a row in it, reading each part once."""
+        places_of: dict[int, dict[int, list[int]]] = {}
+        for place, (number, row) in where:
+            places_of.setdefault(number, {}).setdefault(row, []).append(place)
+        found: dict[int, Stored] = {}
+        for number, rows in places_of.items():
+            for places, stored in zip(rows.values(), read(self.parts[number], list(rows)), strict=True):
+                found.update(dict.fromkeys(places, stored))
+        return found
 
     def _find_told(self, key: str) -> tuple[int, int] | None:
         """Return part and row that tell of a record's totals, None where none does."""
-        number, row = self._find(key)
+        number, row = self.find(key)
         return (number, row) if self.parts[number].has_totals else self._told_later.get(key)
 
     @cached_property
@@ -264,7 +272,7 @@ class AttentionStore(Mapping[str, Attention]):
 
     def marked(self, key: str) -> Marked:
         """Return the record itself: its texts and spans."""
-        number, row = self._find(key)
+        number, row = self.find(key)
         part = self.parts[number]
         question, rationale = part.texts[row]
         return Marked(
@@ -277,7 +285,7 @@ class AttentionStore(Mapping[str, Attention]):
 
     def step_tokens(self, key: str) -> npt.NDArray[np.int32]:
         """Return the number of the teacher's tokens in each of the record's S steps."""
-        number, row = self._find(key)
+        number, row = self.find(key)
         part = self.parts[number]
         return part.step_tokens[part.step_offset[row] : part.step_offset[row + 1]]
 
@@ -295,14 +303,6 @@ class AttentionStore(Mapping[str, Attention]):
         if not frames:
             return pd.DataFrame(columns=columns)
         return pd.concat(frames, ignore_index=True)[columns].drop_duplicates("key", ignore_index=True)
-
-
-def _by_part(where: Iterable[tuple[int, tuple[int, int]]]) -> dict[int, dict[int, list[int]]]:
-    """Group places of an answer by the part and the row in it that each comes from."""
-    grouped: dict[int, dict[int, list[int]]] = {}
-    for place, (number, row) in where:
-        grouped.setdefault(number, {}).setdefault(row, []).append(place)
-    return grouped
 
 
 def recorded_keys(space: Space, *, with_totals: bool = False) -> set[str]:

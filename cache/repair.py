@@ -27,6 +27,7 @@ from cache.spaces import SPEC_FILE, Space
 from cache.verify import (
     CommitLook,
     Finding,
+    look_at_all,
     look_at_commit,
     look_at_uncommitted,
     open_damaged,
@@ -69,7 +70,7 @@ def repair(folder: Path, *, advance: Callable[[], object] = lambda: None) -> lis
     lost_commits = any(finding.file == "commits" for finding in findings)
     for name in ("parts", "commits"):
         make_folder(space.path / name)
-    survey = _survey(space, advance)
+    survey = look_through(space, advance)
     return [
         *_repair_unreadable(space, survey, lost_commits=lost_commits),
         *_repair_parts(space, survey),
@@ -77,14 +78,14 @@ def repair(folder: Path, *, advance: Callable[[], object] = lambda: None) -> lis
     ]
 
 
-def _survey(space: Space, advance: Callable[[], object]) -> _Survey:
+def look_through(space: Space, advance: Callable[[], object]) -> _Survey:
+    """Look deeply at every commit."""
     looks: list[CommitLook] = []
     keys: dict[str | None, tuple[str, ...]] = {}
-    for index, path in space.commit_files():
-        look = look_at_commit(space, index, path, deep=True)
+    for look in look_at_all(space, deep=True):
         if look.commit and look.examined and not look.findings:
             keys[look.commit.part] = look.examined.keys
-        looks.append(replace(look, examined=None))  # the arrays of many parts would not fit into memory
+        looks.append(replace(look, examined=None))  # as in `verify`
         advance()
     strange = {finding.part for finding in other_layers(space, [look.commit for look in looks if look.commit])}
     return _Survey(
@@ -120,13 +121,13 @@ def _keep_sound(
         return 0, records
     stored = np.array([key in elsewhere for key in examined.keys], dtype=bool)
     chosen = examined.sound & ~stored
-    if not chosen.any():
-        space.commit(None, counts={"records": 0}, dropped=dropped, note=note)
-    else:
+    if chosen.any():
         arrays = examined.select(chosen)
         with space.filling_part() as part:
             write_arrays(part, arrays)
         space.commit(part, counts=counts_of(arrays), dropped=dropped, note=note)
+    else:
+        space.commit(None, counts={"records": 0}, dropped=dropped, note=note)
     kept = int((examined.sound | stored).sum())
     return kept, len(examined.keys) - kept
 
@@ -137,19 +138,14 @@ def _repair_unreadable(space: Space, survey: _Survey, *, lost_commits: bool) -> 
     if not unreadable and not lost_commits:
         return
     contents = [look.content for look in unreadable]
-    named = {part.name: part for part in _parts_named_in(space, contents)}
-    for part in (*named.values(), *(part for part in uncommitted_parts(space) if part.name not in named)):
+    named = [part for part in space.part_folders() if any(part.name.encode() in content for content in contents)]
+    for part in (*named, *uncommitted_parts(space)):
         kept = _recover(space, part, survey.sound, contents)
         yield Repair(file=f"parts/{part.name}", part=part.name, kept=kept, recompute=None)
     space.commit(None, counts={"records": 0}, note={"repaired": [look.path.stem for look in unreadable]})
     for look in unreadable:
         _withdraw(space, look.path)
         yield Repair(file=f"commits/{look.path.name}", part=None, kept=0, recompute=None)
-
-
-def _parts_named_in(space: Space, contents: Sequence[bytes]) -> list[Path]:
-    parts = sorted(path for path in (space.path / "parts").iterdir() if path.is_dir())
-    return [part for part in parts if any(part.name.encode() in content for content in contents)]
 
 
 def _recover(space: Space, part: Path, elsewhere: Collection[str], contents: Sequence[bytes]) -> int:

@@ -16,7 +16,7 @@ import secrets
 import shutil
 import stat
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,9 +29,9 @@ from cache.durable import (
     create_exclusively,
     errors_name,
     make_folder,
+    replace_file,
     sync_file,
     sync_folder,
-    temporary_file,
 )
 from cache.fingerprints import (
     JSON,
@@ -81,7 +81,7 @@ class Space:
             wanted._create()
         # Where there are no hard links it may be somebody else's, who is writing it now: then both write the same.
         if is_torn(spec_file.read_bytes()):
-            _replace(spec_file, wanted._encode_spec())
+            replace_file(spec_file, wanted._encode_spec())
         found = cls.open(wanted.path, expected=wanted.spec)
         found._make_folders()  # of an empty space, tools that copy files only leave nothing but spec.json
         return found
@@ -120,8 +120,12 @@ class Space:
 
     def commit_files(self) -> list[tuple[int, Path]]:
         """Return index and path of every file that has the name of a commit, whatever is in it."""
-        named = ((COMMIT_NAME.fullmatch(path.name), path) for path in _children(self.path / "commits"))
+        named = ((COMMIT_NAME.fullmatch(path.name), path) for path in children(self.path / "commits"))
         return sorted((int(match[1]), path) for match, path in named if match)
+
+    def part_folders(self) -> list[Path]:
+        """Return the folders of all parts, committed or not."""
+        return [path for path in children(self.path / "parts") if path.is_dir()]
 
     def _next_index(self) -> int:
         return max((index for index, _ in self.commit_files()), default=-1) + 1
@@ -171,7 +175,7 @@ class Space:
                 files=files,
                 note=dict(note or {}),
             )
-            return self._publish(commit)
+            return self.publish(commit)
 
     @contextmanager
     def _giving_space_back(self, part: Path | None) -> Iterator[None]:
@@ -186,8 +190,8 @@ class Space:
     def _is_committed(self, part: Path) -> bool:
         return any(part.name.encode() in path.read_bytes() for _, path in self.commit_files())
 
-    def _publish(self, commit: Commit) -> Commit:
-        """Create the commit record under the first index from `commit.index` on that is free."""
+    def publish(self, commit: Commit) -> Commit:
+        """Create a commit record under the first index from `commit.index` on that is free."""
         content = encode_commit(commit)
         while True:
             try:
@@ -198,7 +202,7 @@ class Space:
                 return commit
 
     def _lost_its_commits(self) -> bool:
-        return not (self.path / "commits").is_dir() and bool(_children(self.path / "parts"))
+        return not (self.path / "commits").is_dir() and bool(children(self.path / "parts"))
 
     def _make_folders(self) -> None:
         if not self._lost_its_commits():
@@ -207,10 +211,8 @@ class Space:
 
     def _create(self) -> None:
         self._make_folders()
-        try:
+        with suppress(FileExistsError):  # somebody else made the same space meanwhile; what they wrote is read next
             create_exclusively(self.path / SPEC_FILE, self._encode_spec())
-        except FileExistsError:
-            return  # somebody else made the same space meanwhile; what he wrote is read and compared next
 
     def _encode_spec(self) -> bytes:
         content = {"kind": self.kind, "slug": self.slug, "fingerprint": self.fingerprint, "spec": self.spec}
@@ -233,14 +235,14 @@ def space_folders(store: Path, *, kinds: Sequence[Kind] = KINDS) -> list[Path]:
 
     What somebody has just begun to make, or was killed over, is none yet.
     """
-    folders = (folder for kind in kinds for folder in _children(Path(store) / kind))
+    folders = (folder for kind in kinds for folder in children(Path(store) / kind))
     return [folder for folder in folders if is_space(folder) or _has_content(folder)]
 
 
 def _has_content(folder: Path) -> bool:
     """Say whether a folder has commits or parts, which a space gets after its spec.json and never before."""
-    commits = any(COMMIT_NAME.fullmatch(found.name) for found in _children(folder / "commits"))
-    return commits or bool(_children(folder / "parts"))
+    commits = any(COMMIT_NAME.fullmatch(found.name) for found in children(folder / "commits"))
+    return commits or bool(children(folder / "parts"))
 
 
 def read_spec(path: Path, *, expected: Spec | None = None) -> Space:
@@ -297,12 +299,6 @@ def _as_stored(spec: Spec) -> Spec:
     return stored
 
 
-def _replace(path: Path, content: bytes) -> None:
-    with temporary_file(path.parent, content) as temporary:
-        temporary.replace(path)
-    sync_folder(path.parent)
-
-
 def _read_spec_file(path: Path) -> tuple[Space, JSON]:
     """Return the space that spec.json describes, and the fingerprint that stands in it, which may be another one."""
     spec_file = path / SPEC_FILE
@@ -345,20 +341,22 @@ def _no_spec_file(path: Path) -> ConfigError | DamagedCacheError:
 
 def _sync_part(part: Path) -> dict[str, FileEntry]:
     """Bring a part's files and folders to disk and return what they are."""
-    files = {}
-    folders = [part.parent, part]
-    for path in sorted(part.rglob("*")):
-        if path.is_dir():
-            folders.append(path)
-        else:
-            sync_file(path)
-            files[path.relative_to(part).as_posix()] = FileEntry(size=path.stat().st_size, sha256=hash_file(path))
-    for folder in reversed(folders):
+    files = files_of_part(part)
+    for name in files:
+        sync_file(part / name)
+    for folder in (*sorted((path for path in part.rglob("*") if path.is_dir()), reverse=True), part, part.parent):
         sync_folder(folder)
     return files
 
 
-def _children(folder: Path) -> list[Path]:
+def files_of_part(part: Path) -> dict[str, FileEntry]:
+    """Return what a commit says of the files in a folder."""
+    files = {path.relative_to(part).as_posix(): path for path in sorted(part.rglob("*")) if path.is_file()}
+    return {name: FileEntry(size=path.stat().st_size, sha256=hash_file(path)) for name, path in files.items()}
+
+
+def children(folder: Path) -> list[Path]:
+    """Return what lies in a folder, by name; nothing where there is none."""
     return sorted(folder.iterdir()) if folder.is_dir() else []
 
 
@@ -415,7 +413,7 @@ def list_spaces(store: Path, *, kinds: Sequence[Kind] = KINDS) -> list[SpaceSumm
 def _line_about(kind: Kind, folder: Path) -> SpaceSummary | UnreadableSpace:
     try:
         space = Space.open(folder)
-        return _summarise(space, space.commits())
+        return summarise(space, space.commits())
     except (DamagedCacheError, MismatchError) as error:
         problem = reason_of(error, folder).replace(f"{folder}/", "")
         return UnreadableSpace(path=folder, kind=kind, problem=problem, damaged=isinstance(error, DamagedCacheError))
@@ -425,15 +423,19 @@ def describe(space: Space) -> SpaceDescription:
     """Return what `molsaki cache show` tells about a space."""
     commits = space.commits()
     committed = {commit.part for commit in commits}
-    parts = (path.name for path in _children(space.path / "parts"))
     return SpaceDescription(
-        summary=_summarise(space, commits),
+        summary=summarise(space, commits),
         spec=space.spec,
         drop_reasons=dict(Counter(dropped_records(commits).values()).most_common()),
-        uncommitted_parts=tuple(name for name in parts if name not in committed),
+        uncommitted_parts=tuple(path.name for path in children(space.path / "parts") if path.name not in committed),
         notes=_distinct_notes(commits),
         certificates=tuple(add_up(_certificates(space, commits))),
     )
+
+
+def layers_of(commits: Iterable[Commit]) -> list[int]:
+    """Return the numbers of layers of parts, each once; more than one is more than a reader can open."""
+    return sorted({commit.counts["layers"] for commit in commits if "layers" in commit.counts})
 
 
 def dropped_records(commits: Sequence[Commit]) -> dict[str, str]:
@@ -444,7 +446,8 @@ def dropped_records(commits: Sequence[Commit]) -> dict[str, str]:
     return reasons
 
 
-def _summarise(space: Space, commits: Sequence[Commit]) -> SpaceSummary:
+def summarise(space: Space, commits: Sequence[Commit]) -> SpaceSummary:
+    """Return one line about a space with these commits."""
     return SpaceSummary(
         path=space.path,
         kind=space.kind,

@@ -15,11 +15,10 @@ import errno
 import json
 import logging
 import os
-import secrets
 import tempfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -28,7 +27,7 @@ from typing import IO
 import numpy as np
 import numpy.typing as npt
 
-from cache.durable import errors_name, make_folder, sync_folder
+from cache.durable import appearing, make_folder
 from cache.fingerprints import JSON, SCHEMA_VERSION, Spec, canonical, fingerprint
 from cache.reader import Attention, AttentionPart, AttentionStore
 
@@ -80,7 +79,7 @@ class CombinedStore(Mapping[str, Combined]):
         self._starts = [0, *accumulate(block.floats for block in blocks)]
 
     def __getitem__(self, key: str) -> Combined:
-        number, row = self._store._find(key)
+        number, row = self._store.find(key)
         part, block, start = self._store.parts[number], self._blocks[number], self._starts[number]
         first, last = (start + block.matrices * int(part.cell_offset[at]) for at in (row, row + 1))
         weights = start + block.matrices * block.cells + row * block.layers
@@ -203,8 +202,6 @@ def _fill(file: IO[bytes], head: Spec, blocks: Sequence[_Block], contents: Itera
         sums.append(zlib.crc32(content.data))
     file.seek(0)
     file.write(_line(head, blocks, sums))
-    file.flush()
-    os.fsync(file.fileno())
 
 
 def _contents(
@@ -242,26 +239,17 @@ def _slices(part: AttentionPart) -> Iterator[range]:
 @contextmanager
 def _file_to_fill(path: Path | None) -> Iterator[IO[bytes]]:
     """Give a file that takes the name `path` once it is full; a nameless one where nothing may be written there."""
-    file = None if path is None else _temporary_beside(path)
-    if path is None or file is None:
-        with tempfile.TemporaryFile() as nameless:
-            yield nameless
-        return
-    temporary = Path(file.name)
-    try:
-        with errors_name(path), file:
-            yield file
-        temporary.replace(path)
-        sync_folder(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with ExitStack() as stack:
+        yield _beside(path, stack) or stack.enter_context(tempfile.TemporaryFile())
 
 
-def _temporary_beside(path: Path) -> IO[bytes] | None:
-    """Open a new file in the folder of `path`; None where nothing may be written there."""
+def _beside(path: Path | None, stack: ExitStack) -> IO[bytes] | None:
+    """Open the file that takes the name `path`; None where nothing may be written there."""
+    if path is None:
+        return None
     try:
         make_folder(path.parent)
-        return path.with_name(f".{secrets.token_hex(8)}.tmp").open("x+b")
+        return stack.enter_context(appearing(path))
     except OSError as error:
         if error.errno not in NOT_OURS_TO_WRITE:
             raise

@@ -8,7 +8,6 @@ Whatever is found, looking goes on: one run names all damage. `look_at_commit` i
 """
 
 import errno
-import re
 import stat
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,9 +19,10 @@ from cache.age import age
 from cache.commits import Commit, FileEntry, decode_commit, is_damage, is_torn, reason_of
 from cache.examine import Examined, examine
 from cache.fingerprints import hash_file
-from cache.layout import METADATA, check_array, check_group, layouts_in, stored_counts
+from cache.keys import KEY
+from cache.layout import METADATA, check_array, committed_metadata, layouts_in, stored_counts
 from cache.rounding import kept_bits
-from cache.spaces import KINDS, NAMED_FOR, SPEC_FILE, Kind, Space, read_spec
+from cache.spaces import KINDS, NAMED_FOR, SPEC_FILE, Kind, Space, files_of_part, read_spec
 from data.errors import DamagedCacheError
 
 CLAIM_SECONDS = 3600.0
@@ -30,7 +30,6 @@ CLAIM_SECONDS = 3600.0
 
 DEFECT = {errno.EIO, getattr(errno, "EBADMSG", errno.EIO), getattr(errno, "EUCLEAN", errno.EIO)}
 """What a file system answers that finds the medium, or itself, damaged."""
-KEY = re.compile(r"[0-9a-f]{64}")
 COUNTED = ("records", "cells", "layers", "steps", "words", "text_bytes")
 
 
@@ -86,10 +85,9 @@ class CommitLook:
 def verify(folder: Path, *, deep: bool = False, advance: Callable[[], object] = lambda: None) -> Verification:
     """Look at everything in the space at `folder`; `advance` is called after each commit."""
     space, findings = open_damaged(folder)
-    looks: list[CommitLook] = []
-    for index, path in space.commit_files():
-        look = look_at_commit(space, index, path, deep=deep)
-        looks.append(replace(look, examined=None))  # the arrays of one part at a time
+    looks = []
+    for look in look_at_all(space, deep=deep):
+        looks.append(replace(look, examined=None))  # the arrays of many parts would not fit into memory
         advance()
     commits = [look.commit for look in looks if look.commit]
     return Verification(
@@ -134,9 +132,12 @@ def open_damaged(folder: Path) -> tuple[Space, list[Finding]]:
 def uncommitted_parts(space: Space) -> list[Path]:
     """Return the folders below parts/ whose name stands in no commit file."""
     contents = [path.read_bytes() for _, path in space.commit_files()]
-    folder = space.path / "parts"
-    parts = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
-    return [part for part in parts if not any(part.name.encode() in content for content in contents)]
+    return [part for part in space.part_folders() if not any(part.name.encode() in content for content in contents)]
+
+
+def look_at_all(space: Space, *, deep: bool) -> Iterator[CommitLook]:
+    """Look at every commit file, whatever is in it, and at what it names."""
+    return (look_at_commit(space, index, path, deep=deep) for index, path in space.commit_files())
 
 
 def look_at_commit(space: Space, index: int, path: Path, *, deep: bool) -> CommitLook:
@@ -267,7 +268,9 @@ def _counts(space: Space, commit: Commit, damaged: Mapping[str, _Damage]) -> dic
 def _layout_complaints(space: Space, commit: Commit, damaged: set[str]) -> Iterator[tuple[str, str]]:
     """Yield the arrays whose metadata are not ours, or that no file of data was committed for."""
     folder = space.part_path(commit)
-    if METADATA not in damaged and (what := _complaint(partial(check_group, folder, commit), folder / METADATA)):
+    if METADATA not in damaged and (
+        what := _complaint(partial(committed_metadata, folder, METADATA, commit), folder / METADATA)
+    ):
         yield METADATA, what
     for name in layouts_in(commit.files):
         if f"{name}/{METADATA}" in damaged:
@@ -278,7 +281,7 @@ def _layout_complaints(space: Space, commit: Commit, damaged: set[str]) -> Itera
             yield name, "no file with its data was committed"
 
 
-def _complaint(check: Callable[[], None], path: Path) -> str | None:
+def _complaint(check: Callable[[], object], path: Path) -> str | None:
     try:
         check()
     except OSError as error:  # DamagedCacheError is one
@@ -332,11 +335,7 @@ def other_layers(space: Space, commits: Sequence[Commit]) -> list[Finding]:
 
 def look_at_uncommitted(space: Space, part: Path) -> CommitLook:
     """Take an attention part that no readable commit names for what it is on disk, and look at it deeply."""
-    files = {
-        path.relative_to(part).as_posix(): FileEntry(size=path.stat().st_size, sha256=hash_file(path))
-        for path in sorted(part.rglob("*"))
-        if path.is_file()
-    }
+    files = files_of_part(part)
     counts = _counts(space, _commit_of(part, {"records": 0}, files), {})
     return look_at_part(space, _commit_of(part, counts, files), deep=True)
 

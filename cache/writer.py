@@ -20,9 +20,9 @@ from cache.fingerprints import JSON
 from cache.key_index import KEY_BYTES
 from cache.keys import record_key
 from cache.layout import MAX_RECORDS, STEP_ATTENTION, TEXT_END, Array, counts_of, write_arrays
-from cache.receivers import RECEIVERS
 from cache.rounding import ALL_BITS, kept_bits, largest_value, stored_values
 from cache.spaces import Space
+from cache.step_totals import RECEIVERS
 from data.errors import DataError, ModelError
 from data.records import Marked
 
@@ -33,8 +33,8 @@ COUNT_LIMIT = np.iinfo(np.int16).max
 class AttentionBlock:
     """The stepwise attention of one record (Eq. 2): `attention` (L, S, K), `step_tokens` (S,) tokens per step.
 
-    `receivers` (L, S, 3) is what the steps look at beside single words (see `cache.receivers`), None where that is not
-    known; the blocks of one part have it all, or none.
+    `receivers` (L, S, 3) is what the steps look at beside single words (see `cache.step_totals`), None where that is
+    not known; the blocks of one part have it all, or none.
     """
 
     key: str
@@ -79,18 +79,19 @@ class AttentionWriter:
         once = list({block.key: block for block in reversed(blocks)}.values())[::-1]
         if not once:
             return self.space.commit(None, counts={"records": 0}, dropped=dropped, note=noted)
-        arrays = _arrays_of(once, self.keep_bits)
+        arrays = arrays_of(once, self.keep_bits)
         with self.space.filling_part() as part:
             write_arrays(part, arrays)
         return self.space.commit(part, counts=counts_of(arrays), dropped=dropped, note=noted)
 
 
-def _arrays_of(blocks: Sequence[AttentionBlock], keep_bits: int = ALL_BITS) -> dict[str, Array]:
+def arrays_of(blocks: Sequence[AttentionBlock], keep_bits: int = ALL_BITS) -> dict[str, Array]:
+    """Return the arrays of a part with these blocks; raises as `AttentionWriter.append` does."""
     if len(blocks) > MAX_RECORDS:
         raise ValueError(f"{len(blocks)} records for one part, {MAX_RECORDS} at most")
     for block in blocks:
         _check_block(block, first=blocks[0])
-    cells = [_cells(block, keep_bits) for block in blocks]
+    cells = [_stored(block.attention, block.key, keep_bits).reshape(-1, len(block.attention)) for block in blocks]
     steps = [len(block.marked.step_spans) for block in blocks]
     words = [len(block.marked.critical_spans) for block in blocks]
     arrays = {
@@ -104,8 +105,10 @@ def _arrays_of(blocks: Sequence[AttentionBlock], keep_bits: int = ALL_BITS) -> d
         "key": np.frombuffer(b"".join(bytes.fromhex(block.key) for block in blocks), np.uint8).reshape(-1, KEY_BYTES),
         "text": np.frombuffer(b"".join(map(_texts, blocks)), np.uint8),
     }
-    if blocks[0].receivers is not None:
-        arrays[STEP_ATTENTION] = np.concatenate(list(map(_receivers, blocks)))
+    # These are never rounded further, for they are subtracted.
+    told = [_stored(block.receivers, block.key, ALL_BITS) for block in blocks if block.receivers is not None]
+    if told:
+        arrays[STEP_ATTENTION] = np.concatenate(told)
     return arrays
 
 
@@ -131,27 +134,13 @@ def _check_block(block: AttentionBlock, first: AttentionBlock) -> None:
         raise ValueError(f"record {block.key}: the key of this record is {record_key(marked)}")
 
 
-def _cells(block: AttentionBlock, keep_bits: int) -> npt.NDArray[np.float16]:
-    """Return the (S·K, L) float16 rows of a block: cell s·K + k, layers last."""
-    exact = np.moveaxis(block.attention, 0, -1).reshape(-1, len(block.attention))
-    return _finite(stored_values(exact, keep_bits), block.attention, block.key, keep_bits)
-
-
-def _receivers(block: AttentionBlock) -> npt.NDArray[np.float16]:
-    """Return the (S, 3, L) float16 rows of a block, layers last; never rounded further, for they are subtracted."""
-    assert block.receivers is not None, "checked with the block"
-    exact = np.moveaxis(block.receivers, 0, -1)
-    return _finite(stored_values(exact, ALL_BITS), block.receivers, block.key, ALL_BITS)
-
-
-def _finite(
-    stored: npt.NDArray[np.float16], exact: npt.NDArray[np.floating[Any]], key: str, keep_bits: int
-) -> npt.NDArray[np.float16]:
+def _stored(exact: npt.NDArray[np.floating[Any]], key: str, keep_bits: int) -> npt.NDArray[np.float16]:
+    """Return the values as they are stored, layers last; raises `ModelError` where float16 does not hold them."""
+    stored = stored_values(np.ascontiguousarray(np.moveaxis(exact, 0, -1)), keep_bits)
     if not np.isfinite(stored).all():
-        largest = np.abs(exact).max()
         raise ModelError(
-            f"record {key}: attention of {largest} cannot be stored, {_end_of_format(keep_bits)}; a teacher "
-            "that gives such values may need `teacher.dtype: float32`"
+            f"record {key}: attention of {np.abs(exact).max()} cannot be stored, {_end_of_format(keep_bits)}; a "
+            "teacher that gives such values may need `teacher.dtype: float32`"
         )
     return stored
 

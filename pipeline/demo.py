@@ -23,7 +23,7 @@ from pipeline.console.progress import duration, open_progress
 from pipeline.console.quiet import quieten_libraries
 
 if TYPE_CHECKING:
-    from pipeline.run.supervise import ForwardingStop
+    from pipeline.run.processes import ForwardingStop
     from stages.runtime.progress import Progress, StopSignal
     from stages.toy.teacher import ModelShape, Recipe
 
@@ -81,7 +81,7 @@ evaluation:
 
 def run_demo(*, out: Path, seeds: int) -> None:
     """Train the teacher, run both stages, compare the two objectives, and say what to do next."""
-    from pipeline.run.supervise import ForwardingStop
+    from pipeline.run.processes import ForwardingStop
 
     quieten_libraries(quiet=True)
     started = time.monotonic()
@@ -100,7 +100,7 @@ def run_demo(*, out: Path, seeds: int) -> None:
 
 def make_models(*, out: Path, teacher_layers: int) -> None:
     """Make a teacher of so many layers and a student's folder in `out`, and nothing else."""
-    from pipeline.run.supervise import ForwardingStop
+    from pipeline.run.processes import ForwardingStop
 
     quieten_libraries(quiet=True)
     with ForwardingStop() as stop:
@@ -161,7 +161,7 @@ def _write_configuration(out: Path, objective: Objective, seeds: Sequence[int]) 
 
 
 def _run_stage(stage: str, file: Path, out: Path, stop: "ForwardingStop") -> None:
-    from pipeline.run.supervise import stage_command
+    from pipeline.run.processes import stage_command
 
     code = stop.run(stage_command(stage, [str(file), "--runs", str(out / "runs")]))
     if code:
@@ -210,8 +210,8 @@ def _wait(runs: Sequence[subprocess.Popen[bytes]], out: Path, seeds: int, stop: 
 
 def _conclude(out: Path, files: dict[Objective, Path], seeds: int, seconds: float) -> None:
     """Print the table, where everything lies, and what to try next."""
-    from pipeline.console.tables import print_scores
     from pipeline.results.scores import compare, evaluation_folders
+    from pipeline.results.table import print_scores
     from pipeline.views.report import write_report
 
     runs = out / "runs"

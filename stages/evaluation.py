@@ -41,9 +41,9 @@ def evaluate_student(
     _require_gold(questions)
     setup = student_engine(checkpoint, settings, dtype=dtype, device=device)
     asked = list(product(settings.prompts, questions))
-    progress.start(f"evaluation {checkpoint.name}", len(asked))
     predictions: list[Prediction] = []
     with open_engine(settings.engine, setup) as engine:
+        progress.start(f"evaluation {checkpoint.name}", len(asked))
         for start in range(0, len(asked), PIECE):
             piece = asked[start : start + PIECE]
             outputs = engine.generate([PROMPTS[prompt](question.text) for prompt, question in piece])

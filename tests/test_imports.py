@@ -90,7 +90,7 @@ WITHOUT_TORCH = (
     "pipeline.cli.main",
     "pipeline.console.tables",
     "pipeline.results.scores",
-    "pipeline.run.work",
+    "pipeline.run.order",
     "pipeline.views.explore",
     "pipeline.views.report",
 )

@@ -17,8 +17,8 @@ from cache.fingerprints import JSON
 from cache.keys import record_key
 from cache.rationales import Attempt, RationaleStore
 from cache.reader import AttentionStore
-from cache.receivers import RECEIVERS
 from cache.spaces import Kind, Space, dropped_records
+from cache.step_totals import RECEIVERS
 from cache.writer import AttentionBlock, AttentionWriter
 from data.records import Marked
 

@@ -36,7 +36,7 @@ from pipeline.console.exits import StageProcessError, complain
 from pipeline.console.progress import open_progress
 from pipeline.console.quiet import stdout_to_stderr
 from pipeline.console.tables import new_table, print_json, print_table, size
-from pipeline.run.supervise import stop_with_parent
+from pipeline.run.processes import stop_with_parent
 from stages.bench.measure import Memory, Rounds, fastest, median, median_ratio, nothing
 from stages.runtime.progress import Progress, StopSignal
 from stages.settings import Device, Dtype
@@ -288,7 +288,7 @@ def measuring_in_a_folder(out: Path | None, *, quiet: bool) -> Iterator[tuple[Pr
 def run_process(task: Callable[..., R], *arguments: object, advance: Callable[[], object] = nothing) -> R:
     """Do `task` in a process of its own and return its result; `StageProcessError` where it fails.
 
-    As in `pipeline.run.supervise`, the process stands in a group of its own and ends when its standard input does; it
+    As in `pipeline.run.processes`, the process stands in a group of its own and ends when its standard input does; it
     has nothing to save, so where we are interrupted it is killed. `advance` is called for each piece that is done.
     """
     command = [sys.executable, "-P", "-m", "pipeline.bench.compare", *written_out(task, arguments)]

@@ -53,8 +53,8 @@ def cache_show(
     if layer is not None or mixture:
         raise click.UsageError("--layer and --mixture go with --record")
     from cache.spaces import default_store, describe
-    from pipeline.console.tables import print_space
     from pipeline.store.spaces import find_space
+    from pipeline.store.tables import print_space
 
     print_space(describe(find_space(space, store or default_store())), as_json=as_json)
 
@@ -79,8 +79,8 @@ def cache_export(space: str, target: str, keys: Path | None, store: Path | None,
     A README card says what it is. The same command goes on where it was interrupted, and adds what is new to a folder.
     """
     from cache.spaces import default_store
-    from pipeline.console.tables import print_exported
     from pipeline.store.sharing import run_export
+    from pipeline.store.tables import print_exported
 
     print_exported(run_export(space, store or default_store(), target, keys=keys, quiet=quiet), as_json=as_json)
 
@@ -104,8 +104,8 @@ def cache_import(source: str, store: Path | None, quiet: bool, as_json: bool) ->
     already stay as they are.
     """
     from cache.spaces import default_store
-    from pipeline.console.tables import print_imported
     from pipeline.store.sharing import run_import
+    from pipeline.store.tables import print_imported
 
     print_imported(run_import(source, store or default_store(), quiet=quiet), as_json=as_json)
 

@@ -19,14 +19,13 @@ def config() -> None:
 def config_show(path: Path, overrides: tuple[str, ...], as_json: bool) -> None:
     """Print CONFIG with every default filled in, and its matrix as it is, after every point was checked."""
     from pipeline.config.matrix import load_matrix
-    from pipeline.config.schema import load_config, resolved_yaml
     from pipeline.console.tables import print_json
 
-    resolved, matrix = load_config(path, overrides), load_matrix(path, overrides)
+    matrix = load_matrix(path, overrides)
     if as_json:
-        print_json(resolved.model_dump(mode="json") | ({} if matrix is None else {"matrix": matrix.written}))
+        print_json(matrix.base.model_dump(mode="json") | ({} if matrix.single else {"matrix": matrix.written}))
     else:
-        click.echo((resolved_yaml(resolved) if matrix is None else matrix.yaml()).rstrip())
+        click.echo(matrix.yaml().rstrip())
 
 
 @config.command("schema", epilog=examples("molsaki config schema > molsaki.schema.json"))

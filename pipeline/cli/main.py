@@ -54,7 +54,6 @@ for command in (
     cli_plot.plot,
     cli_bench.bench,
     cli_hidden.train_share,
-    cli_hidden.sample_stage,
 ):
     molsaki.add_command(command)
 

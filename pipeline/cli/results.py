@@ -25,9 +25,15 @@ def compare(runs: tuple[str, ...], root: Path, base: str | None, as_json: bool) 
     The folder of a matrix stands for all of its points. Differences are taken question by question and seed by seed,
     over those that both have; the interval (95%) comes from resampling both.
     """
-    from pipeline.cli.sweep_commands import compare_runs
+    from pipeline.results.scores import base_of, evaluation_folders, unevaluated_points
+    from pipeline.results.scores import compare as compare_folders
+    from pipeline.results.table import print_scores
 
-    compare_runs(runs, root, base, as_json=as_json)
+    folders = evaluation_folders(runs, root)
+    scores = compare_folders(folders, None if base is None else base_of(base, list(folders)))
+    if missing := unevaluated_points(runs, root):
+        click.echo(f"not evaluated yet: {', '.join(missing)}", err=True)
+    print_scores(scores, as_json=as_json)
 
 
 @click.command(

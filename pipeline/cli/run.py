@@ -5,15 +5,20 @@ on stdout.
 """
 
 import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from data.errors import MolsakiError, PointsFailedError
 from pipeline.cli.options import (
     FILE,
     FOLDER,
-    Request,
+    POSITIVE,
+    Asked,
     examples,
     hidden_report,
     hidden_without,
@@ -24,12 +29,12 @@ from pipeline.cli.options import (
     units_option,
 )
 from pipeline.cli.subcommands import WithSubcommands
+from pipeline.console.tables import print_json
 
 if TYPE_CHECKING:
-    from pipeline.run.inputs import Inputs
-    from pipeline.run.plan import Stage, StageName, StagePlan
-    from pipeline.run.sweep import Sweep
-    from pipeline.run.work import Run
+    from pipeline.run.inputs import Split
+    from pipeline.run.plan import StageName
+    from pipeline.run.points import Run
     from stages.runtime.shard import Shard
 
 
@@ -62,68 +67,47 @@ def demo(out: Path, seeds: int, models_only: int | None) -> None:
     epilog=examples(
         "molsaki run examples/svamp.yaml",
         "molsaki run examples/svamp.yaml --set student.model=gpt2-large --set name=svamp-gpt2",
+        "molsaki run examples/svamp.yaml --limit 64       the first 64 questions, to see what all will take",
         "molsaki run examples/study.yaml                  a matrix: all its points, then one table",
         "molsaki run examples/study.yaml --shard 1/2      half of its students, once stage one is there",
     )
 )
 @run_options
 @click.option("--only", type=click.Choice(["rationales", "attention", "train", "evaluate"]), help="This stage only.")
+@click.option(
+    "--limit",
+    type=POSITIVE,
+    metavar="N",
+    help="Do the first N training questions only, as a run NAME-limit-N with students of its own. The teacher's work "
+    "goes into the store and counts for the whole run; `status` knows from it what the rest will take.",
+)
 @units_option
-def run(request: Request, only: "StageName | None", shard: "Shard | None") -> None:
+def run(asked: Asked, only: "StageName | None", limit: int | None, shard: "Shard | None") -> None:
     """Do everything that CONFIG asks for, stage after stage, each in a process of its own.
 
     Finished work is found and skipped, so the same command goes on after an interruption. Where CONFIG has a `matrix`,
     stage one is done for all of its points, then their students; a point that fails does not stop the others.
     """
-    from pipeline.console.logs import command_log
-    from pipeline.run.inputs import Inputs
-    from pipeline.run.work import plan_stages, run_stages, shard_of, stages_of
+    from pipeline.run.points import shard_of
 
     shard_of("run")
-    if (sweep := request.sweep(shard)) is not None:
-        from pipeline.cli.sweep_commands import run_points
-
-        run_points(sweep, (only,) if only else sweep.stages(), request.options())
-        return
-    work = request.load()
-    names = (only,) if only else stages_of(work.config)
-    inputs = Inputs(work.config)
-    inputs.check(names)
-    if request.dry_run:
-        _print_plans(work, plan_stages(work, names, inputs), inputs, request)
-        return
-    with command_log(work.log):
-        plans = run_stages(work, names, inputs, say=request.say, quiet=request.quiet)
-        if only is None:
-            from pipeline.views.report import report_at_end
-
-            report_at_end(work.folder, request.say)
-    _print_results(work, plans, request)
+    work = asked.load(shard=shard, limit=limit)
+    _run(asked, work, (only,) if only else work.stages, report=only is None)
 
 
 @click.command(
     epilog=examples(
         "molsaki status examples/svamp.yaml",
         "molsaki status examples/svamp.yaml --json",
-        "molsaki status examples/svamp.yaml --sample      tries a share of each stage and says what all would take",
+        "molsaki run examples/svamp.yaml --limit 64      then status knows what all of it will take",
     )
 )
 @run_options
-def status(request: Request) -> None:
-    """Say what is done, what is missing, and what it would take: bytes on disk, memory and, with --sample, time."""
-    from pipeline.run.inputs import Inputs
-    from pipeline.run.work import plan_stages, stages_of
-
-    if (sweep := request.sweep()) is not None:
-        from pipeline.cli.sweep_commands import print_sweep
-
-        sweep.check(sweep.stages())
-        print_sweep(sweep, sweep.stages(), as_json=request.as_json)
-        return
-    work = request.load()
-    names, inputs = stages_of(work.config), Inputs(work.config)
-    inputs.check(names)
-    _print_plans(work, plan_stages(work, names, inputs), inputs, request)
+def status(asked: Asked) -> None:
+    """Say what is done, what is missing, and what it would take: bytes on disk, memory and time."""
+    work = asked.load()
+    work.check(work.stages)
+    _print_plans(asked, work, work.stages)
 
 
 @click.command(
@@ -138,12 +122,12 @@ def status(request: Request) -> None:
 @run_options
 @shard_option("questions")
 @supervised_option
-def rationales(request: Request, shard: "Shard | None", supervised: bool) -> None:
+def rationales(asked: Asked, shard: "Shard | None", supervised: bool) -> None:
     """Let the teacher explain the training questions.
 
     Any number of processes may do so at once, on any number of machines, each with a share of the questions.
     """
-    _stage(request, "rationales", shard=shard, supervised=supervised)
+    _stage_one(asked, "rationales", shard=shard, supervised=supervised)
 
 
 @click.command(
@@ -193,12 +177,12 @@ rationales.add_command(show_rationales)
     "which `molsaki plot shares` needs and training does not.",
 )
 @supervised_option
-def attention(request: Request, shard: "Shard | None", totals: bool, supervised: bool) -> None:
+def attention(asked: Asked, shard: "Shard | None", totals: bool, supervised: bool) -> None:
     """Record where the teacher looks, step by step, over questions and rationales.
 
     Any number of processes may do so at once, on any number of machines, each with a share of the records.
     """
-    _stage(request, "attention", shard=shard, totals=totals, supervised=supervised)
+    _stage_one(asked, "attention", shard=shard, totals=totals, supervised=supervised)
 
 
 @click.command(
@@ -214,10 +198,9 @@ def attention(request: Request, shard: "Shard | None", totals: bool, supervised:
 @hidden_report
 @hidden_without
 @supervised_option
-def train(request: Request, seeds: tuple[int, ...], supervised: bool, **units: Any) -> None:  # click's own types
+def train(asked: Asked, **students: Any) -> None:  # click's own types
     """Train the students from the stored rationales and attention; the teacher is not loaded."""
-    if not _students_of_points(request, "train", seeds=seeds, supervised=supervised, **units):
-        _stage(request, "train", seeds=seeds, supervised=supervised)
+    _students(asked, "train", Students(**students))
 
 
 @click.command(
@@ -230,116 +213,202 @@ def train(request: Request, seeds: tuple[int, ...], supervised: bool, **units: A
 @hidden_report
 @hidden_without
 @supervised_option
-def evaluate(
-    request: Request, seeds: tuple[int, ...], split: Literal["test", "dev"], supervised: bool, **units: Any
-) -> None:  # click's own types
+def evaluate(asked: Asked, **students: Any) -> None:  # click's own types
     """Let the students answer and count what is right."""
-    if not _students_of_points(request, "evaluate", seeds=seeds, split=split, supervised=supervised, **units):
-        _stage(request, "evaluate", seeds=seeds, split=split, supervised=supervised)
+    _students(asked, "evaluate", Students(**students))
 
 
-def _stage(
-    request: Request,
-    name: "StageName",
-    *,
-    seeds: tuple[int, ...] = (),
-    split: Literal["test", "dev"] = "test",
-    shard: "Shard | None" = None,
-    totals: bool = False,
-    supervised: bool,
+@dataclass(frozen=True, kw_only=True)
+class Students:
+    """Which students to train or evaluate; for `report` a process waits that wants to know what became of them."""
+
+    seeds: tuple[int, ...]
+    shard: "Shard | None"
+    report: Path | None
+    without: tuple[str, ...]
+    supervised: bool
+    split: "Split" = "test"
+
+
+def _run(
+    asked: Asked, run: "Run", names: "Sequence[StageName]", *, report: bool = False, pass_on: Sequence[str] = ()
 ) -> None:
-    """Do one stage, or a shard of it, in this process, or say what it would do."""
-    if (sweep := request.sweep(totals=totals)) is not None:
-        _stage_one_of_points(sweep, request, name, shard)
+    """Do stages, each in processes of its own, or say what they would do; then print what came of it.
+
+    Raises `PointsFailedError` in the end, after all others are done, where points of a matrix failed.
+    """
+    from pipeline.console.logs import command_log
+    from pipeline.run.order import run_stages
+
+    run.check(names)
+    if asked.dry_run:
+        _print_plans(asked, run, names)
         return
+    with command_log(run.log):
+        failed = run_stages(run, names, say=asked.say, quiet=asked.quiet, pass_on=pass_on)
+        if report and run.single and run.shard is None:
+            from pipeline.views.report import report_at_end
+
+            report_at_end(run.folder, asked.say)
+        _print_results(asked, run, names, failed)
+        _require_none(failed, len(run.points))
+
+
+def _stage_one(
+    asked: Asked, name: "StageName", *, shard: "Shard | None", totals: bool = False, supervised: bool
+) -> None:
+    """Do one half of stage one, or a share of it: here, or for a matrix each piece in a process of its own."""
+    from pipeline.run.execute import execute_piece
+    from pipeline.run.points import shard_of
+
+    share = shard_of(name, shard)
+    run = asked.load(share=share, totals=totals)
+    if run.single:
+        done = _here(asked, run, name, partial(execute_piece, run, name), supervised=supervised)
+        if done and not supervised:
+            _print_stage(asked, run, name)
+        return
+    pass_on = (*(() if share is None else ("--shard", str(share))), *(("--totals",) if totals else ()))
+    _run(asked, run, (name,), pass_on=pass_on)
+
+
+def _students(asked: Asked, name: "StageName", students: Students) -> None:
+    """Train or evaluate students of all points, in this process."""
+    from pipeline.console.exits import StageProcessError
+    from pipeline.run.execute import execute_students
+    from pipeline.run.points import shard_of
+    from pipeline.run.report import Report
+
+    run = asked.load(shard=students.shard)
+    if name == "evaluate" or not run.single:
+        shard_of(name if run.single else f"{name} MATRIX")
+    report, seeds, split = Report(path=students.report), students.seeds, students.split
+    work = partial(execute_students, run, name, seeds=seeds, split=split, without=students.without, report=report)
+    done = _here(asked, run, name, work, supervised=students.supervised, seeds=seeds, split=split)
+    if report.path is not None:
+        if report.failed:
+            raise StageProcessError(MolsakiError.exit_code)  # whoever waits says why, after everything else
+        return
+    if done and not students.supervised:
+        _print_stage(asked, run, name, seeds, split)
+    _require_none(report.failed, len(run.points))
+
+
+def _here(
+    asked: Asked,
+    run: "Run",
+    name: "StageName",
+    work: "Callable[..., object]",
+    *,
+    supervised: bool,
+    seeds: tuple[int, ...] = (),
+    split: "Split" = "test",
+) -> bool:
+    """Do one stage in this process, or say what it would do; a signal ends it where nothing is lost.
+
+    Returns whether there is anything to print of it: not so after a dry run, and of one of several that train together.
+    """
     from pipeline.console.logs import command_log
     from pipeline.console.progress import open_progress
     from pipeline.console.quiet import quieten_libraries, stdout_to_stderr
-    from pipeline.run.inputs import Inputs
-    from pipeline.run.supervise import stop_with_parent
-    from pipeline.run.work import execute_stage, open_stages, shard_of
-    from pipeline.run.work import train_share as train_this_share
+    from pipeline.run.execute import train_share
+    from pipeline.run.processes import stop_with_parent
     from stages.runtime.progress import SilentProgress, StopSignal
     from stages.runtime.shard import process_of
 
     with StopSignal() as stop:
         if supervised:
             stop_with_parent()
-        share = process_of(os.environ)
-        work = request.load(None if name == "train" else shard_of(name, shard), totals=totals)
-        inputs = Inputs(work.config)
-
-        def open_stage() -> "Stage":
-            return open_stages(work, inputs, seeds=seeds, split=split)[name]
-
-        inputs.check((name,))
-        if request.dry_run:
-            _print_plans(work, [open_stage().plan()], inputs, request)
-            return
-        if name == "train" and not share.is_main:
-            train_this_share(work, seeds, progress=SilentProgress(), stop=stop)
-            return
-        quieten_libraries(quiet=request.quiet)
-        with command_log(work.log), stdout_to_stderr(), open_progress(quiet=request.quiet) as progress:
-            plan = execute_stage(work, open_stage, progress=progress, stop=stop)
-    if not supervised:
-        _print_results(work, [plan], request, split=split)
-
-
-def _stage_one_of_points(sweep: "Sweep", request: Request, name: "StageName", shard: "Shard | None") -> None:
-    """Do one half of stage one for a matrix, each piece that its points share in a process of its own."""
-    from pipeline.cli.sweep_commands import run_points
-    from pipeline.run.work import shard_of
-
-    shard = shard_of(name, shard)
-    pass_on = (*(() if shard is None else ("--shard", str(shard))), *(("--totals",) if sweep.totals else ()))
-    run_points(sweep, (name,), request.options(), pass_on=pass_on)
-
-
-def _students_of_points(
-    request: Request,
-    name: "StageName",
-    *,
-    seeds: tuple[int, ...],
-    split: Literal["test", "dev"] = "test",
-    shard: "Shard | None",
-    report: Path | None,
-    without: tuple[str, ...],
-    supervised: bool,
-) -> bool:
-    """Train or evaluate the students of a matrix, or a shard of them, in this process; False where there is none."""
-    if (sweep := request.sweep(shard)) is None:
-        return False
-    from pipeline.cli.sweep_commands import StudentsRequest, work_points
-    from pipeline.run.work import shard_of
-
-    shard_of(f"{name} MATRIX")
-    students = StudentsRequest(seeds=seeds, split=split, without=without, report=report, supervised=supervised)
-    work_points(sweep, name, request.options(), students)
+        run.check((name,))
+        if asked.dry_run:
+            _print_plans(asked, run, (name,), seeds, split)
+            return False
+        if name == "train" and not process_of(os.environ).is_main:
+            train_share(run, seeds, progress=SilentProgress(), stop=stop)
+            return False
+        quieten_libraries(quiet=asked.quiet)
+        with command_log(run.log), stdout_to_stderr(), open_progress(quiet=asked.quiet) as progress:
+            if not run.single:
+                run.save()
+            work(progress=progress, stop=stop)
     return True
 
 
-def _print_plans(work: "Run", plans: "list[StagePlan]", inputs: "Inputs", request: Request) -> None:
-    """Print what is to do and what it would cost, after trying it where that is asked for."""
-    from pipeline.console.tables import print_plans
-    from pipeline.costs.estimate import costs, take_samples
-    from pipeline.run.provenance import read_provenance
-
-    samples = take_samples(work, plans, seconds=request.sample, quiet=request.quiet) if request.sample else {}
-    print_plans(plans, costs(work, plans, inputs, read_provenance(work.folder), samples), as_json=request.as_json)
-
-
-def _print_results(
-    work: "Run", plans: "list[StagePlan]", request: Request, *, split: Literal["test", "dev"] = "test"
+def _print_plans(
+    asked: Asked,
+    run: "Run",
+    names: "Sequence[StageName]",
+    seeds: tuple[int, ...] = (),
+    split: "Split" = "test",
 ) -> None:
-    """Print what a command achieved: the accuracies where it evaluated, and for machines the plans as well."""
-    from pipeline.console.tables import print_json, print_scores
-    from pipeline.results.scores import scores_of
-    from pipeline.run.students import results_folder
+    """Print what is there, what is to do and what it would take, in all and by point."""
+    from pipeline.costs.estimate import estimates
+    from pipeline.costs.table import plans_as_json, print_plans, print_points
+    from pipeline.run.points import plan_points
 
-    evaluated = any(plan.name == "evaluate" and plan.done for plan in plans)
-    scores = scores_of(work.config.name, results_folder(work.folder, split)) if evaluated else []
-    if request.as_json:
-        print_json({"run": work.folder, "stages": plans, "scores": scores})
+    stages = estimates(run, names, seeds, split)
+    points = None if run.single else plan_points(run, names, seeds, split)
+    if asked.as_json:
+        print_json(plans_as_json(run, stages, points))
+        return
+    print_plans(stages)
+    if points is not None:
+        print_points(run, names, points)
+
+
+def _print_stage(
+    asked: Asked, run: "Run", name: "StageName", seeds: tuple[int, ...] = (), split: "Split" = "test"
+) -> None:
+    """Print what one stage in this process has achieved: the accuracies that are there, those of all shards."""
+    from pipeline.results.scores import compare, scores_of
+    from pipeline.results.table import print_scores
+    from pipeline.run.order import evaluated_folders
+    from pipeline.run.points import plan_stages
+
+    folders = evaluated_folders(run, split) if name == "evaluate" else {}
+    if not run.single:
+        if folders:
+            print_scores(compare(folders), as_json=asked.as_json)
+        return
+    scores = [score for point, folder in folders.items() for score in scores_of(point, folder)]
+    if asked.as_json:
+        print_json({"run": run.folder, "stages": plan_stages(run, (name,), seeds, split), "scores": scores})
     elif scores:
         print_scores(scores, as_json=False)
+
+
+def _print_results(asked: Asked, run: "Run", names: "Sequence[StageName]", failed: Mapping[str, str]) -> None:
+    """Print what stages in processes of their own have achieved; a shard of a matrix leaves that to whoever is last."""
+    from pipeline.results.scores import SUMMARY, scores_of
+    from pipeline.results.table import print_scores
+    from pipeline.run.order import RESULTS, evaluated_folders, unfinished_points, write_results
+    from pipeline.run.points import plan_stages
+
+    if run.single:
+        folders = evaluated_folders(run) if "evaluate" in names else {}
+        scores = [score for point, folder in folders.items() for score in scores_of(point, folder)]
+        printed = {"run": run.folder, "stages": plan_stages(run, names), "scores": scores} if asked.as_json else {}
+    elif "evaluate" in names:
+        missing = unfinished_points(run, failed)
+        if run.shard is not None and missing:
+            asked.say(f"shard {run.shard} is done; {len(missing)} points wait for other shards")
+            return
+        scores = write_results(run, missing)
+        printed = {"matrix": run.folder, "unfinished": missing, "scores": scores}
+        if scores and not asked.as_json:
+            asked.say(f"{run.folder / RESULTS} and {SUMMARY} hold this table")
+    else:
+        if asked.as_json:
+            _print_plans(asked, run, names)
+        return
+    if asked.as_json:
+        print_json(printed)
+    elif scores:
+        print_scores(scores, as_json=False)
+
+
+def _require_none(failed: Mapping[str, str], total: int) -> None:
+    if failed:
+        lines = [f"{len(failed)} of {total} points failed; the same command tries them again"]
+        lines += [f"  {point}: {message}" for point, message in failed.items()]
+        raise PointsFailedError("\n".join(lines))

@@ -1,4 +1,4 @@
-"""Several runs in one configuration file: what `matrix:` asks for, as one checked configuration for each point.
+"""What a configuration file asks for: the points of its matrix, one where it names none, each a checked configuration.
 
 In: a file whose `matrix` maps dotted keys to lists of values (their product), or lists such mappings (their union), so
 that combinations that make no sense need not be run. Out: a `Matrix` of points, each an ordinary `Config` under a name
@@ -47,7 +47,7 @@ Choice: TypeAlias = "tuple[Key, Tree, Key]"
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """One run of a matrix: its name, what it sets, and its whole configuration, which is called by that name too."""
+    """One point of a matrix: its name, what it sets, and its whole configuration, which is called by that name too."""
 
     name: str
     values: Mapping[str, Tree]
@@ -56,31 +56,37 @@ class Point:
 
 @dataclass(frozen=True, kw_only=True)
 class Matrix:
-    """What a file with `matrix` asks for; `base` is the file without it, `written` the matrix itself."""
+    """What a file asks for; `base` is the file without its `matrix`, `written` the matrix itself, if there is one."""
 
     base: Config
-    written: Tree
+    written: "Tree | None"
     points: tuple[Point, ...]
 
     @property
+    def single(self) -> bool:
+        """Whether the file names no matrix: its one point then lies in the run's own folder, under the run's name."""
+        return self.written is None
+
+    @property
     def name(self) -> str:
-        """Name of the matrix, and of the folder that its points lie in."""
+        """Name of the run, and of the folder that its points lie in."""
         return self.base.name
 
     def yaml(self) -> str:
         """Every value, defaults included, and the matrix: a file that loads back to an equal `Matrix`."""
-        return resolved_yaml(self.base) + to_yaml({MATRIX: self.written})
+        return resolved_yaml(self.base) + ("" if self.written is None else to_yaml({MATRIX: self.written}))
 
 
-def load_matrix(path: Path, overrides: Sequence[str] = ()) -> Matrix | None:
-    """Read and check every point of a file; None where the file has no `matrix`.
+def load_matrix(path: Path, overrides: Sequence[str] = ()) -> Matrix:
+    """Read and check every point of a file.
 
     Raises `ConfigError` with one line a problem: of the file without its matrix first, then of the points.
     """
     document = read_config(path, overrides)
+    base = check_document(document)
     if MATRIX not in document.tree:
-        return None
-    base, written = check_document(document), document.tree[MATRIX]
+        return Matrix(base=base, written=None, points=(Point(name=base.name, values={}, config=base),))
+    written = document.tree[MATRIX]
     choices = [choice for mapping, at in _mappings(document) for choice in _choices(document, mapping, at)]
     points, problems = [], []
     for chosen in choices:

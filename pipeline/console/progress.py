@@ -43,9 +43,9 @@ class LineProgress:
         self._started = self._said = time.monotonic()
         self._first: tuple[int, float] | None = None
 
-    def start(self, task: str, total: int) -> None:
+    def start(self, task: str, total: int, done: int = 0) -> None:
         """Begin `task`; the first line comes when there is something to say."""
-        self._task, self._total, self._done = task, total, 0
+        self._task, self._total, self._done = task, total, done
         self._started = self._said = time.monotonic()
         self._first = None
 
@@ -85,11 +85,11 @@ class BarProgress:
         self._bars = bars
         self._current: TaskID | None = None
 
-    def start(self, task: str, total: int) -> None:
+    def start(self, task: str, total: int, done: int = 0) -> None:
         """Replace the bar by one for `task`."""
         if self._current is not None:
             self._bars.stop_task(self._current)
-        self._current = self._bars.add_task(task, total=total)
+        self._current = self._bars.add_task(task, total=total, completed=done)
 
     def advance(self, count: int = 1) -> None:
         """Move the bar."""

@@ -1,34 +1,29 @@
 """What the work that is left would cost: records, bytes on disk, peak memory and time of each stage that has some.
 
-In: a run, its plans, its past, and samples where there are any. Out: a `Cost` for each plan, every figure with where
-it comes from. Best is a timed sample; then an earlier execution into the same space; bytes also follow from the texts
-and from what is stored. Before any of these, bytes and memory are stated as rough estimates, from the files of the
-models and rules of thumb that stand here, and time is unknown.
+In: a run, and what executions of the same space, teacher and student have taken, in this run or any beside it. Out: for
+each stage its plan and a `Cost`, every figure with where it comes from. Best are executions at the same pace, of which
+loading is told apart from what grows with the work: `molsaki run CONFIG --limit N` makes some. Bytes also follow from
+the texts and from what is stored. Before any of these, bytes and memory are stated as rough estimates, from the files
+of the models and rules of thumb that stand here, and time is unknown.
 """
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Literal
 
 from cache.spaces import Space
 from data.errors import MolsakiError
-from pipeline.costs.sampling import StageSample, expected_records
-from pipeline.costs.shadow import shadow_of
-from pipeline.run.inputs import Inputs
-from pipeline.run.plan import Stage, StageName, StagePlan
-from pipeline.run.provenance import Provenance, StageRecord
-from pipeline.run.supervise import ForwardingStop, stage_command
+from pipeline.run.inputs import Inputs, Split
+from pipeline.run.plan import STAGE_ONE, Stage, StageName, StagePlan
+from pipeline.run.points import PointStages, Run, look, shared_work, total_plan
+from pipeline.run.provenance import StageRecord, executions
 from pipeline.run.teacher import AttentionStage, RationaleStage
-from pipeline.run.work import Run, open_stages, require_success
 from stages.models.identity import TOKENIZER, ModelIdentity
 from stages.models.size import ModelSize, PartSizes, commit_bytes, model_size, part_sizes
 
-Source = Literal["sample", "past", "files", "rough", "unknown"]
-"""Measured by a sample, or in an earlier execution; told from files and texts; a rule of thumb; not known."""
+Source = Literal["past", "files", "rough", "unknown"]
+"""Measured in executions before; told from files and texts; a rule of thumb; not known."""
 
 LIBRARIES = 700 << 20
 """Resident memory of a process that has loaded torch and transformers, and nothing else."""
@@ -73,100 +68,159 @@ class Cost:
     assumptions: tuple[str, ...] = field(default=())
 
 
-def costs(
-    run: Run, plans: Sequence[StagePlan], inputs: Inputs, past: Provenance, samples: Mapping[StageName, StageSample]
-) -> list[Cost | None]:
-    """The cost of each plan, by the best that is known; None where there is nothing to do."""
-    stages = open_stages(run, inputs)
-    return [None if plan.finished else _cost(run, plan, stages, inputs, past, samples.get(plan.name)) for plan in plans]
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A stage: what is done and to do, and what that costs; None where nothing is left."""
+
+    plan: StagePlan
+    cost: Cost | None
 
 
-def _cost(
-    run: Run,
-    plan: StagePlan,
-    stages: Mapping[StageName, Stage],
-    inputs: Inputs,
-    past: Provenance,
-    sample: StageSample | None,
-) -> Cost:
-    rough = _ROUGH[plan.name](run, plan, stages, inputs)
-    if sample is not None:
-        return _sampled(rough, plan, sample)
-    records = [] if plan.waits_for else past.same_space(plan.name, stages[plan.name].fingerprints())
-    return _experienced(rough, records) if records else rough
+@dataclass(frozen=True, kw_only=True)
+class _Piece:
+    """Work of one stage that is done in one go: the students of a point, or what points share of stage one."""
+
+    plan: StagePlan
+    stages: PointStages
+    records: Sequence[StageRecord]
+
+    @property
+    def inputs(self) -> Inputs:
+        return self.stages.one.inputs
 
 
-def _sampled(rough: Cost, plan: StagePlan, sample: StageSample) -> Cost:
-    how = f"a sample of {sample.sampled:,} of {sample.units:,} {sample.unit}"
+def estimates(run: Run, names: Sequence[StageName], seeds: Sequence[int] = (), split: Split = "test") -> list[Estimate]:
+    """Each stage's plan, that of all points together, with what it would cost by the best that is known."""
+    found = []
+    for name in names:
+        pieces = _pieces(run, name, seeds, split)
+        if pieces:
+            plan = total_plan([piece.plan for piece in pieces])
+            left = [piece for piece in pieces if not piece.plan.finished]
+            found.append(Estimate(plan=plan, cost=_together([_cost(run, piece) for piece in left])))
+    return found
 
-    def figure(value: float) -> Figure:
-        return Figure(value=value, source="sample", how=how)
 
+def _pieces(run: Run, name: StageName, seeds: Sequence[int], split: Split) -> list[_Piece]:
+    points = look(run)
+    by_name = {stages.one.name: stages for stages in points}
+    opened: list[tuple[Stage, PointStages]]
+    if name in STAGE_ONE:
+        opened = [(shared.stage, by_name[shared.points[0].name]) for shared in shared_work(points, name)]
+    else:
+        shares = zip(points, run.shares(seeds), strict=True)
+        has = [(stages, own) for stages, own in shares if own and (run.single or name in stages.one.stages)]
+        opened = [(stages.open(name, own, split), stages) for stages, own in has]
+    found = []
+    for stage, stages in opened:
+        plan = stage.plan()
+        records = [] if plan.finished else executions(run.folder.parent, name, stage.pace())
+        found.append(_Piece(plan=plan, stages=stages, records=records))
+    return found
+
+
+def _together(costs: Sequence[Cost]) -> Cost | None:
+    """The costs of one stage's pieces as one: bytes and seconds add up, memory is that of the largest.
+
+    Where nothing is known of the seconds of some, they are taken to be those of the others, unit by unit.
+    """
+    if not costs:
+        return None
+    if len(costs) == 1:
+        return costs[0]
+    units = sum(cost.units for cost in costs)
+    meanwhile = [cost.bytes_meanwhile for cost in costs]
     return replace(
-        rough,
-        units=rough.units if plan.unit != sample.unit else sample.units,
-        bytes=figure(sample.bytes),
-        bytes_meanwhile=replace(figure(sample.bytes_meanwhile), how=f"{how}: weights and two moments of each")
-        if sample.bytes_meanwhile
-        else UNKNOWN,
-        peak_bytes=figure(sample.peak_bytes),
-        peak_gpu_bytes=figure(sample.peak_gpu_bytes) if sample.peak_gpu_bytes else UNKNOWN,
-        seconds=figure(sample.seconds),
-        cpu_seconds=figure(sample.cpu_seconds),
-        assumptions=sample.assumptions,
+        costs[0],
+        units=units,
+        bytes=_added([cost.bytes for cost in costs], [cost.units for cost in costs]),
+        bytes_meanwhile=_largest(meanwhile),
+        peak_bytes=_largest([cost.peak_bytes for cost in costs]),
+        peak_gpu_bytes=_largest([cost.peak_gpu_bytes for cost in costs]),
+        seconds=_added([cost.seconds for cost in costs], [cost.units for cost in costs]),
+        cpu_seconds=_added([cost.cpu_seconds for cost in costs], [cost.units for cost in costs]),
+        assumptions=tuple(dict.fromkeys(line for cost in costs for line in cost.assumptions)),
     )
 
 
-def _experienced(rough: Cost, records: Sequence[StageRecord]) -> Cost:
+def _added(figures: Sequence[Figure], units: Sequence[int]) -> Figure:
+    known = [(figure, count) for figure, count in zip(figures, units, strict=True) if figure.value is not None]
+    if not known or not (counted := sum(count for _, count in known)):
+        return UNKNOWN
+    total = sum(figure.value or 0.0 for figure, _ in known) * sum(units) / counted
+    return replace(known[0][0], value=total)
+
+
+def _largest(figures: Sequence[Figure]) -> Figure:
+    return max(figures, key=lambda figure: figure.value or 0.0)
+
+
+def _cost(run: Run, piece: _Piece) -> Cost:
+    rough = _ROUGH[piece.plan.name](run, piece)
+    return _experienced(rough, piece) if piece.records else rough
+
+
+def _experienced(rough: Cost, piece: _Piece) -> Cost:
     """Replace what earlier executions of the same work know better."""
+    records = piece.records
     units = sum(record.units for record in records)
-    how = f"{len(records):,} earlier execution{'s' * (len(records) > 1)} of {units:,} {rough.unit}, start-up included"
+    how = f"{len(records):,} earlier execution{'s' * (len(records) > 1)} of {units:,} {piece.plan.unit}"
 
     def figure(value: float) -> Figure:
         return Figure(value=value, source="past", how=how) if value else UNKNOWN
 
     peak = figure(max(record.peak_bytes for record in records))
+    seconds = _seconds(rough.units, _steps_to_do(piece), records)
+    processors = sum(record.cpu_seconds for record in records) / max(sum(record.seconds for record in records), 1e-9)
     return replace(
         rough,
         peak_bytes=peak if peak.value else rough.peak_bytes,
         peak_gpu_bytes=figure(max(record.peak_gpu_bytes for record in records)),
-        seconds=figure(rough.units * sum(record.seconds for record in records) / units),
-        cpu_seconds=figure(rough.units * sum(record.cpu_seconds for record in records) / units),
+        seconds=figure(seconds),
+        cpu_seconds=figure(seconds * processors),
     )
 
 
-def take_samples(run: Run, plans: Sequence[StagePlan], *, seconds: float, quiet: bool) -> dict[StageName, StageSample]:
-    """Sample every stage that has something to do, each in a process of its own, one after the other in one shadow.
-
-    What one leaves there the next one works on, so that a run that has not begun is sampled from end to end. Raises
-    `StageProcessError` where a sample fails (it has said why), `Interrupted` after a signal.
-    """
-    to_do = [plan for plan in plans if not plan.finished]
-    trained = not any(plan.name == "train" for plan in to_do)
-    samples: dict[StageName, StageSample] = {}
-    if not to_do:
-        return samples
-    with ForwardingStop() as stop, shadow_of(run, with_students=trained) as shadow, TemporaryDirectory() as place:
-        for plan in to_do:
-            out = Path(place) / f"{plan.name}.json"
-            arguments = [
-                *(str(shadow.config_file), "--runs", str(shadow.folder.parent), "--stage", plan.name),
-                *("--units", str(plan.to_do), "--seconds", str(seconds), "--out", str(out)),
-                *(["--shard", str(plan.shard)] if plan.shard else []),
-                *(["--quiet"] if quiet else []),
-            ]
-            code = stop.run(stage_command("sample-stage", arguments))
-            stop.check("nothing, for samples are not kept")
-            require_success(f"sample of {plan.name}", code)
-            if (found := json.loads(out.read_text(encoding="utf-8"))) is not None:
-                samples[plan.name] = StageSample(**{**found, "assumptions": tuple(found["assumptions"])})
-    return samples
+def _seconds(units: int, steps: int, records: Sequence[StageRecord]) -> float:
+    """Loading once, and what grows with the work: with optimizer steps, where there are some, and with units."""
+    done, counted = sum(record.units for record in records), sum(record.counted for record in records)
+    start = sum(record.start_seconds for record in records) / len(records)
+    growing = sum(record.seconds - record.start_seconds for record in records)
+    if not steps or not counted:
+        return start + units * growing / done
+    stepping = sum(record.counted_seconds for record in records)
+    return start + units * (growing - stepping) / done + steps * stepping / counted
 
 
-def _rough_rationales(run: Run, plan: StagePlan, stages: Mapping[StageName, Stage], inputs: Inputs) -> Cost:
-    stage = stages["rationales"]
-    assert isinstance(stage, RationaleStage)
-    settings = run.config.rationales
+def _steps_to_do(piece: _Piece) -> int:
+    """Optimizer steps of the students that are left; 0 for other stages."""
+    if piece.plan.name != "train":
+        return 0
+    training, attention = piece.stages.one.config.training, piece.stages.all_attention
+    more, _ = expected_records(attention)
+    batches = math.ceil((len(attention.selection.examples) + more) / training.batch_size)
+    return piece.plan.to_do * math.ceil(training.epochs * math.ceil(batches / training.gradient_accumulation))
+
+
+def expected_records(attention: AttentionStage) -> tuple[float, tuple[str, ...]]:
+    """How many records of the run are still to come from questions not asked yet, and on what assumption."""
+    rationales = attention.rationales
+    plan = rationales.plan()
+    if not plan.to_do:
+        return 0.0, ()
+    if not plan.done:
+        return float(plan.to_do), (f"each of {plan.to_do:,} questions gives a record",)
+    most = float(rationales.samples)
+    share = min(most, len(attention.selection.examples) / plan.done) if rationales.rationales else 0.0
+    give = f"{share:.0%} of {plan.to_do:,} questions give a record"
+    if most > 1:
+        give = f"each of {plan.to_do:,} questions gives {share:.2g} records"
+    return share * plan.to_do, (f"{give}, as of the {plan.done:,} asked so far",)
+
+
+def _rough_rationales(_run: Run, piece: _Piece) -> Cost:
+    stage, plan, config, inputs = piece.stages.rationales, piece.plan, piece.stages.one.config, piece.inputs
+    settings = config.rationales
     stored = _stored_attempts(stage)
     attempts = plan.to_do * (settings.samples + settings.keywords)
     pieces = math.ceil(attempts / settings.piece)
@@ -175,7 +229,7 @@ def _rough_rationales(run: Run, plan: StagePlan, stages: Mapping[StageName, Stag
     else:
         size = Figure(value=stored * attempts, source="files", how="the size of those that are stored")
     elsewhere = settings.engine in {"file", "openai"}
-    model_bytes = _model_bytes(run.config.teacher.dtype)
+    model_bytes = _model_bytes(config.teacher.dtype)
     memory = UNKNOWN if elsewhere else _memory(inputs.teacher, model_bytes, _vllm(settings.engine))
     return Cost(stage="rationales", units=plan.to_do, unit=plan.unit, bytes=size, peak_bytes=memory)
 
@@ -189,15 +243,14 @@ def _stored_attempts(stage: RationaleStage) -> float | None:
     return sum(commit_bytes(stage.path, commit) for commit in commits) / records if records else None
 
 
-def _rough_attention(run: Run, plan: StagePlan, stages: Mapping[StageName, Stage], inputs: Inputs) -> Cost:
-    attention = stages["attention"]
-    assert isinstance(attention, AttentionStage)
-    settings = run.config.attention
+def _rough_attention(run: Run, piece: _Piece) -> Cost:
+    attention, plan, config, inputs = piece.stages.attention, piece.plan, piece.stages.one.config, piece.inputs
+    settings = config.attention
     more, assumptions = expected_records(attention)
-    if run.shard is not None:
-        more /= run.shard.count
+    if run.share is not None:
+        more /= run.share.count
     units = plan.to_do + round(more)
-    dtype = DTYPE_BYTES[run.config.teacher.dtype]
+    dtype = DTYPE_BYTES[config.teacher.dtype]
 
     def passing(model: ModelSize) -> float:
         return dtype * model.parameters + 12 * dtype * settings.batch_tokens * model.width
@@ -226,13 +279,12 @@ def _attention_bytes(stage: AttentionStage, units: int, piece: int, model: Model
     return Figure(value=value, source="files", how=f"cells of the texts, at {stored.ratio:.0%} as in stored parts")
 
 
-def _rough_training(run: Run, plan: StagePlan, stages: Mapping[StageName, Stage], inputs: Inputs) -> Cost:
-    attention = stages["attention"]
-    assert isinstance(attention, AttentionStage)
+def _rough_training(_run: Run, piece: _Piece) -> Cost:
+    attention, plan, config, inputs = piece.stages.all_attention, piece.plan, piece.stages.one.config, piece.inputs
     _, assumptions = expected_records(attention)
-    model, training = _size(inputs.student), run.config.training
+    model, training = _size(inputs.student), config.training
     longest = max((len(one.marked.text) for one in attention.selection.examples), default=0) / CHARACTERS_A_TOKEN
-    tokens = training.batch_size * min(longest, run.config.student.max_length)
+    tokens = training.batch_size * min(longest, config.student.max_length)
 
     def passing(model: ModelSize) -> float:
         return 16 * model.parameters + 4 * tokens * (20 * model.layers * model.width + 4 * model.vocabulary)
@@ -252,15 +304,16 @@ def _rough_training(run: Run, plan: StagePlan, stages: Mapping[StageName, Stage]
     )
 
 
-def _rough_evaluation(run: Run, plan: StagePlan, _stages: Mapping[StageName, Stage], inputs: Inputs) -> Cost:
-    settings = run.config.evaluation
+def _rough_evaluation(_run: Run, piece: _Piece) -> Cost:
+    plan, config, inputs = piece.plan, piece.stages.one.config, piece.inputs
+    settings = config.evaluation
     rows = len(inputs.labelled("test")) * len(settings.prompts)
     size = Figure(value=plan.to_do * (5_000 + 30 * rows), source="rough", how="30 bytes an answer, compressed")
-    memory = _memory(inputs.student, _model_bytes(run.config.training.dtype), _vllm(settings.engine))
+    memory = _memory(inputs.student, _model_bytes(config.training.dtype), _vllm(settings.engine))
     return Cost(stage="evaluate", units=plan.to_do, unit=plan.unit, bytes=size, peak_bytes=memory)
 
 
-Rough = Callable[[Run, StagePlan, Mapping[StageName, Stage], Inputs], Cost]
+Rough = Callable[[Run, _Piece], Cost]
 _ROUGH: Mapping[StageName, Rough] = {
     "rationales": _rough_rationales,
     "attention": _rough_attention,

@@ -5,13 +5,16 @@ that a command pays for what it needs only. `check` touches everything that the 
 test file with a typo in its name should not be found out after a night of training.
 """
 
+import json
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 from functools import cached_property
 from typing import Literal
 
 from data.errors import ConfigError
 from data.records import Question
 from data.settings import DataSource
+from pipeline.config.matrix import Matrix
 from pipeline.config.schema import Config
 from pipeline.run.plan import StageName
 from stages.engines.openai_server import server_address, server_key
@@ -110,6 +113,21 @@ class Inputs:
         """How many test questions are training questions too."""
         known = {_words(question) for question in self.questions("train")}
         return sum(_words(question) in known for question in self.questions("test"))
+
+
+def limited(matrix: Matrix, limit: int) -> list[str]:
+    """Overrides that leave the first training questions of a run, source after source, under a name of its own."""
+    if varied := sorted({key for point in matrix.points for key in point.values if key.startswith("data")}):
+        raise ConfigError(f"--limit: {varied[0]} varies in the matrix; give its sources a limit: instead")
+    from data.readers import read_questions
+
+    sources, left = [], limit
+    for source in matrix.base.data.train:
+        taken = len(read_questions(replace(source, limit=min(left, source.limit or left))))
+        sources.append(asdict(source) | {"limit": taken})
+        if not (left := left - taken):
+            break
+    return [f"name={matrix.name}-limit-{limit}", f"data.train={json.dumps(sources)}"]
 
 
 def _identify(key: str, model: str, revision: str | None, *, weights: bool) -> ModelIdentity:

@@ -13,6 +13,8 @@ from stages.runtime.shard import Shard
 
 StageName = Literal["rationales", "attention", "train", "evaluate"]
 STAGES: tuple[StageName, ...] = get_args(StageName)
+STAGE_ONE: frozenset[StageName] = frozenset({"rationales", "attention"})
+"""Stages of the teacher: several processes may share them out, and points of a matrix have them in common."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +75,9 @@ class Stage(Protocol):
 
     def fingerprints(self) -> Mapping[str, str]:
         """What the results are filed under, for provenance."""
+
+    def pace(self) -> str:
+        """A hash that is equal where one unit of the work costs alike: models, settings, space, but not how much."""
 
 
 def reasons(dropped: Mapping[str, int]) -> str:

@@ -59,8 +59,11 @@ def entry_id() -> str:
 class StageRecord:
     """One execution of one stage, or of one `shard` of it: `units` of work in `seconds`, and how it ended.
 
-    `bytes_grown` is what was added to the space or the run's folder meanwhile, by whomever; `peak_bytes` the resident
-    memory of the stage's processes, `peak_gpu_bytes` what torch reserved. All are 0 in entries of earlier versions.
+    `start_seconds` of them passed before the work itself began; of that, `counted` units of its progress (answers,
+    records, optimizer steps) took `counted_seconds`. `pace` is equal where a unit costs alike: the same models,
+    settings and space. `bytes_grown` is what was added to the space or the run's folder meanwhile, by whomever;
+    `peak_bytes` the resident memory of the stage's processes, `peak_gpu_bytes` what torch reserved. All are 0 or empty
+    in entries of earlier versions.
     """
 
     id: str = field(default_factory=entry_id)
@@ -70,6 +73,10 @@ class StageRecord:
     ended: str
     seconds: float
     units: int
+    start_seconds: float = 0.0
+    counted: int = 0
+    counted_seconds: float = 0.0
+    pace: str = ""
     cpu_seconds: float = 0.0
     bytes_grown: int = 0
     peak_bytes: int = 0
@@ -87,20 +94,28 @@ class Provenance:
     schema: int = 1
     stages: tuple[StageRecord, ...] = field(default=())
 
-    def same_space(self, stage: str, fingerprints: Mapping[str, str]) -> list[StageRecord]:
-        """The executions of `stage` that did something to what has these fingerprints."""
-        return [
-            record
-            for record in self.stages
-            if record.stage == stage and record.units and dict(record.fingerprints) == dict(fingerprints)
-        ]
-
 
 def read_provenance(folder: Path) -> Provenance:
     """The provenance of the run in `folder`; empty where there is none, and without what cannot be read."""
     entries = folder / ENTRIES
     paths = sorted(entries.glob("*.json")) if entries.is_dir() else [folder / FILE]
     return Provenance(stages=tuple(record for path in paths for record in _read(path)))
+
+
+def executions(root: Path, stage: str, pace: str) -> list[StageRecord]:
+    """What executions of `stage` at this pace have taken, of all runs and points below a folder of runs, oldest first.
+
+    Only those on the device of the last one: another would tell of another machine.
+    """
+    paths = [*root.glob(f"*/{FILE}"), *root.glob(f"*/*/{FILE}")]
+    found = [
+        record
+        for path in paths
+        for record in _read(path)
+        if record.stage == stage and record.pace == pace and record.units
+    ]
+    found.sort(key=lambda record: record.started)
+    return [record for record in found if record.environment.device == found[-1].environment.device]
 
 
 def add_stage(folder: Path, record: StageRecord) -> None:

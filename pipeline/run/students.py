@@ -23,8 +23,8 @@ from pipeline.results.card import CardScore, Origin, card_scores, write_card
 from pipeline.results.predictions import predictions_path, stored_fingerprint, write_predictions
 from pipeline.results.scores import SUMMARY, write_summary
 from pipeline.run.inputs import Inputs, Split
-from pipeline.run.launch import run_together, share_command
 from pipeline.run.plan import StageName, StagePlan
+from pipeline.run.processes import run_together, share_command
 from pipeline.run.teacher import AttentionStage, RationaleStage
 from stages.runtime.progress import Progress, SilentProgress, StopSignal
 from stages.runtime.shard import process_of
@@ -40,6 +40,10 @@ NO_INFLUENCE = frozenset(
     {"seeds", "device", "processes", "loader_workers", "checkpoint_steps", "gradient_checkpointing", "report_to"}
 )
 """Training settings that change where and when, not what."""
+OF_NO_PACE = frozenset(
+    {"epochs", "learning_rate", "scheduler", "warmup", "seeds", "checkpoint_steps", "early_stopping"}
+)
+"""Training settings that say nothing of how long one step takes."""
 TRAINED = "training.json"
 CONFIGURATION = "molsaki.yaml"
 
@@ -145,6 +149,18 @@ class TrainStage:
     def fingerprints(self) -> Mapping[str, str]:
         """What the students are known by."""
         return {"students": self.fingerprint}
+
+    def pace(self) -> str:
+        """What a student depends on but for its records and how often it sees them, and where it is trained."""
+        spec = {name: value for name, value in self._spec().items() if name not in {"records", "rationales", "dev"}}
+        training, objective = asdict(self._inputs.config.training), self._objective.described()
+        return fingerprint(
+            {
+                **spec,
+                "training": {name: training[name] for name in training if name not in OF_NO_PACE},
+                "objective": {name: objective[name] for name in ("name", "alignment") if name in objective},
+            }
+        )
 
     def is_finished(self, seed: int) -> bool:
         """Whether the student of `seed` is there and was trained just so."""
@@ -315,6 +331,13 @@ class EvaluateStage:
     def fingerprints(self) -> Mapping[str, str]:
         """What the answers are known by."""
         return {f"evaluation-{self._split}": self.fingerprint}
+
+    def pace(self) -> str:
+        """Which student is asked what and how; students of other records and settings answer as fast."""
+        config, student = self._inputs.config, self._inputs.student
+        questions = [question.id for question in self._inputs.labelled(self._split)]
+        asked: Spec = {"evaluation": asdict(self._settings), "questions": questions, "dtype": config.training.dtype}
+        return fingerprint({**asked, "student": student.revision, "device": config.training.device})
 
     def is_finished(self, seed: int) -> bool:
         """Whether the answers of the student of `seed` are there and were given just so."""

@@ -67,6 +67,14 @@ class StageWithSpace:
         """Name of the space."""
         return {self.name: self.fingerprint}
 
+    def pace(self) -> str:
+        """The space, and what fills it."""
+        return fingerprint({"space": self.fingerprint, **self._speed()})
+
+    def _speed(self) -> Spec:
+        """What makes the work faster or slower and leaves its results alone."""
+        raise NotImplementedError
+
     def _open(self) -> Space:
         return Space.open(self.path, expected=self.spec)
 
@@ -105,6 +113,15 @@ class RationaleStage(StageWithSpace):
     def slug(self) -> str:
         """Readable part of the space's name."""
         return rationale_slug(self._inputs.teacher, self._settings)
+
+    def _speed(self) -> Spec:
+        settings = self._settings
+        return {
+            "engine": settings.engine,
+            "arguments": dict(settings.engine_arguments),
+            "samples": settings.samples,
+            "device": self._inputs.config.teacher.device,
+        }
 
     @property
     def samples(self) -> int:
@@ -201,6 +218,11 @@ class AttentionStage(StageWithSpace):
     def slug(self) -> str:
         """Readable part of the space's name."""
         return attention_slug(self._inputs.teacher, self._settings)
+
+    def _speed(self) -> Spec:
+        teacher = self._inputs.config.teacher
+        devices = {"device": teacher.device, "device_map": teacher.device_map}
+        return {**devices, "batch_tokens": self._settings.batch_tokens, "totals": self._totals}
 
     @cached_property
     def selection(self) -> Selection:

@@ -20,8 +20,9 @@ from cache.verify import Verification, commit_count, verify
 from data.errors import ConfigError, DamagedCacheError, MismatchError
 from pipeline.console.progress import open_progress
 from pipeline.console.quiet import quieten_libraries, stdout_to_stderr
-from pipeline.console.tables import print_findings, print_json, print_leftovers, size
+from pipeline.console.tables import print_json, size
 from pipeline.store.spaces import find_folder, raise_unreadable
+from pipeline.store.tables import print_findings, print_leftovers
 from stages.runtime.progress import Progress
 from stages.settings import Device
 

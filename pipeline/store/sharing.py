@@ -1,15 +1,17 @@
 """Exports and imports as the command line runs them: with a bar, and ended by a signal at a safe place.
 
-In: a space or an address. Out: what `cache.sharing` says of it. A signal arrives between two blocks that are copied, so
-that nothing half written keeps its name.
+In: a space or an address. Out: what `cache.exchange` says of it. A signal arrives between two blocks that are
+copied, so that nothing half written keeps its name.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cache.metering import Meter
-from cache.sharing import Exported, Imported, export_space, import_space, read_keys
+from cache.exchange.chosen import read_keys
+from cache.exchange.exporting import Exported, export_space
+from cache.exchange.importing import Imported, import_space
+from cache.exchange.metering import Meter
 from pipeline.console.progress import open_progress
 from pipeline.store.spaces import find_space
 from stages.runtime.progress import Progress, StopSignal

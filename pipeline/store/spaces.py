@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cache.spaces import KINDS, SPEC_FILE, Kind, Space, UnreadableSpace, list_spaces, space_folders
 from data.errors import ConfigError, DamagedCacheError, MismatchError
-from pipeline.console.tables import print_spaces
+from pipeline.store.tables import print_spaces
 
 
 def list_store(store: Path, *, as_json: bool) -> None:

@@ -15,18 +15,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cache import open_attention
-from cache.places import is_elsewhere
+from cache.exchange.locations import is_elsewhere
 from cache.reader import AttentionStore
 from cache.spaces import default_store
 from data.errors import ConfigError, MissingRecordsError
 from data.records import Rationale
 from pipeline.config.matrix import Matrix, load_matrix
-from pipeline.config.schema import Config, load_config
+from pipeline.config.schema import Config
 from pipeline.results.scores import short_names
-from pipeline.run.inputs import Inputs
-from pipeline.run.sweep import PointStages, Sweep, look
-from pipeline.run.teacher import AttentionStage, RationaleStage
-from pipeline.run.work import CONFIGURATION, stages_of
+from pipeline.run.points import CONFIGURATION, PointStages, Run, look
+from pipeline.run.teacher import AttentionStage
 from pipeline.store.spaces import find_folder
 
 CONFIGURATIONS = (".yaml", ".yml")
@@ -100,39 +98,32 @@ def _some(keys: tuple[str, ...], attention: AttentionStore) -> tuple[str, ...]:
 
 
 def _of_config(path: Path, runs: Path, overrides: Sequence[str], folder: Path | None = None) -> Chosen:
-    """The records of a run, which may lie in another folder than it would be given, or of the points of a matrix."""
-    matrix = load_matrix(path, overrides)
-    config = load_config(path, overrides) if matrix is None else matrix.base
-    if path.name == CONFIGURATION and path.resolve().parent.name == config.name:
-        folder = path.parent
-    folder = folder or runs / config.name
-    if matrix is not None:
-        return _of_matrix(path, matrix, folder)
-    inputs = Inputs(config)
-    stage = AttentionStage(inputs, RationaleStage(inputs))
-    return _of_stages(path, [stage], config, folder, {config.name: folder})
+    """The records of a run, which may lie in another folder than it would be given.
 
-
-def _of_matrix(path: Path, matrix: Matrix, folder: Path) -> Chosen:
-    """The records of the points in the first space that has some.
-
-    Points whose records cannot be had do not stand in the way of others; where that is all of them, what the first has
-    to say is raised.
+    Of a matrix they are those in the first space that has some. Points whose records cannot be had do not stand in the
+    way of others; where that is all of them, what the first has to say is raised.
     """
+    matrix = load_matrix(path, overrides)
+    if path.name == CONFIGURATION and path.resolve().parent.name == matrix.name:
+        folder = path.parent
+    run = Run(matrix=matrix, folder=folder or runs / matrix.name)
     spaces: dict[Path, list[PointStages]] = {}
-    for stages in look(Sweep(matrix=matrix, folder=folder)):
+    for stages in look(run):
         spaces.setdefault(stages.attention.path, []).append(stages)
-    short = short_names([point.name for point in matrix.points])
+    names = [one.name for one in run.points]
+    short = dict(zip(names, names, strict=True)) if run.single else short_names(names)
     reasons: list[ConfigError | MissingRecordsError] = []
     for points in spaces.values():
-        folders = {short[stages.one.point.name]: stages.one.run.folder for stages in points}
-        first = next((one for one in points if "attention" in stages_of(one.one.run.config)), points[0])
+        folders = {short[stages.one.name]: stages.one.folder for stages in points}
+        first = next((stages for stages in points if "attention" in stages.one.stages), points[0])
         try:
-            chosen = _of_stages(path, [one.attention for one in points], first.one.run.config, folder, folders)
+            chosen = _of_stages(path, [one.attention for one in points], first.one.config, run.folder, folders)
         except (ConfigError, MissingRecordsError) as error:
             reasons.append(error)
             continue
-        others = [found[0].one.run.folder for found in spaces.values() if found is not points]
+        if run.single:
+            return chosen
+        others = [found[0].one.folder for found in spaces.values() if found is not points]
         return replace(chosen, matrix=matrix.name, notes=tuple(_notes(matrix, points, first, others)))
     raise reasons[0]
 
@@ -143,14 +134,14 @@ def _notes(matrix: Matrix, points: Sequence[PointStages], first: PointStages, ot
         more = f" and {len(points) - 1} more" if len(points) > 1 else ""
         yield (
             f"{matrix.name}: teacher or rules differ between its points, whose attention lies in {len(others) + 1} "
-            f"spaces; this is that of {points[0].one.point.name}{more}. For another, name the folder of a point, as "
+            f"spaces; this is that of {points[0].one.name}{more}. For another, name the folder of a point, as "
             + " or ".join(map(str, others[:SHOWN]))
         )
-    taus = {one.one.run.config.objective.tau_teacher for one in points if "attention" in stages_of(one.one.run.config)}
+    taus = {one.one.config.objective.tau_teacher for one in points if "attention" in one.one.stages}
     if len(taus) > 1:
         yield (
             f"{matrix.name}: objective.tau_teacher differs between its points; layers of the teacher are mixed as in "
-            f"{first.one.point.name}, with {first.one.run.config.objective.tau_teacher:g}"
+            f"{first.one.name}, with {first.one.config.objective.tau_teacher:g}"
         )
 
 

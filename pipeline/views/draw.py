@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from pipeline.console.labels import one_line, step_label
+from pipeline.console.tables import one_line, step_label
 from pipeline.views.plot import LayersFigure, SharesFigure, StudentWeights
 from pipeline.views.record import RecordView
 from stages.figures.shares import GROUPS, Group

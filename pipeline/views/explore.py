@@ -21,8 +21,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from cache.exchange.chosen import read_keys
 from cache.fingerprints import JSON
-from cache.sharing import read_keys
 from cache.student_attention import STUDENT_ATTENTION, StudentLook, When, read_student_attention
 from data.errors import ConfigError, DamagedCacheError
 from data.records import Marked, Rationale

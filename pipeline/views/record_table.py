@@ -16,7 +16,7 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.console.labels import one_line, step_label
+from pipeline.console.tables import one_line, step_label
 from pipeline.views.record import RecordView, StepView
 from stages.figures.shares import GROUPS
 

@@ -25,9 +25,9 @@ from pipeline.results.scores import Group, Score, accuracies_by_seed, compare, r
 from pipeline.results.students import LAYER_WEIGHTS, TrainedStudent, trained_students
 from pipeline.run.inputs import Inputs
 from pipeline.run.plan import STAGES
+from pipeline.run.points import CONFIGURATION
 from pipeline.run.provenance import StageRecord, read_provenance
 from pipeline.run.students import results_folder
-from pipeline.run.work import CONFIGURATION
 from stages.attention.select import select_examples
 from stages.figures.curves import Curve, curve
 from stages.figures.statistics import Spread, spread_by_column

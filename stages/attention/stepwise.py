@@ -26,7 +26,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from cache.receivers import RECEIVERS
+from cache.step_totals import RECEIVERS
 from data.errors import ModelError
 from data.records import Marked
 from stages.attention.batches import TokenBudget, compute_in_batches
@@ -328,7 +328,7 @@ class StepwiseAttention:
     """Where the steps of one text look in every layer, both float32, summed over the tokens of a step.
 
     `words` (L, S, K) is Eq. 2: what each critical word receives. `receivers` (L, S, 3) is what of it was counted for
-    more than one of them; and what special tokens and learned sinks receive (see `cache.receivers`).
+    more than one of them; and what special tokens and learned sinks receive (see `cache.step_totals`).
     """
 
     words: np.ndarray

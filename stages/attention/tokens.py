@@ -155,7 +155,7 @@ def pooling(located: Sequence[Located], length: int, *, receivers: bool = False)
     """Stack the token sets of a batch, right-padded to `length` tokens and to the batch's largest S and K (float32).
 
     With `receivers` three columns more stand behind the K words: what counts for several words, for each but one of
-    them; the special tokens as one; and learned sinks (see `cache.receivers`).
+    them; the special tokens as one; and learned sinks (see `cache.step_totals`).
     """
     most_words = max((len(one.tokens_of_word) for one in located), default=0)
     steps = torch.zeros(len(located), max((one.steps for one in located), default=0), length)

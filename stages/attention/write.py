@@ -66,7 +66,7 @@ def write_attention(
     to_do = {key: marked for key, marked in wanted.items() if key not in known}
     if not to_do:
         return
-    progress.start("attention", len(to_do))
+    progress.note(f"loading {identity.name}")
     tokenizer = load_tokenizer(identity.path, identity.hub_revision, trust_remote_code=teacher.trust_remote_code)
     # Lengths only: the tokens of a large set, with their places in the text, would fill gigabytes.
     lengths = dict(zip(to_do, token_counts(tokenizer, [marked.text for marked in to_do.values()]), strict=True))
@@ -77,6 +77,7 @@ def write_attention(
     ways: Mapping[int, Way] = {}
     if lengths[shortest := ordered[-1]] <= longest:
         ways = _require_like_eager(model, locate(tokenizer, to_do[shortest]), teacher.dtype, progress)
+    progress.start("attention", len(to_do))
     budget = TokenBudget(settings.batch_tokens)
     too_long = {key: TOO_LONG for key in ordered if lengths[key] > longest}
     with _gathering(writer, settings, progress) as gathering:

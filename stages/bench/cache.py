@@ -9,7 +9,7 @@ memory. What opening a large store costs stands in `stages.bench.index`. The way
     torch-save-float16  the same in float16
 
 Records are those of the attention stage: attention to single words, and what steps look at beside them, the three sums
-of `cache.receivers`, which the files hold as three more columns of one tensor (a second one would make them larger).
+of `cache.step_totals`, which the files hold as three more columns of one tensor (a second one would make them larger).
 Nothing else is in the files; the store also has texts, spans, keys and checksums, and is on disk when writing ends. A
 read gives the attention to single words, as a tensor that shares no memory with another record; from files with all
 layers, which training has yet to mix.
@@ -45,8 +45,8 @@ from cache.fingerprints import Spec
 from cache.keys import record_key
 from cache.layout import MAX_RECORDS
 from cache.reader import AttentionStore
-from cache.receivers import RECEIVERS
 from cache.spaces import Space
+from cache.step_totals import RECEIVERS
 from cache.targets import CombinedStore, combined
 from cache.writer import AttentionBlock, AttentionWriter
 from data.errors import MismatchError

@@ -15,8 +15,8 @@ import numpy as np
 from cache.keys import record_key
 from cache.layout import MAX_RECORDS
 from cache.reader import AttentionStore
-from cache.receivers import RECEIVERS
 from cache.spaces import Space
+from cache.step_totals import RECEIVERS
 from cache.writer import AttentionBlock, AttentionWriter
 from data.records import Marked
 from stages.bench.measure import drop, nothing

@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from cache.receivers import StepTotals
+from cache.step_totals import StepTotals
 from data.records import Marked
 from stages.figures.statistics import Spread, spread
 

@@ -307,6 +307,7 @@ class _Job:
 
 def _write_round(asks: Sequence[Ask], source: "_Source", job: _Job) -> list[Attempt]:
     """Ask in one stream, judge, and commit by pieces; what was answered is committed whatever ends the stream."""
+    source.prepare(asks)
     job.progress.start(TASKS[asks[0].phase], len(asks))
     settings = job.settings
 
@@ -368,6 +369,9 @@ def _whole_characters(text: str) -> str:
 class _Source(Protocol):
     """Where answers come from; a context that gives back what it holds."""
 
+    def prepare(self, asks: Sequence[Ask]) -> None:
+        """Load whatever answers these, if it is not loaded yet."""
+
     def answers(self, asks: Sequence[Ask]) -> Generator[tuple[Ask, Generation | None]]:
         """Yield what there is for each, in any order."""
 
@@ -402,6 +406,10 @@ class _File:
 
     def __exit__(self, *error: object) -> None:
         """Nothing is held."""
+
+    def prepare(self, asks: Sequence[Ask]) -> None:
+        """Read the file."""
+        _ = self._rationales
 
     def answers(self, asks: Sequence[Ask]) -> Generator[tuple[Ask, Generation | None]]:
         """Yield what the file says about each question."""
@@ -441,6 +449,11 @@ class _Teacher:
     def __exit__(self, *error: object) -> None:
         if self._started is not None:
             self._started.close()
+
+    def prepare(self, asks: Sequence[Ask]) -> None:
+        """Start the engine if there is anything to ask it."""
+        if any(ask.question.answer is not None for ask in asks):
+            _ = self._engine
 
     def answers(self, asks: Sequence[Ask]) -> Generator[tuple[Ask, Generation | None]]:
         """Put the questions that have a gold answer; the others could not be judged."""

@@ -12,12 +12,18 @@ from typing import Protocol, Self
 
 from data.errors import Interrupted
 
+TARGETS = "targets"
+"""The task of putting together what training aims at, once before it; whoever measures counts it as loading."""
+
 
 class Progress(Protocol):
     """Receives the advance of one stage."""
 
-    def start(self, task: str, total: int) -> None:
-        """Begin a task of `total` units; an earlier task is over."""
+    def start(self, task: str, total: int, done: int = 0) -> None:
+        """Begin a task of `total` units, `done` of them by an earlier process; an earlier task is over.
+
+        What the task needs is loaded by then, so that time from here on grows with the units.
+        """
 
     def advance(self, count: int = 1) -> None:
         """Count units as done."""
@@ -29,7 +35,7 @@ class Progress(Protocol):
 class SilentProgress:
     """A `Progress` that shows nothing."""
 
-    def start(self, task: str, total: int) -> None:
+    def start(self, task: str, total: int, done: int = 0) -> None:
         """Begin a task."""
 
     def advance(self, count: int = 1) -> None:

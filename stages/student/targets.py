@@ -16,7 +16,7 @@ from cache.fingerprints import Spec
 from cache.reader import AttentionStore
 from cache.targets import Combine, combined
 from stages.mixture import Target, mixed_targets
-from stages.runtime.progress import Progress
+from stages.runtime.progress import TARGETS, Progress
 
 TARGET_RULES = 2
 """Raised when the same attention and rule would lead to other targets than before."""
@@ -46,7 +46,7 @@ def chosen_layers_rule(layers: Sequence[int]) -> TargetRule:
 
 def stored_targets(store: AttentionStore, rule: TargetRule, progress: Progress) -> Mapping[str, Target]:
     """Targets of all records of a store, combined now or by an earlier job; views of a memory map."""
-    progress.start("targets", sum(len(part.keys) for part in store.parts))
+    progress.start(TARGETS, sum(len(part.keys) for part in store.parts))
     return combined(store, rule.spec, rule.combine, matrices=rule.matrices, advance=progress.advance)
 
 

@@ -302,8 +302,7 @@ class ProgressAndStop(TrainerCallback):
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Begin a bar."""
-        self._progress.start(self._task, state.max_steps)
-        self._progress.advance(state.global_step)
+        self._progress.start(self._task, state.max_steps, state.global_step)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Advance it, and look whether to stop."""

@@ -18,7 +18,7 @@ import cache
 from cache.layout import ARRAYS, counts_of
 from cache.reader import AttentionStore, recorded_keys
 from cache.spaces import Space, describe
-from cache.writer import AttentionBlock, AttentionWriter, _arrays_of
+from cache.writer import AttentionBlock, AttentionWriter, arrays_of
 from data.errors import ConfigError, DamagedCacheError, MissingRecordsError
 from tests.cache.truth import make_block, make_space, stored
 
@@ -337,7 +337,7 @@ def test_flipped_bits_are_detected_or_harmless(space):
 
 def commit_changed(space: Space, name: str, change) -> None:
     """Commit a part in which one metadata file is not ours, as a hostile or foreign store could."""
-    arrays = _arrays_of([make_block(1)])
+    arrays = arrays_of([make_block(1)])
     part = space.new_part()
     cache.writer.write_arrays(part, arrays)
     metadata = json.loads((part / name).read_text())
@@ -377,9 +377,9 @@ def test_metadata_that_do_not_fit_the_commit_are_refused(space, field, value):
 def test_zarr_format_2_is_refused(space):
     part = space.new_part()
     group = zarr.create_group(part, zarr_format=2)
-    for name, content in _arrays_of([make_block(1)]).items():
+    for name, content in arrays_of([make_block(1)]).items():
         group.create_array(name, data=content)
-    space.commit(part, counts=counts_of(_arrays_of([make_block(1)])))
+    space.commit(part, counts=counts_of(arrays_of([make_block(1)])))
     with pytest.raises(DamagedCacheError, match="not a zarr v3 part"):
         AttentionStore(space)
 

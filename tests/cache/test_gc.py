@@ -11,15 +11,16 @@ from pathlib import Path
 import pytest
 
 import cache.age
+from cache.exchange.exporting import export_space
+from cache.exchange.importing import fetch, import_space
 from cache.gc import Leftover, discard, leftovers, leftovers_of_store, remove
 from cache.reader import AttentionStore
 from cache.repair import repair
-from cache.sharing import export_space, fetch, import_space
 from cache.spaces import Space, describe
 from cache.targets import targets_path
 from cache.writer import AttentionWriter
 from data.errors import DamagedCacheError
-from tests.cache.test_hostile_archives import sound_block
+from tests.cache.exchange.test_hostile_archives import sound_block
 from tests.cache.truth import make_block, make_space
 
 DAY = 86400

@@ -8,8 +8,9 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from cache.rationales import ADDED, NAMES, PREFERENCE, Attempt, RationaleStore, _as_table
-from cache.sharing import export_space, import_space
+from cache.exchange.exporting import export_space
+from cache.exchange.importing import import_space
+from cache.rationales import ADDED, NAMES, PREFERENCE, Attempt, RationaleStore, as_table
 from cache.spaces import Space, describe
 from cache.verify import verify
 from data.errors import DamagedCacheError, DataError
@@ -97,7 +98,7 @@ def test_samples_and_key_words_come_back_as_they_were(store):
 def append_old(store: RationaleStore, attempts) -> None:
     """Commit a part as it was before there were samples and key words."""
     with store.space.filling_part() as part:
-        pq.write_table(_as_table(attempts).drop_columns(list(ADDED)), part / "attempts.parquet", compression="zstd")
+        pq.write_table(as_table(attempts).drop_columns(list(ADDED)), part / "attempts.parquet", compression="zstd")
     dropped = {f"{each.key}/{each.phase}": each.outcome for each in attempts if each.outcome != "kept"}
     counts = {"records": len(attempts), "kept": len(attempts) - len(dropped)}
     store.space.commit(part, counts=counts, dropped=dropped)

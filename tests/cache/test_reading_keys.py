@@ -12,7 +12,7 @@ from cache.key_index import hex_keys
 from cache.layout import KEY_SHARD, MAX_RECORDS, counts_of, read_keys, write_arrays
 from cache.reader import AttentionStore
 from cache.spaces import Space
-from cache.writer import AttentionWriter, _arrays_of
+from cache.writer import AttentionWriter, arrays_of
 from data.errors import DamagedCacheError
 from tests.cache.truth import make_block, make_space
 
@@ -26,7 +26,7 @@ def space(tmp_path: Path) -> Space:
 
 def commit(space: Space, change: Callable[[Path], object]) -> None:
     """Commit a part after changing its files, with sizes and hashes as they then are."""
-    arrays = _arrays_of(BLOCKS)
+    arrays = arrays_of(BLOCKS)
     with space.filling_part() as part:
         write_arrays(part, arrays)
         change(part)
@@ -57,7 +57,7 @@ def test_keys_are_those_that_zarr_reads(count: int, space: Space):
 
 
 def test_keys_of_a_full_part_are_in_one_chunk(space: Space):
-    arrays = dict(_arrays_of(BLOCKS[:1]))
+    arrays = dict(arrays_of(BLOCKS[:1]))
     arrays["key"] = np.random.default_rng(0).integers(0, 256, (MAX_RECORDS, 32), np.uint8)
     with space.filling_part() as part:
         write_arrays(part, arrays)
@@ -69,7 +69,7 @@ def test_keys_of_a_full_part_are_in_one_chunk(space: Space):
 
 def test_keys_in_another_codec_are_left_to_zarr(space: Space):
     def with_zstd(part: Path) -> None:
-        keys = _arrays_of(BLOCKS)["key"]
+        keys = arrays_of(BLOCKS)["key"]
         zarr.open_group(part, mode="a").create_array(
             "key", shape=keys.shape, dtype="uint8", chunks=(4096, 32), shards=(4096, 32), fill_value=0,
             compressors=[ZstdCodec(), Crc32cCodec()], dimension_names=("record", "key_byte"), overwrite=True,

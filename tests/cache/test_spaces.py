@@ -297,14 +297,14 @@ def test_a_commit_that_names_a_file_outside_its_part_is_refused(tmp_path, name):
         files={name: FileEntry(size=1, sha256="0")},
         note={},
     )
-    space._publish(commit)
+    space.publish(commit)
     with pytest.raises(DamagedCacheError, match="no path inside a part"):
         space.commits()
 
 
 def test_a_commit_of_a_part_with_a_strange_name_is_refused(tmp_path):
     space = make_space(tmp_path)
-    space._publish(Commit(index=0, part="../../etc", counts={"records": 1}, dropped={}, files={}, note={}))
+    space.publish(Commit(index=0, part="../../etc", counts={"records": 1}, dropped={}, files={}, note={}))
     with pytest.raises(DamagedCacheError, match="no name of a part"):
         space.commits()
 

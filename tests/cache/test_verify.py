@@ -22,7 +22,7 @@ from cache.reader import AttentionStore, recorded_keys
 from cache.repair import WITHDRAWN, repair
 from cache.spaces import Space
 from cache.verify import Finding, Verification, verify
-from cache.writer import AttentionBlock, AttentionWriter, _arrays_of
+from cache.writer import AttentionBlock, AttentionWriter, arrays_of
 from data.errors import DamagedCacheError, MismatchError
 from data.marking import mark
 from data.records import Marked
@@ -73,7 +73,7 @@ def commit_arrays(space: Space, arrays, **counts: int):
 
 def changed(name: str, change, numbers=(1, 2, 3)) -> dict[str, np.ndarray]:
     """Arrays of a part in which one of them was changed before it was written."""
-    arrays = _arrays_of([sound_block(number) for number in numbers])
+    arrays = arrays_of([sound_block(number) for number in numbers])
     array = arrays[name].copy()
     arrays[name] = replaced if (replaced := change(array)) is not None else array
     return arrays
@@ -190,7 +190,7 @@ def test_a_record_that_cannot_be_is_found_by_a_deep_look_and_repair_drops_it_alo
 
 
 def test_counts_that_are_not_those_of_the_arrays_are_found_and_cost_no_record(space):
-    arrays = _arrays_of([sound_block(number) for number in (1, 2, 3)])
+    arrays = arrays_of([sound_block(number) for number in (1, 2, 3)])
     commit_arrays(space, arrays, records=2)
     finding = only(verify(space.path))
     assert (finding.file, finding.what) == ("commits/00000000.json", "the arrays hold 3 records, 2 were committed")
@@ -217,10 +217,10 @@ def test_numbers_of_steps_or_words_that_do_not_fit_are_found(space, name):
 def test_metadata_that_are_not_ours_are_found_though_their_hashes_are_right(space):
     blocks = [sound_block(1)]
     folder = space.new_part()
-    write_arrays(folder, _arrays_of(blocks))
+    write_arrays(folder, arrays_of(blocks))
     path = folder / "attention" / "zarr.json"
     path.write_text(path.read_text().replace("blosc", "pickle"))
-    space.commit(folder, counts=counts_of(_arrays_of(blocks)))
+    space.commit(folder, counts=counts_of(arrays_of(blocks)))
     finding = only(verify(space.path))
     assert (finding.file, "unknown codec pickle" in finding.what) == (f"parts/{folder.name}/attention", True)
 
@@ -416,15 +416,15 @@ def test_a_crash_at_any_step_of_repair_loses_nothing_sound(space, monkeypatch, s
 def test_two_repairs_at_once_end_well(space, monkeypatch):
     blocks = [*write(space, 1, 2), *write(space, 3)]
     (part(space) / "key" / "c" / "0" / "0").unlink()
-    survey = cache.repair._survey
+    survey = cache.repair.look_through
 
     def after_somebody_else(*arguments):
         found = survey(*arguments)
-        monkeypatch.setattr(cache.repair, "_survey", survey)
+        monkeypatch.setattr(cache.repair, "look_through", survey)
         repair(space.path)
         return found
 
-    monkeypatch.setattr(cache.repair, "_survey", after_somebody_else)
+    monkeypatch.setattr(cache.repair, "look_through", after_somebody_else)
     assert repair(space.path) == []
     assert_holds(space, blocks)
 

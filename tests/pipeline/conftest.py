@@ -19,7 +19,7 @@ from data.records import Marked, Prediction, Question
 from pipeline.bench import compare
 from pipeline.cli.main import molsaki
 from pipeline.console.exits import StageProcessError, complain
-from pipeline.run.supervise import ForwardingStop
+from pipeline.run.processes import ForwardingStop
 from stages.attention.select import Example
 from stages.runtime.progress import StopSignal
 from stages.settings import AttentionSettings, EvaluationSettings, ObjectiveSettings
@@ -176,8 +176,8 @@ def experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Experiment:
     monkeypatch.chdir(tmp_path)
     scripted = Scripted()
     for name, function in (
-        ("extraction", scripted.write_attention),
-        ("training", scripted.train_student),
+        ("attention.write", scripted.write_attention),
+        ("student.train", scripted.train_student),
         ("evaluation", scripted.evaluate_student),
     ):
         module = ModuleType(f"stages.{name}")

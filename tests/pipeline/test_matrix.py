@@ -39,9 +39,11 @@ def complaint(path: Path, text: str, *overrides: str) -> str:
     return str(caught.value).replace(str(path), "run.yaml")
 
 
-def test_a_file_without_matrix_has_none(file: Path) -> None:
-    assert load_matrix(file) is None
-    assert load_matrix(file, ["matrix=null"]) is None
+def test_a_file_without_matrix_is_one_point_of_its_own_name(file: Path) -> None:
+    for overrides in ((), ("matrix=null",)):
+        found = load_matrix(file, overrides)
+        assert found.single and found.written is None
+        assert [(point.name, point.values, point.config) for point in found.points] == [(found.name, {}, found.base)]
 
 
 def test_a_mapping_is_a_product_and_a_list_a_union(file: Path) -> None:

@@ -19,21 +19,21 @@ from tokenizers import processors
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from cache import open_attention
+from cache.exchange.exporting import export_space
 from cache.keys import record_key
-from cache.sharing import export_space
 from cache.spaces import Space
 from cache.writer import AttentionBlock, AttentionWriter
 from data.marking import mark
 from data.records import Marked
 from data.sets.synthetic import synthetic_questions
 from pipeline.cli.main import molsaki
-from pipeline.console.labels import one_line, step_label
+from pipeline.console.tables import one_line, step_label
 from pipeline.views import draw as plot_figures
 from pipeline.views.choose import choose
 from stages.attention.tokens import locate
 from stages.figures.shares import GROUPS
 from stages.toy.teacher import word_tokenizer
-from tests.cache.test_receivers import told_block
+from tests.cache.test_step_totals import told_block
 from tests.cache.test_verify import sound_block
 from tests.cache.truth import make_space
 from tests.pipeline.conftest import Experiment

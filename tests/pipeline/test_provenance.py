@@ -7,7 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.run.provenance import Provenance, StageRecord, add_stage, environment, now, read_provenance
+from pipeline.run.provenance import (
+    Provenance,
+    StageRecord,
+    add_stage,
+    environment,
+    executions,
+    now,
+    read_provenance,
+)
 
 ENVIRONMENT = environment()
 PROCESSES, EACH = 6, 8
@@ -106,10 +114,20 @@ def test_an_entry_that_cannot_be_read_is_named_and_the_others_stay(
     assert "20000101T000000-broken.json is not readable" in caplog.text
 
 
-def test_only_executions_into_the_same_space_that_did_something_serve_to_reckon_with() -> None:
-    shards = [record(units=10, shard=f"{index}/3", fingerprints={"attention": "a"}) for index in (1, 2, 3)]
-    nothing_done = record(units=0, outcome="failed", fingerprints={"attention": "a"})
-    other_space = record(fingerprints={"attention": "b"})
-    past = Provenance(stages=(*shards, nothing_done, other_space, record(stage="train")))
-    assert past.same_space("attention", {"attention": "a"}) == shards
-    assert past.same_space("evaluate", {"attention": "a"}) == []
+def test_only_executions_at_the_same_pace_that_did_something_serve_to_reckon_with(tmp_path: Path) -> None:
+    shards = [record(units=10, shard=f"{index}/3", pace="a", started=f"2026-01-0{index}") for index in (1, 2, 3)]
+    for number, each in enumerate([shards[2], record(units=0, pace="a"), record(units=1, pace="b"), shards[0]]):
+        add_stage(tmp_path / f"run-{number}", each)
+    add_stage(tmp_path / "study" / "point", shards[1])
+    add_stage(tmp_path / "study" / "point", record(stage="train", units=1, pace="a"))
+    assert executions(tmp_path, "attention", "a") == shards
+    assert executions(tmp_path, "evaluate", "a") == []
+
+
+def test_another_device_than_the_last_tells_nothing(tmp_path: Path) -> None:
+    here = environment()
+    slow = record(units=10, pace="a", started="2026-01-01", environment=replace(here, device="cpu"))
+    fast = record(units=10, pace="a", started="2026-01-02", environment=replace(here, device="H100"))
+    for number, each in enumerate([fast, slow]):
+        add_stage(tmp_path / f"run-{number}", each)
+    assert executions(tmp_path, "attention", "a") == [fast]

@@ -11,9 +11,9 @@ from click.testing import CliRunner, Result
 from selenium.webdriver.common.keys import Keys
 
 from pipeline.cli.main import molsaki
-from pipeline.console.tables import score_table
 from pipeline.results.scores import compare, evaluation_folders
 from pipeline.results.students import LAYER_WEIGHTS
+from pipeline.results.table import score_table
 from pipeline.views.run_figures import read_figures
 from tests.browser import Browser
 from tests.pipeline.conftest import Experiment

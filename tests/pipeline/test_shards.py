@@ -7,11 +7,10 @@ import pytest
 from click.testing import Result
 
 from cache.reader import AttentionStore
-from pipeline.config.schema import load_config
-from pipeline.run.inputs import Inputs
+from pipeline.config.matrix import load_matrix
 from pipeline.run.plan import StagePlan
+from pipeline.run.points import Run, look
 from pipeline.run.provenance import read_provenance
-from pipeline.run.work import Run, open_stages
 from stages.runtime.progress import SilentProgress, StopSignal
 from stages.runtime.shard import Shard
 from tests.pipeline.conftest import Experiment
@@ -151,8 +150,8 @@ def test_training_names_how_many_records_of_a_missing_shard_are_missing(explaine
 
 def test_two_jobs_that_compute_the_same_records_at_once_end_well(explained: Experiment) -> None:
     """Both have looked before either has written, so that every record is computed and committed twice."""
-    run = Run(config=load_config(Path("run.yaml")), folder=RUN)
-    jobs = [open_stages(run, Inputs(run.config))["attention"] for _ in range(2)]
+    run = Run(matrix=load_matrix(Path("run.yaml")), folder=RUN)
+    jobs = [look(run)[0].attention for _ in range(2)]
     assert [job.plan().to_do for job in jobs] == [10, 10]
     with StopSignal() as stop:
         for job in jobs:

@@ -12,7 +12,7 @@ import pipeline.store.sharing
 from cache.spaces import Space
 from cache.writer import AttentionWriter
 from pipeline.cli.main import molsaki
-from tests.cache.test_hostile_archives import sound_block
+from tests.cache.exchange.test_hostile_archives import sound_block
 from tests.cache.truth import make_block, make_space
 
 

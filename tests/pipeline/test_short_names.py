@@ -2,8 +2,8 @@
 
 import pytest
 
-from pipeline.console.tables import print_scores
 from pipeline.results.scores import Score, short_names
+from pipeline.results.table import print_scores
 from stages.figures.statistics import Accuracy, PairedDifference
 
 

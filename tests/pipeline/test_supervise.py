@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from data.errors import Interrupted
-from pipeline.run.supervise import ForwardingStop, stage_command
+from pipeline.run.processes import ForwardingStop, stage_command
 
 SAVES_AND_EXITS_75 = """
 import pathlib, signal, sys, time
@@ -82,7 +82,7 @@ def test_stage_command_keeps_the_current_folder_off_the_import_path() -> None:
 
 
 def test_stage_stops_when_the_process_that_started_it_is_gone() -> None:
-    code = "import time\nfrom pipeline.run.supervise import stop_with_parent\nstop_with_parent()\ntime.sleep(30)"
+    code = "import time\nfrom pipeline.run.processes import stop_with_parent\nstop_with_parent()\ntime.sleep(30)"
     stage = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE)
     assert stage.stdin is not None
     stage.stdin.close()

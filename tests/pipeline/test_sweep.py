@@ -11,8 +11,8 @@ import pytest
 from data.errors import DamagedCacheError
 from pipeline.config.matrix import load_matrix
 from pipeline.results.scores import points_of
-from pipeline.run.supervise import ForwardingStop
-from pipeline.run.sweep import Sweep
+from pipeline.run.points import Run
+from pipeline.run.processes import ForwardingStop
 from stages.runtime.shard import Shard
 from tests.pipeline.conftest import CONFIG, Experiment
 
@@ -89,11 +89,10 @@ def test_config_show_prints_a_file_that_is_the_same_matrix(study: Experiment) ->
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 7])
 def test_every_student_belongs_to_exactly_one_shard_and_shards_are_even(study: Experiment, count: int) -> None:
     matrix = load_matrix(Path("run.yaml"), ["training.seeds=[0, 1, 2, 3]"])
-    assert matrix is not None
     units: Counter[tuple[int, int]] = Counter()
     sizes = []
     for index in range(1, count + 1):
-        shares = Sweep(matrix=matrix, folder=STUDY, shard=Shard(index=index, count=count)).shares()
+        shares = Run(matrix=matrix, folder=STUDY, shard=Shard(index=index, count=count)).shares()
         units.update((number, seed) for number, seeds in enumerate(shares) for seed in seeds)
         sizes.append(sum(map(len, shares)))
     assert units == Counter({(point, seed): 1 for point in range(3) for seed in range(4)})
@@ -146,10 +145,15 @@ def test_shares_of_the_records_stay_what_shard_of_attention_means(study: Experim
     assert 0 < counts[0] < counts[1] == 10
 
 
-def test_shard_without_a_matrix_is_refused_with_what_to_do(experiment: Experiment) -> None:
-    for command in ("run", "train", "evaluate"):
-        result = experiment(command, "run.yaml", "--shard", "1/2")
-        assert result.exit_code == 2 and "no matrix" in result.stderr
+def test_shards_share_out_the_students_of_a_run_without_matrix_as_well(experiment: Experiment) -> None:
+    early = experiment("run", "run.yaml", "--shard", "1/2")
+    assert early.exit_code == 1 and "needs stage one complete" in early.stderr
+    assert experiment("rationales", "run.yaml").exit_code == experiment("attention", "run.yaml").exit_code == 0
+    experiment.run("--shard", "2/2")
+    assert experiment.scripted.trained == [1] and experiment.scripted.evaluated == ["seed-1"]
+    experiment.run("--shard", "1/2")
+    assert experiment.scripted.trained == [1, 0] and experiment.scripted.evaluated == ["seed-1", "seed-0"]
+    assert "nothing for shard 3/3" in experiment.run("--shard", "3/3").stderr
 
 
 def test_a_failing_point_does_not_stop_the_others_and_is_reported_at_the_end(
@@ -256,11 +260,6 @@ def test_dry_run_and_status_count_each_piece_once_and_create_nothing(study: Expe
 def test_dry_run_of_a_shard_counts_its_share(study: Experiment) -> None:
     found = json.loads(study("run", "run.yaml", "--dry-run", "--shard", "1/4", "--json").stdout)
     assert {plan["name"]: plan["to_do"] for plan in found["stages"]}["train"] == 2
-
-
-def test_sampling_a_matrix_is_refused_with_what_helps(study: Experiment) -> None:
-    result = study("status", "run.yaml", "--sample")
-    assert result.exit_code == 2 and "--set matrix=null" in result.stderr
 
 
 def test_points_that_differ_in_stage_one_share_what_they_agree_on(study: Experiment) -> None:

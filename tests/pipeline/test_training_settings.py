@@ -8,9 +8,10 @@ import pytest
 import yaml
 
 from data.errors import ConfigError
+from pipeline.config.matrix import load_matrix
 from pipeline.config.schema import load_config
 from pipeline.run.inputs import Inputs
-from pipeline.run.work import Run, open_stages
+from pipeline.run.points import Run, look
 from tests.pipeline.conftest import Experiment
 
 PEFT = "student.peft={peft_type: LORA, r: 4}"
@@ -21,9 +22,9 @@ STOPPING = "training.early_stopping={patience: 1}"
 @pytest.fixture
 def fingerprint(experiment: Experiment):
     def of(*overrides: str) -> str:
-        config = load_config(Path("run.yaml"), overrides)
-        train = open_stages(Run(config=config, folder=Path("runs") / config.name), Inputs(config))["train"]
-        return train.fingerprints()["students"]
+        matrix = load_matrix(Path("run.yaml"), overrides)
+        (stages,) = look(Run(matrix=matrix, folder=Path("runs") / matrix.name))
+        return stages.train().fingerprint
 
     assert experiment("rationales", "run.yaml").exit_code == 0
     return of

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from cache.exchange.exporting import export_space
 from cache.keys import record_key
-from cache.sharing import export_space
 from cache.spaces import Space
 from cache.writer import AttentionWriter
 from data.errors import ConfigError, MismatchError, MissingRecordsError

@@ -8,9 +8,10 @@ import pandas as pd
 import pytest
 
 from cache.writer import AttentionWriter
+from pipeline.config.matrix import load_matrix
 from pipeline.config.schema import load_config
-from pipeline.run.provenance import read_provenance
-from pipeline.run.work import Run
+from pipeline.run.points import Run
+from pipeline.run.provenance import executions, read_provenance
 from tests.pipeline.conftest import Experiment
 
 RUN = Path("runs/small")
@@ -222,7 +223,7 @@ def test_provenance_holds_versions_commands_and_fingerprints(experiment: Experim
     assert [record.stage for record in provenance.stages] == ["rationales", "attention", "train", "evaluate"]
     last = provenance.stages[-1]
     assert "numpy" in last.environment.libraries and last.command and len(last.fingerprints["evaluation-test"]) == 64
-    assert last.fingerprints == provenance.same_space("evaluate", last.fingerprints)[0].fingerprints
+    assert executions(RUN.parent, "evaluate", last.pace) == [last]
 
 
 def test_provenance_holds_what_was_measured(experiment: Experiment) -> None:
@@ -260,12 +261,12 @@ def test_saved_configuration_alone_repeats_the_run(experiment: Experiment) -> No
 
 def test_configuration_saved_by_several_at_once_is_whole(experiment: Experiment) -> None:
     """Threads share a process id, as processes of two machines may."""
-    run = Run(config=load_config(Path("run.yaml")), folder=RUN)
+    run = Run(matrix=load_matrix(Path("run.yaml")), folder=RUN)
     with ThreadPoolExecutor(8) as pool:
-        for saving in [pool.submit(run.save_config) for _ in range(64)]:
+        for saving in [pool.submit(run.save) for _ in range(64)]:
             saving.result()
     assert [path.name for path in RUN.iterdir()] == ["config.yaml"]
-    assert load_config(RUN / "config.yaml") == run.config
+    assert load_config(RUN / "config.yaml") == run.matrix.base
 
 
 def test_run_for_machines_prints_json_only(experiment: Experiment) -> None:

@@ -14,7 +14,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from cache.receivers import step_totals
+from cache.step_totals import step_totals
 from data.errors import ModelError
 from data.marking import mark
 from data.records import Marked

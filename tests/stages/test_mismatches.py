@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 
 import cache
+from cache.exchange.exporting import export_space
+from cache.exchange.importing import import_space
 from cache.fingerprints import JSON, SCHEMA_VERSION, Spec, fingerprint
 from cache.nearest import neighbour
 from cache.reader import AttentionStore
-from cache.sharing import export_space, import_space
 from cache.spaces import SPEC_FILE, Kind, Space
 from cache.verify import verify
 from data.errors import DamagedCacheError, MismatchError, MolsakiError

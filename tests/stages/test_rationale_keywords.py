@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from cache.exchange.exporting import export_space
+from cache.exchange.importing import import_space
 from cache.rationales import RationaleStore
-from cache.sharing import export_space, import_space
 from cache.spaces import Space
 from cache.verify import verify
 from data.errors import EngineError

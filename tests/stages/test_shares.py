@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from cache.receivers import StepTotals
+from cache.step_totals import StepTotals
 from data.marking import mark
 from stages.figures.shares import (
     GROUPS,

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 
 from cache.fingerprints import JSON
-from cache.spaces import Space, describe
+from cache.spaces import Space, describe, layers_of
 
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
@@ -88,14 +88,14 @@ fingerprint; ADDRESS is this folder, a tar file, or what fsspec can reach (`s3:/
 def write_card(space: Space) -> str:
     """Return README.md for an exported space."""
     summary = describe(space).summary
-    layers = {commit.counts["layers"] for commit in space.commits() if "layers" in commit.counts}
+    layers = ", ".join(map(str, layers_of(space.commits())))
     facts: Mapping[str, str] = {
         "kind": space.kind,
         "fingerprint": f"`{space.fingerprint}`",
         **{name: _cell(space.spec[name]) for name in ("model", "dtype") if name in space.spec},
         "records" if space.kind == "attention" else "attempts": f"{summary.records:,} in {summary.parts:,} parts",
         "left out": f"{summary.dropped:,}, each with its reason in `commits/`",
-        **({"layers": ", ".join(map(str, sorted(layers)))} if layers else {}),
+        **({"layers": layers} if layers else {}),
         "size": f"{summary.bytes:,} bytes",
     }
     return CARD.format(

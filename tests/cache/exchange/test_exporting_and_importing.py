@@ -1,6 +1,7 @@
 import dataclasses
 import multiprocessing
 import os
+import shutil
 import signal
 import tarfile
 import tempfile
@@ -14,19 +15,22 @@ import pytest
 import zarr
 
 import cache
-import cache.sharing
+import cache.exchange.chosen
+import cache.exchange.importing
+from cache.exchange.chosen import read_keys
+from cache.exchange.exporting import Exported, export_space
+from cache.exchange.importing import import_space
+from cache.exchange.incoming import read_offer, stage
+from cache.exchange.locations import open_source
+from cache.exchange.metering import Unmetered
 from cache.keys import record_key
-from cache.metering import Unmetered
-from cache.offers import read_offer, stage
-from cache.places import LocalFolder
 from cache.rationales import Attempt, RationaleStore
 from cache.reader import AttentionStore
-from cache.sharing import Exported, export_space, import_space, read_keys
 from cache.spaces import Space, describe, list_spaces
 from cache.verify import verify
 from cache.writer import AttentionWriter
 from data.errors import ConfigError, DamagedCacheError, DataError, Interrupted, MismatchError, MissingRecordsError
-from tests.cache.test_hostile_archives import ATTEMPT, sound_block
+from tests.cache.exchange.test_hostile_archives import ATTEMPT, sound_block
 from tests.cache.truth import SPEC, make_block, make_space, stored
 
 PROCESSES = multiprocessing.get_context("forkserver")
@@ -94,13 +98,19 @@ def test_an_address_is_read_as_if_it_were_a_folder(tmp_path, address, monkeypatc
     assert verify(store.space.path, deep=True).findings == ()
 
 
+def test_what_fsspec_opens_as_a_whole_has_no_folder_in_its_address(tmp_path):
+    export_space(write(tmp_path / "ours", range(3)), str(tmp_path / "out"))
+    zipped = shutil.make_archive(str(tmp_path / "out"), "zip", tmp_path / "out")
+    assert_holds(import_space(f"zip://::file://{zipped}", tmp_path / "theirs").path, range(3))
+
+
 def test_an_address_is_copied_once_and_again_when_there_is_more(tmp_path, monkeypatch, memory):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
     space = write(tmp_path / "ours", range(3))
     export_space(space, "memory://shared/space")
     first = cache.open_attention("memory://shared/space").space.path
     with monkeypatch.context() as patched:
-        patched.setattr(cache.sharing, "stage", None)
+        patched.setattr(cache.exchange.importing, "stage", None)
         assert cache.open_attention("memory://shared/space").space.path == first
     export_space(write(tmp_path / "ours", range(3, 5)), "memory://shared/space")
     assert len(cache.open_attention("memory://shared/space")) == 5
@@ -262,7 +272,7 @@ def test_an_interrupted_export_is_no_space_and_goes_on(tmp_path, address, calls)
 
 @pytest.mark.parametrize("calls", [5, 30])
 def test_an_interrupted_export_of_chosen_records_goes_on(tmp_path, address, calls, monkeypatch):
-    monkeypatch.setattr(cache.sharing, "MAX_RECORDS", 2)
+    monkeypatch.setattr(cache.exchange.chosen, "MAX_RECORDS", 2)
     write(tmp_path / "ours", range(5))
     keys = keys_of(range(1, 4))
     space = make_space(tmp_path / "ours")
@@ -410,8 +420,9 @@ def test_an_interrupted_import_leaves_nothing(tmp_path, calls):
 
 def test_a_running_import_is_no_space_and_a_killed_one_is_cleared_away(tmp_path):
     theirs, ours = write(tmp_path / "b", range(3)), write(tmp_path / "a", range(1))
-    with cache.sharing._staging_folder(tmp_path / "a" / "attention") as running:
-        stage(read_offer(LocalFolder(address="b", path=theirs.path)), running, Unmetered())
+    with cache.exchange.importing.staging_folder(tmp_path / "a" / "attention") as running:
+        with open_source(str(theirs.path)) as source:
+            stage(read_offer(source), running, Unmetered())
         assert [space.path for space in list_spaces(tmp_path / "a")] == [ours.path]
         import_space(str(theirs.path), tmp_path / "a")
         assert running.exists()
@@ -514,7 +525,7 @@ def keys_of(numbers: range) -> list[str]:
 
 
 def test_only_chosen_records_are_exported(tmp_path, address, monkeypatch):
-    monkeypatch.setattr(cache.sharing, "MAX_RECORDS", 2)
+    monkeypatch.setattr(cache.exchange.chosen, "MAX_RECORDS", 2)
     space = write(tmp_path / "ours", range(5), range(5, 9))
     exported = export_space(space, address, keys=keys_of(range(3, 8)))
     assert (exported.records, exported.parts) == (5, 3)

@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 import zarr
 
+from cache.exchange.exporting import export_space
+from cache.exchange.importing import import_space
 from cache.keys import record_key
 from cache.layout import ARRAYS, LAYOUTS, MAY_HOLD, counts_of, write_arrays
 from cache.reader import AttentionStore, recorded_keys
-from cache.receivers import RECEIVERS, step_totals
 from cache.repair import repair
-from cache.sharing import export_space, import_space
 from cache.spaces import Space
+from cache.step_totals import RECEIVERS, step_totals
 from cache.verify import verify
-from cache.writer import AttentionBlock, AttentionWriter, _arrays_of
+from cache.writer import AttentionBlock, AttentionWriter, arrays_of
 from data.errors import DamagedCacheError, MissingRecordsError, ModelError
 from data.records import Marked
 from tests.cache.test_verify import commit_arrays, flip, only, part, sound_block
@@ -181,7 +182,7 @@ def test_totals_that_go_away_after_opening_are_found_at_reading(space):
 
 
 def test_metadata_of_another_shape_are_refused(space):
-    arrays = _arrays_of([told_block(1)])
+    arrays = arrays_of([told_block(1)])
     folder = space.new_part()
     write_arrays(folder, {**arrays, NAME: arrays[NAME][:, :2]})
     space.commit(folder, counts=counts_of(arrays))
@@ -190,7 +191,7 @@ def test_metadata_of_another_shape_are_refused(space):
 
 
 def changed(change, numbers=(1, 2, 3)) -> dict[str, np.ndarray]:
-    arrays = _arrays_of([told_block(number) for number in numbers])
+    arrays = arrays_of([told_block(number) for number in numbers])
     arrays[NAME] = arrays[NAME].copy()
     change(arrays[NAME])
     return arrays
@@ -314,7 +315,7 @@ def test_stores_with_and_without_totals_merge(space, tmp_path):
 
 
 def test_an_import_takes_all_files_of_the_totals_or_none(space, tmp_path):
-    arrays = _arrays_of([told_block(1)])
+    arrays = arrays_of([told_block(1)])
     folder = space.new_part()
     write_arrays(folder, arrays)
     (folder / NAME / "c/0/0/0").unlink()

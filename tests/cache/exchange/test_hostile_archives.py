@@ -23,15 +23,16 @@ import pyarrow.parquet as pq
 import pytest
 import zarr
 
-import cache.archive
-import cache.bounds
-import cache.offers
-from cache.bounds import part_files
+import cache.exchange.archive
+import cache.exchange.bounds
+import cache.exchange.incoming
+from cache.exchange.bounds import part_files
+from cache.exchange.exporting import export_space
+from cache.exchange.importing import import_space
 from cache.fingerprints import fingerprint, hash_bytes
 from cache.layout import LAYOUTS
-from cache.rationales import SCHEMA, Attempt, RationaleStore, _as_row
+from cache.rationales import SCHEMA, Attempt, RationaleStore, as_row
 from cache.reader import AttentionStore
-from cache.sharing import export_space, import_space
 from cache.spaces import Space
 from cache.writer import AttentionBlock, AttentionWriter
 from data.errors import ConfigError, DamagedCacheError, MismatchError, MolsakiError
@@ -239,7 +240,7 @@ def test_a_listed_file_that_is_missing_is_refused(place, files, name):
 @pytest.mark.parametrize("content", [b"", b"more"])
 def test_a_size_that_is_not_the_declared_one_is_refused_unread(place, files, content, monkeypatch):
     path = f"{part_of(files)}/attention/c/0/0"
-    monkeypatch.setattr(cache.offers, "stage", None)
+    monkeypatch.setattr(cache.exchange.incoming, "stage", None)
     evil = {**files, path: files[path] + content if content else b""}
     size = len(files[path])
     refuse_tar(place, evil, DamagedCacheError, f"{path}: {len(evil[path]):,} bytes, {size:,} were committed")
@@ -313,7 +314,7 @@ def test_a_damaged_header_is_refused(place, files):
 
 
 def test_too_many_files_are_refused(place, files, monkeypatch):
-    monkeypatch.setattr(cache.archive, "MAX_MEMBERS", 10)
+    monkeypatch.setattr(cache.exchange.archive, "MAX_MEMBERS", 10)
     refuse_tar(place, files, DamagedCacheError, "more than 10 files")
 
 
@@ -382,7 +383,7 @@ def test_a_commit_that_is_none_is_refused(place, files, content, line):
 
 
 def test_a_commit_too_large_is_refused_unread(place, files, monkeypatch):
-    monkeypatch.setattr(cache.offers, "MAX_COMMIT_BYTES", 100)
+    monkeypatch.setattr(cache.exchange.incoming, "MAX_COMMIT_BYTES", 100)
     refuse_tar(place, files, DamagedCacheError, f"{COMMIT}: {len(files[COMMIT]):,} bytes, 100 at most are taken")
 
 
@@ -496,7 +497,7 @@ def test_metadata_that_are_no_json_are_refused(place, files):
 
 
 def shard_of(files: FILES, array: str) -> bytes:
-    return files[f"{part_of(files)}/{cache.bounds._shard(array)}"]
+    return files[f"{part_of(files)}/{cache.exchange.bounds.shard_file(array)}"]
 
 
 def with_crc(content: bytes) -> bytes:
@@ -514,7 +515,7 @@ def test_a_chunk_that_claims_to_be_larger_is_refused_before_it_is_decoded(place,
     shard = shard_of(files, array)
     chunk = bytearray(shard[: -20 - 4])
     struct.pack_into("<I", chunk, 4, 0x7FFFFFFF)
-    evil = change_file(files, cache.bounds._shard(array), with_crc(bytes(chunk)) + shard[-20:])
+    evil = change_file(files, cache.exchange.bounds.shard_file(array), with_crc(bytes(chunk)) + shard[-20:])
     refuse_tar(place, evil, DamagedCacheError, "a chunk claims to be 2,147,483,647 bytes")
 
 
@@ -550,11 +551,11 @@ def rewritten(files: FILES, tmp_path: Path, array: str, change: Callable[[np.nda
     content = opened[...]
     change(content)
     opened[...] = content
-    shard = (folder / cache.bounds._shard(array)).read_bytes()
+    shard = (folder / cache.exchange.bounds.shard_file(array)).read_bytes()
     for path in sorted(folder.rglob("*"), reverse=True):
         path.rmdir() if path.is_dir() else path.unlink()
     folder.rmdir()
-    return change_file(files, cache.bounds._shard(array), shard)
+    return change_file(files, cache.exchange.bounds.shard_file(array), shard)
 
 
 @pytest.mark.parametrize(
@@ -609,6 +610,17 @@ def test_a_file_at_an_address_that_no_commit_lists_is_refused(place, files):
         memory.pipe_file(f"/hostile/{name}", content)
     refuse("memory://hostile", place / "store", DamagedCacheError, "evil.sh: no commit lists this file")
     memory.rm("/hostile", recursive=True)
+
+
+def test_an_address_that_lists_a_file_beside_it_is_refused(place, files, monkeypatch):
+    memory = fsspec.filesystem("memory")
+    for name, content in files.items():
+        memory.pipe_file(f"/lying/{name}", content)
+    listed = {**memory.find("/lying", detail=True), "/beside": {"name": "/beside", "type": "file", "size": 1}}
+    with monkeypatch.context() as patched:
+        patched.setattr(type(memory), "find", lambda self, *_, **__: listed)
+        refuse("memory://lying", place / "store", DamagedCacheError, "lists what lies outside of it")
+    memory.rm("/lying", recursive=True)
 
 
 def test_an_address_that_gives_more_than_it_lists_is_bounded(place, files, monkeypatch):
@@ -696,7 +708,7 @@ def parquet(table: pa.Table, **options: Any) -> bytes:
 
 
 def table_of(**columns: list[str] | list[int]) -> pa.Table:
-    rows = [_as_row(dataclasses.replace(ATTEMPT, key=f"{number:064x}")) for number in range(3)]
+    rows = [as_row(dataclasses.replace(ATTEMPT, key=f"{number:064x}")) for number in range(3)]
     table = pa.Table.from_pylist(rows, schema=SCHEMA)
     for name, values in columns.items():
         number = SCHEMA.names.index(name)
@@ -727,7 +739,7 @@ def test_attempts_that_are_not_ours_are_refused(place, attempts, content, line):
 
 
 def test_texts_that_are_larger_than_their_file_are_refused_before_they_are_spread_out(place, attempts, monkeypatch):
-    monkeypatch.setattr(cache.bounds, "MAX_TEXT_BYTES", 1_000_000)
+    monkeypatch.setattr(cache.exchange.bounds, "MAX_TEXT_BYTES", 1_000_000)
     plain = parquet(table_of(output=["x" * 600_000, "y" * 600_000, ""]))
     assert len(plain) < 10_000
     refuse_tar(

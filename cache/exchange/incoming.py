@@ -2,8 +2,8 @@
 
 Nothing is believed. First the small files are judged (spec.json, the commits, the list of names, all sizes and counts);
 then the parts are copied, each file bounded by the size that its commit declares and compared with its hash; then what
-was copied is judged again before anything decodes it, and after (see `cache.bounds`). The staging folder is the only
-place that is written to, and every name in it has passed the patterns here.
+was copied is judged again before anything decodes it, and after (see `cache.exchange.bounds`). The staging folder is
+the only place that is written to, and every name in it has passed the patterns here.
 """
 
 import hashlib
@@ -11,21 +11,20 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from cache.archive import check_inside
-from cache.bounds import check_counts, check_staged
 from cache.commits import VERIFY, Commit, FileEntry, decode_commit
 from cache.durable import make_folder
+from cache.exchange.archive import check_inside
+from cache.exchange.bounds import check_counts, check_staged
+from cache.exchange.locations import README_FILE, TAR, Source
+from cache.exchange.metering import Meter
+from cache.exchange.strict_json import load_strictly
 from cache.fingerprints import JSON, Spec, check_schema, describe_differences, differences, fingerprint
-from cache.metering import Meter
-from cache.places import TAR, Source
-from cache.spaces import KINDS, SLUG, SPEC_FILE, Kind, Space, check_named_for
-from cache.strict_json import load_strictly
+from cache.spaces import KINDS, SLUG, SPEC_FILE, Kind, Space, check_named_for, layers_of
 from data.errors import ConfigError, DamagedCacheError, MismatchError
 
-README_FILE = "README.md"
 BESIDE = frozenset({SPEC_FILE, README_FILE, ".gitattributes"})
 """Files that may lie at the top: the spec, the card, and what the Hugging Face hub adds."""
 
@@ -51,10 +50,6 @@ class Offer:
     commits: Mapping[str, Commit]
     content: Mapping[str, bytes]
 
-    def only(self, commits: Mapping[str, Commit]) -> "Offer":
-        """Return the same offer with some of its commits."""
-        return replace(self, commits=commits)
-
     @property
     def bytes(self) -> int:
         """What its parts weigh."""
@@ -79,7 +74,8 @@ def read_offer(source: Source) -> Offer:
     kind, slug, spec = _judge_spec(content[SPEC_FILE], source.address)
     check_address(source.address, spec)
     named = sorted((int(match[1]), name) for name in sizes if (match := COMMIT_FILE.fullmatch(name)))
-    _bound_commits(sum(sizes[name] for _, name in named), source.address)
+    if (total := sum(sizes[name] for _, name in named)) > MAX_SMALL_BYTES:
+        raise DamagedCacheError(f"{source.address}: commits of {total:,} bytes, {MAX_SMALL_BYTES:,} at most are taken")
     commits = {}
     for index, name in named:
         content[name] = _read(source, name, sizes[name], MAX_COMMIT_BYTES)
@@ -121,11 +117,6 @@ def _read(source: Source, name: str, size: int, limit: int) -> bytes:
     return content
 
 
-def _bound_commits(total: int, address: str) -> None:
-    if total > MAX_SMALL_BYTES:
-        raise DamagedCacheError(f"{address}: commits of {total:,} bytes, {MAX_SMALL_BYTES:,} at most are taken")
-
-
 def _judge_spec(content: bytes, address: str) -> tuple[Kind, str, Spec]:
     where = f"{address}: {SPEC_FILE}"
     try:
@@ -141,16 +132,12 @@ def _judge_spec(content: bytes, address: str) -> tuple[Kind, str, Spec]:
         raise DamagedCacheError(f"{where}: slug is {slug!r}, expected letters, digits, '.', '_' and '-'")
     if not isinstance(spec, dict):
         raise DamagedCacheError(f"{where}: spec is {spec!r}, expected an object")
-    _judge_fingerprint(spec, fields.get("fingerprint"), where)
-    return kind, slug, spec
-
-
-def _judge_fingerprint(spec: Spec, declared: JSON, where: str) -> None:
     check_schema(spec, where)
-    if found := differences({"fingerprint": fingerprint(spec)}, {"fingerprint": declared}):
+    if wrong := differences({"fingerprint": fingerprint(spec)}, {"fingerprint": fields.get("fingerprint")}):
         raise MismatchError(
-            f"{where}: the fingerprint is not that of the spec beside it\n{describe_differences(found)}"
+            f"{where}: the fingerprint is not that of the spec beside it\n{describe_differences(wrong)}"
         )
+    return kind, slug, spec
 
 
 def _judge_commit(content: bytes, kind: Kind, *, index: int, name: str, address: str) -> Commit:
@@ -176,8 +163,7 @@ def _judge_together(commits: Mapping[str, Commit], address: str) -> None:
         twice = [value for value, count in Counter(values).items() if count > 1]
         if twice:
             raise DamagedCacheError(f"{address}: two commits have the same {field} {twice[0]}")
-    layers = sorted({commit.counts["layers"] for commit in commits.values() if "layers" in commit.counts})
-    if len(layers) > 1:
+    if len(layers := layers_of(commits.values())) > 1:
         raise DamagedCacheError(f"{address}: parts of {layers} layers side by side")
 
 

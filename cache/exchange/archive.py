@@ -21,14 +21,11 @@ REGULAR = {tarfile.REGTYPE, tarfile.AREGTYPE}
 REFUSED: Mapping[bytes, str] = {
     tarfile.SYMTYPE: "a symbolic link",
     tarfile.LNKTYPE: "a hard link",
-    tarfile.CHRTYPE: "a device",
-    tarfile.BLKTYPE: "a device",
     tarfile.FIFOTYPE: "a fifo",
     tarfile.GNUTYPE_SPARSE: "a sparse file",
-    tarfile.XHDTYPE: "an extended header",
-    tarfile.XGLTYPE: "an extended header",
-    tarfile.GNUTYPE_LONGNAME: "an extended header",
-    tarfile.GNUTYPE_LONGLINK: "an extended header",
+    **dict.fromkeys((tarfile.CHRTYPE, tarfile.BLKTYPE), "a device"),
+    **dict.fromkeys((tarfile.XHDTYPE, tarfile.XGLTYPE), "an extended header"),
+    **dict.fromkeys((tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK), "an extended header"),
 }
 COMPRESSED = {
     b"\x1f\x8b": "gzip",

@@ -6,6 +6,7 @@ of each blosc chunk, the metadata of a Parquet file. So memory is bounded whatev
 """
 
 import json
+import math
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -17,8 +18,11 @@ import pyarrow.parquet as pq
 
 from cache.certificates import NOTE, read_certificate
 from cache.commits import Commit
+from cache.exchange.strict_json import load_strictly
 from cache.fingerprints import JSON
 from cache.layout import (
+    BLOSC_HEADER,
+    CHECKSUM_BYTES,
     LAYOUTS,
     MAX_RECORDS,
     METADATA,
@@ -29,7 +33,6 @@ from cache.layout import (
 )
 from cache.rationales import FILE, OLD_SCHEMA, SCHEMA, TEXTS
 from cache.spaces import Kind, Space
-from cache.strict_json import load_strictly
 from cache.verify import look_at_part
 from cache.writer import COUNT_LIMIT
 from data.errors import DamagedCacheError
@@ -42,14 +45,13 @@ MAX_METADATA_BYTES = 1 << 20
 MAX_ATTEMPTS = 1_000_000
 MAX_DROPPED = 10_000_000
 
-BLOSC_HEADER = 16
 BLOSC_ZSTD = 4
-CHECKSUM = 4
 CODECS = ["bytes", "blosc", "crc32c"]
 INDEX_CODECS = ["bytes", "crc32c"]
 
 
-def _shard(name: str) -> str:
+def shard_file(name: str) -> str:
+    """Return the one file with the data of an array."""
     return f"{name}/c/" + "/".join("0" for _ in LAYOUTS[name].dimensions)
 
 
@@ -58,7 +60,7 @@ def part_files(kind: Kind, files: Collection[str]) -> frozenset[str]:
     if kind == "rationales":
         return frozenset({FILE})
     arrays = layouts_in(files)
-    return frozenset({METADATA, *(f"{name}/{METADATA}" for name in arrays), *map(_shard, arrays)})
+    return frozenset({METADATA, *(f"{name}/{METADATA}" for name in arrays), *map(shard_file, arrays)})
 
 
 def check_counts(kind: Kind, commit: Commit) -> None:
@@ -92,7 +94,8 @@ def _check_attention_counts(counts: Mapping[str, int], layouts: Mapping[str, Arr
     _between("text_bytes", counts["text_bytes"], 2 * records, MAX_DECODED)
     _between("cells", counts["cells"], records, MAX_DECODED)
     sizes = dimension_sizes(counts)
-    _between("decoded bytes", sum(_decoded(layout, sizes) for layout in layouts.values()), 1, MAX_DECODED)
+    decoded = sum(layout.chunks(layout.shape(sizes)[0]) * _chunk_bytes(layout, sizes) for layout in layouts.values())
+    _between("decoded bytes", decoded, 1, MAX_DECODED)
 
 
 def _between(name: str, value: int, least: int, most: int) -> None:
@@ -100,22 +103,9 @@ def _between(name: str, value: int, least: int, most: int) -> None:
         raise ValueError(f"{value:,} {name}, expected {least:,} to {most:,}")
 
 
-def _shape(layout: ArrayLayout, sizes: Mapping[str, int]) -> tuple[int, ...]:
-    return tuple(sizes[dimension] for dimension in layout.dimensions)
-
-
-def _chunks(layout: ArrayLayout, sizes: Mapping[str, int]) -> int:
-    return max(1, -(-_shape(layout, sizes)[0] // layout.chunk_rows))
-
-
 def _chunk_bytes(layout: ArrayLayout, sizes: Mapping[str, int]) -> int:
-    _, *rest = _shape(layout, sizes)
-    return int(np.prod([layout.chunk_rows, *rest], dtype=object)) * np.dtype(layout.dtype).itemsize
-
-
-def _decoded(layout: ArrayLayout, sizes: Mapping[str, int]) -> int:
-    """Bytes of all chunks; the last one is as large as the others."""
-    return _chunks(layout, sizes) * _chunk_bytes(layout, sizes)
+    _, *rest = layout.shape(sizes)
+    return math.prod([layout.chunk_rows, *rest]) * np.dtype(layout.dtype).itemsize
 
 
 def check_staged(space: Space, commit: Commit) -> None:
@@ -141,7 +131,8 @@ def _check_attention(space: Space, commit: Commit) -> None:
     sizes = dimension_sizes(commit.counts)
     for name, layout in layouts.items():
         _check_chunking(found[name], layout, sizes, folder / name / METADATA)
-        _check_shard(folder / _shard(name), chunks=_chunks(layout, sizes), chunk_bytes=_chunk_bytes(layout, sizes))
+        chunks = layout.chunks(layout.shape(sizes)[0])
+        _check_shard(folder / shard_file(name), chunks=chunks, chunk_bytes=_chunk_bytes(layout, sizes))
 
 
 def _metadata(path: Path) -> Mapping[str, JSON]:
@@ -158,9 +149,8 @@ def _metadata(path: Path) -> Mapping[str, JSON]:
 
 def _check_chunking(found: Mapping[str, Any], layout: ArrayLayout, sizes: Mapping[str, int], path: Path) -> None:
     """Refuse any other division into chunks, or other codecs at any place, than those that we write."""
-    rows, *rest = _shape(layout, sizes)
-    del rows
-    shard, chunk = [_chunks(layout, sizes) * layout.chunk_rows, *rest], [layout.chunk_rows, *rest]
+    rows, *rest = layout.shape(sizes)
+    shard, chunk = [layout.chunks(rows) * layout.chunk_rows, *rest], [layout.chunk_rows, *rest]
     codecs = found.get("codecs")
     sharding = _named(codecs[0]) if isinstance(codecs, list) and len(codecs) == 1 else ("", {})
     inner = sharding[1]
@@ -199,16 +189,16 @@ def _short(value: Any) -> str:  # likewise
 def _check_shard(path: Path, *, chunks: int, chunk_bytes: int) -> None:
     """Refuse a shard whose index leads out of it, that lacks a chunk, or whose chunks claim another decoded size."""
     index_bytes = 16 * chunks
-    data_bytes = path.stat().st_size - index_bytes - CHECKSUM
+    data_bytes = path.stat().st_size - index_bytes - CHECKSUM_BYTES
     if data_bytes < 0:
         raise DamagedCacheError(f"{path}: too short for the index of {chunks:,} chunks")
     with path.open("rb") as file:
         file.seek(data_bytes)
         index = np.frombuffer(file.read(index_bytes), "<u8").reshape(chunks, 2).tolist()
         for number, (offset, length) in enumerate(index):
-            if length < BLOSC_HEADER + CHECKSUM or offset + length > data_bytes:
+            if length < BLOSC_HEADER + CHECKSUM_BYTES or offset + length > data_bytes:
                 raise DamagedCacheError(f"{path}: chunk {number} is missing or lies outside of the file")
-            _check_blosc(file, offset, length - CHECKSUM, chunk_bytes, path)
+            _check_blosc(file, offset, length - CHECKSUM_BYTES, chunk_bytes, path)
 
 
 def _check_blosc(file: BinaryIO, offset: int, length: int, chunk_bytes: int, path: Path) -> None:

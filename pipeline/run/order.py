@@ -1,0 +1,175 @@
+"""The order of work: stage one once for all points, then their students, then the table of a matrix.
+
+In: a `Run` and the stages that are asked for. Out: their results, each stage in a process of its own, finished work
+found and skipped. One process trains the students of all points and one evaluates them, because starting Python and
+torch takes longer than training a tiny student. This process itself loads no model and neither torch nor vllm, so that
+a finished run is recognised in seconds. A point of a matrix that fails does not stop the others; what the only point of
+a run raises ends the run.
+"""
+
+import json
+import shlex
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from cache.durable import replace_file
+from data.errors import EngineError, Interrupted, MissingRecordsError, MolsakiError
+from pipeline.console.exits import StageProcessError, complain
+from pipeline.results.predictions import seed_files
+from pipeline.results.scores import SUMMARY, Score, compare, write_summary
+from pipeline.results.table import score_table
+from pipeline.run.inputs import Split
+from pipeline.run.plan import STAGE_ONE, StageName
+from pipeline.run.points import Run, look, plan_points, shared_work, total_plan
+from pipeline.run.processes import ForwardingStop, stage_command
+from pipeline.run.report import Report
+from pipeline.run.students import results_folder
+
+Say = Callable[[str], None]
+OUR_EXIT_CODES = frozenset({1, 2, 65, 75})
+RESULTS = "results.md"
+
+
+def run_stages(
+    run: Run, names: Sequence[StageName], *, say: Say, quiet: bool, pass_on: Sequence[str] = ()
+) -> dict[str, str]:
+    """Do what is missing: stage one for all points, then the students; return what failed, by point of a matrix.
+
+    Stage one is not shared out here, so a shard needs it complete: `MissingRecordsError` where it is not. Raises
+    `Interrupted`, or `StageProcessError` where a process was stopped by a signal or the only point failed (it has said
+    why), with what is done kept. `pass_on` goes to the process of each piece of stage one.
+    """
+    run.save()
+    first = run.points[0].inputs
+    if "evaluate" in names and (shared := first.overlap()):
+        say(f"warning: {shared:,} of {len(first.questions('test')):,} test questions are training questions too")
+    failed: dict[str, str] = {}
+    options = [*pass_on, *(["--quiet"] if quiet else [])]
+    with ForwardingStop() as stop:
+        for name in names:
+            if name in STAGE_ONE:
+                _run_stage_one(run, name, failed, stop, say=say, options=options)
+            else:
+                _run_students(run, name, failed, stop, say=say, quiet=quiet)
+            stop.check("all that was committed")
+    return failed
+
+
+def _run_stage_one(
+    run: Run, name: StageName, failed: dict[str, str], stop: ForwardingStop, *, say: Say, options: Sequence[str]
+) -> None:
+    """Run each piece of stage one that is missing in a process of its own, under the first point that needs it."""
+    sound = [point for point in look(run) if point.one.name not in failed]
+    for shared in shared_work(sound, name):
+        names, first = [one.name for one in shared.points], shared.points[0]
+        try:
+            plan = shared.stage.plan()
+            say(plan.line() + _for_points(run, len(shared.points)))
+            if plan.finished:
+                continue
+            if run.shard is not None:
+                raise MissingRecordsError(
+                    f"{plan.line()}; --shard shares out the students and needs stage one complete: first run "
+                    "molsaki rationales CONFIG and molsaki attention CONFIG"
+                )
+            command = stage_command(name, [str(first.config_file), "--runs", str(first.folder.parent), *options])
+            require_success(f"stage {name}", stop.run(command))
+        except StageProcessError as error:
+            if run.single or error.code == Interrupted.exit_code:
+                raise
+            failed.update(dict.fromkeys(names, f"{name} ended with exit code {error.code} and has said why above"))
+        except MolsakiError as error:
+            if run.single or run.shard is not None or isinstance(error, Interrupted):
+                raise
+            failed.update(dict.fromkeys(names, str(error) if isinstance(error, EngineError) else f"{name}: {error}"))
+
+
+def _for_points(run: Run, count: int) -> str:
+    return "" if run.single else f"; for {count} of {len(run.points)} points"
+
+
+def _run_students(
+    run: Run, name: StageName, failed: dict[str, str], stop: ForwardingStop, *, say: Say, quiet: bool
+) -> None:
+    """Train or evaluate in one process, and in another one where a point has brought the first down."""
+    plans = [plans[name] for plans in plan_points(run, (name,), failed=None if run.single else failed) if name in plans]
+    if not plans:
+        if not failed:
+            say(f"{name}: nothing for shard {run.shard}, there are more shards than students")
+        return
+    plan = total_plan(plans)
+    which = "" if run.shard is None else f" in shard {run.shard}"
+    say(plan.line() + _for_points(run, len(plans)) + which)
+    while not plan.finished:
+        with TemporaryDirectory(prefix="molsaki-") as scratch:
+            path = Path(scratch) / "report.json"
+            code = stop.run(stage_command(name, _student_arguments(run, failed, path, quiet=quiet)))
+            report = Report.read(path)
+        failed |= report.failed
+        if code == 0 or (code == 1 and report.failed and report.at is None):
+            return
+        if code in OUR_EXIT_CODES or report.at is None:
+            require_success(f"stage {name}", code)
+        failed[str(report.at)] = (
+            f"{name}: its process was ended by {_cause(code)}; the machine may have run out of memory"
+        )
+        complain(f"{report.at}: {failed[str(report.at)]}; the other points go on")
+
+
+def _student_arguments(run: Run, failed: Mapping[str, str], report: Path, *, quiet: bool) -> list[str]:
+    shard = [] if run.shard is None else ["--shard", str(run.shard)]
+    without = [argument for point in failed for argument in ("--without", point)]
+    return [
+        *(str(run.config_file), "--runs", str(run.folder.parent), "--report", str(report)),
+        *(*shard, *without, *(["--quiet"] if quiet else [])),
+    ]
+
+
+def require_success(what: str, code: int) -> None:
+    """Pass on how the process of `what` ended: `StageProcessError` where it has said why, else `EngineError`."""
+    if code == 0:
+        return
+    if code in OUR_EXIT_CODES:
+        raise StageProcessError(code)
+    hint = "; the machine may have run out of memory" if code == -signal.SIGKILL else ""
+    raise EngineError(f"the process of the {what} was ended by {_cause(code)}{hint}; run the same command to go on")
+
+
+def _cause(code: int) -> str:
+    return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+
+
+def unfinished_points(run: Run, failed: Mapping[str, str]) -> list[str]:
+    """The points whose students have not all answered the test questions, those that failed among them."""
+    known = dict(failed)
+    plans = plan_points(replace(run, shard=None), ("evaluate",), failed=known)
+    return [
+        one.name
+        for one, found in zip(run.points, plans, strict=True)
+        if one.name in known or ("evaluate" in found and not found["evaluate"].finished)
+    ]
+
+
+def evaluated_folders(run: Run, split: Split = "test") -> dict[str, Path]:
+    """Where the answers to a split lie, of the points that have some."""
+    folders = {one.name: results_folder(one.folder, split) for one in run.points}
+    return {name: folder for name, folder in folders.items() if seed_files(folder)}
+
+
+def write_results(run: Run, missing: Sequence[str]) -> list[Score]:
+    """Write `summary.json` and `results.md` of the points that have been evaluated; nothing where none has."""
+    folders = evaluated_folders(run)
+    if not folders:
+        return []
+    for name, folder in folders.items():  # a shard that wrote its own has seen no others
+        write_summary(name, folder)
+    scores = compare(folders)
+    replace_file(run.folder / SUMMARY, json.dumps([asdict(score) for score in scores], indent=1).encode())
+    command = f"    molsaki compare {shlex.quote(str(run.folder))}"
+    note = f"\nNot finished: {', '.join(missing)}.\n" if missing else ""
+    text = f"# {run.matrix.name}\n\n{command}\n\n{score_table(scores).markdown()}{note}"
+    replace_file(run.folder / RESULTS, text.encode())
+    return scores

@@ -1,0 +1,299 @@
+"""What a command works on: a run, its points, and the stages of each as they are now.
+
+In: a `Matrix` and the folder of its run. Out: points with their inputs and folders, and their stages, of which points
+that ask for the same of stage one share what they share. A configuration without `matrix` is a run of one point, which
+lies in the run's own folder.
+
+With a shard, a process works on some of the students, the pairs of a point and a seed, dealt out in turn: pair number
+k, counted point by point, belongs to shard k mod n. That is even to one pair, spreads the seeds of an expensive point
+over all shards, and depends on the file alone, so that no pair is in two shards.
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from cache.durable import replace_file
+from data.errors import ConfigError, MolsakiError
+from pipeline.config.matrix import Matrix, Point
+from pipeline.config.schema import Config, resolved_yaml
+from pipeline.results.scores import POINTS
+from pipeline.run.inputs import Inputs, Split
+from pipeline.run.plan import STAGE_ONE, STAGES, Stage, StageName, StagePlan
+from pipeline.run.students import EvaluateStage, TrainStage, chosen_seeds
+from pipeline.run.teacher import AttentionStage, RationaleStage
+from stages.runtime.shard import Shard, chosen_shard
+from stages.student.objective import objective_of
+
+CONFIGURATION = "config.yaml"
+
+
+def log_path(folder: Path, shard: Shard | None) -> Path:
+    """The log file in a folder; each shard has its own, for appends from several machines to one file can get lost."""
+    which = "" if shard is None else f"-{shard.index}-of-{shard.count}"
+    return folder / f"log{which}.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PointRun:
+    """One point: its configuration, the folder that its own results go to, and what it reads."""
+
+    point: Point
+    folder: Path
+    inputs: Inputs
+    shard: Shard | None = None
+
+    @property
+    def name(self) -> str:
+        """Name of the point."""
+        return self.point.name
+
+    @property
+    def config(self) -> Config:
+        """All that is asked of it."""
+        return self.point.config
+
+    @property
+    def log(self) -> Path:
+        """Its log file."""
+        return log_path(self.folder, self.shard)
+
+    @property
+    def config_file(self) -> Path:
+        """The resolved configuration, saved with its results; it runs by itself."""
+        return self.folder / CONFIGURATION
+
+    @property
+    def stages(self) -> tuple[StageName, ...]:
+        """Its stages, in order."""
+        return stages_of(self.config)
+
+    def save(self) -> None:
+        """Write the resolved configuration; the file is replaced at once, by however many processes do so."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        replace_file(self.config_file, resolved_yaml(self.config).encode())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What a command works on; of it, `shard` is which students and `share` which questions and records.
+
+    With `totals`, attention is also recorded where it is stored without what the steps look at in all.
+    """
+
+    matrix: Matrix
+    folder: Path
+    shard: Shard | None = None
+    share: Shard | None = None
+    totals: bool = False
+
+    @property
+    def single(self) -> bool:
+        """Whether the run has one point, whose folder is its own and whose errors are the run's."""
+        return self.matrix.single
+
+    @property
+    def log(self) -> Path:
+        """The run's own log; each point of a matrix has one too."""
+        return log_path(self.folder, self.shard or self.share)
+
+    @property
+    def config_file(self) -> Path:
+        """The run as it was asked for, every default filled in."""
+        return self.folder / CONFIGURATION
+
+    @cached_property
+    def points(self) -> tuple[PointRun, ...]:
+        """The points, with what they read shared among them."""
+        found: list[PointRun] = []
+        for point in self.matrix.points:
+            inputs = Inputs(point.config, alike=found[0].inputs if found else None)
+            folder = self.folder if self.single else self.folder / point.name
+            found.append(PointRun(point=point, folder=folder, inputs=inputs, shard=self.shard or self.share))
+        return tuple(found)
+
+    @property
+    def stages(self) -> tuple[StageName, ...]:
+        """All stages that any point has, in order."""
+        return tuple(name for name in STAGES if any(name in one.stages for one in self.points))
+
+    def check(self, names: Sequence[StageName]) -> None:
+        """Raise the first error that the stages of any point would meet in their inputs."""
+        for one in self.points:
+            one.inputs.check([name for name in names if name in one.stages] if not self.single else names)
+
+    def save(self) -> None:
+        """Write the run and each point's configuration, which runs by itself; of a matrix also the list of points."""
+        for one in self.points:
+            one.save()
+        if not self.single:
+            replace_file(self.config_file, self.matrix.yaml().encode())
+            values = {point.name: dict(point.values) for point in self.matrix.points}
+            replace_file(self.folder / POINTS, json.dumps(values, indent=1, ensure_ascii=False).encode())
+
+    def shares(self, seeds: Sequence[int] = ()) -> list[tuple[int, ...]]:
+        """For each point the seeds that this process works on: all, or those that its shard is dealt."""
+        units = [
+            (number, seed)
+            for number, point in enumerate(self.matrix.points)
+            for seed in chosen_seeds(point.config.training.seeds, seeds)
+        ]
+        if self.shard is not None:
+            units = units[self.shard.index - 1 :: self.shard.count]
+        return [tuple(seed for owner, seed in units if owner == number) for number in range(len(self.points))]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PointStages:
+    """The stages of one point as they are now; those of stage one may be another point's too.
+
+    `rationales` and `attention` are a share where this process has one; students learn from the whole.
+    """
+
+    one: PointRun
+    rationales: RationaleStage
+    attention: AttentionStage
+    all_rationales: RationaleStage
+    all_attention: AttentionStage
+
+    def train(self, seeds: Sequence[int] = ()) -> TrainStage:
+        """The training of some of its students, or of all."""
+        return TrainStage(self.one.inputs, self.one.folder, self.all_rationales, self.all_attention, seeds)
+
+    def open(self, name: StageName, seeds: Sequence[int] = (), split: Split = "test") -> Stage:
+        """One stage; the later two for some of the students only."""
+        if name == "rationales":
+            return self.rationales
+        if name == "attention":
+            return self.attention
+        if name == "train":
+            return self.train(seeds)
+        return EvaluateStage(self.one.inputs, self.one.folder, self.train(seeds), split)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shared:
+    """A piece of stage one, and the points that need it."""
+
+    stage: RationaleStage | AttentionStage
+    points: tuple[PointRun, ...]
+
+
+def look(run: Run) -> list[PointStages]:
+    """Look at all points as they are now; points that agree on stage one share the stages, and so what these read.
+
+    The stages remember what they saw, so look again after something was done.
+    """
+    rationales: dict[str, tuple[RationaleStage, RationaleStage]] = {}
+    attention: dict[str, tuple[AttentionStage, AttentionStage]] = {}
+    found = []
+    for one in run.points:
+        config = one.config.model_dump(mode="json", include={"store", "data", "teacher", "rationales", "attention"})
+        config["data"] = config["data"]["train"]
+        whole = json.dumps(config, sort_keys=True)
+        first = json.dumps({name: value for name, value in config.items() if name != "attention"}, sort_keys=True)
+        if first not in rationales:
+            every = RationaleStage(one.inputs)
+            rationales[first] = every, every if run.share is None else RationaleStage(one.inputs, run.share)
+        every, own = rationales[first]
+        if whole not in attention:
+            seen = AttentionStage(one.inputs, every)
+            plain = run.share is None and not run.totals
+            attention[whole] = seen, seen if plain else AttentionStage(one.inputs, every, run.share, totals=run.totals)
+        seen, own_seen = attention[whole]
+        found.append(PointStages(one=one, rationales=own, attention=own_seen, all_rationales=every, all_attention=seen))
+    return found
+
+
+def shared_work(points: Sequence[PointStages], name: StageName) -> list[Shared]:
+    """What stage one has to do under `name` for these points, each piece once.
+
+    The only point of a run is taken at its word.
+    """
+    pieces: dict[int, tuple[RationaleStage | AttentionStage, list[PointRun]]] = {}
+    for point in points:
+        if name in point.one.stages or not point.one.point.values:
+            stage = point.rationales if name == "rationales" else point.attention
+            pieces.setdefault(id(stage), (stage, []))[1].append(point.one)
+    return [Shared(stage=stage, points=tuple(needing)) for stage, needing in pieces.values()]
+
+
+def plan_points(
+    run: Run,
+    names: Sequence[StageName],
+    seeds: Sequence[int] = (),
+    split: Split = "test",
+    failed: dict[str, str] | None = None,
+) -> list[dict[StageName, StagePlan]]:
+    """What each point has done and has to do of `names`; students that belong to another shard are not counted.
+
+    With `failed`, points in it have no plan, and what keeps another from having one is put into it, not raised.
+    """
+    found: list[dict[StageName, StagePlan]] = []
+    for stages, own in zip(look(run), run.shares(seeds), strict=True):
+        has = [name for name in names if run.single or name in stages.one.stages]
+        idle = () if own else ("train", "evaluate")
+        plans: dict[StageName, StagePlan] = {}
+        try:
+            if stages.one.name not in (failed or {}):
+                plans = {name: stages.open(name, own, split).plan() for name in has if name not in idle}
+        except MolsakiError as error:
+            if failed is None:
+                raise
+            failed[stages.one.name] = str(error)
+        found.append(plans)
+    return found
+
+
+def plan_stages(
+    run: Run, names: Sequence[StageName], seeds: Sequence[int] = (), split: Split = "test"
+) -> list[StagePlan]:
+    """What all points together have done and have to do of each stage; what they share of stage one counts once."""
+    points = plan_points(run, [name for name in names if name not in STAGE_ONE], seeds, split)
+    pieces = {name: [piece.stage.plan() for piece in shared_work(look(run), name)] for name in STAGE_ONE}
+    plans = [pieces.get(name) or [found[name] for found in points if name in found] for name in names]
+    return [total_plan(found) for found in plans if found]
+
+
+def total_plan(plans: Sequence[StagePlan]) -> StagePlan:
+    """Several plans of one stage as one; what they all say is said once."""
+    assert plans, "no plan to add up"
+    if len(plans) == 1:
+        return plans[0]
+    dropped = plans[0].dropped
+    details = dict.fromkeys(plan.detail for plan in plans)
+    waits = [plan.waits_for for plan in plans if plan.waits_for]
+    return StagePlan(
+        name=plans[0].name,
+        unit=plans[0].unit,
+        done=sum(plan.done for plan in plans),
+        to_do=sum(plan.to_do for plan in plans),
+        dropped=dropped if all(plan.dropped == dropped for plan in plans) else {},
+        detail=next(iter(details)) if len(details) == 1 else "",
+        waits_for=waits[0] if waits else None,
+    )
+
+
+def stages_of(config: Config) -> tuple[StageName, ...]:
+    """The stages that `config` asks for, in order; an objective without attention needs none recorded."""
+    attention: tuple[StageName, ...] = ("attention",) if objective_of(config.objective).needs_attention else ()
+    evaluate: tuple[StageName, ...] = ("evaluate",) if config.data.test else ()
+    return ("rationales", *attention, "train", *evaluate)
+
+
+def shard_of(command: str, option: Shard | None = None) -> Shard | None:
+    """The shard of `command` that this process does, by its `--shard` or torchrun's variables; None for everything.
+
+    Raises `ConfigError` where the two differ, and where torchrun has started several processes of what has to be one.
+    """
+    shard = chosen_shard(option, os.environ)
+    if shard is not None and command not in STAGE_ONE:
+        raise ConfigError(
+            f"WORLD_SIZE={shard.count} in the environment, but `molsaki {command}` has to be one process; only "
+            "`molsaki rationales CONFIG`, `molsaki attention CONFIG` and `molsaki train CONFIG` can be shared out: let "
+            "torchrun start those, and then run this by itself"
+        )
+    return shard
