@@ -338,11 +338,12 @@ def do_task(name: str, arguments: str, say: Callable[[str], object]) -> None:
 
 def serve(arguments: Sequence[str]) -> int:
     """Do the task that a `run_process` asked for, and return the exit code; an error is one line."""
+    name, given = arguments
     stop_with_parent()
     prefer_to_be_killed()
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as out, stdout_to_stderr():
         try:
-            do_task(*arguments, lambda line: print(line, file=out, flush=True))
+            do_task(name, given, lambda line: print(line, file=out, flush=True))
         except MolsakiError as error:
             complain(str(error))
             return error.exit_code

@@ -46,7 +46,7 @@ def bench_train(*, as_json: bool, quiet: bool, **options: Any) -> None:
     ]
     size = f"{job.records} records a step, {job.words} words, {job.steps} steps"
     details = f"vocabulary {job.vocabulary:,}; {size}; {job.dtype}"
-    print_comparisons(rows, COLUMNS, times and times.setting, "random student", details, as_json=as_json)
+    print_comparisons(rows, COLUMNS, times.setting if times else None, "random student", details, as_json=as_json)
 
 
 def train_job(*, methods: Sequence[str], **options: Any) -> TrainJob:

@@ -12,7 +12,7 @@ Shapes: B batch, T tokens, L layers, H heads, S reasoning steps, K critical word
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -106,8 +106,8 @@ class AttentionJob(MethodsJob):
 class Times:
     """Seconds of each method that did not run out of memory, and its largest difference to the reference."""
 
-    rounds: dict[str, Rounds]
-    differences: dict[str, float]
+    rounds: Mapping[Any, Rounds]
+    differences: Mapping[Any, float]
     setting: Setting
 
 
@@ -150,7 +150,7 @@ def measure_times(job: AttentionJob, *, after_each: Work = nothing) -> Times:
         before_each=set_kernel,
         after_each=after_each,
     )
-    return Times(rounds={**rounds}, differences={**differences}, setting=setting_of(model))
+    return Times(rounds=rounds, differences=differences, setting=setting_of(model))
 
 
 def measure_peak(job: AttentionJob) -> Memory | None:

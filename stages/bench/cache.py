@@ -213,31 +213,22 @@ def measure_writing(job: CacheJob, *, after_each: Callable[[], object] = nothing
     """Write all records by each method, in turns, then the memory map; what the last round wrote stays."""
     blocks = made_up_blocks(job)
     after_each()
-    repeats = range(job.repeats)
-    writes: dict[Method, Callable[[], object]] = {
-        "store": lambda: _write_store(job, blocks),
-        **{method: partial(_write_files, _place(method, job), blocks, dtype) for method, dtype in DTYPES.items()},
-    }
-    rounds = _in_turns(writes, job, repeats, after_each)
+    turns = partial(
+        take_turns,
+        rounds_of=dict.fromkeys(METHODS, range(job.repeats)),
+        device=CPU,
+        before_each=lambda method: shutil.rmtree(_place(method, job), ignore_errors=True),
+        after_each=after_each,
+    )
+    files = {method: partial(_write_files, _place(method, job), blocks, dtype) for method, dtype in DTYPES.items()}
+    rounds = turns({"store": lambda: _write_store(job, blocks), **files})
     store = AttentionStore.open(_space(job))
-    rounds |= _in_turns({"memory-map": lambda: _mixed(store)}, job, repeats, after_each)
+    rounds |= turns({"memory-map": lambda: _mixed(store)})
     os.sync()  # pages that are not on disk yet cannot be given up
     return Written(
         rounds={method: rounds[method] for method in METHODS},
         sizes={method: size_of(_place(method, job)) for method in METHODS},
         setting=_setting(job, blocks),
-    )
-
-
-def _in_turns(
-    writes: Mapping[Method, Callable[[], object]], job: CacheJob, repeats: range, after_each: Callable[[], object]
-) -> dict[Method, Rounds]:
-    return take_turns(
-        writes,
-        rounds_of=dict.fromkeys(writes, repeats),
-        device=CPU,
-        before_each=lambda method: shutil.rmtree(_place(method, job), ignore_errors=True),
-        after_each=after_each,
     )
 
 

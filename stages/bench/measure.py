@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from stages.runtime.memory import peak_resident_bytes, resident_bytes
 
@@ -143,27 +143,28 @@ def measure_memory(work: Work, device: "torch.device") -> Memory:
 
 def bytes_in_use(device: "torch.device") -> int:
     """Memory of this process now."""
-    if device.type == "cuda":
-        import torch
-
-        return torch.cuda.memory_allocated(device)
-    return resident_bytes()
+    cuda = _cuda(device)
+    return cuda.memory_allocated(device) if cuda else resident_bytes()
 
 
 def peak_bytes(device: "torch.device") -> int:
     """The most memory that this process has had."""
-    if device.type == "cuda":
-        import torch
-
-        return torch.cuda.max_memory_allocated(device)
-    return peak_resident_bytes()
+    cuda = _cuda(device)
+    return cuda.max_memory_allocated(device) if cuda else peak_resident_bytes()
 
 
 def _finish(device: "torch.device") -> None:
-    if device.type == "cuda":
-        import torch
+    if cuda := _cuda(device):
+        cuda.synchronize(device)
 
-        torch.cuda.synchronize(device)
+
+def _cuda(device: "torch.device") -> Any:
+    """`torch.cuda` where that is where the work is done."""
+    if device.type != "cuda":
+        return None
+    import torch
+
+    return torch.cuda
 
 
 # Files and their place in memory ----------------------------------------------------------------------------------

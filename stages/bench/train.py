@@ -175,19 +175,23 @@ def measure_times(job: TrainJob, *, after_each: Work = nothing) -> Times:
         after_each=after_each,
     )
     differences = {} if difference is None else {"molsaki": difference}
-    return Times(rounds={**rounds}, differences=differences, setting=setting_of(student.model))
+    return Times(rounds=rounds, differences=differences, setting=setting_of(student.model))
 
 
 def measure_peak(job: TrainJob) -> Memory | None:
     """Memory of steps of the job's only method, the optimizer's included; None where it does not suffice."""
     (method,) = job.methods
 
-    def two_steps() -> Memory:
+    def two_steps(student: _Student) -> None:
+        student.step(method)
+        student.step(method)
+
+    def measured() -> Memory:
         student = _Student(job)
         student.set_kernel(method)
-        return measure_memory(lambda: [student.step(method) for _ in range(2)], student.device)
+        return measure_memory(partial(two_steps, student), student.device)
 
-    return unless_out_of_memory(two_steps)
+    return unless_out_of_memory(measured)
 
 
 def rounds_of(method: Method, repeats: int) -> tuple[int, ...]:
