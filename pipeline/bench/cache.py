@@ -14,12 +14,14 @@ from typing import Any, Literal, TypeAlias
 from pipeline.bench import compare
 from pipeline.bench.compare import Column, amount, measuring_in_a_folder, number, print_rows
 from stages.bench import cache, index
-from stages.bench.cache import METHODS, REFERENCE, CacheJob, ColdEpoch, Method, Setting, Written, rounds_of
+from stages.bench.cache import METHODS, REFERENCE, CacheJob, ColdEpoch, Method, StoreSetting, Written, rounds_of
 from stages.bench.index import IndexJob, Opening
 from stages.bench.measure import Rounds, median, median_ratio
 from stages.runtime.progress import Progress
 
 Case: TypeAlias = Literal["write", "open", "first epoch", "random reads", "epoch", "open index"]
+OPENING: tuple[Case, ...] = ("open", "open index")
+"""Cases in which no record is read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +83,7 @@ def bench_cache(*, out: Path | None, index_records: int, as_json: bool, quiet: b
     print_rows([asdict(row) for row in rows], COLUMNS, asdict(setting), _setting_line(setting, rows), as_json=as_json)
 
 
-def measure_records(job: CacheJob, progress: Progress) -> tuple[Setting, list[CacheRow]]:
+def measure_records(job: CacheJob, progress: Progress) -> tuple[StoreSetting, list[CacheRow]]:
     """Write all records by all methods and read them in several ways."""
     rounds, advance = {method: rounds_of(method, job.repeats) for method in METHODS}, progress.advance
     progress.start("bench cache: writing", 1 + len(METHODS) * job.repeats)
@@ -95,10 +97,7 @@ def measure_records(job: CacheJob, progress: Progress) -> tuple[Setting, list[Ca
     times = compare.run_process(cache.measure_reading, job, advance=advance)
     return written.setting, [
         *(_written_row(job, method, written) for method in METHODS),
-        *(
-            replace(_cold_row("open", job, method, cold, lambda one: one.open_seconds), records_per_second=None)
-            for method in METHODS
-        ),
+        *(_cold_row("open", job, method, cold, lambda one: one.open_seconds) for method in METHODS),
         *(
             _cold_row("first epoch", job, method, cold, lambda one: one.open_seconds + one.epoch_seconds)
             for method in METHODS
@@ -113,15 +112,8 @@ def measure_index(job: IndexJob, repeats: int, progress: Progress) -> CacheRow:
     progress.start(f"bench cache: index of {job.records:,}", job.parts + repeats)
     compare.run_process(index.write_index, job, advance=progress.advance)
     opened = [compare.run_process(index.open_index, job, advance=progress.advance) for _ in range(repeats)]
-    rounds = tuple(one.open_seconds for one in opened)
-    row = CacheRow(
-        case="open index",
-        method="store",
-        records=opened[0].records,
-        seconds=median(rounds),
-        seconds_by_round=rounds,
-    )
-    return _with_memory(row, opened)
+    rounds: Rounds = tuple(one.open_seconds for one in opened)
+    return _with_memory(_row("open index", opened[0].records, "store", {"store": rounds}), opened)
 
 
 def _written_row(job: CacheJob, method: Method, written: Written) -> CacheRow:
@@ -151,14 +143,14 @@ def _cold_row(
 
 def _row(case: Case, records: int, method: Method, rounds: Mapping[Method, Rounds]) -> CacheRow:
     seconds = median(rounds[method])
-    other = None if method == REFERENCE else REFERENCE
+    other = REFERENCE if method != REFERENCE and REFERENCE in rounds else None
     return CacheRow(
         case=case,
         method=method,
         records=records,
         seconds=seconds,
         seconds_by_round=rounds[method],
-        records_per_second=records / seconds,
+        records_per_second=None if case in OPENING else records / seconds,
         compared_with=other,
         time_ratio=median_ratio(rounds[method], rounds[other]) if other else None,
     )
@@ -174,7 +166,7 @@ def _with_memory(row: CacheRow, found: Sequence[Opening]) -> CacheRow:
     )
 
 
-def _setting_line(setting: Setting, rows: Sequence[CacheRow]) -> str:
+def _setting_line(setting: StoreSetting, rows: Sequence[CacheRow]) -> str:
     cold = all(row.cold for row in rows if row.peak_bytes is not None)
     pages = "had been dropped from" if cold else "may have been in"
     return (

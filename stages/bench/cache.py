@@ -39,7 +39,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from tokenizers.processors import TemplateProcessing
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from cache.fingerprints import Spec
 from cache.keys import record_key
@@ -63,6 +63,7 @@ from stages.mixture import mixed_targets
 from stages.models.load import load_causal_lm
 from stages.models.tokenizer import load_tokenizer
 from stages.runtime.memory import peak_resident_bytes, resident_bytes
+from stages.toy.random_llama import SEED, Shape, random_llama
 from stages.toy.teacher import word_tokenizer
 
 Method: TypeAlias = Literal["store", "memory-map", "torch-save", "torch-save-float16"]
@@ -70,7 +71,6 @@ METHODS: tuple[Method, ...] = get_args(Method)
 REFERENCE: Method = "torch-save"
 DTYPES: Mapping[Method, torch.dtype] = {"torch-save": torch.float32, "torch-save-float16": torch.float16}
 Read: TypeAlias = Callable[[str], torch.Tensor]
-SEED = 0
 PATTERNS = 128
 NOISE = 0.1
 WIDTH, HEADS = 64, 4
@@ -97,7 +97,7 @@ class CacheJob:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Setting:
+class StoreSetting:
     """What was stored and with what, as it turned out.
 
     In all records there are so many `values` of attention to single words, and `sums` of what steps look at beside.
@@ -120,7 +120,7 @@ class Written:
 
     rounds: dict[Method, Rounds]
     sizes: dict[Method, Size]
-    setting: Setting
+    setting: StoreSetting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,18 +169,9 @@ def _teacher(job: CacheJob, questions: Sequence[Question]) -> tuple[PreTrainedMo
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
         single=f"{begin} $A", special_tokens=[(begin, tokenizer.eos_token_id)]
     )
-    torch.manual_seed(SEED)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=WIDTH,
-        intermediate_size=2 * WIDTH,
-        num_hidden_layers=job.layers,
-        num_attention_heads=HEADS,
-        num_key_value_heads=HEADS,
-        max_position_embeddings=512,
-        initializer_range=1.28 / WIDTH**0.5,  # as in `stages.bench.attention`
-    )
-    return LlamaForCausalLM(config).eval(), tokenizer
+    shape = Shape(layers=job.layers, width=WIDTH, heads=HEADS, kv_heads=HEADS)
+    model = random_llama(shape, positions=512, vocabulary=len(tokenizer), device=CPU, dtype="float32")
+    return model.eval(), tokenizer
 
 
 def _computed(
@@ -365,8 +356,8 @@ def _shuffled(keys: Sequence[str], seed: int) -> list[str]:
     return [keys[i] for i in np.random.default_rng(seed).permutation(len(keys))]
 
 
-def _setting(job: CacheJob, blocks: Sequence[AttentionBlock]) -> Setting:
-    return Setting(
+def _setting(job: CacheJob, blocks: Sequence[AttentionBlock]) -> StoreSetting:
+    return StoreSetting(
         records=len(blocks),
         values=sum(block.attention.size for block in blocks),
         sums=sum(_receivers(block).size for block in blocks),
