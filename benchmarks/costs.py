@@ -1,4 +1,4 @@
-"""Estimate against truth: what `molsaki status --sample` says before a run, and what the run then takes.
+"""Estimate against truth: what `molsaki status` says after `run --limit N`, and what the rest of the run then takes.
 
     python -P benchmarks/costs.py --rounds 3 --models demo
 
@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--questions", type=int, default=1000)
     parser.add_argument("--epochs", type=float, default=8)
-    parser.add_argument("--seconds", type=float, default=10, help="of sampling a stage")
+    parser.add_argument("--limit", type=int, default=128, help="questions that are done before it is asked")
     parser.add_argument("--engine", choices=["vllm", "transformers"], default="transformers")
     parser.add_argument("--models", type=Path, help="folder with teacher/ and student/, such as the demo's")
     options = parser.parse_args()
@@ -80,13 +80,14 @@ def make_models(folder: Path) -> None:
 
 
 def measure(place: Path, models: Path, options: argparse.Namespace, ratios: dict[tuple[str, str], list[float]]) -> None:
-    """One round: estimate, run, compare."""
+    """One round: some questions, the estimate for the rest, the rest, and how they compare."""
     place.mkdir()
     file = place / "costs.yaml"
     values = {name: getattr(options, name) for name in ("questions", "epochs", "engine")}
     file.write_text(CONFIGURATION.format(place=place, models=models, **values), encoding="utf-8")
     runs = ("--runs", str(place / "runs"), "--quiet")
-    printed = molsaki("status", str(file), *runs, "--json", "--sample", str(options.seconds))
+    molsaki("run", str(file), *runs, "--limit", str(options.limit))
+    printed = molsaki("status", str(file), *runs[:-1], "--json")
     estimates = {plan["name"]: plan["cost"] for plan in json.loads(printed)}
     molsaki("run", str(file), *runs)
     provenance = json.loads((place / "runs" / "costs" / "provenance.json").read_text(encoding="utf-8"))

@@ -14,6 +14,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from string import Template
 from typing import TYPE_CHECKING, Literal
 
 import click
@@ -34,49 +35,7 @@ TEACHER_QUESTIONS, TRAINING_QUESTIONS, TEST_QUESTIONS = 30_000, 250, 500
 # A stream of questions of its own for each purpose; train, dev and test share no question, whatever the seeds.
 TEACHER_SEED, TRAINING_SEED, TEST_SEED = 1, 5, 6
 MADE = "made.json"
-CONFIGURATION = """\
-# Written by `molsaki demo`. To try something else, copy it or override a value:
-#   molsaki run {file} --runs {runs} --set name=other --set objective.beta=3
-name: {objective}
-store: {store}
-data:
-  train:
-    - {{name: synthetic, split: train, seed: {training_seed}, limit: {training_questions}}}
-  dev:
-    - {{name: synthetic, split: dev, seed: {test_seed}, limit: {test_questions}}}
-  test:
-    - {{name: synthetic, split: test, seed: {test_seed}, limit: {test_questions}}}
-teacher:
-  model: {teacher}
-  dtype: float32
-rationales:
-  engine: {engine}
-  shots: 0                # the teacher was trained on the task itself
-  max_tokens: 96
-  second_phase: false     # it never saw a question with its answer shown
-  piece: 50
-  engine_arguments: {{max_model_len: 256}}
-attention:
-  steps: periods
-  critical: numbers
-student:
-  model: {student}
-  initialise: random      # from nothing, with other weights for each seed
-objective:
-  name: {objective}
-  # Chosen on dev. Attention of models this small differs little from word to word, and learning rates for weights from
-  # nothing would let the router settle on one layer within a few steps: hence a large beta and a large temperature.
-  beta: 10
-  tau_student: 50
-training:
-  seeds: {seeds}
-  epochs: 30
-  batch_size: 16
-  learning_rate: 2e-3
-evaluation:
-  max_new_tokens: 64
-  batch_size: 150
-"""
+CONFIGURATION = Path(__file__).with_suffix(".yaml")
 
 
 def run_demo(*, out: Path, seeds: int) -> None:
@@ -156,7 +115,8 @@ def _write_configuration(out: Path, objective: Objective, seeds: Sequence[int]) 
         "test_seed": TEST_SEED,
         "test_questions": TEST_QUESTIONS,
     }
-    file.write_text(CONFIGURATION.format(**values), encoding="utf-8")
+    template = Template(CONFIGURATION.read_text(encoding="utf-8"))
+    file.write_text(template.substitute(values), encoding="utf-8")
     return file
 
 

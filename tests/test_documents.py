@@ -20,7 +20,7 @@ from cache.writer import AttentionBlock, AttentionWriter
 from data.errors import ConfigError
 from data.marking import mark
 from pipeline.cli.main import molsaki
-from pipeline.config.schema import load_config
+from pipeline.config.load import load_config
 from tests.fakes import tiny_model_folder
 
 ROOT = Path(__file__).resolve().parents[1]

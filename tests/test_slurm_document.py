@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config.schema import load_config
+from pipeline.config.load import load_config
 from stages.runtime.shard import Shard
 from tests.test_documents import ROOT, blocks, parse
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.config.schema import load_config
+from pipeline.config.load import load_config
 from stages.student.adapters import adapter_config
 from tests.test_documents import ROOT, blocks
 

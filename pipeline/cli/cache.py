@@ -5,7 +5,14 @@ from typing import Any
 
 import click
 
+from cache.spaces import default_store, describe
+from data.errors import ConfigError
 from pipeline.cli.options import FILE, examples, store_option
+from pipeline.store.commands import VerifyRequest, collect_garbage, read_age, verify_space
+from pipeline.store.sharing import run_export, run_import
+from pipeline.store.spaces import find_space, list_store
+from pipeline.store.tables import print_exported, print_imported, print_space
+from pipeline.views.plot import show_record
 
 
 @click.group()
@@ -18,9 +25,6 @@ def cache() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def cache_ls(store: Path | None, as_json: bool) -> None:
     """List the spaces of a store; one that cannot be opened does not hide the others, and is an error."""
-    from cache.spaces import default_store
-    from pipeline.store.spaces import list_store
-
     list_store(store or default_store(), as_json=as_json)
 
 
@@ -46,15 +50,10 @@ def cache_show(
     `molsaki plot`.
     """
     if record is not None:
-        from pipeline.views.plot import show_record
-
         show_record(space, store, record, layer=layer, mixture=mixture, as_json=as_json)
         return
     if layer is not None or mixture:
         raise click.UsageError("--layer and --mixture go with --record")
-    from cache.spaces import default_store, describe
-    from pipeline.store.spaces import find_space
-    from pipeline.store.tables import print_space
 
     print_space(describe(find_space(space, store or default_store())), as_json=as_json)
 
@@ -78,10 +77,6 @@ def cache_export(space: str, target: str, keys: Path | None, store: Path | None,
 
     A README card says what it is. The same command goes on where it was interrupted, and adds what is new to a folder.
     """
-    from cache.spaces import default_store
-    from pipeline.store.sharing import run_export
-    from pipeline.store.tables import print_exported
-
     print_exported(run_export(space, store or default_store(), target, keys=keys, quiet=quiet), as_json=as_json)
 
 
@@ -103,18 +98,11 @@ def cache_import(source: str, store: Path | None, quiet: bool, as_json: bool) ->
     Nothing in it is trusted: every byte and every record is checked before the store changes. Records that are there
     already stay as they are.
     """
-    from cache.spaces import default_store
-    from pipeline.store.sharing import run_import
-    from pipeline.store.tables import print_imported
-
     print_imported(run_import(source, store or default_store(), quiet=quiet), as_json=as_json)
 
 
 def read_age_option(ctx: click.Context, param: click.Parameter, value: str) -> float:
     """Read `12h` as seconds."""
-    from data.errors import ConfigError
-    from pipeline.store.commands import read_age
-
     try:
         return read_age(value)
     except ConfigError as error:
@@ -146,9 +134,6 @@ def cache_verify(store: Path | None, **options: Any) -> None:  # click's own typ
 
     Sizes, hashes and checksums by default. Ends with exit code 65 where damage is left.
     """
-    from cache.spaces import default_store
-    from pipeline.store.commands import VerifyRequest, verify_space
-
     verify_space(VerifyRequest(store=store or default_store(), **options))
 
 
@@ -171,7 +156,4 @@ def cache_gc(spaces: tuple[str, ...], store: Path | None, **options: Any) -> Non
     imports and exports, and targets of spaces that are gone. What is younger than AGE stays, for somebody may be
     writing or reading it.
     """
-    from cache.spaces import default_store
-    from pipeline.store.commands import collect_garbage
-
     collect_garbage(spaces, store or default_store(), **options)

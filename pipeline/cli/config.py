@@ -5,6 +5,10 @@ from pathlib import Path
 import click
 
 from pipeline.cli.options import FILE, examples
+from pipeline.config.matrix import load_matrix
+from pipeline.config.schema import schema_json
+from pipeline.config.starter import write_starter
+from pipeline.console.tables import print_json
 
 
 @click.group()
@@ -18,9 +22,6 @@ def config() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of YAML.")
 def config_show(path: Path, overrides: tuple[str, ...], as_json: bool) -> None:
     """Print CONFIG with every default filled in, and its matrix as it is, after every point was checked."""
-    from pipeline.config.matrix import load_matrix
-    from pipeline.console.tables import print_json
-
     matrix = load_matrix(path, overrides)
     if as_json:
         print_json(matrix.base.model_dump(mode="json") | ({} if matrix.single else {"matrix": matrix.written}))
@@ -31,8 +32,6 @@ def config_show(path: Path, overrides: tuple[str, ...], as_json: bool) -> None:
 @config.command("schema", epilog=examples("molsaki config schema > molsaki.schema.json"))
 def config_schema() -> None:
     """Print the JSON schema of a configuration file, for editors."""
-    from pipeline.config.schema import schema_json
-
     click.echo(schema_json())
 
 
@@ -40,7 +39,5 @@ def config_schema() -> None:
 @click.argument("path", type=FILE, default=Path("molsaki.yaml"))
 def config_init(path: Path) -> None:
     """Write a commented configuration to start from; a file that exists stays as it is."""
-    from pipeline.config.starter import write_starter
-
     write_starter(path)
     click.echo(f"{path} written; look it over, then: molsaki run {path} --dry-run", err=True)

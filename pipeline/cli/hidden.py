@@ -3,14 +3,19 @@
 import os
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from pipeline.cli.options import FOLDER, seed_option
-
-if TYPE_CHECKING:
-    pass
+from pipeline.config.matrix import load_matrix
+from pipeline.console.logs import command_log
+from pipeline.console.progress import open_progress
+from pipeline.console.quiet import quieten_libraries, stdout_to_stderr
+from pipeline.run.execute import train_share as train_this_share
+from pipeline.run.points import CONFIGURATION, Run
+from pipeline.run.processes import stop_with_parent
+from stages.runtime.progress import StopSignal
+from stages.runtime.shard import process_of
 
 
 @click.command("train-share", hidden=True)
@@ -19,16 +24,6 @@ if TYPE_CHECKING:
 @click.option("--quiet", is_flag=True)
 def train_share(folder: Path, seeds: tuple[int, ...], quiet: bool) -> None:
     """Train the students of a run's folder as one of several processes, for `training.processes`, which starts it."""
-    from pipeline.config.matrix import load_matrix
-    from pipeline.console.logs import command_log
-    from pipeline.console.progress import open_progress
-    from pipeline.console.quiet import quieten_libraries, stdout_to_stderr
-    from pipeline.run.execute import train_share as train_this_share
-    from pipeline.run.points import CONFIGURATION, Run
-    from pipeline.run.processes import stop_with_parent
-    from stages.runtime.progress import StopSignal
-    from stages.runtime.shard import process_of
-
     with StopSignal() as stop:
         stop_with_parent()
         is_main = process_of(os.environ).is_main

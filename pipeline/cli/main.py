@@ -1,22 +1,51 @@
 """The command `molsaki`.
 
-In: arguments. Out: tables or JSON on stdout, progress and errors on stderr, an exit code. Commands, in the modules
-`cli_…`, only read their options and hand over; everything heavy is imported inside them, so that `molsaki --help`
-answers at once.
+In: arguments. Out: tables or JSON on stdout, progress and errors on stderr, an exit code. Commands only read their
+options and hand over; each is loaded when it is asked for, so that `molsaki --help` answers at once.
 """
 
 import click
 
-from pipeline.cli import bench as cli_bench
-from pipeline.cli import cache as cli_cache
-from pipeline.cli import config as cli_config
-from pipeline.cli import hidden as cli_hidden
-from pipeline.cli import plot as cli_plot
-from pipeline.cli import results as cli_results
-from pipeline.cli import run as cli_work
+from pipeline.cli.lazy import LazyGroup
 from pipeline.console.exits import ErrorsToExitCodes
 from pipeline.console.logs import Invocation
 
+COMMANDS = {
+    "demo": ("pipeline.cli.run", "Run the whole pipeline on made-up word problems; needs no network and no GPU."),
+    "run": ("pipeline.cli.run", "Do everything that CONFIG asks for, stage after stage, each in a process of its own."),
+    "status": (
+        "pipeline.cli.run",
+        "Say what is done, what is missing, and what it would take: bytes on disk, memory and time.",
+    ),
+    "rationales": ("pipeline.cli.run", "Let the teacher explain the training questions."),
+    "attention": ("pipeline.cli.run", "Record where the teacher looks, step by step, over questions and rationales."),
+    "train": (
+        "pipeline.cli.run",
+        "Train the students from the stored rationales and attention; the teacher is not loaded.",
+    ),
+    "evaluate": ("pipeline.cli.run", "Let the students answer and count what is right."),
+    "compare": (
+        "pipeline.cli.results",
+        "Show accuracies of runs side by side, and their paired differences to one of them.",
+    ),
+    "explore": (
+        "pipeline.cli.results",
+        "Write one HTML page to look through records: texts, steps, critical words, and where a model looks.",
+    ),
+    "report": (
+        "pipeline.cli.results",
+        "Put runs on one HTML page that needs nothing else: what was run, accuracies, losses, layer weights, cost.",
+    ),
+    "push": (
+        "pipeline.cli.results",
+        "Upload one student of RUN, with its model card, to REPOSITORY on the Hugging Face hub.",
+    ),
+    "config": ("pipeline.cli.config", "Show, describe or start a configuration file."),
+    "cache": ("pipeline.cli.cache", "Look into the stores of rationales and attention."),
+    "plot": ("pipeline.cli.plot", "Draw where the teacher looks, from the store alone; no model is loaded."),
+    "bench": ("pipeline.cli.bench", "Measure what the stages cost on this machine."),
+    "train-share": ("pipeline.cli.hidden", ""),
+}
 OVERVIEW = """\
 \b
 To begin:
@@ -28,34 +57,17 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 65 damaged data, 7
 """
 
 
-@click.group(cls=ErrorsToExitCodes, epilog=OVERVIEW, context_settings={"help_option_names": ["-h", "--help"]})
+class Molsaki(ErrorsToExitCodes, LazyGroup):
+    """The commands, and what becomes of their errors."""
+
+
+@click.group(cls=Molsaki, lazy=COMMANDS, epilog=OVERVIEW, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="molsaki")
 @click.option("--debug", is_flag=True, envvar="MOLSAKI_DEBUG", help="Show tracebacks.")
 @click.pass_context
 def molsaki(ctx: click.Context, debug: bool) -> None:
     """Distil a teacher's chain of thought, and where it looked step by step, into a small student."""
     ctx.obj = Invocation(debug=debug)
-
-
-for command in (
-    cli_work.demo,
-    cli_work.run,
-    cli_work.status,
-    cli_work.rationales,
-    cli_work.attention,
-    cli_work.train,
-    cli_work.evaluate,
-    cli_results.compare,
-    cli_results.explore,
-    cli_results.report,
-    cli_results.push,
-    cli_config.config,
-    cli_cache.cache,
-    cli_plot.plot,
-    cli_bench.bench,
-    cli_hidden.train_share,
-):
-    molsaki.add_command(command)
 
 
 def main() -> None:

@@ -6,6 +6,13 @@ from typing import Any
 import click
 
 from pipeline.cli.options import FILE, FOLDER, examples
+from pipeline.results.push import push_student
+from pipeline.results.scores import base_of, evaluation_folders, unevaluated_points
+from pipeline.results.scores import compare as compare_folders
+from pipeline.results.table import print_scores
+from pipeline.views.choose import choose
+from pipeline.views.explore import Selected, default_out, look_at, write_explorer
+from pipeline.views.report import report_runs
 
 
 @click.command(
@@ -25,10 +32,6 @@ def compare(runs: tuple[str, ...], root: Path, base: str | None, as_json: bool) 
     The folder of a matrix stands for all of its points. Differences are taken question by question and seed by seed,
     over those that both have; the interval (95%) comes from resampling both.
     """
-    from pipeline.results.scores import base_of, evaluation_folders, unevaluated_points
-    from pipeline.results.scores import compare as compare_folders
-    from pipeline.results.table import print_scores
-
     folders = evaluation_folders(runs, root)
     scores = compare_folders(folders, None if base is None else base_of(base, list(folders)))
     if missing := unevaluated_points(runs, root):
@@ -85,9 +88,6 @@ def explore(
     A matrix stands for all its points. Where these have their attention in several spaces (other rules, another
     teacher), it is that of one, which is said; the folder of a point names another.
     """
-    from pipeline.views.choose import choose
-    from pipeline.views.explore import Selected, default_out, look_at, write_explorer
-
     chosen = choose(what, store=store, runs=runs, overrides=overrides)
     path = out or default_out(chosen)
     written = write_explorer(look_at(chosen, students), Selected(**selected), path)
@@ -120,8 +120,6 @@ def report(runs: tuple[str, ...], root: Path, base: str | None, out: Path | None
     The folder of a matrix stands for all of its points. What is not there yet is said on the page; the same command
     writes it anew. Prints where the page is.
     """
-    from pipeline.views.report import report_runs
-
     report_runs(runs, root, out=out, base=base, as_json=as_json)
 
 
@@ -140,6 +138,4 @@ def push(run: Path, repository: str, seed: int, public: bool) -> None:
 
     Nothing else ever does so. Needs HF_TOKEN in the environment, or `hf auth login` once.
     """
-    from pipeline.results.push import push_student
-
     click.echo(push_student(run, seed, repository, private=not public))

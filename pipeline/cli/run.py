@@ -9,11 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from data.errors import MolsakiError, PointsFailedError
+from pipeline.cli.lazy import WithSubcommands
 from pipeline.cli.options import (
     FILE,
     FOLDER,
@@ -28,14 +29,28 @@ from pipeline.cli.options import (
     supervised_option,
     units_option,
 )
-from pipeline.cli.subcommands import WithSubcommands
+from pipeline.console.exits import StageProcessError
+from pipeline.console.logs import command_log
+from pipeline.console.progress import open_progress
+from pipeline.console.quiet import quieten_libraries, stdout_to_stderr
 from pipeline.console.tables import print_json
-
-if TYPE_CHECKING:
-    from pipeline.run.inputs import Split
-    from pipeline.run.plan import StageName
-    from pipeline.run.points import Run
-    from stages.runtime.shard import Shard
+from pipeline.costs.estimate import estimates
+from pipeline.costs.table import plans_as_json, print_plans, print_points
+from pipeline.demo import make_models, run_demo
+from pipeline.results.scores import SUMMARY, compare, scores_of
+from pipeline.results.table import print_scores
+from pipeline.run.execute import execute_piece, execute_students, train_share
+from pipeline.run.inputs import Split
+from pipeline.run.order import RESULTS, evaluated_folders, run_stages, unfinished_points, write_results
+from pipeline.run.plan import StageName
+from pipeline.run.points import Run, plan_points, plan_stages, shard_of
+from pipeline.run.processes import stop_with_parent
+from pipeline.run.report import Report
+from pipeline.views.rationales import ShowRequest
+from pipeline.views.rationales import show_rationales as show
+from pipeline.views.report import report_at_end
+from stages.runtime.progress import SilentProgress, StopSignal
+from stages.runtime.shard import Shard, process_of
 
 
 @click.command(
@@ -55,8 +70,6 @@ if TYPE_CHECKING:
 )
 def demo(out: Path, seeds: int, models_only: int | None) -> None:
     """Run the whole pipeline on made-up word problems; needs no network and no GPU."""
-    from pipeline.demo import make_models, run_demo
-
     if models_only is not None:
         make_models(out=out, teacher_layers=models_only)
     else:
@@ -82,14 +95,12 @@ def demo(out: Path, seeds: int, models_only: int | None) -> None:
     "goes into the store and counts for the whole run; `status` knows from it what the rest will take.",
 )
 @units_option
-def run(asked: Asked, only: "StageName | None", limit: int | None, shard: "Shard | None") -> None:
+def run(asked: Asked, only: StageName | None, limit: int | None, shard: Shard | None) -> None:
     """Do everything that CONFIG asks for, stage after stage, each in a process of its own.
 
     Finished work is found and skipped, so the same command goes on after an interruption. Where CONFIG has a `matrix`,
     stage one is done for all of its points, then their students; a point that fails does not stop the others.
     """
-    from pipeline.run.points import shard_of
-
     shard_of("run")
     work = asked.load(shard=shard, limit=limit)
     _run(asked, work, (only,) if only else work.stages, report=only is None)
@@ -122,7 +133,7 @@ def status(asked: Asked) -> None:
 @run_options
 @shard_option("questions")
 @supervised_option
-def rationales(asked: Asked, shard: "Shard | None", supervised: bool) -> None:
+def rationales(asked: Asked, shard: Shard | None, supervised: bool) -> None:
     """Let the teacher explain the training questions.
 
     Any number of processes may do so at once, on any number of machines, each with a share of the questions.
@@ -150,9 +161,6 @@ def show_rationales(**options: Any) -> None:  # click's own types
     Samples are spread over the questions. Steps have numbers, critical words are highlighted, or in [ ] where there are
     no colours.
     """
-    from pipeline.views.rationales import ShowRequest
-    from pipeline.views.rationales import show_rationales as show
-
     show(ShowRequest(**options))
 
 
@@ -177,7 +185,7 @@ rationales.add_command(show_rationales)
     "which `molsaki plot shares` needs and training does not.",
 )
 @supervised_option
-def attention(asked: Asked, shard: "Shard | None", totals: bool, supervised: bool) -> None:
+def attention(asked: Asked, shard: Shard | None, totals: bool, supervised: bool) -> None:
     """Record where the teacher looks, step by step, over questions and rationales.
 
     Any number of processes may do so at once, on any number of machines, each with a share of the records.
@@ -223,23 +231,20 @@ class Students:
     """Which students to train or evaluate; for `report` a process waits that wants to know what became of them."""
 
     seeds: tuple[int, ...]
-    shard: "Shard | None"
+    shard: Shard | None
     report: Path | None
     without: tuple[str, ...]
     supervised: bool
-    split: "Split" = "test"
+    split: Split = "test"
 
 
 def _run(
-    asked: Asked, run: "Run", names: "Sequence[StageName]", *, report: bool = False, pass_on: Sequence[str] = ()
+    asked: Asked, run: Run, names: Sequence[StageName], *, report: bool = False, pass_on: Sequence[str] = ()
 ) -> None:
     """Do stages, each in processes of its own, or say what they would do; then print what came of it.
 
     Raises `PointsFailedError` in the end, after all others are done, where points of a matrix failed.
     """
-    from pipeline.console.logs import command_log
-    from pipeline.run.order import run_stages
-
     run.check(names)
     if asked.dry_run:
         _print_plans(asked, run, names)
@@ -247,20 +252,13 @@ def _run(
     with command_log(run.log):
         failed = run_stages(run, names, say=asked.say, quiet=asked.quiet, pass_on=pass_on)
         if report and run.single and run.shard is None:
-            from pipeline.views.report import report_at_end
-
             report_at_end(run.folder, asked.say)
         _print_results(asked, run, names, failed)
         _require_none(failed, len(run.points))
 
 
-def _stage_one(
-    asked: Asked, name: "StageName", *, shard: "Shard | None", totals: bool = False, supervised: bool
-) -> None:
+def _stage_one(asked: Asked, name: StageName, *, shard: Shard | None, totals: bool = False, supervised: bool) -> None:
     """Do one half of stage one, or a share of it: here, or for a matrix each piece in a process of its own."""
-    from pipeline.run.execute import execute_piece
-    from pipeline.run.points import shard_of
-
     share = shard_of(name, shard)
     run = asked.load(share=share, totals=totals)
     if run.single:
@@ -272,13 +270,8 @@ def _stage_one(
     _run(asked, run, (name,), pass_on=pass_on)
 
 
-def _students(asked: Asked, name: "StageName", students: Students) -> None:
+def _students(asked: Asked, name: StageName, students: Students) -> None:
     """Train or evaluate students of all points, in this process."""
-    from pipeline.console.exits import StageProcessError
-    from pipeline.run.execute import execute_students
-    from pipeline.run.points import shard_of
-    from pipeline.run.report import Report
-
     run = asked.load(shard=students.shard)
     if name == "evaluate" or not run.single:
         shard_of(name if run.single else f"{name} MATRIX")
@@ -296,26 +289,18 @@ def _students(asked: Asked, name: "StageName", students: Students) -> None:
 
 def _here(
     asked: Asked,
-    run: "Run",
-    name: "StageName",
-    work: "Callable[..., object]",
+    run: Run,
+    name: StageName,
+    work: Callable[..., object],
     *,
     supervised: bool,
     seeds: tuple[int, ...] = (),
-    split: "Split" = "test",
+    split: Split = "test",
 ) -> bool:
     """Do one stage in this process, or say what it would do; a signal ends it where nothing is lost.
 
     Returns whether there is anything to print of it: not so after a dry run, and of one of several that train together.
     """
-    from pipeline.console.logs import command_log
-    from pipeline.console.progress import open_progress
-    from pipeline.console.quiet import quieten_libraries, stdout_to_stderr
-    from pipeline.run.execute import train_share
-    from pipeline.run.processes import stop_with_parent
-    from stages.runtime.progress import SilentProgress, StopSignal
-    from stages.runtime.shard import process_of
-
     with StopSignal() as stop:
         if supervised:
             stop_with_parent()
@@ -336,16 +321,12 @@ def _here(
 
 def _print_plans(
     asked: Asked,
-    run: "Run",
-    names: "Sequence[StageName]",
+    run: Run,
+    names: Sequence[StageName],
     seeds: tuple[int, ...] = (),
-    split: "Split" = "test",
+    split: Split = "test",
 ) -> None:
     """Print what is there, what is to do and what it would take, in all and by point."""
-    from pipeline.costs.estimate import estimates
-    from pipeline.costs.table import plans_as_json, print_plans, print_points
-    from pipeline.run.points import plan_points
-
     stages = estimates(run, names, seeds, split)
     points = None if run.single else plan_points(run, names, seeds, split)
     if asked.as_json:
@@ -356,15 +337,8 @@ def _print_plans(
         print_points(run, names, points)
 
 
-def _print_stage(
-    asked: Asked, run: "Run", name: "StageName", seeds: tuple[int, ...] = (), split: "Split" = "test"
-) -> None:
+def _print_stage(asked: Asked, run: Run, name: StageName, seeds: tuple[int, ...] = (), split: Split = "test") -> None:
     """Print what one stage in this process has achieved: the accuracies that are there, those of all shards."""
-    from pipeline.results.scores import compare, scores_of
-    from pipeline.results.table import print_scores
-    from pipeline.run.order import evaluated_folders
-    from pipeline.run.points import plan_stages
-
     folders = evaluated_folders(run, split) if name == "evaluate" else {}
     if not run.single:
         if folders:
@@ -377,13 +351,8 @@ def _print_stage(
         print_scores(scores, as_json=False)
 
 
-def _print_results(asked: Asked, run: "Run", names: "Sequence[StageName]", failed: Mapping[str, str]) -> None:
+def _print_results(asked: Asked, run: Run, names: Sequence[StageName], failed: Mapping[str, str]) -> None:
     """Print what stages in processes of their own have achieved; a shard of a matrix leaves that to whoever is last."""
-    from pipeline.results.scores import SUMMARY, scores_of
-    from pipeline.results.table import print_scores
-    from pipeline.run.order import RESULTS, evaluated_folders, unfinished_points, write_results
-    from pipeline.run.points import plan_stages
-
     if run.single:
         folders = evaluated_folders(run) if "evaluate" in names else {}
         scores = [score for point, folder in folders.items() for score in scores_of(point, folder)]

@@ -19,7 +19,8 @@ from typing import TypeAlias, cast
 
 from data.errors import ConfigError
 from pipeline.config.document import Document, Key, Tree, dotted, entry_yaml, parse_key, put, to_yaml
-from pipeline.config.schema import Config, check_document, read_config, resolved_yaml
+from pipeline.config.load import check_document, read_config, resolved_yaml
+from pipeline.config.schema import Config
 from stages.student.objective import objective_of
 
 MATRIX = "matrix"

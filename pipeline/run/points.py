@@ -18,8 +18,9 @@ from pathlib import Path
 
 from cache.durable import replace_file
 from data.errors import ConfigError, MolsakiError
+from pipeline.config.load import resolved_yaml
 from pipeline.config.matrix import Matrix, Point
-from pipeline.config.schema import Config, resolved_yaml
+from pipeline.config.schema import Config
 from pipeline.results.scores import POINTS
 from pipeline.run.inputs import Inputs, Split
 from pipeline.run.plan import STAGE_ONE, STAGES, Stage, StageName, StagePlan

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from cache.fingerprints import Spec, fingerprint
 from data.errors import ConfigError, DamagedCacheError, Interrupted, MissingRecordsError
-from pipeline.config.schema import resolved_yaml
+from pipeline.config.load import resolved_yaml
 from pipeline.console.exits import StageProcessError
 from pipeline.results.card import CardScore, Origin, card_scores, write_card
 from pipeline.results.predictions import predictions_path, stored_fingerprint, write_predictions

@@ -17,7 +17,7 @@ from cache.rationales import KEPT, Attempt
 from data.errors import ConfigError, MissingRecordsError
 from data.keyword_prompts import read_keywords
 from data.records import Marked, Phase, Question, Rationale, Span
-from pipeline.config.schema import load_config
+from pipeline.config.load import load_config
 from pipeline.console.tables import new_table, print_json, print_table
 from pipeline.run.inputs import Inputs
 from pipeline.run.teacher import RationaleStage, no_rationales

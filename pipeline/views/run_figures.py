@@ -18,7 +18,8 @@ from cache.rationales import KEPT, PREFERENCE, RationaleStore
 from cache.spaces import Space, dropped_records, is_space
 from data.errors import ConfigError, MissingRecordsError, MolsakiError
 from pipeline.config.document import Tree, read_document
-from pipeline.config.schema import Config, load_config
+from pipeline.config.load import load_config
+from pipeline.config.schema import Config
 from pipeline.results.card import read_facts
 from pipeline.results.predictions import seed_files
 from pipeline.results.scores import Group, Score, accuracies_by_seed, compare, run_folders

@@ -9,12 +9,9 @@ release compute something that we do not know of, nothing is written.
 
 import logging
 import sys
-import time
-from collections.abc import Container, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import groupby
-from types import MappingProxyType
 
 from transformers import PreTrainedModel
 
@@ -33,6 +30,7 @@ from stages.attention.tokens import Located, locate, token_counts
 from stages.models.identity import ModelIdentity
 from stages.models.load import load_teacher
 from stages.models.tokenizer import load_tokenizer
+from stages.runtime.pieces import gathering
 from stages.runtime.progress import Progress, StopSignal
 from stages.settings import AttentionSettings, Dtype, TeacherSettings
 
@@ -79,21 +77,49 @@ def write_attention(
         ways = _require_like_eager(model, locate(tokenizer, to_do[shortest]), teacher.dtype, progress)
     progress.start("attention", len(to_do))
     budget = TokenBudget(settings.batch_tokens)
-    too_long = {key: TOO_LONG for key in ordered if lengths[key] > longest}
-    with _gathering(writer, settings, progress) as gathering:
-        gathering.note = {"kernel": _layers(ways)}
-        gathering.add([], too_long)
+    too_long = [key for key in ordered if lengths[key] > longest]
+    with gathering(
+        _append(writer, {"kernel": _layers(ways)}),
+        piece=settings.piece,
+        minutes=settings.commit_minutes,
+        most_bytes=MOST_HELD_BYTES,
+        size=lambda item: item.nbytes if isinstance(item, AttentionBlock) else 0,
+        done=progress.advance,
+        in_thread=True,
+    ) as gathered:
+        for key in too_long:
+            gathered.add(_Dropped(key=key, reason=TOO_LONG))
         for batch in _batches(ordered[len(too_long) :], lengths, budget):
             located = [locate(tokenizer, to_do[key]) for key in batch]
             found = stepwise_of(model, located, budget)
-            gathering.note = {"kernel": _layers(ways), "batch_tokens": budget.tokens}
-            gathering.add(
-                [
-                    attention_block(key, to_do[key], one, attention)
-                    for key, one, attention in zip(batch, located, found, strict=True)
-                ]
-            )
+            gathered.write = _append(writer, {"kernel": _layers(ways), "batch_tokens": budget.tokens})
+            for key, one, attention in zip(batch, located, found, strict=True):
+                gathered.add(attention_block(key, to_do[key], one, attention))
             stop.check("the attention computed so far")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Dropped:
+    """A record that the teacher cannot read."""
+
+    key: str
+    reason: str
+
+
+def _append(
+    writer: AttentionWriter, note: Mapping[str, JSON]
+) -> Callable[[Sequence[AttentionBlock | _Dropped]], Commit]:
+    """What commits a piece, with a certificate of what storing it has changed."""
+
+    def append(items: Sequence[AttentionBlock | _Dropped]) -> Commit:
+        blocks = [item for item in items if isinstance(item, AttentionBlock)]
+        dropped = {item.key: item.reason for item in items if isinstance(item, _Dropped)}
+        if not blocks:
+            return writer.append(blocks, dropped, note=note)
+        certificate = certify([block.attention for block in blocks], writer.keep_bits)
+        return writer.append(blocks, dropped, note={**note, NOTE: certificate.as_note()})
+
+    return append
 
 
 def attention_block(key: str, marked: Marked, located: Located, found: StepwiseAttention) -> AttentionBlock:
@@ -117,86 +143,6 @@ def _batches(ordered: Sequence[str], lengths: Mapping[str, int], budget: TokenBu
         count = max(1, budget.tokens // max(1, lengths[ordered[first]]))
         yield ordered[first : first + count]
         first += count
-
-
-class _Gathering:
-    """Gathers blocks and commits them as parts, in a thread of its own, one part at a time, while others are computed.
-
-    A part is committed when it is full, or large, or when the last commit was long ago.
-    """
-
-    def __init__(
-        self, writer: AttentionWriter, settings: AttentionSettings, progress: Progress, thread: ThreadPoolExecutor
-    ) -> None:
-        self.note: Mapping[str, JSON] = {}
-        """Recorded with the commits from now on."""
-        self._writer = writer
-        self._settings = settings
-        self._progress = progress
-        self._thread = thread
-        self._blocks: list[AttentionBlock] = []
-        self._dropped: list[tuple[str, str]] = []
-        self._began = time.monotonic()
-        self._pending: tuple[Future[Commit], int] | None = None
-
-    def add(self, blocks: Sequence[AttentionBlock], dropped: Mapping[str, str] = MappingProxyType({})) -> None:
-        """Take what was computed, and commit what is due; raises the error of an earlier commit."""
-        self._blocks += blocks
-        self._dropped += dropped.items()
-        while len(self._dropped) + len(self._blocks) >= self._settings.piece:
-            self._commit()
-        if self._is_due():
-            self.commit_all()
-
-    def commit_all(self) -> None:
-        """Hand over everything that was gathered, and wait until it is committed."""
-        while self._blocks or self._dropped:
-            self._commit()
-        self.wait()
-
-    def _is_due(self) -> bool:
-        minutes = (time.monotonic() - self._began) / 60
-        held = sum(block.nbytes for block in self._blocks)
-        return minutes >= self._settings.commit_minutes or held >= MOST_HELD_BYTES
-
-    def _commit(self) -> None:
-        """Hand over one part; waits for the one before, whose error it raises."""
-        self.wait()
-        piece = self._settings.piece
-        dropped, self._dropped = dict(self._dropped[:piece]), self._dropped[piece:]
-        room = piece - len(dropped)
-        blocks, self._blocks = self._blocks[:room], self._blocks[room:]
-        self._pending = self._thread.submit(self._append, blocks, dropped, self.note), len(blocks) + len(dropped)
-        self._began = time.monotonic()
-
-    def _append(self, blocks: Sequence[AttentionBlock], dropped: Mapping[str, str], note: Mapping[str, JSON]) -> Commit:
-        if not blocks:
-            return self._writer.append(blocks, dropped, note=note)
-        certificate = certify([block.attention for block in blocks], self._writer.keep_bits)
-        return self._writer.append(blocks, dropped, note={**note, NOTE: certificate.as_note()})
-
-    def wait(self) -> None:
-        """Wait until all that was handed over is committed."""
-        if self._pending is not None:
-            future, records = self._pending
-            self._pending = None
-            try:
-                future.result()
-            except Exception:
-                self._blocks, self._dropped = [], []  # what cannot be written now is computed by the next run
-                raise
-            self._progress.advance(records)
-
-
-@contextmanager
-def _gathering(writer: AttentionWriter, settings: AttentionSettings, progress: Progress) -> Iterator[_Gathering]:
-    """Whatever ends the work inside, what was computed is committed on leaving; not so where writing itself fails."""
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="write") as thread:
-        gathering = _Gathering(writer, settings, progress, thread)
-        try:
-            yield gathering
-        finally:
-            gathering.commit_all()
 
 
 def _require_like_eager(

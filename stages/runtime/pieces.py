@@ -1,12 +1,15 @@
 """Committing what comes in one by one: items enter as they are finished and are written in pieces.
 
-A piece is written when it is full, or when the last one was long ago; and whatever ends the work, what was gathered is
-written. Nothing is taken in while a piece is being written, so that a process that is killed loses one piece at most;
-an engine is not held up by it, for it has answers waiting and works on in threads or processes of its own.
+A piece is written when it is full, or large, or when the last one was long ago; and whatever ends the work, what was
+gathered is written. A process that is killed loses what it has gathered and one piece more at most. Where answers come
+from elsewhere, from engines that work on in threads or processes of their own, nothing is taken in while a piece is
+being written; what is computed here goes on meanwhile, and the piece is written in a thread.
 """
 
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Generic, TypeVar
 
@@ -15,37 +18,89 @@ Written = TypeVar("Written")
 
 
 class Gathering(Generic[Item, Written]):
-    """Gathers items and lets `write` have them in pieces; `written` holds what it returned for each."""
+    """Gathers items and lets `write` have them in pieces; `written` holds what it returned for each.
 
-    def __init__(self, write: Callable[[Sequence[Item]], Written], *, piece: int, minutes: float) -> None:
-        self.written: list[Written] = []
-        self._write = write
-        self._piece = piece
-        self._minutes = minutes
-        self._items: list[Item] = []
+    `write` may be replaced meanwhile; a piece is written by what it was when the piece was full. With `thread` pieces
+    are written there, one at a time, and an error is raised with the next piece. `done` is told how many items are
+    written.
+    """
+
+    def __init__(
+        self,
+        write: Callable[[Sequence[Item]], Written],
+        *,
+        piece: int,
+        minutes: float,
+        most_bytes: int = sys.maxsize,
+        size: Callable[[Item], int] = lambda _: 0,
+        thread: ThreadPoolExecutor | None = None,
+        done: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        self.write, self.written = write, list[Written]()
+        self._piece, self._minutes, self._most_bytes = piece, minutes, most_bytes
+        self._size, self._thread, self._done = size, thread, done
+        self._items, self._bytes = list[Item](), 0
+        self._pending: tuple[Future[Written], int] | None = None
         self._began = time.monotonic()
 
     def add(self, item: Item) -> None:
         """Take an item, and write what is due."""
         self._items.append(item)
-        if len(self._items) >= self._piece or (time.monotonic() - self._began) / 60 >= self._minutes:
-            self.finish()
+        self._bytes += self._size(item)
+        minutes = (time.monotonic() - self._began) / 60
+        if len(self._items) >= self._piece or self._bytes >= self._most_bytes or minutes >= self._minutes:
+            self._hand_over()
 
     def finish(self) -> None:
         """Write everything that was gathered; what cannot be written is given up, and made by the next run."""
-        items, self._items = self._items, []
-        if items:
-            self.written.append(self._write(items))
+        self._hand_over()
+        self._wait()
+
+    def _hand_over(self) -> None:
+        self._wait()
+        items, self._items, self._bytes = self._items, [], 0
+        if items and self._thread is not None:
+            self._pending = self._thread.submit(self.write, items), len(items)
+        elif items:
+            self.written.append(self.write(items))
+            self._done(len(items))
         self._began = time.monotonic()
+
+    def _wait(self) -> None:
+        """Wait for the piece that is being written."""
+        if self._pending is not None:
+            (future, count), self._pending = self._pending, None
+            try:
+                self.written.append(future.result())
+            except Exception:
+                self._items, self._bytes = [], 0
+                raise
+            self._done(count)
 
 
 @contextmanager
 def gathering(
-    write: Callable[[Sequence[Item]], Written], *, piece: int, minutes: float
+    write: Callable[[Sequence[Item]], Written],
+    *,
+    piece: int,
+    minutes: float,
+    most_bytes: int = sys.maxsize,
+    size: Callable[[Item], int] = lambda _: 0,
+    done: Callable[[int], None] = lambda _: None,
+    in_thread: bool = False,
 ) -> Iterator[Gathering[Item, Written]]:
     """Whatever ends the work inside, what was gathered is written on leaving; not so where writing itself fails."""
-    found = Gathering(write, piece=piece, minutes=minutes)
-    try:
-        yield found
-    finally:
-        found.finish()
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="write") as thread:
+        found = Gathering(
+            write,
+            piece=piece,
+            minutes=minutes,
+            most_bytes=most_bytes,
+            size=size,
+            thread=thread if in_thread else None,
+            done=done,
+        )
+        try:
+            yield found
+        finally:
+            found.finish()

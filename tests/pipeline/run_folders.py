@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data.records import Prediction
-from pipeline.config.schema import load_config, resolved_yaml
+from pipeline.config.load import load_config, resolved_yaml
 from pipeline.results.predictions import predictions_path, write_predictions
 from pipeline.run.provenance import Environment, StageRecord, add_stage
 

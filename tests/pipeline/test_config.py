@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from data.errors import ConfigError
 from pipeline.config.document import read_document, to_yaml
-from pipeline.config.schema import Config, load_config, resolved_yaml, schema_json
+from pipeline.config.load import load_config, resolved_yaml
+from pipeline.config.schema import Config, schema_json
 from pipeline.config.starter import starter_text, write_starter
 from stages.settings import SinglePair
 from stages.student.objective import objective_of

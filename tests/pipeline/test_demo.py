@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config.schema import load_config
+from pipeline.config.load import load_config
 from pipeline.demo import OBJECTIVES, _write_configuration
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "demo.yaml"

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.errors import ConfigError
+from pipeline.config.load import load_config
 from pipeline.config.matrix import LONGEST_NAME, Matrix, load_matrix, point_name
-from pipeline.config.schema import RUN_NAME, load_config, schema_json
+from pipeline.config.schema import RUN_NAME, schema_json
 from pipeline.config.starter import starter_text
 from tests.pipeline.test_config import MINIMAL
 

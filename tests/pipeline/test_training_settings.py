@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from data.errors import ConfigError
+from pipeline.config.load import load_config
 from pipeline.config.matrix import load_matrix
-from pipeline.config.schema import load_config
 from pipeline.run.inputs import Inputs
 from pipeline.run.points import Run, look
 from tests.pipeline.conftest import Experiment

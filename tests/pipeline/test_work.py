@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from cache.writer import AttentionWriter
+from pipeline.config.load import load_config
 from pipeline.config.matrix import load_matrix
-from pipeline.config.schema import load_config
 from pipeline.run.points import Run
 from pipeline.run.provenance import executions, read_provenance
 from tests.pipeline.conftest import Experiment
