@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from pipeline.cli.options import POSITIVE, Command, examples
+from pipeline.console.quiet import quieten_libraries
 
 
 @click.group()
@@ -66,8 +67,6 @@ def _all_of(*options: Callable[[Command], Command]) -> Callable[[Command], Comma
 
 def _measure(name: str, options: Mapping[str, Any]) -> None:
     """Run the benchmark of that name, which is called as its command is."""
-    from pipeline.console.quiet import quieten_libraries
-
     quieten_libraries(quiet=True)
     getattr(import_module(f"pipeline.bench.{name}"), f"bench_{name}")(**options)
 

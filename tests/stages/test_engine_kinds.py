@@ -34,7 +34,7 @@ ENGINE = EchoEngine
 '''
 OPENS_WHAT_IS_CONFIGURED = """
 from pathlib import Path
-from pipeline.config.schema import load_config
+from pipeline.config.load import load_config
 from stages.engines.contract import Decoding, EngineSetup
 from stages.engines.start import open_engine
 from stages.settings import engine_names
