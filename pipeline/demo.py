@@ -35,7 +35,7 @@ TEACHER_QUESTIONS, TRAINING_QUESTIONS, TEST_QUESTIONS = 30_000, 250, 500
 # A stream of questions of its own for each purpose; train, dev and test share no question, whatever the seeds.
 TEACHER_SEED, TRAINING_SEED, TEST_SEED = 1, 5, 6
 MADE = "made.json"
-CONFIGURATION = Path(__file__).with_suffix(".yaml")
+TEMPLATE = Path(__file__).with_suffix(".yaml")
 
 
 def run_demo(*, out: Path, seeds: int) -> None:
@@ -115,7 +115,7 @@ def _write_configuration(out: Path, objective: Objective, seeds: Sequence[int]) 
         "test_seed": TEST_SEED,
         "test_questions": TEST_QUESTIONS,
     }
-    template = Template(CONFIGURATION.read_text(encoding="utf-8"))
+    template = Template(TEMPLATE.read_text(encoding="utf-8"))
     file.write_text(template.substitute(values), encoding="utf-8")
     return file
 

@@ -40,12 +40,12 @@ from pipeline.demo import make_models, run_demo
 from pipeline.results.scores import SUMMARY, compare, scores_of
 from pipeline.results.table import print_scores
 from pipeline.run.execute import execute_piece, execute_students, train_share
+from pipeline.run.failures import Failures
 from pipeline.run.inputs import Split
 from pipeline.run.order import RESULTS, evaluated_folders, run_stages, unfinished_points, write_results
 from pipeline.run.plan import StageName
 from pipeline.run.points import Run, plan_points, plan_stages, shard_of
 from pipeline.run.processes import stop_with_parent
-from pipeline.run.report import Report
 from pipeline.views.rationales import ShowRequest
 from pipeline.views.rationales import show_rationales as show
 from pipeline.views.report import report_at_end
@@ -275,16 +275,16 @@ def _students(asked: Asked, name: StageName, students: Students) -> None:
     run = asked.load(shard=students.shard)
     if name == "evaluate" or not run.single:
         shard_of(name if run.single else f"{name} MATRIX")
-    report, seeds, split = Report(path=students.report), students.seeds, students.split
-    work = partial(execute_students, run, name, seeds=seeds, split=split, without=students.without, report=report)
+    failures, seeds, split = Failures(path=students.report), students.seeds, students.split
+    work = partial(execute_students, run, name, seeds=seeds, split=split, without=students.without, failures=failures)
     done = _here(asked, run, name, work, supervised=students.supervised, seeds=seeds, split=split)
-    if report.path is not None:
-        if report.failed:
+    if failures.path is not None:
+        if failures.failed:
             raise StageProcessError(MolsakiError.exit_code)  # whoever waits says why, after everything else
         return
     if done and not students.supervised:
         _print_stage(asked, run, name, seeds, split)
-    _require_none(report.failed, len(run.points))
+    _require_none(failures.failed, len(run.points))
 
 
 def _here(

@@ -16,10 +16,10 @@ from data.errors import Interrupted, MolsakiError
 from pipeline.console.exits import StageProcessError, describe_failure
 from pipeline.console.logs import log_file
 from pipeline.run import provenance
+from pipeline.run.failures import Failures
 from pipeline.run.inputs import Split
 from pipeline.run.plan import Stage, StageName, StagePlan
 from pipeline.run.points import PointRun, Run, look
-from pipeline.run.report import Report
 from pipeline.run.teacher import StageWithSpace
 from pipeline.run.usage import Usage, disk_bytes
 from stages.runtime.progress import TARGETS, Progress, StopSignal
@@ -120,13 +120,13 @@ def execute_students(
     seeds: Sequence[int],
     split: Split,
     without: Sequence[str],
-    report: Report,
+    failures: Failures,
     progress: Progress,
     stop: StopSignal,
 ) -> list[StagePlan]:
     """Train or evaluate the students of one point after the other, here in this process; return the plans then.
 
-    What a point of a matrix raises goes into `report`, and the next one follows; `Interrupted` stops all.
+    What a point of a matrix raises goes into `failures`, and the next one follows; `Interrupted` stops all.
     """
     points, total, plans = look(run), len(run.points), []
     for number, (stages, own) in enumerate(zip(points, run.shares(seeds), strict=True), start=1):
@@ -136,8 +136,8 @@ def execute_students(
         again = partial(_open, run, number - 1, name, own, split)
         if run.single:
             return [execute_stage(one, again, progress=progress, stop=stop)]
-        report.at = one.name
-        report.write()
+        failures.at = one.name
+        failures.write()
         said = PointProgress(progress, f"point {number} of {total}, {one.name}")
         try:
             with log_file(one.log):
@@ -145,13 +145,13 @@ def execute_students(
         except Interrupted:
             raise
         except StageProcessError as error:  # of several processes for one student
-            report.failed[one.name] = f"{name} ended with exit code {error.code} and has said why above"
+            failures.failed[one.name] = f"{name} ended with exit code {error.code} and has said why above"
         except Exception as error:
-            report.failed[one.name] = f"{name}: {describe_failure(error, one.log)}"
-        if one.name in report.failed:
-            said.note(f"failed, and the other points go on: {report.failed[one.name]}")
-        report.at = None
-        report.write()
+            failures.failed[one.name] = f"{name}: {describe_failure(error, one.log)}"
+        if one.name in failures.failed:
+            said.note(f"failed, and the other points go on: {failures.failed[one.name]}")
+        failures.at = None
+        failures.write()
         stop.check("all that was committed")
     return plans
 

@@ -21,11 +21,11 @@ from pipeline.console.exits import StageProcessError, complain
 from pipeline.results.predictions import seed_files
 from pipeline.results.scores import SUMMARY, Score, compare, write_summary
 from pipeline.results.table import score_table
+from pipeline.run.failures import Failures
 from pipeline.run.inputs import Split
 from pipeline.run.plan import STAGE_ONE, StageName
 from pipeline.run.points import Run, look, plan_points, shared_work, total_plan
 from pipeline.run.processes import ForwardingStop, stage_command
-from pipeline.run.report import Report
 from pipeline.run.students import results_folder
 
 Say = Callable[[str], None]
@@ -107,16 +107,16 @@ def _run_students(
         with TemporaryDirectory(prefix="molsaki-") as scratch:
             path = Path(scratch) / "report.json"
             code = stop.run(stage_command(name, _student_arguments(run, failed, path, quiet=quiet)))
-            report = Report.read(path)
-        failed |= report.failed
-        if code == 0 or (code == 1 and report.failed and report.at is None):
+            failures = Failures.read(path)
+        failed |= failures.failed
+        if code == 0 or (code == 1 and failures.failed and failures.at is None):
             return
-        if code in OUR_EXIT_CODES or report.at is None:
+        if code in OUR_EXIT_CODES or failures.at is None:
             require_success(f"stage {name}", code)
-        failed[str(report.at)] = (
+        failed[str(failures.at)] = (
             f"{name}: its process was ended by {_cause(code)}; the machine may have run out of memory"
         )
-        complain(f"{report.at}: {failed[str(report.at)]}; the other points go on")
+        complain(f"{failures.at}: {failed[str(failures.at)]}; the other points go on")
 
 
 def _student_arguments(run: Run, failed: Mapping[str, str], report: Path, *, quiet: bool) -> list[str]:

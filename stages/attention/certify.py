@@ -18,7 +18,7 @@ from cache.rounding import stored_values
 from stages.mixture import mixed_targets
 from stages.settings import ObjectiveSettings
 
-SAMPLE = 64
+MOST_COMPARED = 64
 """Most records of a part whose layer weights and targets are compared."""
 TAU = ObjectiveSettings().tau_teacher
 """Temperature of the compared layer weights: a store is not made for one objective, so the default."""
@@ -47,8 +47,8 @@ def certify(blocks: Sequence[Exact], keep_bits: int) -> Certificate:
 
 
 def sampled(blocks: Sequence[Exact]) -> Sequence[Exact]:
-    """At most `SAMPLE` blocks at equal distances, the first among them: the same ones every time."""
-    return blocks[:: -(-len(blocks) // SAMPLE)]
+    """At most `MOST_COMPARED` blocks at equal distances, the first among them: the same ones every time."""
+    return blocks[:: -(-len(blocks) // MOST_COMPARED)]
 
 
 def relative_errors(exact: Exact, stored: npt.NDArray[np.float16]) -> npt.NDArray[np.float64]:

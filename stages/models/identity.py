@@ -17,7 +17,7 @@ from data.errors import ConfigError
 from stages.settings import TeacherSettings
 
 WEIGHTS = "*.safetensors"
-CONFIGURATION = ("config.json", "generation_config.json", "model.safetensors.index.json")
+CONFIG_FILES = ("config.json", "generation_config.json", "model.safetensors.index.json")
 TOKENIZER = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -99,14 +99,14 @@ def _missing(folder: Path, *, weights: bool) -> list[str]:
 
 def _state_of(folder: Path) -> tuple[tuple[str, int, int], ...]:
     """Names, sizes and times of the files, by which a folder that was written again is noticed."""
-    files = sorted(path for pattern in (*CONFIGURATION, WEIGHTS) for path in folder.glob(pattern))
+    files = sorted(path for pattern in (*CONFIG_FILES, WEIGHTS) for path in folder.glob(pattern))
     return tuple((path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files)
 
 
 @lru_cache(maxsize=16)
 def _hash_weights(folder: Path, _state: tuple[tuple[str, int, int], ...]) -> str:
     """Hash once a process and state of the files: gigabytes of weights take seconds."""
-    return hash_folder(folder, (*CONFIGURATION, WEIGHTS))
+    return hash_folder(folder, (*CONFIG_FILES, WEIGHTS))
 
 
 def _identify_hub(model: str, revision: str | None) -> ModelIdentity:
@@ -132,7 +132,7 @@ def _download_small_files(model: str, revision: str | None) -> Path:
     )
 
     try:
-        return Path(snapshot_download(model, revision=revision, allow_patterns=[*CONFIGURATION, *TOKENIZER]))
+        return Path(snapshot_download(model, revision=revision, allow_patterns=[*CONFIG_FILES, *TOKENIZER]))
     except HFValidationError as error:
         raise ConfigError(f"model {model!r}: neither a local folder nor a hub id such as owner/name") from error
     except GatedRepoError as error:

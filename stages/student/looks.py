@@ -57,14 +57,14 @@ def _looks(model: DistillationModel, records: Sequence[TrainingRecord], when: Wh
     located = [record.located for record in records]
     ids_BT = padded_ids(located, pad=0)
     pool = pooling(located, ids_BT.shape[1]).to(body.device)
-    with recording_attention(body, pool, keep_values=_needs_values(model.helper)) as recording:
+    with recording_attention(body, pool, keep_values=_needs_values(model.aligner)) as recording:
         body(input_ids=ids_BT.to(body.device), use_cache=False)
     attention_BLSK = recording.stacked().float().cpu().numpy().astype(np.float16)
     weights_BL = None
-    if model.helper is not None:
+    if model.aligner is not None:
         tokens = torch.tensor([len(one.ids) for one in located], device=body.device)
         token_mask = torch.arange(ids_BT.shape[1], device=body.device)[None] < tokens[:, None]
-        weights_BL = model.helper(recording, token_mask)[1].float().cpu().numpy()
+        weights_BL = model.aligner(recording, token_mask)[1].float().cpu().numpy()
     for row, record in enumerate(records):
         one = record.located
         yield StudentLook(
@@ -75,8 +75,8 @@ def _looks(model: DistillationModel, records: Sequence[TrainingRecord], when: Wh
         )
 
 
-def _needs_values(helper: nn.Module | None) -> bool:
-    return helper is not None and bool(helper.needs_values)
+def _needs_values(aligner: nn.Module | None) -> bool:
+    return aligner is not None and bool(aligner.needs_values)
 
 
 @contextmanager
@@ -96,7 +96,7 @@ def student_layer_weights(
     model: DistillationModel, records: Sequence[TrainingRecord], collator: TrainingCollator, batch_size: int
 ) -> list[list[float]]:
     """The share of each of the student's layers (L,) in L_att for each record, in evaluation mode."""
-    assert model.helper is not None, "no layers were chosen"
+    assert model.aligner is not None, "no layers were chosen"
     device = next(model.parameters()).device
     by_length = sorted(range(len(records)), key=lambda number: len(records[number].explain.ids))
     found: dict[int, list[float]] = {}
@@ -105,10 +105,10 @@ def student_layer_weights(
     for start in range(0, len(by_length), batch_size):
         numbers = by_length[start : start + batch_size]
         batch = {name: one.to(device) for name, one in collator([(n, records[n]) for n in numbers]).items()}
-        step = TrainingStep(model.student, model.helper, batch)
+        step = TrainingStep(model.student, model.aligner, batch)
         with step.recording() as recording:
             model.student(input_ids=batch["explain_ids"], use_cache=False)
-        _, weights_BL = model.helper(recording, batch["token_mask"])
+        _, weights_BL = model.aligner(recording, batch["token_mask"])
         found.update(zip(numbers, weights_BL.float().tolist(), strict=True))
     model.train(was_training)
     return [found[number] for number in range(len(records))]

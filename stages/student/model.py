@@ -10,7 +10,7 @@ from stages.student.step import TrainingStep
 
 
 class DistillationModel(nn.Module):
-    """The student with what only training needs around it: the objective and its helper, such as the layer router."""
+    """The student with what only training needs around it: the objective and its aligner, such as the layer router."""
 
     accepts_loss_kwargs = False
     """Every loss is a weighed mean over its batch: the Trainer divides by the accumulation steps."""
@@ -21,10 +21,10 @@ class DistillationModel(nn.Module):
         self.student = student
         self._no_split_modules = getattr(student, "_no_split_modules", None)  # what FSDP shards one by one
         self.objective = objective
-        self.helper = objective.helper(student, teacher_layers)
+        self.aligner = objective.aligner(student, teacher_layers)
         if objective.needs_attention:
             student.set_attn_implementation(IMPLEMENTATION)
 
     def forward(self, **batch: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return `loss` and what the objective says of the batch beside it, as `TrainingCollator` stacked it."""
-        return self.objective.losses(TrainingStep(self.student, self.helper, batch))
+        return self.objective.losses(TrainingStep(self.student, self.aligner, batch))

@@ -44,8 +44,8 @@ class Objective(ABC):
     def losses(self, step: "TrainingStep") -> "dict[str, torch.Tensor]":
         """Return `loss`, which is differentiated, and what else is worth logging of a batch, such as its parts."""
 
-    def helper(self, student: "PreTrainedModel", teacher_layers: int) -> "nn.Module | None":
-        """Return what is trained beside the student and thrown away afterwards; losses find it as `step.helper`."""
+    def aligner(self, student: "PreTrainedModel", teacher_layers: int) -> "nn.Module | None":
+        """Return what brings the student's layers to the targets, and is thrown away then: the router of Eq. 5."""
         return None
 
     def target_rule(self, teacher_layers: int, student_layers: int) -> "TargetRule":

@@ -38,9 +38,9 @@ class TaskOutput:
 class TrainingStep:
     """What an objective may ask of the student about one batch. Each question is a forward pass."""
 
-    def __init__(self, student: PreTrainedModel, helper: nn.Module | None, batch: Mapping[str, torch.Tensor]) -> None:
+    def __init__(self, student: PreTrainedModel, aligner: nn.Module | None, batch: Mapping[str, torch.Tensor]) -> None:
         self.student = student
-        self.helper = helper
+        self.aligner = aligner
         self.batch = batch
 
     def cross_entropy(self, task: Task) -> torch.Tensor:
@@ -73,19 +73,19 @@ class TrainingStep:
     @contextmanager
     def recording(self) -> Iterator[Recording]:
         """Record where the student looks during the one forward pass made inside (Eq. 3)."""
-        assert self.helper is not None, "nothing would use what is recorded"
+        assert self.aligner is not None, "nothing would use what is recorded"
         pool = Pooling(steps_BST=self.batch["steps_BST"], words_BTK=self.batch["words_BTK"])
-        keep_values = bool(self.helper.needs_values)
+        keep_values = bool(self.aligner.needs_values)
         with recording_attention(self.student, pool, keep_values=keep_values) as recording:
             yield recording
 
     def attention_loss(self, recording: Recording) -> tuple[torch.Tensor, torch.Tensor]:
         """L_att (Eq. 6, the mean over a record's P targets), and the mean share (L,) of the student's layers in it."""
-        assert self.helper is not None, "no layers were chosen"
+        assert self.aligner is not None, "no layers were chosen"
         target_BPSK = self.batch["target_BPSK"]
         # Mixed precision is for the student; weights and loss are small and stay in float32.
         with torch.autocast(target_BPSK.device.type, enabled=False):
-            student_BPSK, weights_BL = self.helper(recording, self.batch["token_mask"])
+            student_BPSK, weights_BL = self.aligner(recording, self.batch["token_mask"])
             # The mean over P targets of means over S steps is the mean over P · S steps.
             step_mask = self.batch["step_mask"].repeat(1, target_BPSK.shape[1])
             loss = attention_loss(

@@ -125,7 +125,7 @@ def train_student(
         trainer.take_best(checkpoints)
     whole = trainer.gathered_student()
     if processes.is_main:
-        if model.helper is not None and whole is None:  # spread over processes it would take all of them
+        if model.aligner is not None and whole is None:  # spread over processes it would take all of them
             weights = student_layer_weights(model, records, collator, training.batch_size)
             write_layer_weights(out, records, weights)
         if before:

@@ -143,7 +143,7 @@ def test_dss_is_molsaki_without_its_attention_loss(student):
     plain = {name: batch[name] for name in ("predict_ids", "predict_labels", "explain_ids", "explain_labels")}
     one = dss(**plain)
     other = model_of(student, ObjectiveSettings(beta=0.0))(**batch)
-    assert dss.helper is None
+    assert dss.aligner is None
     torch.testing.assert_close(one["loss"], other["loss"])
 
 
@@ -153,8 +153,8 @@ def test_the_attention_loss_reaches_student_and_router(student):
     for _ in range(2):
         model.zero_grad()
         model(**batch)["L_att"].backward()
-    assert model.helper is not None
-    assert model.helper.router.score.weight.grad.abs().sum() > 0
+    assert model.aligner is not None
+    assert model.aligner.router.score.weight.grad.abs().sum() > 0
     gradient = student.model.layers[0].self_attn.q_proj.weight.grad
     assert gradient.abs().sum() > 0
 

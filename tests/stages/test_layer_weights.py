@@ -30,7 +30,7 @@ def records():
 
 def test_a_students_weights_do_not_depend_on_the_batch(student, records):
     model = model_of(student, ObjectiveSettings(), teacher_layers=3).train()
-    torch.nn.init.normal_(model.helper.router.score.weight, std=0.05)
+    torch.nn.init.normal_(model.aligner.router.score.weight, std=0.05)
     collator = TrainingCollator(pad=tiny_tokenizer().pad_token_id)
     together = student_layer_weights(model, records, collator, 16)
     alone = student_layer_weights(model, records, collator, 1)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cache.rounding import stored_values
-from stages.attention.certify import SAMPLE, TAU, certify, relative_errors, sampled, target_divergence
+from stages.attention.certify import MOST_COMPARED, TAU, certify, relative_errors, sampled, target_divergence
 from stages.losses import attention_loss
 from stages.mixture import mix_layers, teacher_layer_weights
 from stages.settings import ObjectiveSettings
@@ -97,11 +97,11 @@ def test_what_float16_holds_exactly_is_certified_as_unchanged():
     assert (found.largest_relative_error, found.largest_weight_change, found.largest_target_divergence) == (0, 0, 0)
 
 
-@pytest.mark.parametrize("count", [1, SAMPLE, SAMPLE + 1, 1000])
+@pytest.mark.parametrize("count", [1, MOST_COMPARED, MOST_COMPARED + 1, 1000])
 def test_sample_is_bounded_begins_with_the_first_and_is_the_same_every_time(count: int):
     blocks = made_up(count)
     chosen = sampled(blocks)
-    assert min(count, SAMPLE // 2) <= len(chosen) <= SAMPLE
+    assert min(count, MOST_COMPARED // 2) <= len(chosen) <= MOST_COMPARED
     assert chosen[0] is blocks[0]
     assert all(one is other for one, other in zip(chosen, sampled(blocks), strict=True))
     assert certify(blocks, 6).records == count

@@ -72,7 +72,7 @@ def test_every_run_looks_at_the_same_few_records(records, monkeypatch):
 
 def test_looks_do_not_depend_on_the_batch(student, records):
     model = model_of(student, ObjectiveSettings(), teacher_layers=3)
-    torch.nn.init.normal_(model.helper.router.score.weight, std=0.05)
+    torch.nn.init.normal_(model.aligner.router.score.weight, std=0.05)
     together, alone = (student_looks(model, records, "after", size) for size in (16, 1))
     for one, other in zip(together, alone, strict=True):
         assert one.key == other.key

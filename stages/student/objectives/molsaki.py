@@ -25,7 +25,7 @@ class Molsaki(Objective):
     settings_used = ("alpha", "beta", "alignment", "tau_teacher", "tau_student")
     needs_attention = True
 
-    def helper(self, student: "PreTrainedModel", teacher_layers: int) -> "nn.Module":
+    def aligner(self, student: "PreTrainedModel", teacher_layers: int) -> "nn.Module":
         """Return what picks or mixes the student's layers; the router of Eq. 5 is part of it."""
         from stages.student.alignment import student_layers
 

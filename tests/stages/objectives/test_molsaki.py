@@ -52,7 +52,7 @@ def eager_gradients(student: PreTrainedModel, batch, model) -> dict[str, torch.T
     pooled = [torch.einsum("bst,btu,buk->bsk", steps.to(a), a.mean(dim=1), words.to(a)) for a in matrices]
     settings = model.objective.settings
     if settings.alignment == "mixture":
-        router = model.helper.router
+        router = model.aligner.router
         summed = []
         for layer in sorted(values):
             v = values[layer]
@@ -62,7 +62,7 @@ def eager_gradients(student: PreTrainedModel, batch, model) -> dict[str, torch.T
         p = (scores / settings.tau_student).softmax(dim=-1)
         seen = [sum(p[:, layer, None, None] * one for layer, one in enumerate(pooled))]
     else:
-        seen = [pooled[layer] for layer in model.helper.chosen]
+        seen = [pooled[layer] for layer in model.aligner.chosen]
     losses = [attention_loss(target[:, at], one, batch["step_mask"], batch["word_mask"]) for at, one in enumerate(seen)]
     torch.stack(losses).mean().backward()
     return gradients(student)
@@ -87,7 +87,7 @@ def test_gradients_equal_those_of_eager_attention(
     batch = full_batch(student, EXAMPLES, settings)  # texts of different lengths: one is padded
     model = model_of(student, settings).to(dtype)
     if alignment == "mixture":  # away from the zeros that it begins with, under which nothing flows through the values
-        torch.nn.init.normal_(model.helper.router.score.weight, std=0.05)
+        torch.nn.init.normal_(model.aligner.router.score.weight, std=0.05)
     if checkpointing:
         student.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": checkpointing_contexts})
         assert student.is_gradient_checkpointing
@@ -118,7 +118,7 @@ def test_gradients_of_an_adapter_equal_those_of_eager_attention(
             torch.nn.init.normal_(one, std=0.2)
     student.to(dtype)
     model = model_of(student, ObjectiveSettings()).to(dtype)
-    torch.nn.init.normal_(model.helper.router.score.weight, std=0.05)
+    torch.nn.init.normal_(model.aligner.router.score.weight, std=0.05)
     if checkpointing:
         student.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": checkpointing_contexts})
     found = our_gradients(student, batch, model)

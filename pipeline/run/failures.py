@@ -11,8 +11,8 @@ from cache.durable import replace_file
 
 
 @dataclass(kw_only=True)
-class Report:
-    """What became of the points in a process: errors by name, and the point that it is at."""
+class Failures:
+    """What failed of the points in a process: errors by name, and the point that it is at."""
 
     failed: dict[str, str] = field(default_factory=dict)
     at: str | None = None
@@ -24,8 +24,8 @@ class Report:
             replace_file(self.path, json.dumps({"failed": self.failed, "at": self.at}).encode())
 
     @classmethod
-    def read(cls, path: Path) -> "Report":
-        """Read what a process has reported; an empty report where it has not come to that."""
+    def read(cls, path: Path) -> "Failures":
+        """Read what a process has reported; empty where it has not come to that."""
         if not path.exists():
             return cls()
         content = json.loads(path.read_text(encoding="utf-8"))
