@@ -10,7 +10,7 @@ SEEDS ?= 3
 KILLS ?= 200
 FLIPS ?= 1000
 
-.PHONY: help setup setup-browser demo test lint types check bench faults screenshots lock clean
+.PHONY: help setup setup-browser demo test lint types check bench faults screenshots reference lock clean
 
 help:  ## Say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -59,8 +59,11 @@ bench: setup  ## Measure what the stages cost on this machine: rationales, atten
 faults: setup  ## Kill, flip, damage and fill the disk: nothing may be lost or wrong (KILLS=20 FLIPS=100 for less)
 	$(BIN)/python -m benchmarks.faults --kills $(KILLS) --flips $(FLIPS)
 
-screenshots: setup setup-browser  ## Make the pictures of the README from the runs that `make demo` left
+screenshots: setup setup-browser  ## Make the pictures of the documents from the runs that `make demo` left
 	$(BIN)/python -m benchmarks.screenshots --demo demo
+
+reference: setup  ## Write docs/reference.md anew, from the commands and the settings
+	$(BIN)/python -P docs/make_reference.py
 
 lock:  ## Write requirements/*.txt anew (needs uv)
 	uv pip compile --universal --python-version 3.11 --no-annotate --no-header --no-emit-index-url --no-emit-find-links \

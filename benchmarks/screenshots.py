@@ -1,4 +1,4 @@
-"""The pictures of the README: the report and the explorer of the demo's runs, in a real browser.
+"""The pictures of the documents: the report and the explorer of the demo's runs, in a real browser.
 
     python -m benchmarks.screenshots --demo demo
 

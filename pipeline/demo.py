@@ -19,13 +19,17 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from data.sets.synthetic import synthetic_questions
 from pipeline.console.exits import StageProcessError
 from pipeline.console.progress import duration, open_progress
 from pipeline.console.quiet import quieten_libraries
+from pipeline.results.scores import compare, evaluation_folders
+from pipeline.results.table import print_scores
+from pipeline.run.processes import ForwardingStop, stage_command
+from pipeline.views.report import write_report
+from stages.runtime.progress import Progress, StopSignal
 
 if TYPE_CHECKING:
-    from pipeline.run.processes import ForwardingStop
-    from stages.runtime.progress import Progress, StopSignal
     from stages.toy.teacher import ModelShape, Recipe
 
 Objective = Literal["dss", "molsaki"]
@@ -40,8 +44,6 @@ TEMPLATE = Path(__file__).with_suffix(".yaml")
 
 def run_demo(*, out: Path, seeds: int) -> None:
     """Train the teacher, run both stages, compare the two objectives, and say what to do next."""
-    from pipeline.run.processes import ForwardingStop
-
     quieten_libraries(quiet=True)
     started = time.monotonic()
     with ForwardingStop() as stop:
@@ -59,8 +61,6 @@ def run_demo(*, out: Path, seeds: int) -> None:
 
 def make_models(*, out: Path, teacher_layers: int) -> None:
     """Make a teacher of so many layers and a student's folder in `out`, and nothing else."""
-    from pipeline.run.processes import ForwardingStop
-
     quieten_libraries(quiet=True)
     with ForwardingStop() as stop:
         _make_models(out, stop, teacher_layers)
@@ -70,7 +70,7 @@ def _say(line: str) -> None:
     click.echo(line, err=True)
 
 
-def _make_models(out: Path, stop: "StopSignal", teacher_layers: int) -> None:
+def _make_models(out: Path, stop: StopSignal, teacher_layers: int) -> None:
     """Train the teacher and write the student's folder, unless an earlier demo with the same recipe has done so."""
     from stages.toy.teacher import ModelShape, Recipe
 
@@ -86,8 +86,7 @@ def _make_models(out: Path, stop: "StopSignal", teacher_layers: int) -> None:
     _say(f"     The teacher solves {made['accuracy']:.1%} of {TEST_QUESTIONS} test problems.")
 
 
-def _train_teacher(out: Path, shape: "ModelShape", recipe: "Recipe", progress: "Progress", stop: "StopSignal") -> float:
-    from data.sets.synthetic import synthetic_questions
+def _train_teacher(out: Path, shape: "ModelShape", recipe: "Recipe", progress: Progress, stop: StopSignal) -> float:
     from stages.toy.teacher import ModelShape, share_solved, train_from_scratch, word_tokenizer, write_untrained
 
     questions = synthetic_questions(TEACHER_QUESTIONS, seed=TEACHER_SEED, split="train")
@@ -120,15 +119,13 @@ def _write_configuration(out: Path, objective: Objective, seeds: Sequence[int]) 
     return file
 
 
-def _run_stage(stage: str, file: Path, out: Path, stop: "ForwardingStop") -> None:
-    from pipeline.run.processes import stage_command
-
+def _run_stage(stage: str, file: Path, out: Path, stop: ForwardingStop) -> None:
     code = stop.run(stage_command(stage, [str(file), "--runs", str(out / "runs")]))
     if code:
         raise StageProcessError(code)
 
 
-def _train_and_evaluate(files: dict[Objective, Path], out: Path, seeds: int, stop: "StopSignal") -> None:
+def _train_and_evaluate(files: dict[Objective, Path], out: Path, seeds: int, stop: StopSignal) -> None:
     """Run both objectives side by side: models this small use half of the cores each better than all in turn."""
     threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // len(files)))}
     runs = [
@@ -152,7 +149,7 @@ def _train_and_evaluate(files: dict[Objective, Path], out: Path, seeds: int, sto
             raise StageProcessError(run.returncode)
 
 
-def _wait(runs: Sequence[subprocess.Popen[bytes]], out: Path, seeds: int, stop: "StopSignal") -> None:
+def _wait(runs: Sequence[subprocess.Popen[bytes]], out: Path, seeds: int, stop: StopSignal) -> None:
     """Show how many students are there until all runs have ended, one has failed, or a signal asks to stop."""
     patterns = ("runs/*/student/seed-*/training.json", "runs/*/evaluation/seed-*.parquet")
     with open_progress(quiet=False) as progress:
@@ -170,10 +167,6 @@ def _wait(runs: Sequence[subprocess.Popen[bytes]], out: Path, seeds: int, stop: 
 
 def _conclude(out: Path, files: dict[Objective, Path], seeds: int, seconds: float) -> None:
     """Print the table, where everything lies, and what to try next."""
-    from pipeline.results.scores import compare, evaluation_folders
-    from pipeline.results.table import print_scores
-    from pipeline.views.report import write_report
-
     runs = out / "runs"
     click.echo()
     print_scores(compare(evaluation_folders(OBJECTIVES, runs)), as_json=False)

@@ -1,11 +1,8 @@
 """Documents that cannot go stale unnoticed: commands, names, links, configurations and Python in them are checked."""
 
 import ast
-import os
 import re
 import shlex
-import stat
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,21 +16,34 @@ from cache.spaces import Space
 from cache.writer import AttentionBlock, AttentionWriter
 from data.errors import ConfigError
 from data.marking import mark
+from data.readers import read_questions
+from data.settings import DataSource
 from pipeline.cli.main import molsaki
 from pipeline.config.load import load_config
 from tests.fakes import tiny_model_folder
+from tests.test_imports import ROOMS, WITHIN
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("requirements/*.md")])
 EXAMPLES = sorted(ROOT.glob("examples/*.yaml"))
-README, METHOD = ROOT / "README.md", ROOT / "docs" / "method.md"
+README, METHOD, REFERENCE = ROOT / "README.md", ROOT / "docs" / "method.md", ROOT / "docs" / "reference.md"
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INLINE_COMMAND = re.compile(r"`(molsaki [^`]+)`")
 LINE_COMMAND = re.compile(r"^(?:[#\s$]*)(molsaki (?!is\b)[a-z].*)$", re.MULTILINE)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 NAMED = re.compile(r"`([\w./-]+\.py)::([\w.]+)`")
-SUBCOMMANDS = {name for name, command in molsaki.commands.items() if not command.hidden}
+PLACE = re.compile(r"`((?:benchmarks|cache|data|examples|pipeline|stages|tests)/[\w./-]*)`")
+
+
+def visible(group: click.Group) -> dict[str, click.Command]:
+    """The commands of a group that its help shows."""
+    context = click.Context(group)
+    found = {name: group.get_command(context, name) for name in group.list_commands(context)}
+    return {name: command for name, command in found.items() if command is not None and not command.hidden}
+
+
+SUBCOMMANDS = visible(molsaki).keys()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,11 +66,15 @@ def blocks(path: Path, language: str) -> list[str]:
 
 
 def shown_commands(path: Path) -> Iterator[CommandLine]:
-    """Commands in backquotes and on lines of their own; "  explanation" and "# comment" behind them are left out."""
+    """Commands in backquotes and on lines of their own; "  explanation", "# comment" and "> file" behind are left out.
+
+    The reference says in backquotes what the help of commands says; of it the examples are taken.
+    """
     text = text_of(path)
     lines = text if path.suffix == ".yaml" else "\n".join(body for _, body in FENCE.findall(text))
-    for shown in (*INLINE_COMMAND.findall(FENCE.sub("", text)), *LINE_COMMAND.findall(lines)):
-        plain = re.split(r"\s{2,}|\s#|\s&$", shown)[0]
+    inline = () if path == REFERENCE else INLINE_COMMAND.findall(FENCE.sub("", text))
+    for shown in (*inline, *LINE_COMMAND.findall(lines)):
+        plain = re.split(r"\s{2,}|\s#|\s&$|\s>\s", shown)[0]
         words = shlex.split(re.sub(r"\$\{?\w+\}?", "1", plain))
         if "…" not in plain and words[1] in SUBCOMMANDS:
             yield CommandLine(document=str(path.relative_to(ROOT)), words=tuple(words[1:]))
@@ -74,7 +88,7 @@ def parse(words: tuple[str, ...]) -> click.Context:
     group: click.Group = molsaki
     context: click.Context | None = None
     while True:
-        command = group.commands.get(words[0])
+        command = group.get_command(context or click.Context(group), words[0])
         if command is None:
             raise click.UsageError(f"no command {words[0]}")
         if not isinstance(command, click.Group):
@@ -85,8 +99,8 @@ def parse(words: tuple[str, ...]) -> click.Context:
 
 def test_documents_show_commands_to_check() -> None:
     assert {command.document for command in COMMAND_LINES} >= {"README.md", "docs/method.md", "examples/svamp.yaml"}
-    shown = {command.words[0] for command in COMMAND_LINES if command.document == "README.md"}
-    assert shown == SUBCOMMANDS, "README shows every command and no other"
+    shown = {command.words[0] for command in COMMAND_LINES if command.document == "docs/reference.md"}
+    assert shown == SUBCOMMANDS, "the reference has an example of every command"
 
 
 @pytest.mark.parametrize("command", COMMAND_LINES, ids=str)
@@ -105,20 +119,14 @@ def test_a_command_that_does_not_exist_would_be_noticed(line: str) -> None:
         parse(tuple(line.split()))
 
 
-def test_every_command_of_a_group_is_in_the_readme() -> None:
-    groups = {name: group for name, group in molsaki.commands.items() if isinstance(group, click.Group)}
-    for name, group in groups.items():
-        for command in group.commands:
-            assert f"`molsaki {name} {command}" in text_of(README)
-
-
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
 def test_example_configuration_is_valid(path: Path) -> None:
     load_config(path)
 
 
-def test_configuration_shown_in_the_readme_is_valid(tmp_path: Path) -> None:
-    shown = blocks(README, "yaml")
+@pytest.mark.parametrize("name", ["data.md", "sweeps.md"])
+def test_shown_configuration_is_valid(name: str, tmp_path: Path) -> None:
+    shown = blocks(ROOT / "docs" / name, "yaml")
     assert shown
     for body in shown:
         file = tmp_path / "shown.yaml"
@@ -127,6 +135,20 @@ def test_configuration_shown_in_the_readme_is_valid(tmp_path: Path) -> None:
         file.write_text(file.read_text().replace("svamp, path", "svamp, paht"))
         with pytest.raises(ConfigError, match="did you mean"):
             load_config(file)
+
+
+def test_shown_questions_of_a_users_own_can_be_read(tmp_path: Path) -> None:
+    (body,) = blocks(ROOT / "docs" / "data.md", "json")
+    (tmp_path / "own.jsonl").write_text(body)
+    questions = read_questions(DataSource(name="jsonl", path=str(tmp_path / "own.jsonl")))
+    assert [(question.answer, question.answer_kind) for question in questions] == [("5", "number"), ("B", "choice")]
+
+
+def test_the_readme_is_short_and_lists_every_document() -> None:
+    assert len(README.read_bytes()) <= 10_000
+    linked = {link.partition("#")[0] for link in LINK.findall(text_of(README))}
+    named = {str(path.relative_to(ROOT)) for path in ROOT.glob("docs/*.md")}
+    assert named <= linked, f"no link to {sorted(named - linked)}"
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
@@ -148,11 +170,29 @@ def names_in(path: Path) -> set[str]:
     return found
 
 
+def test_the_map_for_contributors_has_every_room_in_its_order() -> None:
+    text = text_of(ROOT / "CONTRIBUTING.md").replace("/", ".")
+    assert re.findall(r"^\| `([\w.]+)` \|", text, re.MULTILINE) == [room for room in ROOMS if "__" not in room]
+    within = re.findall(r"^\| └ (.+?) \|", text, re.MULTILINE)
+    assert set(re.findall(r"`([\w.]+)`", " ".join(within))) == set(WITHIN)
+
+
 def test_functions_and_tests_named_in_documents_exist() -> None:
     for document in DOCUMENTS:
         for file, name in NAMED.findall(text_of(document)):
             assert (ROOT / file).is_file(), f"{document.name} names {file}"
             assert name in names_in(ROOT / file), f"{document.name} names {file}::{name}"
+
+
+@pytest.mark.parametrize(
+    "document",
+    [path for path in (README, *ROOT.glob("docs/**/*.md")) if path.name != "log.md"],
+    ids=lambda path: path.name,
+)
+def test_files_and_folders_named_in_documents_exist(document: Path) -> None:
+    """The log tells of files as they were called then."""
+    for place in PLACE.findall(text_of(document)):
+        assert (ROOT / place).exists() or (ROOT / f"{place}.py").is_file(), f"{document.name} names {place}"
 
 
 @pytest.mark.parametrize("equation", [f"Eq. {number}" for number in range(2, 8)])
@@ -200,51 +240,36 @@ def space(tmp_path: Path) -> Path:
     return made.path
 
 
+def run_python(document: Path, space: Path, models: dict[str, Path]) -> dict[str, object]:
+    """Run the code of a document with stand-ins for the space and the models that it names; return its variables."""
+    code = "\n".join(blocks(document, "python"))
+    named = {"/shared/molsaki/attention/Qwen2.5-7B-Instruct-numbers-0123456789abcdef": space, **models}
+    for name, stand_in in named.items():
+        assert f'"{name}"' in code
+        code = code.replace(f'"{name}"', repr(str(stand_in)))
+    found: dict[str, object] = {}
+    exec(compile(code, str(document), "exec"), found)
+    return found
+
+
 def test_python_in_the_readme_runs(space: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     teacher = tiny_model_folder(tmp_path / "teacher", "qwen2", layers=3)
+    found = run_python(README, space, {"Qwen/Qwen2.5-0.5B-Instruct": teacher})
+    assert found["block"].shape == (3, 4, 6)  # type: ignore[attr-defined]
+    lines = capsys.readouterr().out.splitlines()
+    assert len([line for line in lines if line.endswith("(2, 3, 5)")]) == 2, lines
+
+
+def test_python_in_its_own_document_runs(space: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    teacher = tiny_model_folder(tmp_path / "teacher", "qwen2", layers=3)
     student = tiny_model_folder(tmp_path / "student", "gpt2", seed=1)
-    stand_ins = {
-        '"/shared/molsaki/attention/Qwen2.5-7B-Instruct-numbers-0123456789abcdef"': repr(str(space)),
-        '"Qwen/Qwen2.5-0.5B-Instruct"': repr(str(teacher)),
-        '"TinyLlama/TinyLlama-1.1B-Chat-v1.0"': repr(str(student)),
-    }
-    code = "\n".join(blocks(README, "python"))
-    for name, stand_in in stand_ins.items():
-        assert name in code
-        code = code.replace(name, stand_in)
-    found: dict[str, object] = {}
-    exec(compile(code, str(README), "exec"), found)
+    models = {"Qwen/Qwen2.5-0.5B-Instruct": teacher, "TinyLlama/TinyLlama-1.1B-Chat-v1.0": student}
+    found = run_python(ROOT / "docs" / "python.md", space, models)
     assert capsys.readouterr().out.startswith("2 records, 2 layers\n")
     assert len(found["table"]) == 2  # type: ignore[arg-type]
     assert found["layers"] == 3
     assert found["loss"].item() > 0  # type: ignore[attr-defined]
     assert found["student"].transformer.h[0].attn.c_attn.weight.grad.abs().sum() > 0  # type: ignore[attr-defined]
-
-
-def executable(path: Path, script: str) -> None:
-    path.write_text(f"#!/bin/bash\n{script}\n")
-    path.chmod(path.stat().st_mode | stat.S_IXUSR)
-
-
-@pytest.mark.parametrize(("code", "signalled", "requeued"), [(75, True, True), (0, False, False), (2, False, False)])
-def test_job_script_of_the_readme_requeues_what_was_stopped(
-    tmp_path: Path, code: int, signalled: bool, requeued: bool
-) -> None:
-    (script,) = (body for body in blocks(README, "bash") if "#SBATCH" in body)
-    (tmp_path / ".venv" / "bin").mkdir(parents=True)
-    (tmp_path / ".venv" / "bin" / "activate").write_text("")
-    # Stands in for a run that takes a moment to save after the signal.
-    waits = "sleep 1; kill -USR1 $PPID; for _ in $(seq 100); do sleep 0.05; done" if signalled else "sleep 0.1"
-    executable(tmp_path / "molsaki", f"trap 'sleep 0.2; touch saved; exit {code}' USR1\n{waits}\nexit {code}")
-    executable(tmp_path / "scontrol", 'echo "$@" > scontrol.called')
-    (tmp_path / "job").write_text(script)
-    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_SUBMIT_DIR": str(tmp_path), "SLURM_JOB_ID": "7"}
-    done = subprocess.run(["bash", "job"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
-    assert done.returncode == code, done.stderr
-    assert (tmp_path / "saved").exists() is signalled
-    called = tmp_path / "scontrol.called"
-    assert called.exists() is requeued
-    assert not requeued or called.read_text() == "requeue 7\n"
 
 
 def test_licence_is_the_one_that_the_package_names() -> None:

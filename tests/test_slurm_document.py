@@ -98,6 +98,7 @@ def script_with(*words: str) -> str:
 
 
 ATTENTION = script_with("#SBATCH", "SLURM_PROCID")
+WHOLE_RUN = script_with("#SBATCH", "molsaki run examples/svamp.yaml")
 JOB = script_with("#SBATCH", "SLURM_ARRAY_TASK_ID")
 SUBMIT = script_with("sbatch --parsable", "examples/svamp.yaml")
 SUBMIT_MATRIX = script_with("sbatch --parsable", "examples/study.yaml")
@@ -122,6 +123,21 @@ def test_every_script_is_bash(script: str) -> None:
     assert bash
     done = subprocess.run([bash, "-n"], input=script, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_job_of_a_whole_run_is_requeued_after_saving(cluster: Cluster) -> None:
+    assert cluster.run(WHOLE_RUN, UNDER_SIGNAL="1") == 75
+    assert (cluster.folder / "saved").exists()
+    assert cluster.calls("scontrol.called") == ["requeue 7"]
+    (called,) = cluster.calls()
+    assert parse(tuple(shlex.split(called))).info_name == "run"
+
+
+@pytest.mark.parametrize("code", [0, 2])
+def test_the_job_of_a_whole_run_that_ends_by_itself_is_not_requeued(cluster: Cluster, code: int) -> None:
+    (cluster.folder / "molsaki").write_text(f"#!/bin/bash\nsleep 0.1\nexit {code}\n")
+    assert cluster.run(WHOLE_RUN) == code
+    assert cluster.calls("scontrol.called") == []
 
 
 def test_tasks_of_one_job_do_every_shard_once(cluster: Cluster) -> None:

@@ -8,13 +8,15 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 
-if TYPE_CHECKING:
-    from pipeline.run.points import Run
-    from stages.runtime.shard import Shard
+from data.errors import ConfigError
+from pipeline.config.matrix import load_matrix
+from pipeline.run.inputs import limited
+from pipeline.run.points import Run
+from stages.runtime.shard import Shard
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -36,16 +38,12 @@ class Asked:
     def load(
         self,
         *,
-        shard: "Shard | None" = None,
-        share: "Shard | None" = None,
+        shard: Shard | None = None,
+        share: Shard | None = None,
         totals: bool = False,
         limit: int | None = None,
-    ) -> "Run":
+    ) -> Run:
         """Read the configuration and say which run it is, or which part of it."""
-        from pipeline.config.matrix import load_matrix
-        from pipeline.run.inputs import limited
-        from pipeline.run.points import Run
-
         matrix = load_matrix(self.config, self.overrides)
         if limit is not None:
             matrix = load_matrix(self.config, (*self.overrides, *limited(matrix, limit)))
@@ -83,11 +81,8 @@ def run_options(command: Command) -> Command:
     return with_options  # type: ignore[return-value]
 
 
-def read_shard(ctx: click.Context, param: click.Parameter, value: str | None) -> "Shard | None":
+def read_shard(ctx: click.Context, param: click.Parameter, value: str | None) -> Shard | None:
     """Read `2/8` as the second of eight shards."""
-    from data.errors import ConfigError
-    from stages.runtime.shard import Shard
-
     try:
         return None if value is None else Shard.parse(value)
     except ConfigError as error:

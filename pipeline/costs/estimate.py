@@ -20,7 +20,7 @@ from pipeline.run.points import PointStages, Run, look, shared_work, total_plan
 from pipeline.run.provenance import StageRecord, executions
 from pipeline.run.teacher import AttentionStage, RationaleStage
 from stages.models.identity import TOKENIZER, ModelIdentity
-from stages.models.size import ModelSize, PartSizes, commit_bytes, model_size, part_sizes
+from stages.models.size import ModelSize, PartSizes, commit_bytes, model_folder, model_size, part_sizes
 
 Source = Literal["past", "files", "rough", "unknown"]
 """Measured in executions before; told from files and texts; a rule of thumb; not known."""
@@ -347,7 +347,5 @@ def _vllm(engine: str) -> int:
 
 
 def _tokenizer_bytes(identity: ModelIdentity) -> int:
-    from stages.models.size import model_folder
-
     folder = model_folder(identity)
     return sum(path.stat().st_size for pattern in TOKENIZER for path in folder.glob(pattern))

@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Literal
 
 from data.errors import ConfigError
+from data.readers import read_questions
 from data.records import Question
 from data.settings import DataSource
 from pipeline.config.matrix import Matrix
@@ -48,8 +49,6 @@ class Inputs:
 
     def _read(self, split: Split) -> tuple[Question, ...]:
         """Source after source; within a data set ids differ, for predictions are told apart by them."""
-        from data.readers import read_questions
-
         found: dict[tuple[str, str], Question] = {}
         for number, source in enumerate(self._sources(split)):
             for question in read_questions(source):
@@ -119,7 +118,6 @@ def limited(matrix: Matrix, limit: int) -> list[str]:
     """Overrides that leave the first training questions of a run, source after source, under a name of its own."""
     if varied := sorted({key for point in matrix.points for key in point.values if key.startswith("data")}):
         raise ConfigError(f"--limit: {varied[0]} varies in the matrix; give its sources a limit: instead")
-    from data.readers import read_questions
 
     sources, left = [], limit
     for source in matrix.base.data.train:

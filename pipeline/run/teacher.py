@@ -8,11 +8,14 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from cache.fingerprints import Spec, fingerprint
 from cache.nearest import neighbour
+from cache.rationales import RationaleStore
+from cache.reader import AttentionStore, recorded_keys
 from cache.spaces import Space, dropped_records, is_space, space_path
+from cache.writer import AttentionWriter
 from data.errors import MissingRecordsError
 from data.records import Question, Rationale
 from pipeline.console.folders import folder_of, require_writable
@@ -22,14 +25,10 @@ from pipeline.run.provenance import commit_note
 from stages.attention.select import Example, Selection, select_examples
 from stages.attention.spec import attention_slug, attention_spec
 from stages.rationales.spec import rationale_slug, rationale_spec
+from stages.rationales.write import RationalePlan, kept_rationales, own_questions, plan_rationales, write_rationales
 from stages.runtime.progress import Progress, StopSignal
 from stages.runtime.shard import Shard
 from stages.settings import RationaleSettings
-
-if TYPE_CHECKING:
-    from cache.rationales import RationaleStore
-    from cache.reader import AttentionStore
-    from stages.rationales.write import RationalePlan
 
 
 class StageWithSpace:
@@ -134,7 +133,6 @@ class RationaleStage(StageWithSpace):
         everything = self._inputs.questions("train")
         if self._shard is None:
             return everything
-        from stages.rationales.write import own_questions
 
         return own_questions(everything, self._settings, self._shard)
 
@@ -143,7 +141,6 @@ class RationaleStage(StageWithSpace):
         """The kept rationales of these questions, as far as they are there."""
         if not self.begun:
             return ()
-        from stages.rationales.write import kept_rationales
 
         return tuple(kept_rationales(self.questions, self.open(), self._settings))
 
@@ -153,8 +150,6 @@ class RationaleStage(StageWithSpace):
 
     @cached_property
     def _plan(self) -> StagePlan:
-        from stages.rationales.write import plan_rationales
-
         attempts = self.open().attempts() if self.begun else {}
         plan = plan_rationales(self.questions, attempts, self._settings)
         return StagePlan(
@@ -169,9 +164,6 @@ class RationaleStage(StageWithSpace):
 
     def execute(self, progress: Progress, stop: StopSignal) -> None:
         """Ask what has not been asked."""
-        from cache.rationales import RationaleStore
-        from stages.rationales.write import write_rationales
-
         config = self._inputs.config
         space = self._open_or_create(progress)
         write_rationales(
@@ -184,10 +176,8 @@ class RationaleStage(StageWithSpace):
             stop=stop,
         )
 
-    def open(self) -> "RationaleStore":
+    def open(self) -> RationaleStore:
         """Open the store of rationales, which has to be there."""
-        from cache.rationales import RationaleStore
-
         return RationaleStore(self._open())
 
 
@@ -265,7 +255,6 @@ class AttentionStage(StageWithSpace):
             raise MissingRecordsError(no_rationales(self._rationales.plan()))
         if self.plan().waits_for:
             progress.note(f"{self._rationales.plan().line()}; going on with those that are there")
-        from cache.writer import AttentionWriter
         from stages.attention.write import write_attention
 
         config = self._inputs.config
@@ -296,10 +285,8 @@ class AttentionStage(StageWithSpace):
         """The stage whose rationales it reads, all of the run's."""
         return self._rationales
 
-    def open(self) -> "AttentionStore":
+    def open(self) -> AttentionStore:
         """Open the stored attention for training."""
-        from cache.reader import AttentionStore
-
         return AttentionStore(self._open())
 
     @cached_property
@@ -307,7 +294,6 @@ class AttentionStage(StageWithSpace):
         """Keys of all stored records that need nothing more, the run's or not."""
         if not self.begun:
             return set()
-        from cache.reader import recorded_keys
 
         return recorded_keys(self._open(), with_totals=self._totals)
 
@@ -319,7 +305,7 @@ class AttentionStage(StageWithSpace):
         return dropped_records(self._open().commits())
 
 
-def _details(plan: "RationalePlan", settings: RationaleSettings) -> Iterator[str]:
+def _details(plan: RationalePlan, settings: RationaleSettings) -> Iterator[str]:
     """What numbers of questions do not say: what they are asked for, and how many rationales there are."""
     if again := len({ask.key for ask in plan.pending.get("gold_shown", ())}):
         yield f"{again:,} of them again, with the gold answer shown"

@@ -2,15 +2,14 @@
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner
 
 import stages.rationales.write
+from pipeline.cli.lazy import WithSubcommands
 from pipeline.cli.main import molsaki
-from pipeline.cli.subcommands import WithSubcommands
 from pipeline.views.rationales import highlighted, visible
 from stages.engines.contract import Answers, Decoding, Generation
 from tests.fakes import ScriptedEngine
@@ -169,18 +168,6 @@ def test_help_of_the_command_lists_the_one_below_it() -> None:
     assert "Commands:" in shown and "molsaki rationales show examples/svamp.yaml" in shown
     below = runner.invoke(molsaki, ["rationales", "show", "--help"]).stdout
     assert below.startswith("Usage: molsaki rationales show [OPTIONS] CONFIG") and "--outcome" in below
-
-
-def test_every_command_below_another_is_in_the_readme() -> None:
-    text = (Path(__file__).resolve().parents[2] / "README.md").read_text()
-    below = [
-        f"molsaki {name} {other}"
-        for name, command in molsaki.commands.items()
-        if isinstance(command, WithSubcommands)
-        for other in command.commands
-    ]
-    assert below == ["molsaki rationales show"]
-    assert all(f"`{command} " in text for command in below)
 
 
 def test_a_command_below_gets_the_context_of_the_whole() -> None:

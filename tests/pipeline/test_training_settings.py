@@ -80,7 +80,7 @@ def test_a_tracker_that_is_missing_is_named_before_stage_one(experiment: Experim
 
 def test_torch_is_loaded_for_an_adapter_only(experiment: Experiment):
     code = (
-        "import sys; from pathlib import Path; from pipeline.config.schema import load_config; "
+        "import sys; from pathlib import Path; from pipeline.config.load import load_config; "
         "from pipeline.run.inputs import Inputs; config = load_config(Path('run.yaml'), sys.argv[1:]); "
         "Inputs(config).check(('train',)); print('torch' in sys.modules)"
     )
