@@ -33,7 +33,7 @@ from tests.pipeline.explorer_records import (
     store_of,
     student_looks_of,
 )
-from tests.pipeline.test_cache_commands import plausible_block
+from tests.pipeline.store.test_commands import plausible_block
 
 
 def unpacked(text: str, layers: int, steps: int, words: int) -> np.ndarray:
