@@ -17,7 +17,6 @@ from data.settings import RationaleFields, settings
 
 Task = Literal["predict", "explain"]
 """The student's two tasks, each with a prompt of its own: the bare answer, and the rationale that ends in it."""
-EngineName = Literal["vllm", "transformers", "openai", "ray", "file"]
 AlignmentName = Literal["mixture", "uniform", "one-to-one", "last"]
 StepRule = Literal["periods", "sentences", "lines"]
 CriticalRule = Literal["numbers", "keywords", "regex"]
@@ -32,16 +31,30 @@ EngineValue = TypeAliasType("EngineValue", "Scalar | list[EngineValue] | dict[st
 PeftValue = Scalar | list[str | int] | dict[str, str | int | float]
 """What PEFT's configurations are made of."""
 OBJECTIVES = Path(__file__).parent / "student" / "objectives"
+ENGINES = Path(__file__).parent / "engines" / "kinds"
+ENGINES_FIRST = ("vllm", "transformers", "openai", "ray")
+"""The order in which these are named; others come behind them."""
 
 
 def objective_names() -> tuple[str, ...]:
     """All objectives there are, by the files of their folder: `fine_tune_cot.py` holds `fine-tune-cot`."""
-    return tuple(sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules([str(OBJECTIVES)])))
+    return _names(OBJECTIVES)
+
+
+def engine_names() -> tuple[str, ...]:
+    """All engines there are, by the files of their folder."""
+    return tuple(sorted(_names(ENGINES), key=lambda name: (*ENGINES_FIRST, name).index(name)))
+
+
+def _names(folder: Path) -> tuple[str, ...]:
+    return tuple(sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules([str(folder)])))
 
 
 if TYPE_CHECKING:
+    EngineName = str
     ObjectiveName = str
 else:
+    EngineName = Literal[(*engine_names(), "file")]
     ObjectiveName = StrEnum("ObjectiveName", {name: name for name in objective_names()})
 
 

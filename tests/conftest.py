@@ -8,7 +8,7 @@ import pytest
 # Models in tests are so small that a second thread waits more than it helps, most of all on a busy machine. Before
 # torch is imported, and for the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# Ray reads this when it is imported, which tests do before the engine does: stages/engines/ray.py says what it is for.
+# Ray reads this when it is imported, which tests do before the engine does: stages/engines/kinds/ray.py says what for.
 os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
 
 pytest_plugins = ("tests.browser",)

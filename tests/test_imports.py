@@ -50,8 +50,8 @@ ROOMS = (
     "pipeline.cli",
     "pipeline.__main__",
 )
-WITHIN = ("data.rows", "data.sets", "stages.student.objectives", "pipeline.views.figures")
-"""Folders that are part of the room around them: kinds of files, and one file a data set or an objective."""
+WITHIN = ("data.rows", "data.sets", "stages.engines.kinds", "stages.student.objectives", "pipeline.views.figures")
+"""Folders that are part of the room around them: kinds of files, and one file a data set, an engine or an objective."""
 STRANGERS = ("stages.rationales", "stages.attention", "stages.evaluation")
 """Rooms that never import one another: what one makes reaches the next through the cache, or through whoever calls."""
 LAZY = {("cache", "cache.exchange.locations"), ("cache", "cache.exchange.importing")}
@@ -59,7 +59,7 @@ LAZY = {("cache", "cache.exchange.locations"), ("cache", "cache.exchange.importi
 MOST_MODULES = {"cache": 22, "data/sets": 100, "stages/student/objectives": 100}
 """Where it is not `MODULES_IN_A_FOLDER`; a folder of one file a data set or an objective grows with what there is."""
 MODULES_IN_A_FOLDER = 15
-HEAVY = ("torch", "transformers", "vllm", "zarr", "datasets", "pandas", "pyarrow")
+HEAVY = ("torch", "transformers", "vllm", "zarr", "datasets", "pandas", "pyarrow", "psutil")
 LIBRARIES_OF_ONE_ROOM = {
     "torch": "stages",
     "transformers": "stages",
@@ -75,6 +75,8 @@ WITHOUT_TORCH = (
     "stages.settings",
     "stages.attention.select",
     "stages.attention.spec",
+    "stages.bench.index",
+    "stages.bench.measure",
     "stages.engines.start",
     "stages.evaluation",
     "stages.figures.curves",
@@ -84,6 +86,7 @@ WITHOUT_TORCH = (
     "stages.models.size",
     "stages.rationales.write",
     "stages.student.objective",
+    "pipeline.bench.compare",
     "pipeline.cli.main",
     "pipeline.console.tables",
     "pipeline.results.scores",

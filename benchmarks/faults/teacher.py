@@ -74,12 +74,12 @@ def answer(prompt: str, padding: int = 0) -> Generation:
 
 def be_stage(log: Path, padding: int, jobs: int) -> None:
     """Be `molsaki rationales`, with the made-up teacher where it looks for the engine of transformers."""
-    module = ModuleType("stages.engines.transformers")
+    module = ModuleType("stages.engines.kinds.transformers")
 
     def open_teacher(_setup: EngineSetup) -> MadeUpTeacher:
         return MadeUpTeacher(log, padding, jobs)
 
-    module.TransformersEngine = open_teacher  # type: ignore[attr-defined]
+    module.ENGINE = open_teacher  # type: ignore[attr-defined]
     sys.modules[module.__name__] = module
     sys.argv = ["molsaki", "rationales", "run.yaml", "--quiet"]
     from pipeline.cli.main import main as molsaki

@@ -1,12 +1,14 @@
 """The group `molsaki bench`: what the stages cost on this machine, beside the obvious ways to do the same."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import click
 
 from pipeline.cli.options import POSITIVE, Command, examples
+from pipeline.console.quiet import quieten_libraries
 
 
 @click.group()
@@ -63,6 +65,12 @@ def _all_of(*options: Callable[[Command], Command]) -> Callable[[Command], Comma
     return add
 
 
+def _measure(name: str, options: Mapping[str, Any]) -> None:
+    """Run the benchmark of that name, which is called as its command is."""
+    quieten_libraries(quiet=True)
+    getattr(import_module(f"pipeline.bench.{name}"), f"bench_{name}")(**options)
+
+
 threads_option = click.option("--threads", type=POSITIVE, help="Threads on a CPU.  [default: what torch takes]")
 output_options = _all_of(
     click.option("--quiet", is_flag=True, help="No progress; errors only."),
@@ -112,19 +120,13 @@ MORE_BENCH_METHODS = ("words",)
 @_device_options()
 @threads_option
 @output_options
-def bench_attention(as_json: bool, quiet: bool, **options: Any) -> None:  # click's own types
+def bench_attention(**options: Any) -> None:  # click's own types
     """Time and peak memory of stepwise attention, beside a bare forward pass and beside output_attentions=True.
 
     All methods see the same model and the same made-up records, in turns within one process; each has its memory
     measured in processes of its own. A ratio is that of a method to the one named beside it.
     """
-    from pipeline.console.quiet import quieten_libraries
-
-    quieten_libraries(quiet=True)
-    from pipeline.bench.attention import Request as BenchRequest
-    from pipeline.bench.attention import bench_attention as measure
-
-    measure(BenchRequest(**options), as_json=as_json, quiet=quiet)
+    _measure("attention", options)
 
 
 @bench.command(
@@ -161,7 +163,7 @@ def bench_attention(as_json: bool, quiet: bool, **options: Any) -> None:  # clic
     help="Folder on the file system to measure; a temporary folder is made in it.  [default: the system's]",
 )
 @output_options
-def bench_cache(as_json: bool, quiet: bool, layers: int | None, **options: Any) -> None:  # click's own types
+def bench_cache(layers: int | None, **options: Any) -> None:  # click's own types
     """Bytes, files and times of a store and its memory map, beside one torch.save file a record.
 
     The texts are made-up problems; 128 of each shape are run through a random Llama with large weights (or --teacher),
@@ -170,15 +172,9 @@ def bench_cache(as_json: bool, quiet: bool, layers: int | None, **options: Any) 
     a temporary folder that is removed in the end. Without root, only the contents of files can be dropped from memory
     before they are opened, not their names and places.
     """
-    from pipeline.console.quiet import quieten_libraries
-
-    quieten_libraries(quiet=True)
     if layers is not None and options["teacher"] is not None:
         raise click.UsageError("--layers: a --teacher has its own; leave out one of the two")
-    from pipeline.bench.cache import Request as CacheRequest
-    from pipeline.bench.cache import bench_cache as measure
-
-    measure(CacheRequest(layers=layers or 32, **options), as_json=as_json, quiet=quiet)
+    _measure("cache", {**options, "layers": layers or 32})
 
 
 @bench.command(
@@ -203,19 +199,13 @@ def bench_cache(as_json: bool, quiet: bool, layers: int | None, **options: Any) 
 @_shape_options("teacher", layers=4, width=256)
 @_device_options()
 @output_options
-def bench_rationales(as_json: bool, quiet: bool, **options: Any) -> None:  # click's own types
+def bench_rationales(**options: Any) -> None:  # click's own types
     """Throughput of the rationale stage beside a bare LLM.generate over the same prompts, by the same vLLM.
 
     `generate` gets all prompts at once; `stage` also makes them, judges what comes and commits it. vLLM forgets its
     prefixes before each round, and that both give the same texts is checked first.
     """
-    from pipeline.console.quiet import quieten_libraries
-
-    quieten_libraries(quiet=True)
-    from pipeline.bench.rationales import Request as BenchRequest
-    from pipeline.bench.rationales import bench_rationales as measure
-
-    measure(BenchRequest(**options), as_json=as_json, quiet=quiet)
+    _measure("rationales", options)
 
 
 TRAIN_METHODS = ("dss", "molsaki", "output_attentions")
@@ -252,16 +242,10 @@ TRAIN_METHODS = ("dss", "molsaki", "output_attentions")
 @_device_options(dtypes=("float32", "bfloat16"))
 @threads_option
 @output_options
-def bench_train(as_json: bool, quiet: bool, **options: Any) -> None:  # click's own types
+def bench_train(**options: Any) -> None:  # click's own types
     """Time and peak memory of a training step with the attention loss, beside one without.
 
     All methods take whole steps (both tasks, backward pass, AdamW) on the same student and batch, in turns within one
     process; each has its memory measured in processes of its own.
     """
-    from pipeline.console.quiet import quieten_libraries
-
-    quieten_libraries(quiet=True)
-    from pipeline.bench.train import Request as BenchRequest
-    from pipeline.bench.train import bench_train as measure
-
-    measure(BenchRequest(**options), as_json=as_json, quiet=quiet)
+    _measure("train", options)

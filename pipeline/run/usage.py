@@ -2,7 +2,7 @@
 
 In: a context around the work, folders. Out: `Used`. Memory is that of the process and of all that it starts, because
 vLLM computes in a process of its own: a thread looks every so often, since what has ended can be asked nothing. Linux
-keeps the peak of each process itself (VmHWM), so little is lost between two looks.
+keeps the peak of each process itself, so little is lost between two looks.
 """
 
 import os
@@ -10,15 +10,18 @@ import resource
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import psutil
+
+from stages.runtime.memory import peak_resident_bytes
+
 LOOK_SECONDS = 0.5
-PROCESSES = Path("/proc")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +59,7 @@ class Usage:
         return Used(
             seconds=time.monotonic() - self._clock,
             cpu_seconds=cpu_seconds() - self._cpu,
-            peak_bytes=_own_peak() + sum(self._peaks.values()),
+            peak_bytes=peak_resident_bytes() + sum(self._peaks.values()),
             peak_gpu_bytes=_gpu_peak(),
         )
 
@@ -65,8 +68,8 @@ class Usage:
             self._look()
 
     def _look(self) -> None:
-        for process in list(_descendants(os.getpid())):
-            self._peaks[process] = max(self._peaks.get(process, 0), _peak_of(process))
+        for process in psutil.Process().children(recursive=True):
+            self._peaks[process.pid] = max(self._peaks.get(process.pid, 0), peak_resident_bytes(process.pid))
 
 
 def cpu_seconds() -> float:
@@ -84,30 +87,6 @@ def _size(path: Path) -> int:
     with suppress(FileNotFoundError):  # a temporary file of somebody who writes there too
         return path.lstat().st_size
     return 0
-
-
-def _descendants(process: int) -> Iterator[int]:
-    """All processes below one; none where the system does not tell."""
-    for children in (PROCESSES / str(process) / "task").glob("*/children"):
-        with suppress(OSError):  # it has ended
-            for child in map(int, children.read_text(encoding="ascii").split()):
-                yield child
-                yield from _descendants(child)
-
-
-def _peak_of(process: int) -> int:
-    with suppress(OSError):  # it has ended
-        for line in (PROCESSES / str(process) / "status").read_text(encoding="utf-8").splitlines():
-            if line.startswith("VmHWM:"):
-                return 1024 * int(line.split()[1])
-    return 0
-
-
-def _own_peak() -> int:
-    if found := _peak_of(os.getpid()):
-        return found
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
 
 
 def _gpu_peak() -> int:

@@ -12,7 +12,7 @@ Shapes: B batch, T tokens, L layers, H heads, S reasoning steps, K critical word
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -25,9 +25,12 @@ from stages.attention.tokens import Located, padded_ids, pooling
 from stages.bench.measure import (
     Memory,
     Rounds,
+    Work,
     measure_memory,
+    nothing,
     spread_rounds,
     take_turns,
+    warmed_up,
 )
 from stages.models.load import load_causal_lm
 from stages.runtime.device import unless_out_of_memory
@@ -72,27 +75,39 @@ SVAMP = tuple(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
-    """Everything that one measuring process needs to know."""
+class MethodsJob:
+    """What a process is told that measures methods on a random model of `shape`, in training too."""
 
-    model: str | None
-    """Folder or hub id; None for a random model of `shape`."""
     shape: Shape
-    texts: tuple[Text, ...]
-    methods: tuple[Method, ...]
+    methods: tuple[str, ...]
     repeats: int
-    batch_tokens: int
     device: Literal["cpu", "cuda"]
     dtype: Dtype
     threads: int | None
 
 
 @dataclass(frozen=True, kw_only=True)
+class AttentionJob(MethodsJob):
+    """Everything that one measuring process needs to know."""
+
+    model: str | None
+    """Folder or hub id; None for a random model of `shape`."""
+    texts: tuple[Text, ...]
+    methods: tuple[Method, ...]
+    batch_tokens: int
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all texts."""
+        return sum(text.tokens for text in self.texts)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Times:
     """Seconds of each method that did not run out of memory, and its largest difference to the reference."""
 
-    rounds: dict[Method, Rounds]
-    differences: dict[Method, float]
+    rounds: Mapping[Any, Rounds]
+    differences: Mapping[Any, float]
     setting: Setting
 
 
@@ -118,35 +133,27 @@ def check_text(text: Text) -> None:
         )
 
 
-def measure_times(job: Job, *, after_each: Callable[[], object] = lambda: None) -> Times:
+def measure_times(job: AttentionJob, *, after_each: Work = nothing) -> Times:
     """Seconds of the job's methods, in turns, after one run of each whose results are compared.
 
     Raises `MismatchError` where two methods disagree by more than rounding explains.
     """
     model, records = _prepare(job)
     works = {method: _work(method, model, records, job.batch_tokens) for method in job.methods}
-
-    def warmed_up(method: Method) -> Blocks | None:
-        _set_kernel(model, method)
-        blocks = unless_out_of_memory(works[method])
-        after_each()
-        return blocks
-
-    results = {method: warmed_up(method) for method in job.methods}
-    found: dict[Method, Blocks] = {method: blocks for method, blocks in results.items() if blocks is not None}
+    set_kernel = partial(_set_kernel, model)
+    found = warmed_up(works, before_each=set_kernel, after_each=after_each)
     differences = compare(found, records, job.dtype)
-    seconds = take_turns(
+    rounds = take_turns(
         {method: works[method] for method in found},
         rounds_of={method: rounds_of(method, job.repeats) for method in found},
         device=model.device,
-        before_each=lambda method: _set_kernel(model, method),
+        before_each=set_kernel,
         after_each=after_each,
     )
-    rounds = {method: seconds[method] for method in job.methods if method in seconds}
     return Times(rounds=rounds, differences=differences, setting=setting_of(model))
 
 
-def measure_peak(job: Job) -> Memory | None:
+def measure_peak(job: AttentionJob) -> Memory | None:
     """Memory of the job's only method, in a process that has done nothing before; None where it does not suffice."""
     (method,) = job.methods
     prepared = unless_out_of_memory(lambda: _prepare(job))
@@ -218,7 +225,7 @@ def _made_up(text: Text, ids: np.ndarray) -> Located:
     )
 
 
-def _prepare(job: Job) -> tuple[PreTrainedModel, list[Located]]:
+def _prepare(job: AttentionJob) -> tuple[PreTrainedModel, list[Located]]:
     if job.threads:
         torch.set_num_threads(job.threads)
     model = _model(job).eval()
@@ -229,7 +236,7 @@ def _prepare(job: Job) -> tuple[PreTrainedModel, list[Located]]:
     return model, made_up_records(job.texts, config.vocab_size)
 
 
-def _model(job: Job) -> PreTrainedModel:
+def _model(job: AttentionJob) -> PreTrainedModel:
     device = torch.device(job.device)
     if job.model is not None:
         return load_causal_lm(job.model, None, job.dtype).to(device)
@@ -264,8 +271,8 @@ def _unpadded(attention_BLSK: np.ndarray, batch: Sequence[int], records: Sequenc
     }
 
 
-def _set_kernel(model: PreTrainedModel, method: str) -> None:
-    kernel = METHODS[method].kernel  # type: ignore[index]
+def _set_kernel(model: PreTrainedModel, method: Method) -> None:
+    kernel = METHODS[method].kernel
     if model.base_model.config._attn_implementation != kernel:
         model.base_model.set_attn_implementation(kernel)
 

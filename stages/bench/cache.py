@@ -1,7 +1,7 @@
 """What a store saves against one file a record: time to write, bytes and files, time to open and to read.
 
-In: how many records of how many layers, kept in four ways. Out: seconds of each round by round,
-bytes and files, memory. The ways:
+In: how many records of how many layers, kept in four ways. Out: seconds of each round by round, bytes and files,
+memory. What opening a large store costs stands in `stages.bench.index`. The ways:
 
     store               ours: `cache.writer` and `cache.reader`, each read decodes what it is asked for
     memory-map          ours as training reads it: the layers mixed once (Eq. 4), then `cache.targets`
@@ -13,9 +13,6 @@ of `cache.step_totals`, which the files hold as three more columns of one tensor
 Nothing else is in the files; the store also has texts, spans, keys and checksums, and is on disk when writing ends. A
 read gives the attention to single words, as a tensor that shares no memory with another record; from files with all
 layers, which training has yet to mix.
-
-What opening a large store costs is measured on records as small as can be, one step, one word and one layer, with keys
-of their own: opening reads keys, commits and metadata, and of attention nothing but the sizes of its files.
 
 **Attention that resembles the real one.** Texts are made-up problems with rationales (`data.sets.synthetic`), marked as
 by default. `PATTERNS` records of each shape (S, K) are run through a causal language model, by default a random Llama
@@ -36,13 +33,13 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, cast, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from tokenizers.processors import TemplateProcessing
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from cache.fingerprints import Spec
 from cache.keys import record_key
@@ -60,12 +57,13 @@ from stages.attention.batches import TokenBudget
 from stages.attention.stepwise import stepwise_of
 from stages.attention.tokens import locate
 from stages.attention.write import attention_block
-from stages.bench.measure import Rounds, take_turns
-from stages.bench.page_cache import Size, drop, size_of, warm
-from stages.bench.resident_memory import peak_resident_bytes, resident_bytes
+from stages.bench.index import Opening
+from stages.bench.measure import Rounds, Size, drop, nothing, size_of, take_turns, warm
 from stages.mixture import mixed_targets
 from stages.models.load import load_causal_lm
 from stages.models.tokenizer import load_tokenizer
+from stages.runtime.memory import peak_resident_bytes, resident_bytes
+from stages.toy.random_llama import SEED, Shape, random_llama
 from stages.toy.teacher import word_tokenizer
 
 Method: TypeAlias = Literal["store", "memory-map", "torch-save", "torch-save-float16"]
@@ -73,7 +71,6 @@ METHODS: tuple[Method, ...] = get_args(Method)
 REFERENCE: Method = "torch-save"
 DTYPES: Mapping[Method, torch.dtype] = {"torch-save": torch.float32, "torch-save-float16": torch.float16}
 Read: TypeAlias = Callable[[str], torch.Tensor]
-SEED = 0
 PATTERNS = 128
 NOISE = 0.1
 WIDTH, HEADS = 64, 4
@@ -84,14 +81,10 @@ RULE: Spec = {"layers": "Eq. 4", "tau": TAU, "for": "bench cache"}
 COMPARED = 100
 """Records whose readings by all methods are compared before any of them is timed."""
 CPU = torch.device("cpu")
-ATTENTION = np.ones((1, 1, 1), dtype=np.float32)
-STEP_TOKENS = np.ones(1, dtype=np.int32)
-NOTHING_BESIDE = np.zeros((1, 1, len(RECEIVERS)), dtype=np.float32)
-RATIONALE = "So 1."
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class CacheJob:
     """Everything that one measuring process needs to know; all of them work in `folder`."""
 
     folder: Path
@@ -104,7 +97,7 @@ class Job:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Setting:
+class StoreSetting:
     """What was stored and with what, as it turned out.
 
     In all records there are so many `values` of attention to single words, and `sums` of what steps look at beside.
@@ -127,19 +120,14 @@ class Written:
 
     rounds: dict[Method, Rounds]
     sizes: dict[Method, Size]
-    setting: Setting
+    setting: StoreSetting
 
 
 @dataclass(frozen=True, kw_only=True)
-class ColdEpoch:
+class ColdEpoch(Opening):
     """A fresh process: seconds until the first record can be asked for, those of reading each once, and memory."""
 
-    open_seconds: float
     epoch_seconds: float
-    baseline_bytes: int
-    peak_bytes: int
-    dropped: bool
-    """Whether the files' pages had been given up before."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +143,7 @@ def rounds_of(method: Method, repeats: int) -> range:
     return range(min(1, repeats) if method == "store" else repeats)
 
 
-def made_up_blocks(job: Job) -> list[AttentionBlock]:
+def made_up_blocks(job: CacheJob) -> list[AttentionBlock]:
     """Records with attention as the module describes; equal jobs give equal ones."""
     questions = synthetic_questions(job.records, seed=SEED, split="train")
     records = [mark(question.text, question.reference or "") for question in questions]
@@ -173,7 +161,7 @@ def made_up_blocks(job: Job) -> list[AttentionBlock]:
     return [blocks[number] for number in range(len(records))]
 
 
-def _teacher(job: Job, questions: Sequence[Question]) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def _teacher(job: CacheJob, questions: Sequence[Question]) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     if job.teacher is not None:
         return load_causal_lm(job.teacher, None, "float32").eval(), load_tokenizer(job.teacher, None)
     tokenizer = word_tokenizer(questions)
@@ -181,18 +169,9 @@ def _teacher(job: Job, questions: Sequence[Question]) -> tuple[PreTrainedModel, 
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
         single=f"{begin} $A", special_tokens=[(begin, tokenizer.eos_token_id)]
     )
-    torch.manual_seed(SEED)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=WIDTH,
-        intermediate_size=2 * WIDTH,
-        num_hidden_layers=job.layers,
-        num_attention_heads=HEADS,
-        num_key_value_heads=HEADS,
-        max_position_embeddings=512,
-        initializer_range=1.28 / WIDTH**0.5,  # as in `stages.bench.attention`
-    )
-    return LlamaForCausalLM(config).eval(), tokenizer
+    shape = Shape(layers=job.layers, width=WIDTH, heads=HEADS, kv_heads=HEADS)
+    model = random_llama(shape, positions=512, vocabulary=len(tokenizer), device=CPU, dtype="float32")
+    return model.eval(), tokenizer
 
 
 def _computed(
@@ -221,18 +200,21 @@ def _varied(pattern: AttentionBlock, marked: Marked, source: np.random.Generator
     )
 
 
-def measure_writing(job: Job, *, after_each: Callable[[], object] = lambda: None) -> Written:
+def measure_writing(job: CacheJob, *, after_each: Callable[[], object] = nothing) -> Written:
     """Write all records by each method, in turns, then the memory map; what the last round wrote stays."""
     blocks = made_up_blocks(job)
     after_each()
-    repeats = range(job.repeats)
-    writes: dict[str, Callable[[], object]] = {
-        "store": lambda: _write_store(job, blocks),
-        **{method: partial(_write_files, _place(method, job), blocks, dtype) for method, dtype in DTYPES.items()},
-    }
-    rounds = _in_turns(writes, job, repeats, after_each)
+    turns = partial(
+        take_turns,
+        rounds_of=dict.fromkeys(METHODS, range(job.repeats)),
+        device=CPU,
+        before_each=lambda method: shutil.rmtree(_place(method, job), ignore_errors=True),
+        after_each=after_each,
+    )
+    files = {method: partial(_write_files, _place(method, job), blocks, dtype) for method, dtype in DTYPES.items()}
+    rounds = turns({"store": lambda: _write_store(job, blocks), **files})
     store = AttentionStore.open(_space(job))
-    rounds |= _in_turns({"memory-map": lambda: _mixed(store)}, job, repeats, after_each)
+    rounds |= turns({"memory-map": lambda: _mixed(store)})
     os.sync()  # pages that are not on disk yet cannot be given up
     return Written(
         rounds={method: rounds[method] for method in METHODS},
@@ -241,29 +223,17 @@ def measure_writing(job: Job, *, after_each: Callable[[], object] = lambda: None
     )
 
 
-def _in_turns(
-    writes: Mapping[str, Callable[[], object]], job: Job, repeats: range, after_each: Callable[[], object]
-) -> dict[str, Rounds]:
-    return take_turns(
-        writes,
-        rounds_of=dict.fromkeys(writes, repeats),
-        device=CPU,
-        before_each=lambda method: shutil.rmtree(_place(method, job), ignore_errors=True),
-        after_each=after_each,
-    )
-
-
-def _place(method: str, job: Job) -> Path:
+def _place(method: Method, job: CacheJob) -> Path:
     """Where a method keeps everything."""
     return job.folder / {"store": "store/attention", "memory-map": "store/targets"}.get(method, method)
 
 
-def _space(job: Job) -> Path:
+def _space(job: CacheJob) -> Path:
     (path,) = _place("store", job).iterdir()
     return path
 
 
-def _write_store(job: Job, blocks: Sequence[AttentionBlock]) -> None:
+def _write_store(job: CacheJob, blocks: Sequence[AttentionBlock]) -> None:
     space = Space.open_or_create(job.folder / "store", "attention", "bench", {"schema": 1, "rounding": None})
     writer = AttentionWriter(space)
     for first in range(0, len(blocks), MAX_RECORDS):
@@ -286,7 +256,7 @@ def _mixed(store: AttentionStore) -> CombinedStore:
     return combined(store, RULE, lambda blocks: mixed_targets(blocks, TAU))
 
 
-def measure_cold(job: Job, method: Method) -> ColdEpoch:
+def measure_cold(job: CacheJob, method: Method) -> ColdEpoch:
     """Open what `measure_writing` left and read each record once, in a process that has read nothing of it before."""
     dropped = drop(_place("store", job)) and drop(_place(method, job))
     torch.zeros(1)  # torch's own beginning is not what is measured
@@ -296,6 +266,7 @@ def measure_cold(job: Job, method: Method) -> ColdEpoch:
     for key in _shuffled(keys, SEED):
         read(key)
     return ColdEpoch(
+        records=len(keys),
         open_seconds=opened - started,
         epoch_seconds=time.perf_counter() - opened,
         baseline_bytes=baseline,
@@ -304,7 +275,7 @@ def measure_cold(job: Job, method: Method) -> ColdEpoch:
     )
 
 
-def measure_reading(job: Job, *, after_each: Callable[[], object] = lambda: None) -> ReadTimes:
+def measure_reading(job: CacheJob, *, after_each: Callable[[], object] = nothing) -> ReadTimes:
     """Random reads and whole epochs by each method, in turns, with all files in memory.
 
     Raises `MismatchError` where two methods do not give the same records.
@@ -327,15 +298,13 @@ def measure_reading(job: Job, *, after_each: Callable[[], object] = lambda: None
 def _timed(
     passes: Mapping[Method, "_Passes"], rounds: Mapping[Method, range], after_each: Callable[[], object]
 ) -> dict[Method, Rounds]:
-    works: dict[str, Callable[[], object]] = {method: passes[method] for method in METHODS}
-    found = take_turns(
-        works,
-        rounds_of={method: rounds[method] for method in METHODS},
+    return take_turns(
+        passes,
+        rounds_of=rounds,
         device=CPU,
-        before_each=lambda method: passes[cast(Method, method)].shuffle(),
+        before_each=lambda method: passes[method].shuffle(),
         after_each=after_each,
     )
-    return {method: found[method] for method in METHODS}
 
 
 class _Passes:
@@ -370,7 +339,7 @@ def compare(readers: Mapping[Method, Read], keys: Sequence[str]) -> None:
                 raise MismatchError(f"{method}: record {key} is not what {REFERENCE} gives; one of the two is wrong")
 
 
-def _open(method: Method, job: Job) -> tuple[Read, Sequence[str]]:
+def _open(method: Method, job: CacheJob) -> tuple[Read, Sequence[str]]:
     """How a method reads a record, and the keys of all it has."""
     if method in DTYPES:
         folder = _place(method, job)
@@ -387,8 +356,8 @@ def _shuffled(keys: Sequence[str], seed: int) -> list[str]:
     return [keys[i] for i in np.random.default_rng(seed).permutation(len(keys))]
 
 
-def _setting(job: Job, blocks: Sequence[AttentionBlock]) -> Setting:
-    return Setting(
+def _setting(job: CacheJob, blocks: Sequence[AttentionBlock]) -> StoreSetting:
+    return StoreSetting(
         records=len(blocks),
         values=sum(block.attention.size for block in blocks),
         sums=sum(_receivers(block).size for block in blocks),
@@ -398,75 +367,4 @@ def _setting(job: Job, blocks: Sequence[AttentionBlock]) -> Setting:
         torch=torch.__version__,
         numpy=np.__version__,
         zarr=version("zarr"),
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class IndexJob:
-    """A store of `records` records below `folder`."""
-
-    folder: Path
-    records: int
-
-    @property
-    def parts(self) -> int:
-        """How many parts it has."""
-        return -(-self.records // MAX_RECORDS)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Opened:
-    """One opening: seconds, and memory of the process before it (libraries included) and at most."""
-
-    records: int
-    seconds: float
-    baseline_bytes: int
-    peak_bytes: int
-    dropped: bool
-    """Whether the files' pages had been given up before."""
-
-
-def write_index(job: IndexJob, *, after_each: Callable[[], object] = lambda: None) -> str:
-    """Write the store and return its space's folder."""
-    space = Space.open_or_create(job.folder, "attention", "index", {"schema": 1, "rounding": None})
-    writer = AttentionWriter(space)
-    for first in range(0, job.records, MAX_RECORDS):
-        writer.append([_smallest(number) for number in range(first, min(first + MAX_RECORDS, job.records))])
-        after_each()
-    return str(space.path)
-
-
-def _smallest(number: int) -> AttentionBlock:
-    question = f"Question {number}?"
-    start = len(question) + 1
-    marked = Marked(
-        question=question,
-        rationale=RATIONALE,
-        text=f"{question}\n{RATIONALE}",
-        step_spans=((start, start + len(RATIONALE)),),
-        critical_spans=((start + 3, start + 4),),
-    )
-    return AttentionBlock(
-        key=record_key(marked),
-        marked=marked,
-        attention=ATTENTION,
-        step_tokens=STEP_TOKENS,
-        receivers=NOTHING_BESIDE,
-    )
-
-
-def open_index(job: IndexJob) -> Opened:
-    """Open the store that `write_index` has made, in a process that has done nothing else."""
-    (path,) = (job.folder / "attention").iterdir()
-    dropped = drop(path)
-    baseline = resident_bytes()
-    started = time.perf_counter()
-    store = AttentionStore.open(path)
-    seconds = time.perf_counter() - started
-    return Opened(
-        records=len(store),
-        seconds=seconds,
-        baseline_bytes=baseline,
-        peak_bytes=peak_resident_bytes(),
-        dropped=dropped,
     )

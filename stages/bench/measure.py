@@ -1,22 +1,31 @@
-"""Clock and peak memory of a piece of work: what every benchmark of ours measures with.
+"""Clock, peak memory and files of a piece of work: what every benchmark of ours measures with.
 
-In: works, that is functions without arguments, and the device they run on. Out: seconds of each in each round, and
-bytes. Two habits make the figures worth comparing. Works to be compared take
-turns within one process, so that a machine that becomes slower for a minute becomes slower for all of them. And peak
-memory belongs to a process and never goes down again, so whoever wants it of one work gives it a process of its own.
+In: works, that is functions without arguments, and the device they run on, or a folder. Out: seconds of each in each
+round, and bytes. Two habits make the figures worth comparing. Works to be compared take turns within one process, so
+that a machine that becomes slower for a minute becomes slower for all of them. And peak memory belongs to a process and
+never goes down again, so whoever wants it of one work gives it a process of its own.
+
+Importing costs no torch: it would be in the figures of whoever needs none.
+
+Without root, pages of one file can be given up (`posix_fadvise`), while the system still knows names and places of the
+files: what is read afterwards is cold in content, not in metadata. Pages that are not on disk yet stay.
 """
 
+import os
 import statistics
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-import torch
+from stages.runtime.memory import peak_resident_bytes, resident_bytes
 
-from stages.bench.resident_memory import peak_resident_bytes, resident_bytes
-from stages.runtime.device import unless_out_of_memory
+if TYPE_CHECKING:
+    import torch
 
+Name = TypeVar("Name", bound=str)
+Result = TypeVar("Result")
 Work: TypeAlias = Callable[[], object]
 Rounds: TypeAlias = tuple[float | None, ...]
 """Seconds of one work in each round; None in the rounds that it sat out."""
@@ -33,7 +42,11 @@ class Memory:
     peak_bytes: int
 
 
-def clock(work: Work, device: torch.device) -> float:
+def nothing() -> None:
+    """What is done after each piece of work where nobody watches."""
+
+
+def clock(work: Work, device: "torch.device") -> float:
     """Seconds that `work` takes, until the device has finished it too."""
     _finish(device)
     started = time.perf_counter()
@@ -42,22 +55,43 @@ def clock(work: Work, device: torch.device) -> float:
     return time.perf_counter() - started
 
 
-def take_turns(
-    works: Mapping[str, Work],
+def warmed_up(
+    works: Mapping[Name, Callable[[], Result]],
     *,
-    rounds_of: Mapping[str, Collection[int]],
-    device: torch.device,
-    before_each: Callable[[str], None] = lambda _name: None,
-    after_each: Callable[[], object] = lambda: None,
-) -> dict[str, Rounds]:
+    before_each: Callable[[Name], object] = lambda _name: None,
+    after_each: Work = nothing,
+) -> dict[Name, Result]:
+    """Do each work once, without a clock; what those return that do not run out of memory."""
+    from stages.runtime.device import unless_out_of_memory
+
+    found = {}
+    for name, work in works.items():
+        before_each(name)
+        result = unless_out_of_memory(lambda work=work: (work(),))  # type: ignore[misc]
+        after_each()
+        if result is not None:
+            found[name] = result[0]
+    return found
+
+
+def take_turns(
+    works: Mapping[Name, Work],
+    *,
+    rounds_of: Mapping[Name, Collection[int]],
+    device: "torch.device",
+    before_each: Callable[[Name], object] = lambda _name: None,
+    after_each: Work = nothing,
+) -> dict[Name, Rounds]:
     """Seconds of each work in each of the rounds that it takes part in; warming up is the caller's.
 
     `before_each` is told the name of the work and, like `after_each`, stays outside of the clock. Every second round
     goes backwards, so that no work always follows the same other one. A work that runs out of memory is left out of the
     result.
     """
+    from stages.runtime.device import unless_out_of_memory
+
     repeats = 1 + max((turn for rounds in rounds_of.values() for turn in rounds), default=-1)
-    seconds: dict[str, list[float | None]] = {name: [None] * repeats for name in works}
+    seconds: dict[Name, list[float | None]] = {name: [None] * repeats for name in works}
     for turn in range(repeats):
         for name in list(seconds)[:: 1 if turn % 2 == 0 else -1]:
             if turn not in rounds_of[name]:
@@ -98,7 +132,7 @@ def median_ratio(rounds: Rounds, reference: Rounds) -> float | None:
     return statistics.median(ratios) if ratios else None
 
 
-def measure_memory(work: Work, device: torch.device) -> Memory:
+def measure_memory(work: Work, device: "torch.device") -> Memory:
     """Do `work` once, in a process that has done nothing but prepare it."""
     _finish(device)
     baseline = bytes_in_use(device)
@@ -107,20 +141,72 @@ def measure_memory(work: Work, device: torch.device) -> Memory:
     return Memory(baseline_bytes=baseline, peak_bytes=peak_bytes(device))
 
 
-def bytes_in_use(device: torch.device) -> int:
+def bytes_in_use(device: "torch.device") -> int:
     """Memory of this process now."""
-    if device.type == "cuda":
-        return torch.cuda.memory_allocated(device)
-    return resident_bytes()
+    cuda = _cuda(device)
+    return cuda.memory_allocated(device) if cuda else resident_bytes()
 
 
-def peak_bytes(device: torch.device) -> int:
+def peak_bytes(device: "torch.device") -> int:
     """The most memory that this process has had."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return peak_resident_bytes()
+    cuda = _cuda(device)
+    return cuda.max_memory_allocated(device) if cuda else peak_resident_bytes()
 
 
-def _finish(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+def _finish(device: "torch.device") -> None:
+    if cuda := _cuda(device):
+        cuda.synchronize(device)
+
+
+def _cuda(device: "torch.device") -> Any:
+    """`torch.cuda` where that is where the work is done."""
+    if device.type != "cuda":
+        return None
+    import torch
+
+    return torch.cuda
+
+
+# Files and their place in memory ----------------------------------------------------------------------------------
+CAN_DROP = hasattr(os, "posix_fadvise")
+BLOCK_BYTES = 512
+"""Unit of `st_blocks`, whatever the blocks of the file system are."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """What lies below a folder: files, their bytes, and the bytes that the file system keeps for them."""
+
+    files: int
+    bytes: int
+    allocated_bytes: int
+
+
+def size_of(path: Path) -> Size:
+    """Add up the files below a folder, or take a single file."""
+    found = [file.stat() for file in _files(path)]
+    return Size(
+        files=len(found),
+        bytes=sum(one.st_size for one in found),
+        allocated_bytes=BLOCK_BYTES * sum(one.st_blocks for one in found),
+    )
+
+
+def drop(path: Path) -> bool:
+    """Give up the cached pages of all files below `path`; False where the system has no such call."""
+    if not CAN_DROP:
+        return False
+    for file in _files(path):
+        with file.open("rb") as opened:
+            os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    return True
+
+
+def warm(path: Path) -> None:
+    """Read all files below `path` once."""
+    for file in _files(path):
+        file.read_bytes()
+
+
+def _files(path: Path) -> Iterator[Path]:
+    return (file for file in ([path] if path.is_file() else sorted(path.rglob("*"))) if file.is_file())

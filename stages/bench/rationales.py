@@ -7,8 +7,8 @@ text, so that all outputs have the same length; that both give the same texts is
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import mkdtemp
@@ -22,9 +22,9 @@ from cache.spaces import Space
 from data.errors import MismatchError
 from data.prompts import rationale_prompt
 from data.sets.synthetic import synthetic_questions
-from stages.bench.measure import Memory, Rounds, measure_memory, take_turns
+from stages.bench.measure import Memory, Rounds, Work, measure_memory, nothing, take_turns
 from stages.engines.contract import Answers, Decoding, Engine
-from stages.engines.vllm import VllmEngine
+from stages.engines.kinds.vllm import VllmEngine
 from stages.models.identity import identify_model
 from stages.rationales.spec import rationale_spec
 from stages.rationales.write import engine_setup, write_rationales
@@ -41,7 +41,7 @@ CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class RationalesJob:
     """Everything that one measuring process needs to know; `folder` holds the teacher and what is written meanwhile."""
 
     folder: Path
@@ -61,7 +61,7 @@ class Job:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Times:
+class RationaleTimes:
     """Seconds of each method by rounds, for so many tokens read and written.
 
     `uncommitted` is the largest number of answers that were there and not committed yet, at any moment of a run.
@@ -75,7 +75,7 @@ class Times:
     setting: Setting
 
 
-def write_teacher(job: Job) -> None:
+def write_teacher(job: RationalesJob) -> None:
     """Save a random Llama whose likeliest token is always part of a word: none that ends a text or a line."""
     tokenizer = word_tokenizer(synthetic_questions(500, seed=SEED, split="train"))
     model = random_llama(job.shape, positions=POSITIONS, vocabulary=len(tokenizer), device=CPU, dtype="float32")
@@ -90,7 +90,7 @@ def write_teacher(job: Job) -> None:
 class _Asking:
     """A running vLLM, and both ways to put the questions to it."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: RationalesJob) -> None:
         self.job = job
         self.questions = synthetic_questions(job.questions, seed=SEED, split="train")
         self.prompts = [rationale_prompt(question, shots=job.shots) for question in self.questions]
@@ -105,8 +105,9 @@ class _Asking:
         )
         self._identity = identify_model(str(job.teacher), None)
         self.engine = VllmEngine(engine_setup(self._teacher, self._settings, self._identity))
+        self.works: Mapping[Method, Work] = {"generate": self.generate, "stage": self.stage}
 
-    def forget(self, _method: str = "") -> None:
+    def forget(self, _method: Method | None = None) -> None:
         """Let vLLM forget the prefixes that it has read."""
         self.engine.llm.reset_prefix_cache()
 
@@ -114,7 +115,7 @@ class _Asking:
         """All prompts at once, by vLLM alone."""
         from vllm import SamplingParams
 
-        decoding = self.engine_decoding
+        decoding = self.engine.setup.decoding
         sampling = SamplingParams(max_tokens=decoding.max_tokens, temperature=0.0, stop=list(decoding.stop))
         outputs: list[Any] = self.engine.llm.generate(self.prompts, sampling, use_tqdm=False)
         return outputs
@@ -137,15 +138,6 @@ class _Asking:
         )
         return into
 
-    @property
-    def engine_decoding(self) -> Decoding:
-        """How the stage decodes."""
-        return self.engine.setup.decoding
-
-    def work(self, method: Method) -> Callable[[], object]:
-        """A method as a work to be measured."""
-        return self.generate if method == "generate" else self.stage
-
 
 class _Counting(Engine):
     """Looks, at each answer, how many are not committed yet."""
@@ -167,7 +159,7 @@ class _Counting(Engine):
         """Leave the engine below open."""
 
 
-def measure_times(job: Job, *, after_each: Callable[[], object] = lambda: None) -> Times:
+def measure_times(job: RationalesJob, *, after_each: Work = nothing) -> RationaleTimes:
     """Seconds of both methods, in turns, after one run of each whose texts are compared.
 
     Raises `MismatchError` where the texts differ.
@@ -179,29 +171,31 @@ def measure_times(job: Job, *, after_each: Callable[[], object] = lambda: None) 
         uncommitted = _compared(asking, outputs)
         after_each()
         rounds = take_turns(
-            {method: asking.work(method) for method in METHODS},
-            rounds_of={method: range(job.repeats) for method in METHODS},
+            asking.works,
+            rounds_of=dict.fromkeys(METHODS, range(job.repeats)),
             device=CPU,
             before_each=asking.forget,
             after_each=after_each,
         )
     finally:
         asking.engine.close()
-    return Times(
-        rounds={method: rounds[method] for method in METHODS},
+    import vllm  # not sooner: the engine sets its environment first
+
+    return RationaleTimes(
+        rounds=rounds,
         prompt_tokens=sum(len(output.prompt_token_ids) for output in outputs),
         new_tokens=sum(len(output.outputs[0].token_ids) for output in outputs),
         uncommitted=uncommitted,
-        vllm=version_of_vllm(),
+        vllm=vllm.__version__,
         setting=_setting(job),
     )
 
 
-def measure_peak(job: Job, method: Method) -> Memory:
+def measure_peak(job: RationalesJob, method: Method) -> Memory:
     """Memory of the process that asks, vLLM's own left out, over one run of a method."""
     asking = _Asking(job)
     try:
-        return measure_memory(asking.work(method), CPU)
+        return measure_memory(asking.works[method], CPU)
     finally:
         asking.engine.close()
 
@@ -231,14 +225,7 @@ def _compared(asking: _Asking, outputs: Sequence[Any]) -> int:
     return counting.most
 
 
-def version_of_vllm() -> str:
-    """Version of the engine, by whichever of its two packages it is installed."""
-    import vllm
-
-    return str(vllm.__version__)
-
-
-def _setting(job: Job) -> Setting:
+def _setting(job: RationalesJob) -> Setting:
     from vllm.platforms import current_platform
 
     return Setting(
@@ -246,8 +233,5 @@ def _setting(job: Job) -> Setting:
         threads=torch.get_num_threads(),
         torch=torch.__version__,
         transformers=version("transformers"),
-        layers=job.shape.layers,
-        width=job.shape.width,
-        heads=job.shape.heads,
-        kv_heads=job.shape.kv_heads,
+        **asdict(job.shape),
     )

@@ -8,9 +8,10 @@ are compared with those of eager attention.
 Shapes: B batch, T tokens, L layers, P targets of a record, S reasoning steps, K critical words.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -21,8 +22,8 @@ from transformers import PreTrainedModel
 from data.errors import ConfigError, MismatchError
 from stages.attention.stepwise import IMPLEMENTATION, Recording, attention_implementation, checkpointing_contexts
 from stages.attention.tokens import Pooling
-from stages.bench.attention import Text, check_text, made_up_records
-from stages.bench.measure import Memory, Rounds, measure_memory, spread_rounds, take_turns
+from stages.bench.attention import MethodsJob, Text, Times, check_text, made_up_records
+from stages.bench.measure import Memory, Work, measure_memory, nothing, spread_rounds, take_turns, warmed_up
 from stages.mixture import Target
 from stages.runtime.device import unless_out_of_memory
 from stages.settings import Dtype, ObjectiveSettings
@@ -31,7 +32,7 @@ from stages.student.objective import objective_of
 from stages.student.objectives.molsaki import Molsaki
 from stages.student.step import TrainingStep
 from stages.student.texts import IGNORED, TrainingCollator, TrainingRecord, TrainingText
-from stages.toy.random_llama import SEED, Setting, Shape, random_llama, setting_of
+from stages.toy.random_llama import SEED, random_llama, setting_of
 
 Method: TypeAlias = Literal["dss", "molsaki", "output_attentions"]
 METHODS: tuple[Method, ...] = ("dss", "molsaki", "output_attentions")
@@ -48,28 +49,21 @@ only the order of sums and, with half precision, its rounding."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class TrainJob(MethodsJob):
     """Everything that one measuring process needs to know."""
 
-    shape: Shape
-    vocabulary: int
-    text: Text
+    length: int
+    words: int
+    steps: int
     records: int
+    vocabulary: int
     methods: tuple[Method, ...]
-    repeats: int
     gradient_checkpointing: bool
-    device: Literal["cpu", "cuda"]
-    dtype: Dtype
-    threads: int | None
 
-
-@dataclass(frozen=True, kw_only=True)
-class Times:
-    """Seconds of each method that did not run out of memory; L_att's relative `difference` to eager attention's."""
-
-    rounds: dict[Method, Rounds]
-    difference: float | None
-    setting: Setting
+    @property
+    def text(self) -> Text:
+        """How large an `explain` text is."""
+        return Text(tokens=self.length, steps=self.steps, words=self.words)
 
 
 class OutputAttentions(Molsaki):
@@ -114,14 +108,14 @@ def _value_states(body: PreTrainedModel, found: dict[int, torch.Tensor]) -> Iter
 class _Student:
     """A random student on one batch, and a step of it by each method."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: TrainJob) -> None:
         if job.threads:
             torch.set_num_threads(job.threads)
         self.job = job
         self.device = torch.device(job.device)
         # Weights in float32, as in training: mixed precision casts on the way.
         self.model = random_llama(
-            job.shape, positions=job.text.tokens, vocabulary=job.vocabulary, device=self.device, dtype="float32"
+            job.shape, positions=job.length, vocabulary=job.vocabulary, device=self.device, dtype="float32"
         ).train()
         if job.gradient_checkpointing:
             self.model.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": checkpointing_contexts})
@@ -135,7 +129,7 @@ class _Student:
         model = DistillationModel(self.model, objective, teacher_layers=self.job.shape.layers).to(self.device)
         return model, torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
 
-    def set_kernel(self, method: str) -> None:
+    def set_kernel(self, method: Method) -> None:
         """Let attention be computed as the method wants it."""
         self.model.set_attn_implementation(IMPLEMENTATION if method == "molsaki" else "sdpa")
 
@@ -155,61 +149,49 @@ class _Student:
         optimizer.step()
         optimizer.zero_grad()
 
-    def work(self, method: Method) -> Callable[[], None]:
-        """The step as a work to be measured."""
-        return lambda: self.step(method)
 
-
-def check_job(job: Job) -> None:
+def check_job(job: TrainJob) -> None:
     """Raise `ConfigError` for texts too short for what they have to hold."""
     check_text(job.text)
     if _predict_tokens(job) <= ANSWER_TOKENS:
-        raise ConfigError(f"--length {job.text.tokens}: too short for a question and an answer")
+        raise ConfigError(f"--length {job.length}: too short for a question and an answer")
 
 
-def measure_times(job: Job, *, after_each: Callable[[], object] = lambda: None) -> Times:
+def measure_times(job: TrainJob, *, after_each: Work = nothing) -> Times:
     """Seconds of a step of each method, in turns, after one step of each to warm up.
 
-    Raises `MismatchError` where L_att or its gradients by `molsaki` are not those of eager attention.
+    The difference is that of L_att and its gradients to eager attention's, relative to their size; `MismatchError`
+    where it is more than rounding explains.
     """
     student = _Student(job)
     difference = _difference(student) if {"molsaki", "output_attentions"} <= set(job.methods) else None
-
-    def warmed_up(method: Method) -> bool:
-        student.set_kernel(method)
-        fits = unless_out_of_memory(lambda: _done(student.work(method)))
-        after_each()
-        return fits is not None
-
-    fitting = [method for method in job.methods if warmed_up(method)]
-    seconds = take_turns(
-        {method: student.work(method) for method in fitting},
+    works = {method: partial(student.step, method) for method in job.methods}
+    fitting = warmed_up(works, before_each=student.set_kernel, after_each=after_each)
+    rounds = take_turns(
+        {method: works[method] for method in fitting},
         rounds_of={method: rounds_of(method, job.repeats) for method in fitting},
         device=student.device,
         before_each=student.set_kernel,
         after_each=after_each,
     )
-    rounds = {method: seconds[method] for method in fitting if method in seconds}
-    return Times(rounds=rounds, difference=difference, setting=setting_of(student.model))
+    differences = {} if difference is None else {"molsaki": difference}
+    return Times(rounds=rounds, differences=differences, setting=setting_of(student.model))
 
 
-def measure_peak(job: Job) -> Memory | None:
+def measure_peak(job: TrainJob) -> Memory | None:
     """Memory of steps of the job's only method, the optimizer's included; None where it does not suffice."""
     (method,) = job.methods
 
-    def two_steps() -> Memory:
+    def two_steps(student: _Student) -> None:
+        student.step(method)
+        student.step(method)
+
+    def measured() -> Memory:
         student = _Student(job)
         student.set_kernel(method)
-        return measure_memory(lambda: _done(student.work(method), student.work(method)), student.device)
+        return measure_memory(partial(two_steps, student), student.device)
 
-    return unless_out_of_memory(two_steps)
-
-
-def _done(*works: Callable[[], None]) -> bool:
-    """Do the works, and say so."""
-    for work in works:
-        work()
-    return True
+    return unless_out_of_memory(measured)
 
 
 def rounds_of(method: Method, repeats: int) -> tuple[int, ...]:
@@ -247,11 +229,11 @@ def _gradient(student: _Student, method: Method) -> torch.Tensor:
     return vector
 
 
-def _predict_tokens(job: Job) -> int:
-    return round(PREDICT_SHARE * job.text.tokens)
+def _predict_tokens(job: TrainJob) -> int:
+    return round(PREDICT_SHARE * job.length)
 
 
-def _batch(job: Job) -> dict[str, torch.Tensor]:
+def _batch(job: TrainJob) -> dict[str, torch.Tensor]:
     source = np.random.default_rng(SEED)
     located = made_up_records([job.text] * job.records, job.vocabulary)
     question = _predict_tokens(job) - ANSWER_TOKENS
@@ -267,7 +249,7 @@ def _batch(job: Job) -> dict[str, torch.Tensor]:
             explain=text(one.ids),
             located=one,
             target=Target(
-                attention=source.uniform(0, 4, (1, job.text.steps, job.text.words)).astype(np.float32),
+                attention=source.uniform(0, 4, (1, job.steps, job.words)).astype(np.float32),
                 layer_weights=np.full(job.shape.layers, 1 / job.shape.layers, dtype=np.float32),
             ),
         )

@@ -6,10 +6,13 @@ the old one had not answered. What fails again and again ends as before, with an
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from typing import Literal, assert_never
+from functools import partial
+from importlib import import_module
 
 from data.errors import ConfigError, EngineError, first_line
+from stages.engines import kinds
 from stages.engines.contract import Answers, Decoding, Engine, EngineSetup
+from stages.runtime.packages import needed
 
 
 class RestartingEngine(Engine):
@@ -60,27 +63,9 @@ class RestartingEngine(Engine):
         ) from error
 
 
-def open_engine(name: Literal["vllm", "transformers", "openai", "ray"], setup: EngineSetup) -> Engine:
+def open_engine(name: str, setup: EngineSetup) -> Engine:
     """Start an engine; `ConfigError` for a model or argument that it refuses, `EngineError` if it does not start."""
-    if name == "vllm":
-        from stages.engines.start import RestartingEngine
-        from stages.engines.vllm import VllmEngine
-
-        return RestartingEngine(lambda: VllmEngine(setup), setup) if setup.restarts else VllmEngine(setup)
-    if name == "transformers":
-        from stages.engines.transformers import TransformersEngine
-
-        return TransformersEngine(setup)
-    if name == "openai":
-        try:
-            from stages.engines.openai import OpenAiEngine
-        except ImportError as error:
-            if error.name != "openai":
-                raise
-            raise ConfigError("rationales.engine: `openai` needs a package: pip install 'molsaki[server]'") from error
-        return OpenAiEngine(setup)
-    if name == "ray":
-        from stages.engines.ray import RayEngine
-
-        return RayEngine(setup)
-    assert_never(name)
+    with needed(name, "rationales.engine"):
+        kind = import_module(f"{kinds.__name__}.{name.replace('-', '_')}")
+    start: Callable[[], Engine] = partial(kind.ENGINE, setup)
+    return RestartingEngine(start, setup) if setup.restarts and getattr(kind, "RESTARTS", False) else start()

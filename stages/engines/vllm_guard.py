@@ -29,6 +29,7 @@ def start_guard() -> "subprocess.Popen[bytes]":
 
 def children_of(parent: int) -> set[int]:
     """The processes that `parent` has started, as Linux lists them; empty where it does not."""
+    # psutil would know as well, but lies in site-packages, which this process goes without to be small and up at once.
     found: set[int] = set()
     for listed in Path(f"/proc/{parent}/task").glob("*/children"):
         with suppress(OSError):  # that thread has just ended

@@ -17,7 +17,7 @@ from data.records import Question
 from data.scoring import is_right
 from stages.attention.stepwise import attention_implementation
 from stages.engines.contract import Decoding, EngineSetup
-from stages.engines.transformers import TransformersEngine
+from stages.engines.kinds.transformers import TransformersEngine
 from stages.evaluation import PROMPTS
 from stages.runtime.processes import Processes
 from stages.settings import Task, TrainingSettings

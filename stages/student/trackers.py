@@ -16,6 +16,7 @@ from transformers import TrainerCallback
 from transformers.integrations import TensorBoardCallback, WandbCallback
 
 from data.errors import ConfigError
+from stages.runtime.packages import not_installed
 from stages.settings import TrackerName
 
 
@@ -23,7 +24,7 @@ def require_trackers(names: Sequence[TrackerName]) -> None:
     """Raise `ConfigError` where the package of a tracker is not installed."""
     for name in names:
         if importlib.util.find_spec(name) is None:
-            raise ConfigError(f"training.report_to: {name} is not installed; install it with: pip install {name}")
+            raise ConfigError(not_installed(name, "training.report_to"))
 
 
 def tracker_callbacks(names: Sequence[TrackerName], folder: Path, run_name: str) -> list[TrainerCallback]:

@@ -2,9 +2,10 @@
 
 import json
 import sys
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import click
 import numpy as np
@@ -13,8 +14,11 @@ from click.testing import CliRunner, Result
 
 from cache.keys import record_key
 from cache.writer import AttentionBlock, AttentionWriter
+from data.errors import Interrupted, MolsakiError
 from data.records import Marked, Prediction, Question
+from pipeline.bench import compare
 from pipeline.cli.main import molsaki
+from pipeline.console.exits import StageProcessError, complain
 from pipeline.run.processes import ForwardingStop
 from stages.attention.select import Example
 from stages.runtime.progress import StopSignal
@@ -191,3 +195,26 @@ def experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Experiment:
 
     monkeypatch.setattr(ForwardingStop, "run", run_here)
     return Experiment(tmp_path, scripted)
+
+
+@pytest.fixture
+def tasks(monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, ...]]:
+    """Measure in this process, without seconds of imports for each task; which there were with what is remembered."""
+    done: list[tuple[object, ...]] = []
+
+    def run_here(task: Callable[..., Any], *arguments: object, advance: Callable[[], object]) -> object:
+        done.append((task.__name__, *arguments))
+        lines: list[str] = []
+        try:
+            compare.do_task(*compare.written_out(task, arguments), lines.append)
+        except Interrupted:
+            raise
+        except MolsakiError as error:
+            complain(str(error))
+            raise StageProcessError(error.exit_code) from error
+        for _ in lines[:-1]:
+            advance()
+        return compare.read_result(task, json.loads(lines[-1]))
+
+    monkeypatch.setattr(compare, "run_process", run_here)
+    return done

@@ -22,7 +22,7 @@ from pipeline.views.choose import Chosen, choose
 from pipeline.views.explore import Explored, Selected, look_at, packed, selected_keys, write_explorer
 from stages.figures.attention_shares import record_layer_weights
 from tests.pipeline.conftest import Experiment
-from tests.pipeline.test_cache_commands import plausible_block
+from tests.pipeline.store.test_commands import plausible_block
 from tests.pipeline.views.explorer_records import (
     FIGS,
     HOSTILE,

@@ -38,7 +38,7 @@ from tests.cache.test_step_totals import told_block
 from tests.cache.test_verify import sound_block
 from tests.cache.truth import make_space
 from tests.pipeline.conftest import Experiment
-from tests.stages.test_extraction import extract
+from tests.stages.attention.test_write import extract
 
 QUESTIONS = synthetic_questions(12, seed=0, split="train")
 RECORDS = [mark(question.text, question.reference or "") for question in QUESTIONS]

@@ -13,7 +13,7 @@ from data.errors import ConfigError, MismatchError, MissingRecordsError
 from data.marking import mark
 from pipeline.views.choose import Chosen, choose
 from tests.pipeline.conftest import Experiment
-from tests.pipeline.test_cache_commands import plausible_block
+from tests.pipeline.store.test_commands import plausible_block
 
 STRANGE = mark("Ann has 3 figs. How many?", "She has 3. The answer is 3.")
 

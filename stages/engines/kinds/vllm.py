@@ -1,0 +1,325 @@
+"""The engine for real work: vLLM, on a GPU or on a CPU, behind the same import.
+
+vLLM runs the model in a process of its own and gives its memory back only when the process that started it ends, so a
+stage that uses it is a process by itself. It reads some of its settings from the environment when it is imported: this
+module sets defaults there before that, and never overrides what is set.
+
+Where that process is killed from outside (memory limits do so), vLLM's offline client waits for an answer for ever.
+The requests therefore go through in a thread, and this module watches the process meanwhile. Where this process is
+killed, vLLM's would stay: `vllm_guard` ends it.
+"""
+
+import math
+import multiprocessing
+import os
+from collections.abc import Iterator, MutableMapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from itertools import count
+from multiprocessing.process import BaseProcess
+from queue import SimpleQueue
+from threading import Event, Semaphore, Thread
+from typing import Any
+
+from data.errors import ConfigError, EngineError, MolsakiError, first_line
+from stages.engines.contract import (
+    TOO_LONG,
+    WATCH_SECONDS,
+    Answer,
+    Answers,
+    Decoding,
+    Engine,
+    EngineArguments,
+    EngineSetup,
+    FinishReason,
+    Generation,
+    next_answer,
+    positive_argument,
+    prompt_seed,
+)
+from stages.engines.vllm_guard import start_guard
+from stages.models.tokenizer import encode, needs_trust, untrusted
+from stages.runtime.packages import needed
+from stages.runtime.progress import StopSignal
+from stages.runtime.shard import local_rank
+
+ENVIRONMENT = {
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    # What torch and Python say in its processes about deprecations, missing Triton and memory binding is no news, nor
+    # that shared memory which vLLM leaves behind is cleaned up.
+    "PYTHONWARNINGS": "ignore::FutureWarning,ignore::UserWarning:multiprocessing.resource_tracker",
+    "TORCH_CPP_LOG_LEVEL": "ERROR",
+    "TORCH_LOGS": "-all",
+}
+"""Defaults: quiet, 1 GiB for keys and values on a CPU, and nothing is sent anywhere."""
+SPREADING = ("tensor_parallel_size", "pipeline_parallel_size")
+"""Arguments that multiply the GPUs of one engine."""
+ENCODED_TOGETHER = 256
+"""Prompts that become tokens at once."""
+ON_THE_WAY = 4
+"""Requests that vLLM is given beyond an answer, in multiples of those that it computes at a time: where all of these
+end in one step, as many have to be waiting, and the thread that brings more may be late by a step or two."""
+FINISHED: dict[str | None, FinishReason] = {"stop": "stop", "length": "length"}
+
+
+class VllmEngine(Engine):
+    """`vllm.LLM` with prefix caching, so that the worked examples in front of every prompt are read once."""
+
+    def __init__(self, setup: EngineSetup) -> None:
+        self._setup = setup
+        self._requests: _Requests | None = None
+        self._llm: Any = None
+        before = set(multiprocessing.active_children())
+        self._guard = start_guard()
+        try:
+            with nullcontext() if setup.stop is None else setup.stop.at_once("what was answered before"):
+                self._llm = _start(setup)
+            self.processes = [each for each in multiprocessing.active_children() if each not in before]
+            self._tokenizer = self._llm.get_tokenizer()
+            self._window = int(self._llm.llm_engine.model_config.max_model_len)
+        except MolsakiError:
+            self.close()
+            raise
+        except Exception as error:  # of an argument that makes no tokenizer, for example
+            self.close()
+            raise refused(setup, error) from error
+
+    def stream(self, prompts: Sequence[str], decoding: Decoding | None = None) -> Answers:
+        """Answer every prompt as its request ends; all of them share the prefix cache and fill vLLM's batches."""
+        unanswered = len(prompts)
+        requests = self._requests = _Requests(
+            self._llm.llm_engine,
+            self._asked(prompts, decoding or self._setup.decoding),
+            processes=self.processes,
+            stop=self._setup.stop,
+        )
+        try:
+            while unanswered:
+                answer = requests.answer()
+                unanswered -= 1
+                yield answer
+        except MolsakiError:
+            raise
+        except Exception as error:  # that its process is dead, or whatever it has against a request
+            raise EngineError(
+                f"vLLM failed with {unanswered:,} prompts unanswered ({first_line(error)}); what was committed "
+                "before is kept, run the same command to go on"
+            ) from error
+        finally:
+            requests.end()
+
+    @property
+    def setup(self) -> EngineSetup:
+        """What it was started with."""
+        return self._setup
+
+    @property
+    def llm(self) -> Any:
+        """The `vllm.LLM` behind it, for benchmarks; not while a stream runs."""
+        return self._llm
+
+    def close(self) -> None:
+        """End vLLM's process; waiting for it keeps its last words out of the terminal."""
+        if self._requests is not None:
+            self._requests.end()
+        llm, self._llm = self._llm, None
+        if llm is not None:
+            llm.llm_engine.engine_core.shutdown()
+        self._guard.terminate()
+        self._guard.wait()
+
+    def _asked(self, prompts: Sequence[str], decoding: Decoding) -> Iterator["_Request"]:
+        """The prompts as vLLM wants them, made as they are needed."""
+        for start in range(0, len(prompts), ENCODED_TOGETHER):
+            some = prompts[start : start + ENCODED_TOGETHER]
+            encoded = encode(self._tokenizer, some, adds_special_tokens=self._setup.adds_special_tokens)
+            for place, (prompt, ids) in enumerate(zip(some, encoded, strict=True), start):
+                fits = len(ids) < self._window
+                yield _Request(place=place, ids=ids if fits else None, sampling=_sampling(decoding, prompt))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Request:
+    """One prompt for vLLM; `ids` is None where it is too long."""
+
+    place: int
+    ids: Sequence[int] | None
+    sampling: Any
+
+
+class _Requests:
+    """One stream of requests through vLLM: a thread of its own puts them in and takes the answers out.
+
+    Until it has ended, nobody else may speak to the engine, which knows nothing of threads. Requests on the way and
+    answers that nobody has fetched yet are limited together, so that memory does not grow with the number of prompts.
+    """
+
+    def __init__(
+        self, engine: Any, asked: Iterator[_Request], *, processes: Sequence[BaseProcess], stop: StopSignal | None
+    ) -> None:
+        self._engine = engine
+        self._asked = asked
+        self._processes = processes
+        self._stop = stop
+        self._slots = Semaphore(ON_THE_WAY * int(engine.vllm_config.scheduler_config.max_num_seqs))
+        self._names = count()
+        self._running: dict[str, int] = {}
+        self._ended: list[BaseProcess] = []
+        self._answers: SimpleQueue[Answer | BaseException] = SimpleQueue()
+        self._ending = Event()
+        self._thread = Thread(target=self._work, name="vllm-requests", daemon=True)
+        self._thread.start()
+
+    def answer(self) -> Answer:
+        """Wait for the next answer.
+
+        Raises what vLLM raised, `RuntimeError` if a process of it has ended, and `Interrupted` after a signal.
+        """
+        answer = next_answer(self._answers, self._stop, self._watch)
+        self._slots.release()
+        return answer
+
+    def end(self) -> None:
+        """Give up what is still on the way; the engine can be used again afterwards, if its processes are alive."""
+        self._ending.set()
+        while self._thread.is_alive() and all(process.is_alive() for process in self._processes):
+            self._thread.join(WATCH_SECONDS)
+
+    def _watch(self) -> None:
+        if self._ended:  # for a while, in which vLLM, that knows better why, has not said so itself
+            raise RuntimeError(f"its process {self._ended[0].name} ended with exit code {self._ended[0].exitcode}")
+        self._ended = [each for each in self._processes if not each.is_alive()]
+
+    def _work(self) -> None:
+        try:
+            more = True
+            while (more or self._running) and not self._ending.is_set():
+                more = more and self._put_in()
+                self._take_out()
+            self._engine.abort_request(list(self._running))
+        except BaseException as error:  # it is raised again by whoever waits for an answer
+            self._answers.put(error)
+
+    def _put_in(self) -> bool:
+        """Ask while there is room for it, and say whether there may be more to ask."""
+        while self._slots.acquire(timeout=0 if self._running else WATCH_SECONDS):
+            request = next(self._asked, None)
+            if request is None:
+                return False
+            if request.ids is None:
+                self._answers.put((request.place, TOO_LONG))
+                continue
+            name = str(next(self._names))
+            self._running[name] = request.place
+            (rendered,) = self._engine.renderer.render_cmpl([{"prompt_token_ids": list(request.ids)}])
+            self._engine.add_request(name, rendered, request.sampling)
+        return True
+
+    def _take_out(self) -> None:
+        """Pass on what has ended after one more step."""
+        for output in self._engine.step() if self._running else ():
+            if output.finished:
+                self._answers.put((self._running.pop(output.request_id), _generation(output.outputs[0])))
+
+
+def _sampling(decoding: Decoding, prompt: str) -> Any:
+    """What vLLM makes of these settings; only the whole text is of use here."""
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    return SamplingParams(**sampling_arguments(decoding, prompt), output_kind=RequestOutputKind.FINAL_ONLY)
+
+
+def sampling_arguments(decoding: Decoding, prompt: str) -> dict[str, Any]:
+    """The names that vLLM has for these settings; a greedy request takes neither seed nor nucleus."""
+    common = {"max_tokens": decoding.max_tokens, "temperature": decoding.temperature, "stop": list(decoding.stop)}
+    if decoding.temperature == 0:
+        return common
+    return {**common, "top_p": decoding.top_p, "seed": prompt_seed(decoding.seed, prompt)}
+
+
+def _generation(output: Any) -> Generation:
+    if output.finish_reason not in FINISHED:
+        raise EngineError(f"vLLM ended a text for the reason {output.finish_reason!r}, expected one of stop and length")
+    return Generation(text=output.text, finish_reason=FINISHED[output.finish_reason])
+
+
+def _start(setup: EngineSetup) -> Any:
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    with needed("vllm", "rationales.engine"):
+        from vllm import LLM
+        from vllm.platforms import current_platform
+    on_cpu = bool(current_platform.is_cpu())
+    if setup.device == "cuda" and on_cpu:
+        raise ConfigError("teacher.device: `cuda` was asked for, but vLLM runs on the CPU here; use `auto` or `cpu`")
+    if not on_cpu:
+        take_own_gpus(setup.arguments, os.environ)
+    try:
+        return LLM(**vllm_arguments(setup, eager=on_cpu))
+    except MolsakiError:
+        raise
+    except RuntimeError as error:
+        raise EngineError(f"vLLM does not start with model {setup.model}: {first_line(error)}") from error
+    except Exception as error:  # TypeError, ValueError, OSError, …: of a wrong argument whatever it meets first
+        raise refused(setup, error) from error
+
+
+def take_own_gpus(arguments: EngineArguments, environment: MutableMapping[str, str]) -> None:
+    """Let vLLM, which takes the first GPUs that it sees, see only those of this process where `LOCAL_RANK` tells which.
+
+    An engine that spreads a model over n GPUs gets n. `LOCAL_RANK` is taken away: of the GPUs that are left, all are
+    this process's own. Raises `ConfigError` where there are not as many.
+    """
+    rank = local_rank(environment)
+    if rank is None:
+        return
+    each = math.prod(positive_argument(arguments, name) or 1 for name in SPREADING)
+    own = range(rank * each, (rank + 1) * each)
+    visible = environment.get("CUDA_VISIBLE_DEVICES")
+    names = list(map(str, own)) if visible is None else [name.strip() for name in visible.split(",") if name.strip()]
+    if visible is not None and own.stop > len(names):
+        raise ConfigError(
+            f"LOCAL_RANK={rank} in the environment picks GPU {', '.join(map(str, own))}, counted from 0, but "
+            f"CUDA_VISIBLE_DEVICES shows {len(names)}: start no more processes than there are GPUs for, or unset "
+            "LOCAL_RANK where each process sees its own GPUs only"
+        )
+    environment["CUDA_VISIBLE_DEVICES"] = ",".join(names if visible is None else names[own.start : own.stop])
+    del environment["LOCAL_RANK"]
+
+
+def refused(setup: EngineSetup, error: Exception) -> ConfigError:
+    """What a user is told of a model or an argument that vLLM does not take."""
+    if needs_trust(error) and not setup.trust_remote_code:
+        return ConfigError(untrusted(setup.model))
+    return ConfigError(f"vLLM refuses model {setup.model} or its engine_arguments: {_complaint(error)}")
+
+
+def _complaint(error: Exception) -> str:
+    """What is wrong; the errors of those who check types begin with a line that does not say it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    counts = "validation error" in first_line(error).lower() and len(lines) > 1
+    return ": ".join(lines[1:3]) if counts else first_line(error)
+
+
+def vllm_arguments(setup: EngineSetup, *, eager: bool) -> EngineArguments:
+    """What vLLM is started with, here and on a cluster; on a CPU compiling a model takes longer than most runs."""
+    revision = {} if setup.revision is None else {"revision": setup.revision, "tokenizer_revision": setup.revision}
+    return {
+        "model": setup.model,
+        **revision,
+        "dtype": setup.dtype,
+        "seed": setup.decoding.seed,
+        "trust_remote_code": setup.trust_remote_code,
+        "enable_prefix_caching": True,
+        "enforce_eager": eager,
+        "disable_log_stats": True,
+        "use_tqdm_on_load": False,
+        **setup.arguments,
+    }
+
+
+ENGINE = VllmEngine
+RESTARTS = True

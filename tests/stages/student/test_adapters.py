@@ -1,0 +1,108 @@
+"""Students with an adapter of PEFT: what is refused, what learns, and what comes out."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from data.errors import ConfigError, Interrupted
+from stages.settings import ObjectiveSettings, StudentSettings
+from stages.student.adapters import adapter_config, add_adapter, save_adapted
+from tests.fakes import tiny_model, tiny_model_folder
+from tests.stages.student.test_train import EXAMPLES, TermAfter, train, weights
+from tests.stages.student.test_train import attention as attention  # a fixture
+from tests.stages.student.test_train import folder as folder  # a fixture
+
+DSS = ObjectiveSettings(name="dss")
+LORA = {"peft_type": "LORA", "r": 4, "target_modules": "all-linear", "lora_dropout": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        ({"peft_type": "LORA", "rr": 4}, r"student\.peft\.rr: LoraConfig of peft has no such key; did you mean r\?"),
+        ({"r": 4}, r"student\.peft\.peft_type: .*which is missing"),
+        ({"peft_type": "LORRA"}, r"student\.peft\.peft_type: .*'LORRA'; did you mean LORA"),
+        ({"peft_type": "LORA", "task_type": "SEQ_CLS"}, r"student\.peft\.task_type"),
+        ({"peft_type": "LORA", "target_modules": "all", "layers_pattern": "h"}, r"student\.peft: LoraConfig"),
+        ({"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 4}, r"PROMPT_TUNING cannot be merged"),
+    ],
+)
+def test_what_peft_does_not_know_or_cannot_merge_is_named(given, complaint):
+    with pytest.raises(ConfigError, match=complaint):
+        adapter_config(given)
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        ({"peft_type": "LORA", "target_modules": ["nothing"]}, "LORA does not fit this student.*nothing"),
+        ({"peft_type": "ADALORA", "total_step": 5, "target_modules": ["q_proj"]}, "ADALORA cannot be merged"),
+        ({"peft_type": "POLY", "target_modules": ["q_proj"]}, "POLY cannot be merged"),
+        ({"peft_type": "BEFT", "target_modules": ["q_proj"]}, "BEFT cannot be merged.*bias"),
+    ],
+)
+def test_an_adapter_that_does_not_fit_is_refused_before_training(given, complaint):
+    with pytest.raises(ConfigError, match=complaint):
+        add_adapter(tiny_model("llama"), given)
+
+
+@pytest.mark.parametrize("method", ["LORA", "IA3", "LOHA", "OFT", "VERA", "LN_TUNING"])
+def test_the_merged_student_computes_what_the_adapted_one_did(method, tmp_path):
+    given = {"peft_type": method, "target_modules": ["q_proj", "v_proj"]}
+    if method == "IA3":
+        given["feedforward_modules"] = []
+    if method == "LN_TUNING":
+        given["target_modules"] = ["input_layernorm"]
+    student = tiny_model("llama")
+    adapted = add_adapter(student, given).eval()
+    for one in student.parameters():
+        if one.requires_grad:
+            torch.nn.init.normal_(one, std=0.1)
+    ids = torch.arange(10, 30)[None]
+    expected = student(input_ids=ids).logits
+    merged = save_adapted(adapted, tmp_path)
+    assert not isinstance(merged, PeftModel)
+    merged.save_pretrained(tmp_path)
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path)
+    torch.testing.assert_close(plain(input_ids=ids).logits, expected, rtol=1e-4, atol=1e-4)
+    again = PeftModel.from_pretrained(tiny_model("llama"), str(tmp_path / "adapter"))
+    torch.testing.assert_close(again(input_ids=ids).logits, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_training_an_adapter_gives_a_plain_merged_checkpoint_and_the_adapter(folder, attention, tmp_path):
+    train(folder, tmp_path, attention, student=StudentSettings(model=str(folder), peft=LORA))
+    before, after = weights(folder), weights(tmp_path)
+    assert after.keys() == before.keys()
+    adapter = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    assert any(one.abs().sum() > 0 for name, one in adapter.items() if "lora_B" in name)
+    assert torch.equal(after["model.embed_tokens.weight"], before["model.embed_tokens.weight"])
+    name = "model.layers.0.self_attn.q_proj.weight"
+    assert not torch.equal(after[name], before[name])
+    assert "peft" not in (tmp_path / "config.json").read_text()
+
+
+def test_a_stopped_training_of_an_adapter_goes_on_to_the_same_weights(folder, attention, tmp_path):
+    student = StudentSettings(model=str(folder), peft=LORA)
+    train(folder, tmp_path / "undisturbed", attention, student=student)
+    with pytest.raises(Interrupted):
+        train(folder, tmp_path / "stopped", attention, student=student, progress=TermAfter(3))
+    (checkpoint,) = (tmp_path / "stopped" / "checkpoints").glob("checkpoint-*")
+    kept = load_file(checkpoint / "model.safetensors")
+    assert kept and all("lora_" in name or "aligner" in name for name in kept), (
+        "the student's own weights do not change"
+    )
+    train(folder, tmp_path / "stopped", attention, student=student)
+    one, other = weights(tmp_path / "undisturbed"), weights(tmp_path / "stopped")
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_freshly_initialised_students_learn_through_an_adapter_too(tmp_path: Path):
+    folder = tiny_model_folder(tmp_path / "student", "gpt2", hidden=16, heads=2)
+    given = {**LORA, "target_modules": ["c_attn"], "fan_in_fan_out": True}
+    student = StudentSettings(model=str(folder), initialise="random", peft=given)
+    train(folder, tmp_path / "out", None, student=student, objective=DSS, examples=EXAMPLES[:4])
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "out").config.model_type == "gpt2"

@@ -1,0 +1,251 @@
+"""Stage two on tiny students: what comes out, what stops it, and where an interrupted run ends."""
+
+import json
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from cache.keys import record_key
+from cache.reader import AttentionStore
+from cache.writer import AttentionBlock, AttentionWriter
+from data.errors import ConfigError, Interrupted, MissingRecordsError
+from data.sets.synthetic import synthetic_questions
+from stages.attention.select import Example
+from stages.attention.stepwise import stepwise_attention
+from stages.evaluation import evaluate_student
+from stages.runtime.progress import SilentProgress, StopSignal
+from stages.settings import EvaluationSettings, ObjectiveSettings, StudentSettings, TrainingSettings
+from stages.student.train import train_student
+from tests.cache.truth import make_space
+from tests.fakes import tiny_model_folder, tiny_tokenizer
+from tests.stages.student.test_step import example
+
+MOLSAKI = ObjectiveSettings()
+QUESTIONS = synthetic_questions(12, seed=0, split="train")
+EXAMPLES = [example(q.text, f"{q.reference} The answer is {q.answer}.", q.answer) for q in QUESTIONS]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tiny_model_folder(tmp_path_factory.mktemp("student"), "llama", hidden=16, heads=2, kv_heads=1)
+
+
+@pytest.fixture(scope="module")
+def attention(folder: Path) -> dict[str, np.ndarray]:
+    teacher = AutoModelForCausalLM.from_pretrained(folder)
+    blocks = stepwise_attention(teacher, tiny_tokenizer(), [one.marked for one in EXAMPLES])
+    return {one.key: block for one, block in zip(EXAMPLES, blocks, strict=True)}
+
+
+def train(
+    folder: Path,
+    out: Path,
+    attention: dict[str, np.ndarray] | None,
+    *,
+    objective: ObjectiveSettings = MOLSAKI,
+    student: StudentSettings | None = None,
+    progress: SilentProgress | None = None,
+    fingerprint: str = "same",
+    examples: list[Example] = EXAMPLES,
+) -> None:
+    training = TrainingSettings(epochs=2, batch_size=4, learning_rate=1e-3, checkpoint_steps=2, device="cpu")
+    with StopSignal() as stop:
+        train_student(
+            examples,
+            student or StudentSettings(model=str(folder)),
+            objective,
+            training,
+            attention=attention,
+            seed=3,
+            out=out,
+            fingerprint=fingerprint,
+            progress=progress or SilentProgress(),
+            stop=stop,
+        )
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    return load_file(out / "model.safetensors")
+
+
+class TermAfter(SilentProgress):
+    """Sends this process SIGTERM after so many steps, as a batch system does."""
+
+    def __init__(self, steps: int) -> None:
+        self.left = steps
+
+    def advance(self, count: int = 1) -> None:
+        self.left -= count
+        if count and self.left == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_plain_checkpoint_comes_out(folder, attention, tmp_path):
+    train(folder, tmp_path, attention)
+    student, tokenizer = AutoModelForCausalLM.from_pretrained(tmp_path), AutoTokenizer.from_pretrained(tmp_path)
+    assert not [name for name in weights(tmp_path) if "router" in name or "student" in name]
+    assert tokenizer("a")["input_ids"] == tiny_tokenizer()("a")["input_ids"]
+    assert student.generate(**tokenizer("a", return_tensors="pt"), max_new_tokens=2).shape[1] > 1
+    assert "molsaki" not in (tmp_path / "config.json").read_text()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "config.json", "generation_config.json", "layer_weights.parquet", "model.safetensors",
+        "student_attention.parquet", "tokenizer.json", "tokenizer_config.json", "training.json",
+    ]  # fmt: skip
+
+
+def test_the_summary_tells_every_part_of_the_loss(folder, attention, tmp_path):
+    train(folder, tmp_path, attention)
+    summary = json.loads((tmp_path / "training.json").read_text())
+    assert summary["fingerprint"] == "same"
+    assert (summary["seed"], summary["records"], summary["steps"]) == (3, 12, 6)
+    logged = summary["log"][-1]
+    assert {"L_pre", "L_exp", "L_att", "layer_weights"} <= set(logged)
+    assert sum(logged["layer_weights"]) == pytest.approx(1)
+
+
+def test_dss_needs_no_attention(folder, tmp_path):
+    train(folder, tmp_path, None, objective=ObjectiveSettings(name="dss"))
+    assert "L_att" not in json.loads((tmp_path / "training.json").read_text())["log"][-1]
+
+
+def test_training_changes_the_weights_and_the_seed_repeats_them(folder, attention, tmp_path):
+    train(folder, tmp_path / "one", attention)
+    train(folder, tmp_path / "two", attention)
+    before, one, two = weights(folder), weights(tmp_path / "one"), weights(tmp_path / "two")
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert not torch.equal(one["model.layers.0.mlp.up_proj.weight"], before["model.layers.0.mlp.up_proj.weight"])
+
+
+def in_a_store(attention: dict[str, np.ndarray], place: Path) -> tuple[list[Example], AttentionStore]:
+    """The examples under the keys that their texts have in a store, and that store, of two parts."""
+    space = make_space(place)
+    examples = [replace(one, key=record_key(one.marked)) for one in EXAMPLES]
+    blocks = [
+        AttentionBlock(
+            key=one.key,
+            marked=one.marked,
+            attention=attention[one.marked.question],
+            step_tokens=np.ones(len(one.marked.step_spans), dtype=np.int32),
+        )
+        for one in examples
+    ]
+    AttentionWriter(space).append(blocks[:7])
+    AttentionWriter(space).append(blocks[7:])
+    return examples, AttentionStore(space)
+
+
+def test_targets_of_a_store_are_kept_for_the_next_student_and_train_alike(folder, attention, tmp_path):
+    examples, store = in_a_store(attention, tmp_path)
+    train(folder, tmp_path / "mapped", store, examples=examples)
+    (file,) = (tmp_path / "targets").iterdir()
+    made = file.stat().st_mtime_ns
+    train(folder, tmp_path / "again", store, examples=examples)
+    train(folder, tmp_path / "mixed", dict(store), examples=examples)
+    assert file.stat().st_mtime_ns == made
+    mapped, again, mixed = (weights(tmp_path / name) for name in ("mapped", "again", "mixed"))
+    for name in mixed:
+        assert torch.equal(mapped[name], again[name])
+        torch.testing.assert_close(mapped[name], mixed[name], rtol=1e-4, atol=1e-5)
+
+
+def test_random_initialisation_leaves_the_folder_s_weights_aside(folder, attention, tmp_path):
+    train(folder, tmp_path, attention, student=StudentSettings(model=str(folder), initialise="random"))
+    name = "model.embed_tokens.weight"
+    assert (weights(tmp_path)[name] - weights(folder)[name]).abs().mean() > 1e-3
+
+
+def test_sigterm_saves_and_the_same_command_ends_at_the_same_weights(folder, attention, tmp_path):
+    train(folder, tmp_path / "undisturbed", attention)
+    with pytest.raises(Interrupted, match="SIGTERM"):
+        train(folder, tmp_path / "stopped", attention, progress=TermAfter(3))
+    assert not (tmp_path / "stopped" / "training.json").exists()
+    train(folder, tmp_path / "stopped", attention)
+    one, other = weights(tmp_path / "undisturbed"), weights(tmp_path / "stopped")
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_checkpoints_of_other_settings_are_not_continued(folder, attention, tmp_path):
+    train(folder, tmp_path / "undisturbed", attention)
+    with pytest.raises(Interrupted):
+        train(folder, tmp_path / "other", attention, objective=ObjectiveSettings(alpha=0.9), progress=TermAfter(3),
+              fingerprint="other")  # fmt: skip
+    train(folder, tmp_path / "other", attention)
+    one, other = weights(tmp_path / "undisturbed"), weights(tmp_path / "other")
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_missing_attention_stops_before_the_first_step(folder, attention, tmp_path):
+    some = {key: attention[key] for key in list(attention)[:-5]}
+    with pytest.raises(MissingRecordsError, match=r"5 of 12 records.*molsaki attention"):
+        train(folder, tmp_path, some)
+    assert not list(tmp_path.iterdir())
+
+
+def test_texts_too_long_for_the_student_are_left_out_or_refused(folder, attention, tmp_path):
+    with pytest.raises(ConfigError, match=r"student\.max_length 5"):
+        train(folder, tmp_path, attention, student=StudentSettings(model=str(folder), max_length=5))
+
+
+def test_evaluation_marks_every_question_under_both_prompts(folder):
+    with StopSignal() as stop:
+        predictions = evaluate_student(
+            folder,
+            QUESTIONS,
+            EvaluationSettings(max_new_tokens=4, batch_size=5),
+            dtype="float32",
+            device="cpu",
+            progress=SilentProgress(),
+            stop=stop,
+        )
+    assert [(one.prompt, one.question_id) for one in predictions] == [
+        (prompt, question.id) for prompt in ("predict", "explain") for question in QUESTIONS
+    ]
+    assert {one.gold for one in predictions} == {question.answer for question in QUESTIONS}
+
+
+def test_a_student_that_has_learned_its_answers_scores_them(folder, tmp_path):
+    """Overfit two records: the whole way from training text to parsed answer has to fit together."""
+    training = TrainingSettings(epochs=80, batch_size=2, learning_rate=1e-2, device="cpu")
+    with StopSignal() as stop:
+        train_student(
+            EXAMPLES[:2],
+            StudentSettings(model=str(folder)),
+            ObjectiveSettings(name="dss"),
+            training,
+            attention=None,
+            seed=0,
+            out=tmp_path,
+            fingerprint="",
+            progress=SilentProgress(),
+            stop=stop,
+        )
+        predictions = evaluate_student(
+            tmp_path,
+            [example.rationale.question for example in EXAMPLES[:2]],
+            EvaluationSettings(max_new_tokens=120),
+            dtype="float32",
+            device="cpu",
+            progress=SilentProgress(),
+            stop=stop,
+        )
+    assert [one.correct for one in predictions] == [True] * 4
+
+
+def test_questions_without_gold_answer_cannot_be_evaluated(folder):
+    with StopSignal() as stop, pytest.raises(ConfigError, match="no gold answer"):
+        evaluate_student(
+            folder,
+            [replace(QUESTIONS[0], answer=None)],
+            EvaluationSettings(),
+            dtype="float32",
+            device="cpu",
+            progress=SilentProgress(),
+            stop=stop,
+        )
