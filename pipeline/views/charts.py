@@ -7,11 +7,13 @@ the mouse), and the page has its numbers in a table as well.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from markupsafe import Markup, escape
+
+from stages.figures.statistics import Spread
 
 COLOURS, DASHES = 6, 3
 WIDTH, HEIGHT = 300, 190
@@ -31,18 +33,6 @@ class Line:
     high: Sequence[float] = ()
     style: str = "s1"
     label: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Box:
-    """A box from `low` to `high` with its `middle`, on whiskers from `least` to `most`."""
-
-    name: str
-    least: float
-    low: float
-    middle: float
-    high: float
-    most: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,18 +81,20 @@ def line_chart(title: str, lines: Sequence[Line], *, x_label: str, floor: float 
     return _drawing(title, parts, WIDTH, HEIGHT)
 
 
-def box_chart(title: str, boxes: Sequence[Box], *, x_label: str, reference: float, style: str) -> Markup:
-    """A box for each name along the horizontal axis, over an axis from 0, with a dashed line at `reference`."""
-    y = Scale(low=0.0, high=max([reference, *(box.most for box in boxes)]) * 1.05, start=HEIGHT - BOTTOM, end=TOP)
+def box_chart(title: str, boxes: Mapping[str, Spread], *, x_label: str, reference: float, style: str) -> Markup:
+    """A box (quarters; whiskers 5 to 95%) for each name, over an axis from 0, with a dashed line at `reference`."""
+    y = Scale(
+        low=0.0, high=max([reference, *(box.p95 for box in boxes.values())]) * 1.05, start=HEIGHT - BOTTOM, end=TOP
+    )
     right = WIDTH - RIGHT
     slot = (right - LEFT) / len(boxes)
     parts = [*_y_axis(y, right), _line(LEFT, y(reference), right, y(reference), "reference")]
     every = math.ceil(len(boxes) / 10)
-    for number, box in enumerate(boxes):
+    for number, (name, box) in enumerate(boxes.items()):
         middle = LEFT + (number + 0.5) * slot
-        parts.append(_box(box, middle, min(slot * 0.6, 28), y, style))
+        parts.append(_box(name, box, middle, min(slot * 0.6, 28), y, style))
         if number % every == 0:
-            parts.append(_text(middle, HEIGHT - BOTTOM + 16, box.name, "tick centre"))
+            parts.append(_text(middle, HEIGHT - BOTTOM + 16, name, "tick centre"))
     parts.append(_text((LEFT + right) / 2, HEIGHT - 2, x_label, "label centre"))
     return _drawing(title, parts, WIDTH, HEIGHT)
 
@@ -234,15 +226,15 @@ def _end_labels(lines: Sequence[Line], y: Scale, right: float) -> Iterator[Marku
         yield _tag("g", f"series {line.style}", _text(right + 6, place, line.label, "tick named"))
 
 
-def _box(box: Box, middle: float, width: float, y: Scale, style: str) -> Markup:
+def _box(name: str, box: Spread, middle: float, width: float, y: Scale, style: str) -> Markup:
     left = middle - width / 2
     return _tag(
         "g",
         style,
-        _line(middle, y(box.least), middle, y(box.most), "whisker"),
-        _tag("rect", "box", x=left, y=y(box.high), width=width, height=max(y(box.low) - y(box.high), 0.5)),
-        _line(left, y(box.middle), left + width, y(box.middle), "middle"),
-        _tag("title", "", f"{box.name}: median {box.middle:.3f}, half of the records {box.low:.3f} to {box.high:.3f}"),
+        _line(middle, y(box.p5), middle, y(box.p95), "whisker"),
+        _tag("rect", "box", x=left, y=y(box.p75), width=width, height=max(y(box.p25) - y(box.p75), 0.5)),
+        _line(left, y(box.median), left + width, y(box.median), "middle"),
+        _tag("title", "", f"{name}: median {box.median:.3f}, half of the records {box.p25:.3f} to {box.p75:.3f}"),
     )
 
 

@@ -15,7 +15,7 @@ import base64
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -60,12 +60,11 @@ class Selected:
 class Explored:
     """What the page is about: an open store, the records meant, where they come from and what students saw of them.
 
-    `students` are those of a run, `points` those of each point of a matrix; `left_out` counts trained ones not in here.
+    `runs` are students by the name of their run or point; `left_out` counts trained ones not in here.
     """
 
     chosen: Chosen
-    students: Students = field(default_factory=dict)
-    points: Mapping[str, Students] = field(default_factory=dict)
+    runs: Mapping[str, Students] = field(default_factory=dict)
     left_out: int = 0
     origins: Mapping[tuple[str, str], Rationale] = field(default_factory=dict)
 
@@ -73,11 +72,6 @@ class Explored:
     def name(self) -> str:
         """The run, the matrix, or the space."""
         return self.chosen.name
-
-    @property
-    def runs(self) -> Mapping[str, Students]:
-        """All students, by the name of their run."""
-        return self.points or ({self.name: self.students} if self.students else {})
 
     @property
     def count(self) -> int:
@@ -92,15 +86,13 @@ def look_at(chosen: Chosen, students: int | None = None) -> Explored:
     """
     most = ONE_OF_EACH if students is None and chosen.matrix is not None else students
     folders = {name: _student_folders(folder) for name, folder in chosen.runs.items()}
-    found = {name: {seed: _looks(own[seed]) for seed in list(own)[:most]} for name, own in folders.items() if own}
-    explored = Explored(
+    found = {name: {seed: _looks(own[seed]) for seed in list(own)[:most]} for name, own in folders.items()}
+    return Explored(
         chosen=chosen,
-        left_out=sum(len(own) - len(found[name]) for name, own in folders.items() if own),
+        runs={name: students for name, students in found.items() if students},
+        left_out=sum(len(own) - len(found[name]) for name, own in folders.items()),
         origins={(one.question.text, one.text): one for one in chosen.rationales},
     )
-    if chosen.matrix is not None:
-        return replace(explored, points={name: students for name, students in found.items() if students})
-    return replace(explored, students=next(iter(found.values()), {}))
 
 
 def default_out(chosen: Chosen) -> Path:

@@ -18,7 +18,6 @@ from pipeline.results.students import LOSS
 from pipeline.results.table import difference_text, percent_text
 from pipeline.run.plan import STAGES
 from pipeline.views.charts import (
-    Box,
     Line,
     Scale,
     Whisker,
@@ -387,11 +386,8 @@ def _layers(run: RunFigures) -> list[Figure]:
 
 
 def _spread_figure(title: str, layers: Layers, style: str) -> Figure:
-    boxes = [
-        Box(name=str(number), least=one.p5, low=one.p25, middle=one.median, high=one.p75, most=one.p95)
-        for number, one in enumerate(layers.spread, start=1)
-    ]
-    rows = [(str(number), *_spread_row(one)) for number, one in enumerate(layers.spread, start=1)]
+    boxes = {str(number): one for number, one in enumerate(layers.spread, start=1)}
+    rows = [(name, *_spread_row(one)) for name, one in boxes.items()]
     even = 1 / len(boxes)
     return Figure(
         title=title,

@@ -101,7 +101,7 @@ def test_pointing_at_a_cell_lights_up_its_step_and_word_and_says_its_numbers(rea
     browser.hover(cell(4, 2))
     assert lit(browser) == ["8", "4\n3 + 2 = 5."]
     teacher = made.chosen.attention[record_key(FIGS)][1, 3, 1]
-    looks = made.students[0][record_key(FIGS)]
+    looks = made.runs[made.name][0][record_key(FIGS)]
     numbers = [teacher, looks["before"].attention[2, 3, 1], looks["after"].attention[2, 3, 1]]
     said = readout(browser)
     assert said.startswith("Step 4 looks at “8” (word 2 of 7): teacher ")
@@ -159,7 +159,7 @@ def test_students_stand_beside_the_teacher_and_what_changed_beside_them(reader: 
     assert browser.texts("#maps h3") == ["Teacher", "Student before training", "Student after training"]
     browser.click("#toggle-change")
     shows(browser, "document.querySelectorAll('.map').length === 4")
-    looks = made.students[0][record_key(FIGS)]
+    looks = made.runs[made.name][0][record_key(FIGS)]
     before, after = (
         np.tensordot(look.layer_weights, look.attention.astype(np.float64), axes=1)
         for look in (looks["before"], looks["after"])
@@ -168,7 +168,7 @@ def test_students_stand_beside_the_teacher_and_what_changed_beside_them(reader: 
     np.testing.assert_allclose(found, (after - before).reshape(-1), atol=1e-6)
     browser.find("#seed").send_keys("1")
     shows(browser, "state.seed === '1' && open.maps.length === 4")
-    other = made.students[1][record_key(FIGS)]["after"].attention
+    other = made.runs[made.name][1][record_key(FIGS)]["after"].attention
     browser.evaluate("document.activeElement.blur()")
     ActionChains(browser.driver).key_down(Keys.SHIFT).send_keys(Keys.ARROW_RIGHT).key_up(Keys.SHIFT).perform()
     assert browser.find("#maps .after .which").text == "layer 1 of 3, weight 0.500"
@@ -177,10 +177,10 @@ def test_students_stand_beside_the_teacher_and_what_changed_beside_them(reader: 
 
 
 def test_students_of_a_matrix_are_chosen_by_point_and_seed(browser: Browser, made: Explored, tmp_path: Path):
-    looks = made.students
+    looks = made.runs[made.name]
     few = {0: {record_key(FIGS): looks[0][record_key(FIGS)]}}
     points = {"dss": few, "molsaki, mixture": {0: looks[1], 1: looks[0]}}
-    write_explorer(Explored(chosen=made.chosen, points=points, left_out=7), Selected(), tmp_path / "page.html")
+    write_explorer(Explored(chosen=made.chosen, runs=points, left_out=7), Selected(), tmp_path / "page.html")
     browser.open(tmp_path / "page.html")
     opened(browser, FIGS)
     assert "3 of 10 students" in browser.find(".finder header").text
