@@ -310,17 +310,9 @@ def stepwise_attention(
     return attention_of(model, [locate(tokenizer, marked) for marked in records], TokenBudget(batch_tokens))
 
 
-@torch.inference_mode()
 def attention_of(model: PreTrainedModel, located: Sequence[Located], budget: TokenBudget) -> list[np.ndarray]:
     """Stepwise attention (L, S, K), float32, of each located text, in batches under `budget`."""
-
-    def compute(batch: list[int]) -> list[np.ndarray]:
-        attention_BLSK = forward(model, [located[i] for i in batch]).stacked().float().cpu().numpy()
-        shapes = [(located[i].steps, len(located[i].tokens_of_word)) for i in batch]
-        return [attention_BLSK[row, :, :steps, :words] for row, (steps, words) in enumerate(shapes)]
-
-    with attention_implementation(model.base_model, IMPLEMENTATION):
-        return compute_in_batches([len(one.ids) for one in located], budget, compute)
+    return [one.words for one in stepwise_of(model, located, budget, receivers=False)]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -328,7 +320,7 @@ class StepwiseAttention:
     """Where the steps of one text look in every layer, both float32, summed over the tokens of a step.
 
     `words` (L, S, K) is Eq. 2: what each critical word receives. `receivers` (L, S, 3) is what of it was counted for
-    more than one of them; and what special tokens and learned sinks receive (see `cache.step_totals`).
+    more than one of them; and what special tokens and learned sinks receive (see `cache.step_totals`), or (L, S, 0).
     """
 
     words: np.ndarray
@@ -336,17 +328,21 @@ class StepwiseAttention:
 
 
 @torch.inference_mode()
-def stepwise_of(model: PreTrainedModel, located: Sequence[Located], budget: TokenBudget) -> list[StepwiseAttention]:
-    """Stepwise attention of each located text as `attention_of`, and what else the steps look at, from one pass."""
+def stepwise_of(
+    model: PreTrainedModel, located: Sequence[Located], budget: TokenBudget, *, receivers: bool = True
+) -> list[StepwiseAttention]:
+    """Stepwise attention of each located text, in batches under `budget`, and what else the steps look at."""
 
     def compute(batch: list[int]) -> list[StepwiseAttention]:
-        both_BLSK = forward(model, [located[i] for i in batch], receivers=True).stacked().float().cpu().numpy()
-        shapes = [(located[i].steps, len(located[i].tokens_of_word)) for i in batch]
+        some = [located[i] for i in batch]
+        both_BLSK = forward(model, some, receivers=receivers).stacked().float().cpu().numpy()
+        of_words_BLSK, others_BLSK = np.split(both_BLSK, [both_BLSK.shape[-1] - len(RECEIVERS) * receivers], axis=-1)
         return [
             StepwiseAttention(
-                words=both_BLSK[row, :, :steps, :words], receivers=both_BLSK[row, :, :steps, -len(RECEIVERS) :]
+                words=of_words_BLSK[row, :, : one.steps, : len(one.tokens_of_word)],
+                receivers=others_BLSK[row, :, : one.steps],
             )
-            for row, (steps, words) in enumerate(shapes)
+            for row, one in enumerate(some)
         ]
 
     with attention_implementation(model.base_model, IMPLEMENTATION):
