@@ -84,14 +84,9 @@ class LayerChoice:
     """Whether the weights depend on the record's attention (L, S, K); if not, any array of L layers will do."""
 
     def mixed(self, attention_LSK: Floats) -> Floats:
-        """The layers weighed and added up, (S, K) in float64."""
-        return mixed(attention_LSK, self.weigh(attention_LSK))
-
-
-def mixed(attention_LSK: Floats, layer_weights_L: Floats) -> Floats:
-    """`A = Σ_l p_l A_l`, (S, K) in float64."""
-    together: Floats = np.einsum("lsk,l->sk", attention_LSK.astype(np.float64), layer_weights_L)
-    return together
+        """The layers weighed and added up: `A = Σ_l p_l A_l`, (S, K) in float64."""
+        together: Floats = np.einsum("lsk,l->sk", attention_LSK.astype(np.float64), self.weigh(attention_LSK))
+        return together
 
 
 def mean_of_layers() -> LayerChoice:
