@@ -15,7 +15,7 @@ Shapes: B batch, T tokens, L layers with attention, H heads, D head size, S reas
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar, Token
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -211,45 +211,35 @@ def attention_layers(model: PreTrainedModel) -> int:
 class _FusedCalls(TorchFunctionMode):
     """Hands every call of `scaled_dot_product_attention` made inside to `attend`; all else runs as it is."""
 
-    def __init__(
-        self,
-        attend: Callable[[AttentionCall], torch.Tensor],
-        *,
-        softcap: float | None = None,
-        sinks_H: torch.Tensor | None = None,
-    ) -> None:
+    def __init__(self, attend: Callable[[AttentionCall], torch.Tensor]) -> None:
         super().__init__()
         self._attend = attend
-        self._softcap = softcap
-        self._sinks_H = sinks_H
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # torch's own types
         if func is scaled_dot_product_attention:
-            return self._attend(self._call(*args, **(kwargs or {})))
+            return self._attend(_call(*args, **(kwargs or {})))
         return func(*args, **(kwargs or {}))
 
-    def _call(
-        self,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        attn_mask: torch.Tensor | None = None,
-        dropout_p: float = 0.0,
-        is_causal: bool = False,
-        scale: float | None = None,
-        enable_gqa: bool = False,  # told by the number of key heads
-    ) -> AttentionCall:
-        return AttentionCall(
-            query_BHTD=query,
-            key_BGTD=key,
-            value_BGTD=value,
-            mask=attn_mask,
-            is_causal=is_causal,
-            scale=query.shape[-1] ** -0.5 if scale is None else scale,
-            dropout=dropout_p,
-            softcap=self._softcap,
-            sinks_H=self._sinks_H,
-        )
+
+def _call(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attn_mask: torch.Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,  # noqa: ARG001  (told by the number of key heads)
+) -> AttentionCall:
+    return AttentionCall(
+        query_BHTD=query,
+        key_BGTD=key,
+        value_BGTD=value,
+        mask=attn_mask,
+        is_causal=is_causal,
+        scale=query.shape[-1] ** -0.5 if scale is None else scale,
+        dropout=dropout_p,
+    )
 
 
 def _pooled_attention(
@@ -268,9 +258,10 @@ def _pooled_attention(
         recording.keep(layer, value)
 
     def attend_here(call: AttentionCall) -> torch.Tensor:
+        call = replace(call, softcap=arguments.get("softcap"), sinks_H=arguments.get("s_aux"))
         return plain_attention(call) if recording is None else recording.attend(layer, call)
 
-    with _FusedCalls(attend_here, softcap=arguments.get("softcap"), sinks_H=arguments.get("s_aux")):
+    with _FusedCalls(attend_here):
         output_BTHD, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **arguments)
     return output_BTHD, None
 

@@ -272,23 +272,26 @@ def _key(question: Question, settings: RationaleSettings) -> str:
     """Key over the question and its plain prompt; a chat template's share is in the tokenizer's hash already."""
     if settings.engine == "file":
         return question_key(question, question.id)  # by which the file knows it
-    return question_key(question, _as_text(_prompt(Ask(key="", question=question, phase="plain"), settings)))
+    return question_key(question, _as_text(_prompt(question, "plain", settings)))
 
 
 def _keyword_ask(question: Question, rationale: str, settings: RationaleSettings) -> Ask:
-    ask = Ask(key="", question=question, phase="keywords", rationale=rationale)
-    return replace(ask, key=keywords_key(_as_text(_prompt(ask, settings)), keyword_prompts.MAX_TOKENS))
+    prompt = _as_text(_prompt(question, "keywords", settings, rationale))
+    key = keywords_key(prompt, keyword_prompts.MAX_TOKENS)
+    return Ask(key=key, question=question, phase="keywords", rationale=rationale)
 
 
-def _prompt(ask: Ask, settings: RationaleSettings) -> str | list[dict[str, str]]:
+def _prompt(
+    question: Question, phase: Phase, settings: RationaleSettings, rationale: str = ""
+) -> str | list[dict[str, str]]:
     """What is put to the teacher: a text, or with `chat` messages."""
-    if ask.phase == "keywords":
-        asked = ask.question.text, ask.rationale
+    if phase == "keywords":
+        asked = question.text, rationale
         return keyword_messages(*asked) if settings.chat else keyword_prompt(*asked)
-    shown = ask.phase == "gold_shown"
+    shown = phase == "gold_shown"
     if settings.chat:
-        return rationale_messages(ask.question, shots=settings.shots, gold_shown=shown)
-    return rationale_prompt(ask.question, shots=settings.shots, gold_shown=shown)
+        return rationale_messages(question, shots=settings.shots, gold_shown=shown)
+    return rationale_prompt(question, shots=settings.shots, gold_shown=shown)
 
 
 def _as_text(prompt: str | list[dict[str, str]]) -> str:
@@ -425,7 +428,7 @@ class _Teacher:
 
     def _text(self, ask: Ask) -> str:
         """The prompt as the text that the engine takes; an author applies a template of its own."""
-        prompt = _prompt(ask, self.settings)
+        prompt = _prompt(ask.question, ask.phase, self.settings, ask.rationale)
         if isinstance(prompt, str) or author_of(self.settings) is not None:
             return _as_text(prompt)
         return render_chat(self._tokenizer, prompt)
