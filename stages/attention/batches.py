@@ -6,6 +6,7 @@ length keeps padding small; a budget in tokens, padding included, makes every ba
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TypeVar
 
 from data.errors import ModelError
@@ -45,12 +46,6 @@ def length_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]
     return batches
 
 
-def padding_share(lengths: Sequence[int], batches: Sequence[Sequence[int]]) -> float:
-    """Share of the batches' tokens that is padding."""
-    padded = sum(max(lengths[i] for i in batch) * len(batch) for batch in batches)
-    return 1 - sum(lengths) / padded if padded else 0.0
-
-
 def compute_in_batches(
     lengths: Sequence[int], budget: TokenBudget, compute: Callable[[list[int]], Sequence[Result]]
 ) -> list[Result]:
@@ -64,7 +59,7 @@ def compute_in_batches(
         left = [i for i in range(len(lengths)) if i not in results]
         for batch in length_batches([lengths[i] for i in left], budget.tokens):
             chosen = [left[i] for i in batch]
-            found = unless_out_of_memory(lambda chosen=chosen: compute(chosen))  # type: ignore[misc]
+            found = unless_out_of_memory(partial(compute, chosen))
             if found is None:
                 tried = lengths[chosen[0]] * len(chosen)
                 if len(chosen) == 1:

@@ -18,6 +18,7 @@ words consist of, R rows of a block.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial, reduce
 from typing import Any, Literal
 
 import torch
@@ -170,7 +171,9 @@ def attention_from_log_sum_exp(call: AttentionCall, log_sum_exp_BHT: torch.Tenso
     tokens_BC, words_BCK = pool.columns()
     batch, heads, length = call.shape
     keys_BGCD = at_least_float32(torch.take_along_dim(call.key_BGTD, tokens_BC[:, None, :, None], dim=2)) * call.scale
-    mask = _columns_of(call.mask, tokens_BC)
+    mask = call.mask
+    if mask is not None:  # its columns (B, 1 or H, T, C) at each text's own tokens
+        mask = torch.take_along_dim(mask[(None,) * (4 - mask.dim())], tokens_BC[:, None, None, :], dim=3)
     # What all heads may see alike is left out once, behind their mean, whatever exp() makes of it before.
     of_all_heads = mask is not None and mask.dtype == torch.bool and mask.shape[1] == 1
     pooled_BSK = log_sum_exp_BHT.new_zeros(batch, pool.steps_BST.shape[1], words_BCK.shape[2])
@@ -210,20 +213,20 @@ def block_by_block(call: AttentionCall, pool: Pooling) -> tuple[torch.Tensor, to
     again in the backward pass, so that memory stays bounded there too.
     """
     batch, heads, length = call.shape
-    outputs, pooled_BSK = [], None
-    for rows in _blocks(length, numbers_a_row=batch * heads * length):
-        output_BHRD, part_BSK = _recomputed(_block, call, pool, rows)
-        outputs.append(output_BHRD)
-        pooled_BSK = part_BSK if pooled_BSK is None else pooled_BSK + part_BSK
-    assert pooled_BSK is not None
-    return torch.cat(outputs, dim=2), pooled_BSK
+    block: Callable[..., tuple[torch.Tensor, torch.Tensor]] = _block
+    if torch.is_grad_enabled():
+        block = partial(checkpoint, _block, use_reentrant=False)
+    found = [block(call, pool, rows) for rows in _blocks(length, numbers_a_row=batch * heads * length)]
+    outputs, parts_BSK = zip(*found, strict=True)
+    return torch.cat(outputs, dim=2), reduce(torch.add, parts_BSK)
 
 
 def _block(call: AttentionCall, pool: Pooling, rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
     """Rows `rows` of the output, and what they add to the stepwise attention."""
     # Under causal attention nothing looks beyond the block's last row.
     seen = slice(0, rows.stop if call.is_causal else call.key_BGTD.shape[2])
-    scores_BHRT = _scores(call.query_BHTD[:, :, rows], call.key_BGTD[:, :, seen], call.scale)
+    keys_BGDT = call.key_BGTD[:, :, seen].transpose(2, 3)
+    scores_BHRT = _grouped_matmul(call.query_BHTD[:, :, rows], keys_BGDT).mul_(call.scale)
     if call.softcap is not None:
         scores_BHRT = torch.tanh(scores_BHRT / call.softcap) * call.softcap
     if call.is_causal:
@@ -238,19 +241,6 @@ def _block(call: AttentionCall, pool: Pooling, rows: slice) -> tuple[torch.Tenso
     pooled_BSK = _pooled(part.steps_BST, weights_BHRT.mean(dim=1), pool.words_BTK[:, seen])
     to_sinks_BR = None if call.sinks_H is None else 1 - weights_BHRT.sum(dim=-1).mean(dim=1)
     return output_BHRD, _with_column_of_sinks(pooled_BSK, part, to_sinks_BR)
-
-
-def _recomputed(
-    block: Callable[[AttentionCall, Pooling, slice], tuple[torch.Tensor, torch.Tensor]],
-    call: AttentionCall,
-    pool: Pooling,
-    rows: slice,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Run `block` without keeping its scores for the backward pass."""
-    if not torch.is_grad_enabled():
-        return block(call, pool, rows)
-    result: tuple[torch.Tensor, torch.Tensor] = checkpoint(block, call, pool, rows, use_reentrant=False)
-    return result
 
 
 def _softmax(scores_BHRT: torch.Tensor, sinks_H: torch.Tensor | None) -> torch.Tensor:
@@ -280,11 +270,6 @@ def _with_column_of_sinks(
     return torch.cat((pooled_BSK, _pooled(pool.steps_BST, to_sinks_BR[..., None]).to(pooled_BSK)), dim=-1)
 
 
-def _scores(query_BHRD: torch.Tensor, key_BGCD: torch.Tensor, scale: float) -> torch.Tensor:
-    """`scale · q·k` (B, H, R, T), the heads of a group sharing their keys."""
-    return _grouped_matmul(query_BHRD, key_BGCD.transpose(2, 3)).mul_(scale)
-
-
 def _grouped_matmul(left_BHRX: torch.Tensor, right_BGXY: torch.Tensor) -> torch.Tensor:
     """Matrix product (B, H, R, Y) where H / G neighbouring heads on the left share one on the right."""
     batch, heads, rows, inner = left_BHRX.shape
@@ -295,14 +280,6 @@ def _grouped_matmul(left_BHRX: torch.Tensor, right_BGXY: torch.Tensor) -> torch.
 
 def _masked(scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
-
-
-def _columns_of(mask: torch.Tensor | None, tokens_BC: torch.Tensor) -> torch.Tensor | None:
-    """The mask's columns (B, 1 or H, T, C) at each text's own tokens."""
-    if mask is None:
-        return None
-    four = mask[(None,) * (4 - mask.dim())]
-    return torch.take_along_dim(four, tokens_BC[:, None, None, :], dim=3)
 
 
 def _rows_of(mask: torch.Tensor, rows: slice) -> torch.Tensor:

@@ -60,19 +60,16 @@ def mark_rationale(rationale: Rationale, settings: AttentionSettings) -> Marked:
 
 
 def _nothing_found(records: int, settings: AttentionSettings) -> str:
+    sources = " and ".join(settings.keyword_sources) or "nobody"
     rule = {
         "numbers": "the rule `numbers`",
-        "keywords": f"the rule `keywords` with {list(settings.keywords)} and those of {_sources(settings)}",
+        "keywords": f"the rule `keywords` with {list(settings.keywords)} and those of {sources}",
         "regex": f"the pattern {settings.pattern!r}",
     }[settings.critical]
     return (
         f"attention.critical: {rule} finds no critical word in any of {records:,} records; "
         "set attention.critical to another rule (numbers, keywords, regex)"
     )
-
-
-def _sources(settings: AttentionSettings) -> str:
-    return " and ".join(settings.keyword_sources) or "nobody"
 
 
 def marking_rule(

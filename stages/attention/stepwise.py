@@ -15,7 +15,7 @@ Shapes: B batch, T tokens, L layers with attention, H heads, D head size, S reas
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar, Token
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -211,45 +211,35 @@ def attention_layers(model: PreTrainedModel) -> int:
 class _FusedCalls(TorchFunctionMode):
     """Hands every call of `scaled_dot_product_attention` made inside to `attend`; all else runs as it is."""
 
-    def __init__(
-        self,
-        attend: Callable[[AttentionCall], torch.Tensor],
-        *,
-        softcap: float | None = None,
-        sinks_H: torch.Tensor | None = None,
-    ) -> None:
+    def __init__(self, attend: Callable[[AttentionCall], torch.Tensor]) -> None:
         super().__init__()
         self._attend = attend
-        self._softcap = softcap
-        self._sinks_H = sinks_H
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # torch's own types
         if func is scaled_dot_product_attention:
-            return self._attend(self._call(*args, **(kwargs or {})))
+            return self._attend(_call(*args, **(kwargs or {})))
         return func(*args, **(kwargs or {}))
 
-    def _call(
-        self,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        attn_mask: torch.Tensor | None = None,
-        dropout_p: float = 0.0,
-        is_causal: bool = False,
-        scale: float | None = None,
-        enable_gqa: bool = False,  # told by the number of key heads
-    ) -> AttentionCall:
-        return AttentionCall(
-            query_BHTD=query,
-            key_BGTD=key,
-            value_BGTD=value,
-            mask=attn_mask,
-            is_causal=is_causal,
-            scale=query.shape[-1] ** -0.5 if scale is None else scale,
-            dropout=dropout_p,
-            softcap=self._softcap,
-            sinks_H=self._sinks_H,
-        )
+
+def _call(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attn_mask: torch.Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,  # noqa: ARG001  (told by the number of key heads)
+) -> AttentionCall:
+    return AttentionCall(
+        query_BHTD=query,
+        key_BGTD=key,
+        value_BGTD=value,
+        mask=attn_mask,
+        is_causal=is_causal,
+        scale=query.shape[-1] ** -0.5 if scale is None else scale,
+        dropout=dropout_p,
+    )
 
 
 def _pooled_attention(
@@ -268,9 +258,10 @@ def _pooled_attention(
         recording.keep(layer, value)
 
     def attend_here(call: AttentionCall) -> torch.Tensor:
+        call = replace(call, softcap=arguments.get("softcap"), sinks_H=arguments.get("s_aux"))
         return plain_attention(call) if recording is None else recording.attend(layer, call)
 
-    with _FusedCalls(attend_here, softcap=arguments.get("softcap"), sinks_H=arguments.get("s_aux")):
+    with _FusedCalls(attend_here):
         output_BTHD, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **arguments)
     return output_BTHD, None
 
@@ -310,17 +301,9 @@ def stepwise_attention(
     return attention_of(model, [locate(tokenizer, marked) for marked in records], TokenBudget(batch_tokens))
 
 
-@torch.inference_mode()
 def attention_of(model: PreTrainedModel, located: Sequence[Located], budget: TokenBudget) -> list[np.ndarray]:
     """Stepwise attention (L, S, K), float32, of each located text, in batches under `budget`."""
-
-    def compute(batch: list[int]) -> list[np.ndarray]:
-        attention_BLSK = forward(model, [located[i] for i in batch]).stacked().float().cpu().numpy()
-        shapes = [(located[i].steps, len(located[i].tokens_of_word)) for i in batch]
-        return [attention_BLSK[row, :, :steps, :words] for row, (steps, words) in enumerate(shapes)]
-
-    with attention_implementation(model.base_model, IMPLEMENTATION):
-        return compute_in_batches([len(one.ids) for one in located], budget, compute)
+    return [one.words for one in stepwise_of(model, located, budget, receivers=False)]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -328,7 +311,7 @@ class StepwiseAttention:
     """Where the steps of one text look in every layer, both float32, summed over the tokens of a step.
 
     `words` (L, S, K) is Eq. 2: what each critical word receives. `receivers` (L, S, 3) is what of it was counted for
-    more than one of them; and what special tokens and learned sinks receive (see `cache.step_totals`).
+    more than one of them; and what special tokens and learned sinks receive (see `cache.step_totals`), or (L, S, 0).
     """
 
     words: np.ndarray
@@ -336,17 +319,21 @@ class StepwiseAttention:
 
 
 @torch.inference_mode()
-def stepwise_of(model: PreTrainedModel, located: Sequence[Located], budget: TokenBudget) -> list[StepwiseAttention]:
-    """Stepwise attention of each located text as `attention_of`, and what else the steps look at, from one pass."""
+def stepwise_of(
+    model: PreTrainedModel, located: Sequence[Located], budget: TokenBudget, *, receivers: bool = True
+) -> list[StepwiseAttention]:
+    """Stepwise attention of each located text, in batches under `budget`, and what else the steps look at."""
 
     def compute(batch: list[int]) -> list[StepwiseAttention]:
-        both_BLSK = forward(model, [located[i] for i in batch], receivers=True).stacked().float().cpu().numpy()
-        shapes = [(located[i].steps, len(located[i].tokens_of_word)) for i in batch]
+        some = [located[i] for i in batch]
+        both_BLSK = forward(model, some, receivers=receivers).stacked().float().cpu().numpy()
+        of_words_BLSK, others_BLSK = np.split(both_BLSK, [both_BLSK.shape[-1] - len(RECEIVERS) * receivers], axis=-1)
         return [
             StepwiseAttention(
-                words=both_BLSK[row, :, :steps, :words], receivers=both_BLSK[row, :, :steps, -len(RECEIVERS) :]
+                words=of_words_BLSK[row, :, : one.steps, : len(one.tokens_of_word)],
+                receivers=others_BLSK[row, :, : one.steps],
             )
-            for row, (steps, words) in enumerate(shapes)
+            for row, one in enumerate(some)
         ]
 
     with attention_implementation(model.base_model, IMPLEMENTATION):

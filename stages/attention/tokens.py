@@ -8,7 +8,7 @@ Shapes: T tokens, S reasoning steps, K critical words, B batch.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -68,11 +68,11 @@ def locate(tokenizer: PreTrainedTokenizerBase, marked: Marked, *, prefix: str = 
     text = prefix + marked.text
     ids, spans = encode(tokenizer, text)
     starts = np.array([_first_visible(text, a, b) for a, b in spans.tolist()], dtype=np.int64)
-    shift = len(prefix)
+    first, last = (spans - len(prefix)).T
     return Located(
         ids=ids,
-        step_of_token=_steps_of(starts, marked.step_spans, shift),
-        tokens_of_word=tuple(_overlapping(spans, word, shift) for word in marked.critical_spans),
+        step_of_token=_steps_of(starts - len(prefix), marked.step_spans),
+        tokens_of_word=tuple(np.flatnonzero((first < end) & (last > start)) for start, end in marked.critical_spans),
         steps=len(marked.step_spans),
         text=text,
         spans=spans,
@@ -107,16 +107,11 @@ def _first_visible(text: str, start: int, end: int) -> int:
     return next((i for i in range(start, end) if not text[i].isspace()), -1)
 
 
-def _steps_of(starts: np.ndarray, steps: Sequence[Span], shift: int) -> np.ndarray:
+def _steps_of(starts: np.ndarray, steps: Sequence[Span]) -> np.ndarray:
     step_of_token = np.full(len(starts), NO_STEP, dtype=np.int64)
     for step, (start, end) in enumerate(steps):
-        step_of_token[(starts >= start + shift) & (starts < end + shift)] = step
+        step_of_token[(starts >= start) & (starts < end)] = step
     return step_of_token
-
-
-def _overlapping(spans: np.ndarray, word: Span, shift: int) -> np.ndarray:
-    start, end = word[0] + shift, word[1] + shift
-    return np.flatnonzero((spans[:, 0] < end) & (spans[:, 1] > start))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,12 +129,11 @@ class Pooling:
 
     def to(self, device: torch.device) -> "Pooling":
         """The same on another device."""
-        return Pooling(
+        return replace(
+            self,
             steps_BST=self.steps_BST.to(device, non_blocking=True),
             words_BTK=self.words_BTK.to(device, non_blocking=True),
             columns_BC=None if self.columns_BC is None else self.columns_BC.to(device, non_blocking=True),
-            first_row=self.first_row,
-            sinks=self.sinks,
         )
 
     def columns(self) -> tuple[torch.Tensor, torch.Tensor]:

@@ -8,9 +8,7 @@ release compute something that we do not know of, nothing is written.
 """
 
 import logging
-import sys
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 
 from transformers import PreTrainedModel
@@ -28,9 +26,9 @@ from stages.attention.kernels import BLOCKS, Way
 from stages.attention.stepwise import StepwiseAttention, difference_to_eager, stepwise_of
 from stages.attention.tokens import Located, locate, token_counts
 from stages.models.identity import ModelIdentity
-from stages.models.load import load_teacher
+from stages.models.load import known_positions, load_teacher
 from stages.models.tokenizer import load_tokenizer
-from stages.runtime.pieces import gathering
+from stages.runtime.pieces import Gathering
 from stages.runtime.progress import Progress, StopSignal
 from stages.settings import AttentionSettings, Dtype, TeacherSettings
 
@@ -69,7 +67,7 @@ def write_attention(
     # Lengths only: the tokens of a large set, with their places in the text, would fill gigabytes.
     lengths = dict(zip(to_do, token_counts(tokenizer, [marked.text for marked in to_do.values()]), strict=True))
     model = load_teacher(identity.path, identity.hub_revision, teacher)
-    longest = min(settings.max_length, _positions(model))
+    longest = min(settings.max_length, known_positions(model))
     # Neighbours in length share batches, so that these are full without padding.
     ordered = sorted(to_do, key=lambda key: (-lengths[key], key))
     ways: Mapping[int, Way] = {}
@@ -78,7 +76,7 @@ def write_attention(
     progress.start("attention", len(to_do))
     budget = TokenBudget(settings.batch_tokens)
     too_long = [key for key in ordered if lengths[key] > longest]
-    with gathering(
+    with Gathering(
         _append(writer, {"kernel": _layers(ways)}),
         piece=settings.piece,
         minutes=settings.commit_minutes,
@@ -88,7 +86,7 @@ def write_attention(
         in_thread=True,
     ) as gathered:
         for key in too_long:
-            gathered.add(_Dropped(key=key, reason=TOO_LONG))
+            gathered.add(key)
         for batch in _batches(ordered[len(too_long) :], lengths, budget):
             located = [locate(tokenizer, to_do[key]) for key in batch]
             found = stepwise_of(model, located, budget)
@@ -98,22 +96,12 @@ def write_attention(
             stop.check("the attention computed so far")
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Dropped:
-    """A record that the teacher cannot read."""
+def _append(writer: AttentionWriter, note: Mapping[str, JSON]) -> Callable[[Sequence[AttentionBlock | str]], Commit]:
+    """What commits a piece, of records that are too long the key, with a certificate of what storing it has changed."""
 
-    key: str
-    reason: str
-
-
-def _append(
-    writer: AttentionWriter, note: Mapping[str, JSON]
-) -> Callable[[Sequence[AttentionBlock | _Dropped]], Commit]:
-    """What commits a piece, with a certificate of what storing it has changed."""
-
-    def append(items: Sequence[AttentionBlock | _Dropped]) -> Commit:
+    def append(items: Sequence[AttentionBlock | str]) -> Commit:
         blocks = [item for item in items if isinstance(item, AttentionBlock)]
-        dropped = {item.key: item.reason for item in items if isinstance(item, _Dropped)}
+        dropped = {item: TOO_LONG for item in items if isinstance(item, str)}
         if not blocks:
             return writer.append(blocks, dropped, note=note)
         certificate = certify([block.attention for block in blocks], writer.keep_bits)
@@ -169,8 +157,3 @@ def _layers(ways: Mapping[int, Way]) -> str:
         f"layer {run[0]}: {ways[run[0]]}" if len(run) == 1 else f"layers {run[0]}-{run[-1]}: {ways[run[0]]}"
         for run in runs
     )
-
-
-def _positions(model: PreTrainedModel) -> int:
-    """Most tokens that the model knows positions for."""
-    return int(getattr(model.config.get_text_config(), "max_position_embeddings", None) or sys.maxsize)

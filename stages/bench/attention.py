@@ -32,7 +32,7 @@ from stages.bench.measure import (
     take_turns,
     warmed_up,
 )
-from stages.models.load import load_causal_lm
+from stages.models.load import known_positions, load_causal_lm
 from stages.runtime.device import unless_out_of_memory
 from stages.settings import Dtype
 from stages.toy.random_llama import SEED, Setting, Shape, random_llama, setting_of
@@ -126,10 +126,10 @@ class Approach:
 
 def check_text(text: Text) -> None:
     """Raise `ConfigError` for a text too short for its words, each two tokens at most, and for its steps."""
-    if text.tokens < max(2 * text.words, text.steps):
+    if text.tokens < (needed := max(2 * text.words, text.steps)):
         raise ConfigError(
             f"a text of {text.tokens} tokens: {text.words} words of up to two tokens and {text.steps} steps need "
-            f"{max(2 * text.words, text.steps)} tokens; take longer texts, or fewer --words or --steps"
+            f"{needed} tokens; take longer texts, or fewer --words or --steps"
         )
 
 
@@ -156,13 +156,13 @@ def measure_times(job: AttentionJob, *, after_each: Work = nothing) -> Times:
 def measure_peak(job: AttentionJob) -> Memory | None:
     """Memory of the job's only method, in a process that has done nothing before; None where it does not suffice."""
     (method,) = job.methods
-    prepared = unless_out_of_memory(lambda: _prepare(job))
-    if prepared is None:
-        return None
-    model, records = prepared
-    _set_kernel(model, method)
-    work = _work(method, model, records, job.batch_tokens)
-    return unless_out_of_memory(lambda: measure_memory(work, model.device))
+
+    def measured() -> Memory:
+        model, records = _prepare(job)
+        _set_kernel(model, method)
+        return measure_memory(_work(method, model, records, job.batch_tokens), model.device)
+
+    return unless_out_of_memory(measured)
 
 
 def rounds_of(method: Method, repeats: int) -> tuple[int, ...]:
@@ -175,10 +175,9 @@ def compare(found: Mapping[Method, Blocks], records: Sequence[Located], dtype: D
 
     Raises `MismatchError` where one is larger than `DIFFERENCE_A_TOKEN` (in float32) or `DIFFERENCE_SHARE` allow.
     """
-    references = [method for method in found if METHODS[method].kernel == "eager"]
-    if not references:
+    reference = next((method for method in found if METHODS[method].kernel == "eager"), None)
+    if reference is None:
         return {}
-    reference = references[0]
     return {
         method: max(
             _difference(f"{method} against {reference}, record {i}", block, found[reference][i], records[i], dtype)
@@ -197,8 +196,8 @@ def _difference(which: str, ours_LSK: np.ndarray, theirs_LSK: np.ndarray, record
     if dtype == "float32":
         allowed_SK = np.minimum(allowed_SK, DIFFERENCE_A_TOKEN * record.step_tokens()[:, None])
     if not (difference_LSK <= allowed_SK).all():  # so that NaN fails too
-        layer, step, word = np.unravel_index(np.argmax(difference_LSK - allowed_SK), difference_LSK.shape)
-        place = layer, step, word
+        place = np.unravel_index(np.argmax(difference_LSK - allowed_SK), difference_LSK.shape)
+        layer, step, word = place
         raise MismatchError(
             f"{which}: layer {layer}, step {step}, word {word}: {ours_LSK[place]:.5g} against {theirs_LSK[place]:.5g}, "
             f"at most {allowed_SK[step, word]:.2g} apart was expected; one of the two is wrong"
@@ -228,20 +227,14 @@ def _made_up(text: Text, ids: np.ndarray) -> Located:
 def _prepare(job: AttentionJob) -> tuple[PreTrainedModel, list[Located]]:
     if job.threads:
         torch.set_num_threads(job.threads)
-    model = _model(job).eval()
-    config = model.config.get_text_config()
-    longest, positions = max(text.tokens for text in job.texts), getattr(config, "max_position_embeddings", None)
-    if positions and longest > positions:
+    device, longest = torch.device(job.device), max(text.tokens for text in job.texts)
+    if job.model is None:
+        model = random_llama(job.shape, positions=longest, vocabulary=VOCABULARY, device=device, dtype=job.dtype)
+    else:
+        model = load_causal_lm(job.model, None, job.dtype).to(device)
+    if longest > (positions := known_positions(model)):
         raise ConfigError(f"--lengths {longest}: model {job.model} knows positions for {positions} tokens")
-    return model, made_up_records(job.texts, config.vocab_size)
-
-
-def _model(job: AttentionJob) -> PreTrainedModel:
-    device = torch.device(job.device)
-    if job.model is not None:
-        return load_causal_lm(job.model, None, job.dtype).to(device)
-    positions = max(text.tokens for text in job.texts)
-    return random_llama(job.shape, positions=positions, vocabulary=VOCABULARY, device=device, dtype=job.dtype)
+    return model.eval(), made_up_records(job.texts, model.config.get_text_config().vocab_size)
 
 
 def _work(
@@ -258,17 +251,11 @@ def _work(
         for batch in batches:
             attention_BLSK = approach.run(model, [records[i] for i in batch])
             if attention_BLSK is not None:
-                blocks |= _unpadded(attention_BLSK.numpy(), batch, records)
+                for i, padded_LSK in zip(batch, attention_BLSK.numpy(), strict=True):
+                    blocks[i] = padded_LSK[:, : records[i].steps, : len(records[i].tokens_of_word)]
         return blocks
 
     return work
-
-
-def _unpadded(attention_BLSK: np.ndarray, batch: Sequence[int], records: Sequence[Located]) -> Blocks:
-    return {
-        i: attention_LSK[:, : records[i].steps, : len(records[i].tokens_of_word)]
-        for i, attention_LSK in zip(batch, attention_BLSK, strict=True)
-    }
 
 
 def _set_kernel(model: PreTrainedModel, method: Method) -> None:

@@ -288,22 +288,20 @@ def measure_reading(job: CacheJob, *, after_each: Callable[[], object] = nothing
         if sorted(found) != keys:
             raise MismatchError(f"{method}: {len(found):,} records, {len(keys):,} are in the store; or other ones")
     compare(readers, _shuffled(keys, SEED)[:COMPARED])
-    reads = {method: _Passes(read, keys, job.reads) for method, read in readers.items()}
-    epochs = {method: _Passes(read, keys, len(keys)) for method, read in readers.items()}
-    every = dict.fromkeys(METHODS, range(job.repeats))
-    once = {method: rounds_of(method, job.repeats) for method in METHODS}
-    return ReadTimes(reads=_timed(reads, every, after_each), epochs=_timed(epochs, once, after_each))
 
+    def timed(count: int, rounds: Mapping[Method, range]) -> dict[Method, Rounds]:
+        passes = {method: _Passes(read, keys, count) for method, read in readers.items()}
+        return take_turns(
+            passes,
+            rounds_of=rounds,
+            device=CPU,
+            before_each=lambda method: passes[method].shuffle(),
+            after_each=after_each,
+        )
 
-def _timed(
-    passes: Mapping[Method, "_Passes"], rounds: Mapping[Method, range], after_each: Callable[[], object]
-) -> dict[Method, Rounds]:
-    return take_turns(
-        passes,
-        rounds_of=rounds,
-        device=CPU,
-        before_each=lambda method: passes[method].shuffle(),
-        after_each=after_each,
+    return ReadTimes(
+        reads=timed(job.reads, dict.fromkeys(METHODS, range(job.repeats))),
+        epochs=timed(len(keys), {method: rounds_of(method, job.repeats) for method in METHODS}),
     )
 
 

@@ -22,9 +22,6 @@ from data.records import Marked
 from stages.bench.measure import drop, nothing
 from stages.runtime.memory import peak_resident_bytes, resident_bytes
 
-ATTENTION = np.ones((1, 1, 1), dtype=np.float32)
-STEP_TOKENS = np.ones(1, dtype=np.int32)
-NOTHING_BESIDE = np.zeros((1, 1, len(RECEIVERS)), dtype=np.float32)
 RATIONALE = "So 1."
 
 
@@ -76,9 +73,9 @@ def _smallest(number: int) -> AttentionBlock:
     return AttentionBlock(
         key=record_key(marked),
         marked=marked,
-        attention=ATTENTION,
-        step_tokens=STEP_TOKENS,
-        receivers=NOTHING_BESIDE,
+        attention=np.ones((1, 1, 1), dtype=np.float32),
+        step_tokens=np.ones(1, dtype=np.int32),
+        receivers=np.zeros((1, 1, len(RECEIVERS)), dtype=np.float32),
     )
 
 

@@ -16,6 +16,7 @@ import statistics
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
@@ -97,7 +98,7 @@ def take_turns(
             if turn not in rounds_of[name]:
                 continue
             before_each(name)
-            took = unless_out_of_memory(lambda name=name: clock(works[name], device))  # type: ignore[misc]
+            took = unless_out_of_memory(partial(clock, works[name], device))
             after_each()
             if took is None:
                 del seconds[name]

@@ -165,7 +165,7 @@ def measure_times(job: RationalesJob, *, after_each: Work = nothing) -> Rational
     Raises `MismatchError` where the texts differ.
     """
     asking = _Asking(job)
-    try:
+    with asking.engine:
         outputs = asking.generate()
         after_each()
         uncommitted = _compared(asking, outputs)
@@ -177,8 +177,6 @@ def measure_times(job: RationalesJob, *, after_each: Work = nothing) -> Rational
             before_each=asking.forget,
             after_each=after_each,
         )
-    finally:
-        asking.engine.close()
     import vllm  # not sooner: the engine sets its environment first
 
     return RationaleTimes(
@@ -194,10 +192,8 @@ def measure_times(job: RationalesJob, *, after_each: Work = nothing) -> Rational
 def measure_peak(job: RationalesJob, method: Method) -> Memory:
     """Memory of the process that asks, vLLM's own left out, over one run of a method."""
     asking = _Asking(job)
-    try:
+    with asking.engine:
         return measure_memory(asking.works[method], CPU)
-    finally:
-        asking.engine.close()
 
 
 def _compared(asking: _Asking, outputs: Sequence[Any]) -> int:

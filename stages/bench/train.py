@@ -141,13 +141,14 @@ class _Student:
             losses: dict[str, torch.Tensor] = model(**self.batch)
         return losses
 
-    def step(self, method: Method) -> None:
-        """One step of training."""
+    def step(self, method: Method, count: int = 1) -> None:
+        """So many steps of training."""
         model, optimizer = self.steps[method]
-        self.losses(method)["loss"].backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
+        for _ in range(count):
+            self.losses(method)["loss"].backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
 
 
 def check_job(job: TrainJob) -> None:
@@ -182,14 +183,10 @@ def measure_peak(job: TrainJob) -> Memory | None:
     """Memory of steps of the job's only method, the optimizer's included; None where it does not suffice."""
     (method,) = job.methods
 
-    def two_steps(student: _Student) -> None:
-        student.step(method)
-        student.step(method)
-
     def measured() -> Memory:
         student = _Student(job)
         student.set_kernel(method)
-        return measure_memory(partial(two_steps, student), student.device)
+        return measure_memory(partial(student.step, method, 2), student.device)
 
     return unless_out_of_memory(measured)
 
@@ -201,13 +198,10 @@ def rounds_of(method: Method, repeats: int) -> tuple[int, ...]:
 
 def _difference(student: _Student) -> float | None:
     """Relative difference of L_att's gradients between `molsaki` and eager attention; None where memory ends."""
-    found: dict[Method, torch.Tensor] = {}
-    for method in ("molsaki", "output_attentions"):
-        vector = unless_out_of_memory(lambda method=method: _gradient(student, method))  # type: ignore[misc]
-        if vector is None:
-            return None
-        found[method] = vector
-    ours, eager = found["molsaki"], found["output_attentions"]
+    ours = unless_out_of_memory(partial(_gradient, student, "molsaki"))
+    eager = unless_out_of_memory(partial(_gradient, student, "output_attentions"))
+    if ours is None or eager is None:
+        return None
     difference = float((ours - eager).norm() / eager.norm())
     if not difference <= TOLERANCE[student.job.dtype]:  # so that NaN fails too
         raise MismatchError(

@@ -11,16 +11,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
+from typing import Any, Literal, Self, TypeAlias
 
-from data.errors import ConfigError
+from data.errors import ConfigError, EngineError, MolsakiError, first_line
 from stages.engines.openai_server import Server
 from stages.runtime.progress import StopSignal
 from stages.settings import Device, Dtype
-
-if TYPE_CHECKING:
-    pass
 
 FinishReason = Literal["stop", "length", "too_long"]
 EngineArguments = Mapping[str, Any]
@@ -141,9 +137,7 @@ class Engine(ABC):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
@@ -169,12 +163,37 @@ def next_answer(
         return answer
 
 
+def answered(
+    who: str, count: int, answer: Callable[[], Answer], reason: Callable[[BaseException], str] = first_line
+) -> Answers:
+    """Yield what `answer` gives so many times; whatever a library raises meanwhile becomes an `EngineError`."""
+    unanswered = count
+    try:
+        while unanswered:
+            found = answer()
+            unanswered -= 1
+            yield found
+    except MolsakiError:
+        raise
+    except Exception as error:  # that a process is dead, or whatever a library or a node has against a request
+        raise EngineError(
+            f"{who} failed with {unanswered:,} prompts unanswered ({reason(error)}); what was committed before is "
+            "kept, run the same command to go on"
+        ) from error
+
+
 def positive_argument(arguments: EngineArguments, name: str) -> int | None:
     """An argument that counts something, None where it is not given; `ConfigError` unless it is a number from 1."""
     value = arguments.get(name)
     if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
         return value
     raise ConfigError(f"engine_arguments.{name}: expected a whole number from 1, found {value!r}")
+
+
+def end_tokens(*known: int | Sequence[int] | None) -> set[int]:
+    """All tokens that end a text: the tokenizer's own, and those of the checkpoint's preferences."""
+    several = ((ids,) if isinstance(ids, int) else ids or () for ids in known)
+    return {end for ids in several for end in ids}
 
 
 def prompt_seed(seed: int, prompt: str) -> int:

@@ -66,12 +66,11 @@ def shares_by_step(records: Iterable[tuple[npt.NDArray[np.int64], Floats]]) -> l
     shares_NG = np.concatenate([np.empty((0, len(GROUPS))), *(shares for _, shares in pairs)])
     has_tokens = ~np.isnan(shares_NG).any(axis=1)
     numbers_N, shares_NG = numbers_N[has_tokens], shares_NG[has_tokens]
-    return [_at(int(number), shares_NG[numbers_N == number]) for number in np.unique(numbers_N)]
-
-
-def _at(number: int, shares_NG: Floats) -> StepShares:
-    critical, other, special, sinks = (spread(shares_NG[:, place]) for place in range(len(GROUPS)))
-    return StepShares(step=number, records=len(shares_NG), critical=critical, other=other, special=special, sinks=sinks)
+    at = {int(number): shares_NG[numbers_N == number] for number in np.unique(numbers_N)}
+    return [
+        StepShares(step=step, records=len(own_NG), **dict(zip(GROUPS, map(spread, own_NG.T), strict=True)))
+        for step, own_NG in at.items()
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,14 +83,9 @@ class LayerChoice:
     """Whether the weights depend on the record's attention (L, S, K); if not, any array of L layers will do."""
 
     def mixed(self, attention_LSK: Floats) -> Floats:
-        """The layers weighed and added up, (S, K) in float64."""
-        return mixed(attention_LSK, self.weigh(attention_LSK))
-
-
-def mixed(attention_LSK: Floats, layer_weights_L: Floats) -> Floats:
-    """`A = Σ_l p_l A_l`, (S, K) in float64."""
-    together: Floats = np.einsum("lsk,l->sk", attention_LSK.astype(np.float64), layer_weights_L)
-    return together
+        """The layers weighed and added up: `A = Σ_l p_l A_l`, (S, K) in float64."""
+        together: Floats = np.einsum("lsk,l->sk", attention_LSK.astype(np.float64), self.weigh(attention_LSK))
+        return together
 
 
 def mean_of_layers() -> LayerChoice:

@@ -5,6 +5,7 @@ that comes with a model is not run unless `teacher.trust_remote_code` says so.
 """
 
 import os
+import sys
 from collections.abc import Mapping
 
 import torch
@@ -41,6 +42,11 @@ def load_causal_lm(
         if needs_trust(error) and not trust_remote_code:
             raise ConfigError(untrusted(path)) from error
         raise ConfigError(f"model {path}: transformers cannot load it: {first_line(error)}") from error
+
+
+def known_positions(model: PreTrainedModel) -> int:
+    """Most tokens that the model knows positions for."""
+    return int(getattr(model.config.get_text_config(), "max_position_embeddings", None) or sys.maxsize)
 
 
 def load_teacher(path: str, revision: str | None, teacher: TeacherSettings) -> PreTrainedModel:

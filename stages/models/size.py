@@ -7,7 +7,7 @@ safetensors are read; where the weights are not on this machine, their number fo
 import json
 import math
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,12 +38,11 @@ def part_sizes(space: Path, commits: Sequence[Commit]) -> PartSizes | None:
     if not parts:
         return None
     values = sum(2 * commit.counts["cells"] * commit.counts["layers"] for commit in parts)
-    attention = sum(_bytes(commit, lambda name: name.startswith("attention/c/")) for commit in parts)
+    files = [(name, entry.size) for commit in parts for name, entry in commit.files.items()]
+    attention = sum(size for name, size in files if name.startswith("attention/c/"))
+    metadata = sum(size for name, size in files if name.endswith("zarr.json"))
     everything = sum(commit_bytes(space, commit) for commit in parts)
-    fixed = sum(
-        commit_bytes(space, commit) - commit.bytes + _bytes(commit, lambda name: name.endswith("zarr.json"))
-        for commit in parts
-    )
+    fixed = everything - sum(commit.bytes for commit in parts) + metadata
     records = sum(commit.counts["records"] for commit in parts)
     return PartSizes(
         ratio=attention / values, beside=(everything - fixed - attention) / records, part=fixed / len(parts)
@@ -53,10 +52,6 @@ def part_sizes(space: Path, commits: Sequence[Commit]) -> PartSizes | None:
 def commit_bytes(space: Path, commit: Commit) -> int:
     """Size of a part and of the file that makes it visible."""
     return commit.bytes + (space / "commits" / f"{commit.index:08d}.json").stat().st_size
-
-
-def _bytes(commit: Commit, wanted: Callable[[str], bool]) -> int:
-    return sum(entry.size for name, entry in commit.files.items() if wanted(name))
 
 
 @dataclass(frozen=True, kw_only=True)

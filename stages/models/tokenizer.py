@@ -8,14 +8,13 @@ Chats without such strings are tokenized as ever.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
+
+from data.errors import ConfigError, ModelError, first_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-from collections.abc import Mapping
-
-from data.errors import ConfigError, ModelError, first_line
 
 MARK = "\ufdd0"
 """No character: Unicode keeps it for a program's own use, so that no text holds it."""

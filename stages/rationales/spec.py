@@ -6,7 +6,6 @@ which phases are run and how many samples are asked for (a phase or a sample add
 asked about key words stands in the key of each answer.
 """
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from data.prompts import prompts_version
 from data.settings import RationaleFields
 from stages.engines.contract import NEUTRAL_ARGUMENTS
 from stages.models.identity import ModelIdentity, model_fields, slug
-from stages.settings import EngineValue, RationaleSettings, TeacherSettings
+from stages.settings import RationaleSettings, TeacherSettings
 
 RATIONALE_RULES = 3
 """Raised when prompts are rendered, answers are parsed or outcomes are decided differently than before."""
@@ -35,7 +34,9 @@ def rationale_spec(identity: ModelIdentity, teacher: TeacherSettings, settings: 
         "prompts": prompts_version(),
     }
     if settings.engine == "file":
-        return {**common, "file": hash_file(rationale_file(settings)), **_fields(settings)}
+        # The fields that are read stand there where they are named: others of the same file hold other rationales.
+        fields = {} if settings.fields == RationaleFields() else {"fields": asdict(settings.fields)}
+        return {**common, "file": hash_file(rationale_file(settings)), **fields}
     return {
         **common,
         **_writer(identity, teacher, settings),
@@ -43,7 +44,9 @@ def rationale_spec(identity: ModelIdentity, teacher: TeacherSettings, settings: 
         "chat": settings.chat,
         "max_tokens": settings.max_tokens,
         "sampling": _sampling(settings),
-        "engine_arguments": _relevant(settings.engine_arguments),
+        "engine_arguments": {
+            name: value for name, value in settings.engine_arguments.items() if name not in NEUTRAL_ARGUMENTS
+        },
     }
 
 
@@ -70,11 +73,6 @@ def author_of(settings: RationaleSettings) -> str | None:
     return settings.author if settings.engine == "openai" else None
 
 
-def _fields(settings: RationaleSettings) -> dict[str, JSON]:
-    """The fields of the file that are read where they are named: others of the same file hold other rationales."""
-    return {} if settings.fields == RationaleFields() else {"fields": asdict(settings.fields)}
-
-
 def _source(settings: RationaleSettings) -> JSON:
     if settings.engine == "file":
         return "file"
@@ -94,7 +92,3 @@ def _sampling(settings: RationaleSettings) -> JSON:
     if settings.temperature == 0:
         return "greedy"
     return {"temperature": settings.temperature, "top_p": settings.top_p, "seed": settings.seed}
-
-
-def _relevant(arguments: Mapping[str, EngineValue]) -> JSON:
-    return {name: value for name, value in arguments.items() if name not in NEUTRAL_ARGUMENTS}

@@ -9,11 +9,11 @@ nothing to ask starts no engine. With `engine: file` rationales come from a file
 
 import json
 from collections import Counter
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import TYPE_CHECKING, Protocol, Self
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, TypeAlias
 
 from cache.keys import keywords_key, question_key
 from cache.rationales import KEPT, Attempt, AttemptName, RationaleStore
@@ -30,7 +30,7 @@ from stages.models.identity import ModelIdentity
 from stages.models.tokenizer import load_tokenizer, render_chat
 from stages.rationales.judge import ASKED_AGAIN, WHATEVER_SAMPLE, judge, judge_keywords
 from stages.rationales.spec import author_of, rationale_file
-from stages.runtime.pieces import gathering
+from stages.runtime.pieces import Gathering
 from stages.runtime.progress import Progress, StopSignal
 from stages.runtime.shard import Shard
 from stages.settings import RationaleSettings, TeacherSettings
@@ -63,6 +63,10 @@ class Ask:
     def name(self) -> AttemptName:
         """What the attempt will be known by."""
         return self.key, self.phase, self.sample
+
+
+Source: TypeAlias = Callable[[Sequence[Ask]], Generator[tuple[Ask, Generation | None]]]
+"""Loads whatever answers these, if it is not loaded yet, and then yields what there is for each, in any order."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,10 +136,20 @@ def write_rationales(
     asked = 0
     if before.found:
         progress.note(f"rationales: {before.found:,} attempts are in the store already")
-    job = _Job(store=store, settings=settings, progress=progress, stop=stop)
-    with _source(questions, teacher, settings, identity, progress, stop, engine) as source:
+    with ExitStack() as opened:
+        source: Source = partial(_from_file, questions, settings)
+        if settings.engine != "file":
+            source = _Teacher(
+                teacher=teacher,
+                settings=settings,
+                identity=identity,
+                progress=progress,
+                stop=stop,
+                opened=opened,
+                given=engine,
+            )
         while asks := _next_round(plan):
-            made = _write_round(asks, source, job)
+            made = _write_round(asks, source, store, settings, progress, stop)
             attempts |= {attempt.name: attempt for attempt in made}
             asked += len(made)
             plan = _plan(keyed, attempts, settings)
@@ -187,11 +201,11 @@ def standing(
     made: list[Attempt] = []
     asks: list[Ask] = []
     for phase in _phases(settings):
-        names = [(key, phase, sample) for sample in range(_samples(settings))]
+        names = [(key, phase, sample) for sample in range(1 if settings.engine == "file" else settings.samples)]
         there = [attempts[name] for name in names if name in attempts]
         made += there
         if not any(attempt.outcome in WHATEVER_SAMPLE for attempt in there):
-            missing = [sample for name, sample in zip(names, range(len(names)), strict=True) if name not in attempts]
+            missing = [sample for sample, name in enumerate(names) if name not in attempts]
             asks = [Ask(key=key, question=question, phase=phase, sample=sample) for sample in missing]
         if asks or not all(attempt.outcome in ASKED_AGAIN for attempt in there):
             break
@@ -230,7 +244,8 @@ def _plan(
 ) -> RationalePlan:
     stands = [standing(key, question, attempts, settings) for key, question in keyed.items()]
     over = [each for each in stands if not each.asks]
-    pending: dict[Phase, list[Ask]] = {phase: [] for phase in (*_phases(settings), *_last_phase(settings))}
+    last: tuple[Phase, ...] = ("keywords",) if settings.keywords else ()
+    pending: dict[Phase, list[Ask]] = {phase: [] for phase in (*_phases(settings), *last)}
     for each in stands:
         for ask in each.asks:
             pending[ask.phase].append(ask)
@@ -257,19 +272,30 @@ def _key(question: Question, settings: RationaleSettings) -> str:
     """Key over the question and its plain prompt; a chat template's share is in the tokenizer's hash already."""
     if settings.engine == "file":
         return question_key(question, question.id)  # by which the file knows it
-    if settings.chat:
-        return question_key(question, json.dumps(rationale_messages(question, shots=settings.shots)))
-    return question_key(question, rationale_prompt(question, shots=settings.shots))
+    return question_key(question, _as_text(_prompt(question, "plain", settings)))
 
 
 def _keyword_ask(question: Question, rationale: str, settings: RationaleSettings) -> Ask:
-    prompt = (
-        json.dumps(keyword_messages(question.text, rationale))
-        if settings.chat
-        else keyword_prompt(question.text, rationale)
-    )
+    prompt = _as_text(_prompt(question, "keywords", settings, rationale))
     key = keywords_key(prompt, keyword_prompts.MAX_TOKENS)
     return Ask(key=key, question=question, phase="keywords", rationale=rationale)
+
+
+def _prompt(
+    question: Question, phase: Phase, settings: RationaleSettings, rationale: str = ""
+) -> str | list[dict[str, str]]:
+    """What is put to the teacher: a text, or with `chat` messages."""
+    if phase == "keywords":
+        asked = question.text, rationale
+        return keyword_messages(*asked) if settings.chat else keyword_prompt(*asked)
+    shown = phase == "gold_shown"
+    if settings.chat:
+        return rationale_messages(question, shots=settings.shots, gold_shown=shown)
+    return rationale_prompt(question, shots=settings.shots, gold_shown=shown)
+
+
+def _as_text(prompt: str | list[dict[str, str]]) -> str:
+    return prompt if isinstance(prompt, str) else json.dumps(prompt)
 
 
 def _phases(settings: RationaleSettings) -> tuple[Phase, ...]:
@@ -277,14 +303,6 @@ def _phases(settings: RationaleSettings) -> tuple[Phase, ...]:
     if settings.engine == "file":
         return ("imported",)
     return ("plain", "gold_shown") if settings.second_phase else ("plain",)
-
-
-def _last_phase(settings: RationaleSettings) -> tuple[Phase, ...]:
-    return ("keywords",) if settings.keywords else ()
-
-
-def _samples(settings: RationaleSettings) -> int:
-    return 1 if settings.engine == "file" else settings.samples
 
 
 def _by_key(questions: Sequence[Question], settings: RationaleSettings) -> dict[str, Question]:
@@ -295,43 +313,39 @@ def _by_key(questions: Sequence[Question], settings: RationaleSettings) -> dict[
     return different
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Job:
-    """What every round needs beside what it asks."""
-
-    store: RationaleStore
-    settings: RationaleSettings
-    progress: Progress
-    stop: StopSignal
-
-
-def _write_round(asks: Sequence[Ask], source: "_Source", job: _Job) -> list[Attempt]:
+def _write_round(
+    asks: Sequence[Ask],
+    source: Source,
+    store: RationaleStore,
+    settings: RationaleSettings,
+    progress: Progress,
+    stop: StopSignal,
+) -> list[Attempt]:
     """Ask in one stream, judge, and commit by pieces; what was answered is committed whatever ends the stream."""
-    source.prepare(asks)
-    job.progress.start(TASKS[asks[0].phase], len(asks))
-    settings = job.settings
+    coming = source(asks)
+    progress.start(TASKS[asks[0].phase], len(asks))
 
     def write(answers: Sequence[tuple[Ask, Generation | None]]) -> list[Attempt]:
         attempts = [_attempt(ask, generation) for ask, generation in answers]
-        job.store.append(attempts)
+        store.append(attempts)
         return attempts
 
     try:
         with (
-            gathering(write, piece=settings.piece, minutes=settings.commit_minutes) as gathered,
-            closing(source.answers(asks)) as answers,
+            Gathering(write, piece=settings.piece, minutes=settings.commit_minutes) as gathered,
+            closing(coming) as answers,
         ):
             for answer in answers:
                 gathered.add(answer)
-                job.progress.advance()
-                if job.stop.received is not None:
+                progress.advance()
+                if stop.received is not None:
                     break
     except EngineError:
         # A signal to the whole process group ends the engine as well; then it is not the engine that failed.
-        job.stop.check("what was answered so far")
+        stop.check("what was answered so far")
         raise
     attempts = [attempt for piece in gathered.written for attempt in piece]
-    job.stop.check(f"{len(attempts):,} more answers of the teacher")
+    stop.check(f"{len(attempts):,} more answers of the teacher")
     return attempts
 
 
@@ -366,145 +380,72 @@ def _whole_characters(text: str) -> str:
     return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
 
 
-class _Source(Protocol):
-    """Where answers come from; a context that gives back what it holds."""
-
-    def prepare(self, asks: Sequence[Ask]) -> None:
-        """Load whatever answers these, if it is not loaded yet."""
-
-    def answers(self, asks: Sequence[Ask]) -> Generator[tuple[Ask, Generation | None]]:
-        """Yield what there is for each, in any order."""
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(self, *error: object) -> None: ...
-
-
-def _source(
-    questions: Sequence[Question],
-    teacher: TeacherSettings,
-    settings: RationaleSettings,
-    identity: ModelIdentity,
-    progress: Progress,
-    stop: StopSignal,
-    engine: Engine | None,
-) -> _Source:
-    if settings.engine == "file":
-        return _File(questions, settings)
-    return _Teacher(teacher, settings, identity, progress, stop, engine)
-
-
-class _File:
+def _from_file(
+    questions: Sequence[Question], settings: RationaleSettings, asks: Sequence[Ask]
+) -> Generator[tuple[Ask, Generation | None]]:
     """Rationales that exist already, read when the first is needed."""
-
-    def __init__(self, questions: Sequence[Question], settings: RationaleSettings) -> None:
-        self._questions = questions
-        self._settings = settings
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        """Nothing is held."""
-
-    def prepare(self, asks: Sequence[Ask]) -> None:
-        """Read the file."""
-        _ = self._rationales
-
-    def answers(self, asks: Sequence[Ask]) -> Generator[tuple[Ask, Generation | None]]:
-        """Yield what the file says about each question."""
-        for ask in asks:
-            text = self._rationales.get(ask.question.id)
-            yield ask, None if text is None else Generation(text=text, finish_reason="stop")
-
-    @cached_property
-    def _rationales(self) -> dict[str, str]:
-        settings = self._settings
-        return read_rationales(str(rationale_file(settings)), self._questions, fields=settings.fields)
+    texts = read_rationales(str(rationale_file(settings)), questions, fields=settings.fields)
+    found = ((ask, texts.get(ask.question.id)) for ask in asks)
+    return ((ask, None if text is None else Generation(text=text, finish_reason="stop")) for ask, text in found)
 
 
+@dataclass(frozen=True, kw_only=True)
 class _Teacher:
     """The teacher behind an engine that starts with the first question, since start-up takes half a minute or more."""
 
-    def __init__(
-        self,
-        teacher: TeacherSettings,
-        settings: RationaleSettings,
-        identity: ModelIdentity,
-        progress: Progress,
-        stop: StopSignal,
-        engine: Engine | None,
-    ) -> None:
-        self._teacher = teacher
-        self._settings = settings
-        self._identity = identity
-        self._progress = progress
-        self._stop = stop
-        self._given = engine
-        self._started: Engine | None = None
+    teacher: TeacherSettings
+    settings: RationaleSettings
+    identity: ModelIdentity
+    progress: Progress
+    stop: StopSignal
+    opened: ExitStack
+    """What closes the engine that is started here."""
+    given: Engine | None
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._started is not None:
-            self._started.close()
-
-    def prepare(self, asks: Sequence[Ask]) -> None:
+    def __call__(self, asks: Sequence[Ask]) -> Generator[tuple[Ask, Generation | None]]:
         """Start the engine if there is anything to ask it."""
         if any(ask.question.answer is not None for ask in asks):
             _ = self._engine
+        return self._answers(asks)
 
-    def answers(self, asks: Sequence[Ask]) -> Generator[tuple[Ask, Generation | None]]:
+    def _answers(self, asks: Sequence[Ask]) -> Generator[tuple[Ask, Generation | None]]:
         """Put the questions that have a gold answer; the others could not be judged."""
         answerable = [ask for ask in asks if ask.question.answer is not None]
         yield from ((ask, None) for ask in asks if ask.question.answer is None)
         if answerable:
-            prompts = [self._prompt(ask) for ask in answerable]
+            prompts = [self._text(ask) for ask in answerable]
             with closing(self._engine.stream(prompts, self._decoding(asks[0]))) as stream:
                 for place, generation in stream:
                     yield answerable[place], generation
 
     def _decoding(self, ask: Ask) -> Decoding:
         """How everything is decoded that is asked together with `ask`."""
-        decoding = engine_decoding(self._settings)
+        decoding = engine_decoding(self.settings)
         if ask.phase == "keywords":
-            stop = () if self._settings.chat else keyword_prompts.STOP_STRINGS
+            stop = () if self.settings.chat else keyword_prompts.STOP_STRINGS
             return Decoding(max_tokens=keyword_prompts.MAX_TOKENS, seed=decoding.seed, stop=stop)
         return replace(decoding, seed=sample_seed(decoding.seed, ask.sample))
 
-    def _prompt(self, ask: Ask) -> str:
-        question, shots, shown = ask.question, self._settings.shots, ask.phase == "gold_shown"
-        if ask.phase == "keywords":
-            if self._settings.chat:
-                return self._rendered(keyword_messages(question.text, ask.rationale))
-            return keyword_prompt(question.text, ask.rationale)
-        if self._settings.chat:
-            messages = rationale_messages(question, shots=shots, gold_shown=shown)
-            return self._rendered(messages)
-        return rationale_prompt(question, shots=shots, gold_shown=shown)
-
-    def _rendered(self, messages: list[dict[str, str]]) -> str:
-        """Messages as the text that the engine takes; an author applies a template of its own."""
-        return render_chat(self._tokenizer, messages) if author_of(self._settings) is None else json.dumps(messages)
+    def _text(self, ask: Ask) -> str:
+        """The prompt as the text that the engine takes; an author applies a template of its own."""
+        prompt = _prompt(ask.question, ask.phase, self.settings, ask.rationale)
+        if isinstance(prompt, str) or author_of(self.settings) is not None:
+            return _as_text(prompt)
+        return render_chat(self._tokenizer, prompt)
 
     @cached_property
     def _tokenizer(self) -> "PreTrainedTokenizerBase":
-        trust = self._teacher.trust_remote_code
-        return load_tokenizer(self._identity.path, self._identity.hub_revision, trust_remote_code=trust)
+        trust = self.teacher.trust_remote_code
+        return load_tokenizer(self.identity.path, self.identity.hub_revision, trust_remote_code=trust)
 
-    @property
+    @cached_property
     def _engine(self) -> Engine:
-        if self._given is not None:
-            return self._given
-        if self._started is None:
-            self._progress.note(f"starting {self._settings.engine} with {self._identity.name}")
-            setup = replace(
-                engine_setup(self._teacher, self._settings, self._identity), stop=self._stop, note=self._progress.note
-            )
-            assert self._settings.engine != "file"
-            self._started = open_engine(self._settings.engine, setup)
-        return self._started
+        if self.given is not None:
+            return self.given
+        self.progress.note(f"starting {self.settings.engine} with {self.identity.name}")
+        setup = engine_setup(self.teacher, self.settings, self.identity)
+        setup = replace(setup, stop=self.stop, note=self.progress.note)
+        return self.opened.enter_context(open_engine(self.settings.engine, setup))
 
 
 def engine_setup(teacher: TeacherSettings, settings: RationaleSettings, identity: ModelIdentity) -> EngineSetup:

@@ -24,19 +24,13 @@ def unless_out_of_memory(work: Callable[[], T]) -> T | None:
     try:
         return work()
     except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
+        known = isinstance(error, MemoryError | torch.OutOfMemoryError) or should_reduce_batch_size(error)
+        # Plain RuntimeErrors: accelerate knows those of the allocators, cuBLAS has one of its own.
+        if not known and "CUBLAS_STATUS_ALLOC_FAILED" not in str(error):
             raise
         log.info("out of memory: %s", error)
     clear_device_cache(garbage_collection=True)
     return None
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether an error means that the memory of the device or of the host did not suffice."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    # Plain RuntimeErrors: accelerate knows those of the allocators, cuBLAS has one of its own.
-    return should_reduce_batch_size(error) or "CUBLAS_STATUS_ALLOC_FAILED" in str(error)
 
 
 def torch_device(device: Device) -> torch.device:

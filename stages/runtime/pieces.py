@@ -8,10 +8,9 @@ being written; what is computed here goes on meanwhile, and the piece is written
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from typing import Generic, TypeVar
+from typing import Generic, Self, TypeVar
 
 Item = TypeVar("Item")
 Written = TypeVar("Written")
@@ -20,9 +19,10 @@ Written = TypeVar("Written")
 class Gathering(Generic[Item, Written]):
     """Gathers items and lets `write` have them in pieces; `written` holds what it returned for each.
 
-    `write` may be replaced meanwhile; a piece is written by what it was when the piece was full. With `thread` pieces
-    are written there, one at a time, and an error is raised with the next piece. `done` is told how many items are
-    written.
+    A context: whatever ends the work inside, what was gathered is written on leaving; not so where writing itself
+    fails. `write` may be replaced meanwhile; a piece is written by what it was when the piece was full. With
+    `in_thread` pieces are written in one, one at a time, and an error is raised with the next piece. `done` is told how
+    many items are written.
     """
 
     def __init__(
@@ -33,12 +33,13 @@ class Gathering(Generic[Item, Written]):
         minutes: float,
         most_bytes: int = sys.maxsize,
         size: Callable[[Item], int] = lambda _: 0,
-        thread: ThreadPoolExecutor | None = None,
         done: Callable[[int], None] = lambda _: None,
+        in_thread: bool = False,
     ) -> None:
         self.write, self.written = write, list[Written]()
         self._piece, self._minutes, self._most_bytes = piece, minutes, most_bytes
-        self._size, self._thread, self._done = size, thread, done
+        self._size, self._done, self._in_thread = size, done, in_thread
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="write")
         self._items, self._bytes = list[Item](), 0
         self._pending: tuple[Future[Written], int] | None = None
         self._began = time.monotonic()
@@ -51,15 +52,19 @@ class Gathering(Generic[Item, Written]):
         if len(self._items) >= self._piece or self._bytes >= self._most_bytes or minutes >= self._minutes:
             self._hand_over()
 
-    def finish(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         """Write everything that was gathered; what cannot be written is given up, and made by the next run."""
-        self._hand_over()
-        self._wait()
+        with self._thread:
+            self._hand_over()
+            self._wait()
 
     def _hand_over(self) -> None:
         self._wait()
         items, self._items, self._bytes = self._items, [], 0
-        if items and self._thread is not None:
+        if items and self._in_thread:
             self._pending = self._thread.submit(self.write, items), len(items)
         elif items:
             self.written.append(self.write(items))
@@ -76,31 +81,3 @@ class Gathering(Generic[Item, Written]):
                 self._items, self._bytes = [], 0
                 raise
             self._done(count)
-
-
-@contextmanager
-def gathering(
-    write: Callable[[Sequence[Item]], Written],
-    *,
-    piece: int,
-    minutes: float,
-    most_bytes: int = sys.maxsize,
-    size: Callable[[Item], int] = lambda _: 0,
-    done: Callable[[int], None] = lambda _: None,
-    in_thread: bool = False,
-) -> Iterator[Gathering[Item, Written]]:
-    """Whatever ends the work inside, what was gathered is written on leaving; not so where writing itself fails."""
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="write") as thread:
-        found = Gathering(
-            write,
-            piece=piece,
-            minutes=minutes,
-            most_bytes=most_bytes,
-            size=size,
-            thread=thread if in_thread else None,
-            done=done,
-        )
-        try:
-            yield found
-        finally:
-            found.finish()

@@ -33,11 +33,7 @@ class Processes:
 
     def any(self, flag: bool) -> bool:
         """Whether it is true in any of the processes; all of them have to ask."""
-        if self.count == 1:
-            return flag
-        found = torch.tensor(int(flag), device=PartialState().device)
-        torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX)
-        return bool(found.item())
+        return self.total([float(flag)])[0] > 0
 
     def total(self, values: list[float]) -> list[float]:
         """Sums over all processes; all of them have to ask."""

@@ -7,7 +7,7 @@ pieces whether SIGTERM, SIGINT or SIGUSR1 has arrived. It then commits what it h
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Protocol, Self
 
 from data.errors import Interrupted
@@ -60,9 +60,7 @@ class StopSignal:
             self._before[number] = signal.signal(number, self._remember)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 

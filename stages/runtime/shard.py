@@ -69,6 +69,11 @@ class Shard:
             )
         return cls(index=rank + 1, count=world) if world > 1 else None
 
+    @property
+    def is_main(self) -> bool:
+        """Whether it is the first one, which writes what all processes of one piece of work achieve."""
+        return self.index == 1
+
     def owns(self, key: str) -> bool:
         """Whether the record with this key (hexadecimal digits of a hash) belongs to this shard."""
         return int(key[:HASH_DIGITS], 16) % self.count == self.index - 1
@@ -89,23 +94,9 @@ def chosen_shard(option: Shard | None, environment: Mapping[str, str]) -> Shard 
     return chosen if chosen is not None and chosen.count > 1 else None
 
 
-@dataclass(frozen=True, kw_only=True)
-class ProcessShare:
-    """Which of the processes that do one piece of work together this is, counted from 0."""
-
-    index: int
-    count: int
-
-    @property
-    def is_main(self) -> bool:
-        """Whether it is the one that writes what all of them achieve."""
-        return self.index == 0
-
-
-def process_of(environment: Mapping[str, str]) -> ProcessShare:
+def process_of(environment: Mapping[str, str]) -> Shard:
     """The process that torchrun's `RANK` and `WORLD_SIZE` tell; without them the only one."""
-    found = Shard.from_environment(environment)
-    return ProcessShare(index=0, count=1) if found is None else ProcessShare(index=found.index - 1, count=found.count)
+    return Shard.from_environment(environment) or Shard(index=1, count=1)
 
 
 def local_rank(environment: Mapping[str, str]) -> int | None:

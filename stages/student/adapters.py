@@ -31,7 +31,8 @@ def adapter_config(given: Mapping[str, PeftValue]) -> PeftConfig:
     """Build PEFT's configuration from `student.peft`; `ConfigError` names the key that it does not know."""
     keys = dict(given)
     method = str(keys.pop(TYPE, "")).upper()
-    known = {str(name.value if hasattr(name, "value") else name): kind for name, kind in _methods().items()}
+    methods: Mapping[object, type[PeftConfig]] = PEFT_TYPE_TO_CONFIG_MAPPING
+    known = {str(getattr(name, "value", name)): kind for name, kind in methods.items()}
     if method not in known:
         found = f"found {given[TYPE]!r}{_nearest(method, sorted(known))}" if TYPE in given else "which is missing"
         raise ConfigError(f"student.peft.{TYPE}: expected the name of a method, such as LORA, {found}")
@@ -81,11 +82,6 @@ def save_adapted(adapted: PeftModel, out: Path) -> PreTrainedModel:
     adapted.save_pretrained(str(out / ADAPTER))
     merged: PreTrainedModel = adapted.merge_and_unload()
     return merged
-
-
-def _methods() -> Mapping[object, type[PeftConfig]]:
-    methods: Mapping[object, type[PeftConfig]] = PEFT_TYPE_TO_CONFIG_MAPPING
-    return methods
 
 
 def _unmergeable(method: str, reason: str) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from stages.runtime.processes import Processes
 from stages.student.texts import IGNORED, TrainingRecord
 
 ONLY_TAKES_PART = -1
@@ -37,9 +38,8 @@ class NumberedRecords(Dataset[tuple[int, TrainingRecord]]):
 class Shares(Sampler[list[int]]):
     """Record numbers of one process's share of every batch; their order follows from seed and epoch."""
 
-    def __init__(self, records: int, batch_size: int, *, processes: int, process: int, seed: int) -> None:
-        self._records, self._batch_size, self._seed = records, batch_size, seed
-        self._processes, self._process = processes, process
+    def __init__(self, records: int, batch_size: int, processes: Processes, *, seed: int) -> None:
+        self._records, self._batch_size, self._processes, self._seed = records, batch_size, processes, seed
         self._epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -53,7 +53,7 @@ class Shares(Sampler[list[int]]):
         order = torch.randperm(self._records, generator=torch.Generator().manual_seed(self._seed + self._epoch))
         for start in range(0, self._records, self._batch_size):
             batch = order[start : start + self._batch_size].numpy()
-            share = np.array_split(batch, self._processes)[self._process]
+            share = np.array_split(batch, self._processes.count)[self._processes.index]
             yield share.tolist() or [ONLY_TAKES_PART]
 
 

@@ -57,7 +57,8 @@ def _looks(model: DistillationModel, records: Sequence[TrainingRecord], when: Wh
     located = [record.located for record in records]
     ids_BT = padded_ids(located, pad=0)
     pool = pooling(located, ids_BT.shape[1]).to(body.device)
-    with recording_attention(body, pool, keep_values=_needs_values(model.aligner)) as recording:
+    needs_values = model.aligner is not None and bool(model.aligner.needs_values)
+    with recording_attention(body, pool, keep_values=needs_values) as recording:
         body(input_ids=ids_BT.to(body.device), use_cache=False)
     attention_BLSK = recording.stacked().float().cpu().numpy().astype(np.float16)
     weights_BL = None
@@ -73,10 +74,6 @@ def _looks(model: DistillationModel, records: Sequence[TrainingRecord], when: Wh
             attention=attention_BLSK[row, :, : one.steps, : len(one.tokens_of_word)],
             layer_weights=None if weights_BL is None else weights_BL[row],
         )
-
-
-def _needs_values(aligner: nn.Module | None) -> bool:
-    return aligner is not None and bool(aligner.needs_values)
 
 
 @contextmanager
@@ -100,17 +97,14 @@ def student_layer_weights(
     device = next(model.parameters()).device
     by_length = sorted(range(len(records)), key=lambda number: len(records[number].explain.ids))
     found: dict[int, list[float]] = {}
-    was_training = model.training
-    model.eval()
-    for start in range(0, len(by_length), batch_size):
-        numbers = by_length[start : start + batch_size]
-        batch = {name: one.to(device) for name, one in collator([(n, records[n]) for n in numbers]).items()}
-        step = TrainingStep(model.student, model.aligner, batch)
-        with step.recording() as recording:
-            model.student(input_ids=batch["explain_ids"], use_cache=False)
-        _, weights_BL = model.aligner(recording, batch["token_mask"])
-        found.update(zip(numbers, weights_BL.float().tolist(), strict=True))
-    model.train(was_training)
+    with _evaluating(model):
+        for start in range(0, len(by_length), batch_size):
+            numbers = by_length[start : start + batch_size]
+            batch = {name: one.to(device) for name, one in collator([(n, records[n]) for n in numbers]).items()}
+            with TrainingStep(model.student, model.aligner, batch).recording() as recording:
+                model.student(input_ids=batch["explain_ids"], use_cache=False)
+            _, weights_BL = model.aligner(recording, batch["token_mask"])
+            found.update(zip(numbers, weights_BL.float().tolist(), strict=True))
     return [found[number] for number in range(len(records))]
 
 

@@ -44,10 +44,28 @@ def chosen_layers_rule(layers: Sequence[int]) -> TargetRule:
     return TargetRule(spec=spec, combine=lambda blocks: _chosen(blocks, chosen), matrices=len(chosen))
 
 
-def stored_targets(store: AttentionStore, rule: TargetRule, progress: Progress) -> Mapping[str, Target]:
-    """Targets of all records of a store, combined now or by an earlier job; views of a memory map."""
-    progress.start(TARGETS, sum(len(part.keys) for part in store.parts))
-    return combined(store, rule.spec, rule.combine, matrices=rule.matrices, advance=progress.advance)
+@dataclass(frozen=True)
+class TeacherTargets:
+    """The teacher's `attention`, (L, S, K) by a record's key, whether in a store or in memory."""
+
+    attention: Mapping[str, np.ndarray]
+
+    @property
+    def layers(self) -> int:
+        """Layers of the teacher whose attention it is; 0 where there is none."""
+        return len(next(iter(self.attention.values()))) if self.attention else 0
+
+    def missing(self, keys: Sequence[str]) -> int:
+        """Of how many of these records there is no attention."""
+        return sum(key not in self.attention for key in keys)
+
+    def get(self, keys: Sequence[str], rule: TargetRule, progress: Progress) -> dict[str, Target]:
+        """Targets of these records; those of a store are views of a memory map, made now or by an earlier job."""
+        if not isinstance(self.attention, AttentionStore):
+            return dict(zip(keys, rule.combine([self.attention[key] for key in keys]), strict=True))
+        progress.start(TARGETS, sum(len(part.keys) for part in self.attention.parts))
+        stored = combined(self.attention, rule.spec, rule.combine, matrices=rule.matrices, advance=progress.advance)
+        return {key: stored[key] for key in keys}
 
 
 def _chosen(blocks: Sequence[np.ndarray], layers: Sequence[int]) -> list[Target]:

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from data.prompts import explain_prompt, predict_prompt, predict_target
 from stages.attention.select import Example
 from stages.attention.tokens import Located, encode, locate, pooling
-from stages.mixture import Target
+from stages.mixture import Target, pad_blocks
 from stages.settings import Task
 
 IGNORED = -100
@@ -109,18 +109,12 @@ class TrainingCollator:
     def _attention(located: Sequence[Located], targets: Sequence[Target], length: int) -> dict[str, torch.Tensor]:
         pool = pooling(located, length)
         tokens = torch.tensor([len(one.ids) for one in located])
-        steps = torch.tensor([one.steps for one in located])
-        words = torch.tensor([len(one.tokens_of_word) for one in located])
-        matrices = len(targets[0].attention)
-        target = torch.zeros(len(located), matrices, pool.steps_BST.shape[1], pool.words_BTK.shape[2])
-        for row, one in enumerate(targets):
-            _, s, k = one.attention.shape
-            target[row, :, :s, :k] = torch.from_numpy(one.attention)
+        target_BPSK, step_mask, word_mask = pad_blocks([target.attention for target in targets])
         return {
             "steps_BST": pool.steps_BST,
             "words_BTK": pool.words_BTK,
-            "target_BPSK": target,
+            "target_BPSK": target_BPSK,
             "token_mask": torch.arange(length)[None] < tokens[:, None],
-            "step_mask": torch.arange(target.shape[2])[None] < steps[:, None],
-            "word_mask": torch.arange(target.shape[3])[None] < words[:, None],
+            "step_mask": step_mask,
+            "word_mask": word_mask,
         }

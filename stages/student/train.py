@@ -24,7 +24,6 @@ from transformers import (
     set_seed,
 )
 
-from cache.reader import AttentionStore
 from cache.student_attention import StudentLook, write_student_attention
 from data.errors import ConfigError, Interrupted, MissingRecordsError, ModelError
 from stages.attention.select import Example
@@ -44,7 +43,7 @@ from stages.student.looks import looked_at, student_layer_weights, student_looks
 from stages.student.model import DistillationModel
 from stages.student.objective import Objective, objective_of
 from stages.student.summary import CHECKPOINTS, Origin, write_summary
-from stages.student.targets import stored_targets
+from stages.student.targets import TeacherTargets
 from stages.student.texts import TrainingCollator, TrainingRecord, training_record
 from stages.student.trackers import close_trackers, require_trackers, tracker_callbacks
 from stages.student.trainer import EarlyStopping, ProgressAndStop, StudentTrainer, last_checkpoint, looks
@@ -89,19 +88,22 @@ def train_student(
     adapted = add_adapter(loaded, student.peft) if student.peft else None
     if training.gradient_checkpointing:
         loaded.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": checkpointing_contexts})
-    targets = _targets(examples, objective, attention, layers, progress)
+    teacher = TeacherTargets(attention or {})
+    targets = _targets(examples, objective, teacher, layers, progress)
     records = _training_records(tokenizer, examples, student, targets, progress)
-    model = DistillationModel(loaded, objective, teacher_layers=_layers(attention))
+    model = DistillationModel(loaded, objective, teacher_layers=teacher.layers)
     collator = TrainingCollator(pad=_pad_token(tokenizer), tasks=objective.tasks)
     checkpoints = _checkpoints(out, fingerprint, processes)
     watching = ProgressAndStop(progress, stop, processes, f"training seed {seed}")
+    stopping = training.early_stopping
+    early = [] if stopping is None else [EarlyStopping(stopping.patience, stopping.every_epochs)]
     trackers = tracker_callbacks(training.report_to, logs or out, f"seed-{seed}") if processes.is_main else []
     trainer = StudentTrainer(
         model=model,
         args=_arguments(training, seed, checkpoints),
         train_dataset=NumberedRecords(records),
         data_collator=collator,
-        callbacks=[watching, *_early_stopping(training), *trackers],
+        callbacks=[watching, *early, *trackers],
         processes=processes,
         batch_size=training.batch_size,
         only_trainable=adapted is not None,
@@ -120,7 +122,7 @@ def train_student(
     stop.check(saved)
     if watching.stopped:
         raise Interrupted(f"stopped by a signal to another process after saving {saved}; run the same command to go on")
-    if training.early_stopping is not None:
+    if early:
         trainer.take_best(checkpoints)
     whole = trainer.gathered_student()
     if processes.is_main:
@@ -153,11 +155,6 @@ def _looks_before(
     except ModelError as error:  # of concern to those objectives alone that need attention; they fail in the first step
         progress.note(f"where the student looks is not kept: {error}")
         return []
-
-
-def _early_stopping(training: TrainingSettings) -> list[EarlyStopping]:
-    settings = training.early_stopping
-    return [] if settings is None else [EarlyStopping(settings.patience, settings.every_epochs)]
 
 
 def _require_whole(student: StudentSettings, training: TrainingSettings) -> None:
@@ -202,29 +199,18 @@ def _training_records(
 def _targets(
     examples: Sequence[Example],
     objective: Objective,
-    attention: Mapping[str, np.ndarray] | None,
+    teacher: TeacherTargets,
     student_layers: int,
     progress: Progress,
 ) -> dict[str, Target]:
     if not objective.needs_attention:
         return {}
-    known = attention if attention is not None else {}
-    missing = sum(example.key not in known for example in examples)
-    if missing:
+    keys = [example.key for example in examples]
+    if missing := teacher.missing(keys):
         raise MissingRecordsError(
-            f"teacher attention of {missing} of {len(examples)} records is missing; `molsaki attention CONFIG` fills it"
+            f"teacher attention of {missing} of {len(keys)} records is missing; `molsaki attention CONFIG` fills it"
         )
-    rule = objective.target_rule(_layers(known), student_layers)
-    if isinstance(known, AttentionStore):
-        stored = stored_targets(known, rule, progress)
-        return {example.key: stored[example.key] for example in examples}
-    combined = rule.combine([known[example.key] for example in examples])
-    return {example.key: target for example, target in zip(examples, combined, strict=True)}
-
-
-def _layers(attention: Mapping[str, np.ndarray] | None) -> int:
-    """Layers of the teacher whose attention it is; 0 where there is none."""
-    return len(next(iter(attention.values()))) if attention else 0
+    return teacher.get(keys, objective.target_rule(teacher.layers, student_layers), progress)
 
 
 def _load_student(identity: ModelIdentity, student: StudentSettings) -> PreTrainedModel:

@@ -57,13 +57,7 @@ class StudentTrainer(Trainer):
         """Load this process's share of every batch."""
         records = self.train_dataset
         assert isinstance(records, NumberedRecords)
-        shares = Shares(
-            len(records),
-            self._batch_size,
-            processes=self._processes.count,
-            process=self._processes.index,
-            seed=self.args.seed,
-        )
+        shares = Shares(len(records), self._batch_size, self._processes, seed=self.args.seed)
         # Workers that outlived an epoch would draw fewer random numbers than none do, and dropout would be another.
         return ShareLoader(
             records,
@@ -121,7 +115,7 @@ class StudentTrainer(Trainer):
             super().log(logs, start_time)
             return
         steps = max(self.state.global_step - self._steps_before, 1)
-        means = {name: self._mean_over_processes(part) / steps for name, part in self._parts.items()}
+        means = {name: self.accelerator.reduce(part, "mean").cpu() / steps for name, part in self._parts.items()}
         self._parts, self._steps_before = {}, self.state.global_step
         listed = {name: mean.tolist() for name, mean in means.items()}
         super().log({**logs, **_scalars(listed)}, start_time)
@@ -155,10 +149,6 @@ class StudentTrainer(Trainer):
         best = checkpoints / f"checkpoint-{self.state.best_global_step}"
         assert _is_complete(best), "a checkpoint is written at every look, and the best one is kept"
         self._load_from_checkpoint(str(best))
-
-    def _mean_over_processes(self, part: torch.Tensor) -> torch.Tensor:
-        mean: torch.Tensor = self.accelerator.reduce(part, "mean")
-        return mean.cpu()
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         folder = Path(output_dir or self.args.output_dir)
@@ -239,14 +229,13 @@ def _without_copies(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor
 
 def _scalars(parts: Mapping[str, Any]) -> dict[str, float]:
     """`{layer_weights: [a, b]}` as `{layer_weights/1: a, layer_weights/2: b}`; layers are counted from 1."""
-    single = {name: value for name, value in parts.items() if not isinstance(value, list)}
-    entries = {
-        f"{name}/{number}": entry
-        for name, value in parts.items()
-        if isinstance(value, list)
-        for number, entry in enumerate(value, start=1)
-    }
-    return {**single, **entries}
+    entries: dict[str, float] = {}
+    for name, value in parts.items():
+        if isinstance(value, list):
+            entries |= {f"{name}/{number}": entry for number, entry in enumerate(value, start=1)}
+        else:
+            entries[name] = value
+    return entries
 
 
 def looks(state: TrainerState) -> list[dict[str, Any]]:
@@ -265,8 +254,12 @@ class EarlyStopping(TrainerCallback):
         self._patience, self._every = patience, every_epochs
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """End a training that had come to its end before it was interrupted."""
-        self._end_if_no_better(state, control)
+        """End training after `patience` looks without a better accuracy, also where it was interrupted there."""
+        since_best = [entry for entry in looks(state) if entry["step"] > (state.best_global_step or 0)]
+        if len(since_best) >= self._patience:
+            control.should_training_stop = True
+
+    on_evaluate = on_train_begin
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Leave the checkpoint of an epoch's last step to the end of the epoch."""
@@ -277,15 +270,6 @@ class EarlyStopping(TrainerCallback):
         """Ask for a look and a checkpoint."""
         if self._is_due(state):
             control.should_evaluate = control.should_save = True
-
-    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """End training after `patience` looks without a better accuracy."""
-        self._end_if_no_better(state, control)
-
-    def _end_if_no_better(self, state: TrainerState, control: TrainerControl) -> None:
-        since_best = [entry for entry in looks(state) if entry["step"] > (state.best_global_step or 0)]
-        if len(since_best) >= self._patience:
-            control.should_training_stop = True
 
     def _is_due(self, state: TrainerState) -> bool:
         assert state.epoch is not None

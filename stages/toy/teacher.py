@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch.nn.utils.rnn import pad_sequence
@@ -204,18 +203,14 @@ def _rationale(question: Question) -> str:
     return f"{question.reference} {answer_sentence(question, question.answer)}"
 
 
-def _text(tokenizer: PreTrainedTokenizerFast, question: Question) -> tuple[np.ndarray, np.ndarray]:
+def _text(tokenizer: PreTrainedTokenizerFast, question: Question) -> tuple[torch.Tensor, torch.Tensor]:
     """Token ids (T,) and labels (T,): prompt, rationale, end token."""
     prompt = tokenizer(_prompt(question))["input_ids"]
     rationale = [*tokenizer(_rationale(question))["input_ids"], tokenizer.eos_token_id]
-    return np.array(prompt + rationale), np.array([IGNORED] * len(prompt) + rationale)
+    return torch.tensor(prompt + rationale), torch.tensor([IGNORED] * len(prompt) + rationale)
 
 
-def _batch(texts: Sequence[tuple[np.ndarray, np.ndarray]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _batch(texts: Sequence[tuple[torch.Tensor, torch.Tensor]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Right-padded ids and labels (B, T)."""
-    ids = [torch.from_numpy(ids) for ids, _ in texts]
-    labels = [torch.from_numpy(labels) for _, labels in texts]
-    return (
-        pad_sequence(ids, batch_first=True, padding_value=pad),
-        pad_sequence(labels, batch_first=True, padding_value=IGNORED),
-    )
+    ids, labels = map(list, zip(*texts, strict=True))
+    return pad_sequence(ids, True, pad), pad_sequence(labels, True, IGNORED)

@@ -74,15 +74,11 @@ NOT_SENT = NEUTRAL_ARGUMENTS | {"max_model_len"}
 LONGEST_QUOTE = 300
 
 
-class _PromptTooLong(Exception):  # noqa: N818  (no error: the prompt is dropped and counted)
-    """The server takes no prompt of this length."""
+class _Refused(Exception):  # noqa: N818  (no error: the prompt is dropped and counted)
+    """The server refuses this one prompt; with what counts as its generation."""
 
 
-class _Filtered(Exception):  # noqa: N818  (nor is this one: an empty answer is counted)
-    """The server refuses this prompt for what it says."""
-
-
-class _NoList(Exception):  # noqa: N818  (nor this: many servers list nothing)
+class _NoList(Exception):  # noqa: N818  (nor is this one: many servers list nothing)
     """The server does not say what it serves."""
 
 
@@ -164,25 +160,19 @@ class OpenAiEngine(Engine):
         room = decoding.max_tokens if self._tokenizer is None else min(decoding.max_tokens, self._window - len(sent))
         if room <= 0:
             return TOO_LONG
-        common = {"model": self._model, **_sampling(decoding, prompt), **self._beside()}
+        asked = {"model": self._model, **_sampling(decoding, prompt), **self._beside()}
+        create: Any = client.completions.with_raw_response.create
+        read = _generation
+        if self._server.chat:
+            create, read = client.chat.completions.with_raw_response.create, _chat_generation
+            asked |= {"messages": sent, "max_completion_tokens": room}
+        else:
+            asked |= {"prompt": sent, "max_tokens": room}
         try:
-            if self._server.chat:
-                return await self._patiently(
-                    lambda timeout: client.chat.completions.with_raw_response.create(
-                        messages=sent, max_completion_tokens=room, timeout=timeout, **common
-                    ),
-                    _chat_generation,
-                )
-            return await self._patiently(
-                lambda timeout: client.completions.with_raw_response.create(
-                    prompt=sent, max_tokens=room, timeout=timeout, **common
-                ),
-                _generation,
-            )
-        except _PromptTooLong:
-            return TOO_LONG
-        except _Filtered:
-            return NOT_SAID
+            return await self._patiently(lambda timeout: create(timeout=timeout, **asked), read)
+        except _Refused as refused:
+            counted: Generation = refused.args[0]
+            return counted
 
     def _sent(self, prompt: str) -> Any:
         """Tokens for the teacher; for another model text, or the messages that the text is the JSON of."""
@@ -197,21 +187,16 @@ class OpenAiEngine(Engine):
         return {"extra_body": {name: value for name, value in self._setup.arguments.items() if name not in NOT_SENT}}
 
     async def _look_up(self, client: openai.AsyncOpenAI) -> None:
-        """See that the server serves the teacher, and how long its prompts may be."""
+        """See that the server serves the teacher, and how long its prompts may be, where it lists its models."""
         if self._server.is_teacher:
-            served = await self._served(client)
+            served = None
+            with suppress(_NoList):
+                served = await self._patiently(
+                    lambda timeout: client.models.with_raw_response.list(timeout=timeout), _models, unless=NO_LIST
+                )
             if served is not None:
                 self._take_window(self._entry(served))
         self._looked_up = True
-
-    async def _served(self, client: openai.AsyncOpenAI) -> Sequence[Mapping[str, Any]] | None:
-        """The models that the server lists; None where it does not."""
-        try:
-            return await self._patiently(
-                lambda timeout: client.models.with_raw_response.list(timeout=timeout), _models, unless=NO_LIST
-            )
-        except _NoList:
-            return None
 
     def _entry(self, served: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
         """What the server says of the teacher; `ConfigError` where it serves another model."""
@@ -394,9 +379,9 @@ def _refusal(error: Exception, address: str) -> Exception | None:
         return None
     words = _status_words(error)
     if WINDOW_EXCEEDED.search(words):
-        return _PromptTooLong()
+        return _Refused(TOO_LONG)
     if FILTERED.search(words):
-        return _Filtered()
+        return _Refused(NOT_SAID)
     if error.status_code in {401, 403}:
         return ConfigError(f"server {address} refuses access ({error.status_code}); set {KEY} in the environment")
     hint = "; does rationales.server end as it has to, mostly in /v1?" if error.status_code in NO_LIST else ""

@@ -21,9 +21,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from queue import SimpleQueue
 from threading import Event, Thread
-from typing import Any
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 
@@ -35,9 +36,10 @@ from stages.engines.contract import (
     Answers,
     Decoding,
     Engine,
-    EngineArguments,
     EngineSetup,
     Generation,
+    answered,
+    end_tokens,
     next_answer,
 )
 from stages.engines.kinds.vllm import ENVIRONMENT, refused, sampling_arguments, vllm_arguments
@@ -65,12 +67,8 @@ THREAD_SECONDS = 120
 ANSWER = ("place", "generated_text", "generated_tokens", "num_input_tokens")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Asked:
-    """A prompt and how to answer it."""
-
-    prompt: str
-    decoding: Decoding
+Asked: TypeAlias = tuple[str, Decoding]
+"""A prompt and how to answer it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,30 +90,30 @@ class RayEngine(Engine):
         try:
             self._tokenizer = load_tokenizer(setup.model, setup.revision, trust_remote_code=setup.trust_remote_code)
             self._resources = _require_room(setup)
-            self._model = _ask_for_model(setup, self._resources)
+            # Neither a signal's handler nor the terminal can be sent to another process.
+            sent = replace(setup, stop=None, note=_nothing)
+            self._model: _Model = _run_there(_look, sent, resources=self._resources, stop=setup.stop)
         except BaseException:
             self.close()
             raise
 
     def stream(self, prompts: Sequence[str], decoding: Decoding | None = None) -> Answers:
         """Answer every prompt; a batch's answers come together."""
-        yield from self.stream_each([Asked(prompt=each, decoding=decoding or self._setup.decoding) for each in prompts])
+        yield from self.stream_each([(prompt, decoding or self._setup.decoding) for prompt in prompts])
 
     def stream_each(self, requests: Sequence[Asked]) -> Answers:
         """Answer requests of several kinds in one stream, and so with engines that start once."""
         batches: list[pa.Table] = []
         for start in range(0, len(requests), self._setup.cluster.batch):
             batch = requests[start : start + self._setup.cluster.batch]
-            prompts = [request.prompt for request in batch]
+            prompts = [prompt for prompt, _ in batch]
             encoded = encode(self._tokenizer, prompts, adds_special_tokens=self._setup.adds_special_tokens)
             rows = list(zip(range(start, start + len(batch)), encoded, batch, strict=True))
             yield from ((place, TOO_LONG) for place, ids, _ in rows if len(ids) >= self._model.window)
-            if fitting := [row for row in rows if len(row[1]) < self._model.window]:
-                batches.append(_table(fitting))
+            if fitting := [_row(*row) for row in rows if len(row[1]) < self._model.window]:
+                batches.append(pa.Table.from_pylist(fitting, schema=SCHEMA))  # Ray hands it out as a whole
         if batches:
-            yield from self._answers(
-                batches, lambda row: _generation(row, requests[row["place"]].decoding, self._model)
-            )
+            yield from self._answers(batches, lambda row: _generation(row, requests[row["place"]][1], self._model))
 
     def close(self) -> None:
         """Leave the cluster; one that was started here ends, with all of its processes."""
@@ -129,20 +127,10 @@ class RayEngine(Engine):
             ray.shutdown()
 
     def _answers(self, batches: Sequence[pa.Table], read: Callable[[Mapping[str, Any]], Generation]) -> Answers:
-        unanswered = sum(batch.num_rows for batch in batches)
-        rows = self._rows = _Rows(lambda: self._processed(batches), read, self._setup.stop)
+        rows = self._rows = _Rows(lambda: self._processed(batches), read)
+        waiting = partial(next_answer, rows.answers, self._setup.stop)
         try:
-            while unanswered:
-                answer = rows.answer()
-                unanswered -= 1
-                yield answer
-        except MolsakiError:
-            raise
-        except Exception as error:  # whatever Ray, vLLM or a node's Python raised
-            raise EngineError(
-                f"Ray failed with {unanswered:,} prompts unanswered ({_reason(error)}); what was committed before is "
-                "kept, run the same command to go on"
-            ) from error
+            yield from answered("Ray", sum(batch.num_rows for batch in batches), waiting, _reason)
         finally:
             rows.end()
 
@@ -153,9 +141,10 @@ class RayEngine(Engine):
 
         _quieten()  # what has just been imported as well
         on_gpu = "GPU" in self._resources
+        arguments = vllm_arguments(self._setup, eager=self._model.on_cpu)
         config = vLLMEngineProcessorConfig(
             model_source=self._setup.model,
-            engine_kwargs=dict(_engine_arguments(self._setup, eager=self._model.on_cpu)),
+            engine_kwargs={name: value for name, value in arguments.items() if name != "model"},
             concurrency=self._setup.cluster.replicas,
             batch_size=self._setup.cluster.batch,
             # Its own way is a GPU for each of an engine's workers.
@@ -181,20 +170,13 @@ class RayEngine(Engine):
 class _Rows:
     """The rows of a data set as they come, fetched by a thread, so that a signal need not wait for the next one."""
 
-    def __init__(
-        self, dataset: Callable[[], Any], read: Callable[[Mapping[str, Any]], Generation], stop: StopSignal | None
-    ) -> None:
+    def __init__(self, dataset: Callable[[], Any], read: Callable[[Mapping[str, Any]], Generation]) -> None:
         self._dataset = dataset
         self._read = read
-        self._stop = stop
-        self._answers: SimpleQueue[Answer | BaseException] = SimpleQueue()
+        self.answers: SimpleQueue[Answer | BaseException] = SimpleQueue()
         self._ending = Event()
         self._thread = Thread(target=self._work, name=ROWS, daemon=True)
         self._thread.start()
-
-    def answer(self) -> Answer:
-        """Wait for the next answer; raises what Ray raised, and `Interrupted` after a signal."""
-        return next_answer(self._answers, self._stop)
 
     def end(self) -> None:
         """Want no more rows: the thread gives up the data set, and with it the engines, as soon as Ray lets it."""
@@ -205,12 +187,12 @@ class _Rows:
             # A batch is passed on when it is there, without waiting for another one.
             for batch in self._dataset().iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
                 for row in batch.to_pylist():
-                    self._answers.put((row["place"], self._read(row)))
+                    self.answers.put((row["place"], self._read(row)))
                 if self._ending.is_set():
                     return
-            self._answers.put(RuntimeError("it took the batches for done"))
+            self.answers.put(RuntimeError("it took the batches for done"))
         except BaseException as error:  # it is raised again by whoever waits for an answer
-            self._answers.put(error)
+            self.answers.put(error)
 
 
 def _wait_for_threads() -> None:
@@ -221,44 +203,31 @@ def _wait_for_threads() -> None:
             thread.join(max(0.0, until - time.monotonic()))
 
 
+SAMPLING = {
+    "max_tokens": pa.int64(),
+    "temperature": pa.float64(),
+    "top_p": pa.float64(),
+    "seed": pa.int64(),
+    "stop": pa.list_(pa.string()),
+    "include_stop_str_in_output": pa.bool_(),
+}
 SCHEMA = pa.schema(
-    [
-        pa.field("place", pa.int64()),
-        pa.field("tokenized_prompt", pa.list_(pa.int32())),
-        pa.field(
-            "sampling_params",
-            pa.struct(
-                {
-                    "max_tokens": pa.int64(),
-                    "temperature": pa.float64(),
-                    "top_p": pa.float64(),
-                    "seed": pa.int64(),
-                    "stop": pa.list_(pa.string()),
-                    "include_stop_str_in_output": pa.bool_(),
-                }
-            ),
-        ),
-    ]
+    {"place": pa.int64(), "tokenized_prompt": pa.list_(pa.int32()), "sampling_params": pa.struct(SAMPLING)}
 )
 """The columns that Ray's processor reads, under the names that it has for them, and the place in the prompts."""
 
 
-def _table(batch: Sequence[tuple[int, Sequence[int], Asked]]) -> pa.Table:
-    """One batch of prompts, which Ray hands out as a whole."""
-    rows = [
-        {"place": place, "tokenized_prompt": ids, "sampling_params": _sampling(request)}
-        for place, ids, request in batch
-    ]
-    return pa.Table.from_pylist(rows, schema=SCHEMA)
+def _row(place: int, ids: Sequence[int], request: Asked) -> dict[str, Any]:
+    return {"place": place, "tokenized_prompt": ids, "sampling_params": _sampling(*request)}
 
 
-def _sampling(request: Asked) -> dict[str, Any]:
+def _sampling(prompt: str, decoding: Decoding) -> dict[str, Any]:
     # Nothing is left out of some rows: on the way to vLLM, numbers beside a gap become floats.
     return {
         "top_p": 1.0,
         "seed": 0,
-        **sampling_arguments(request.decoding, request.prompt),
-        "include_stop_str_in_output": bool(request.decoding.stop),
+        **sampling_arguments(decoding, prompt),
+        "include_stop_str_in_output": bool(decoding.stop),
     }
 
 
@@ -385,8 +354,8 @@ def _require_room(setup: EngineSetup) -> dict[str, float]:
     return resources
 
 
-def _nothing() -> None:
-    """A task that shows there is room for it."""
+def _nothing(*_: object) -> None:
+    """A task that shows there is room for it, and a note where nobody sits at the terminal."""
 
 
 def _no_room(resources: Mapping[str, float]) -> str:
@@ -398,19 +367,8 @@ def _no_room(resources: Mapping[str, float]) -> str:
     return f"the Ray cluster has no room for an engine, which needs {wanted}; found {found} (teacher.device says which)"
 
 
-def _ask_for_model(setup: EngineSetup, resources: Mapping[str, float]) -> _Model:
-    """Let a node of the cluster look at the model; raises `ConfigError` for a model or argument that vLLM refuses."""
-    # Neither a signal's handler nor the terminal can be sent to another process.
-    model: _Model = _run_there(_look, replace(setup, stop=None, note=_unheard), resources=resources, stop=setup.stop)
-    return model
-
-
-def _unheard(_line: str) -> None:
-    """Where nobody sits at the terminal."""
-
-
 def _look(setup: EngineSetup) -> _Model:
-    """Ask vLLM about the model, on a node of the cluster."""
+    """Ask vLLM about the model, on a node; raises `ConfigError` for a model or argument that it refuses."""
     try:
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.platforms import current_platform
@@ -424,15 +382,9 @@ def _look(setup: EngineSetup) -> _Model:
     except Exception as error:  # of a wrong argument, whatever vLLM meets first
         raise refused(setup, error) from error
     tokenizer = load_tokenizer(setup.model, setup.revision, trust_remote_code=setup.trust_remote_code)
-    ends = _end_tokens(model.try_get_generation_config().get("eos_token_id"), tokenizer.eos_token_id)
+    ends = end_tokens(model.try_get_generation_config().get("eos_token_id"), tokenizer.eos_token_id)
     readable = {end: str(tokenizer.decode([end], skip_special_tokens=True)) for end in ends}
     return _Model(window=int(model.max_model_len), ends=readable, on_cpu=on_cpu)
-
-
-def _end_tokens(*known: int | Sequence[int] | None) -> set[int]:
-    """All tokens that end a text: the tokenizer's own, and those of the checkpoint's preferences."""
-    several = ((ids,) if isinstance(ids, int) else ids or () for ids in known)
-    return {end for ids in several for end in ids}
 
 
 def _run_there(
@@ -464,12 +416,6 @@ def _run_there(
 
 def _address(setup: EngineSetup) -> str:
     return setup.cluster.address or os.environ.get("RAY_ADDRESS") or "local"
-
-
-def _engine_arguments(setup: EngineSetup, *, eager: bool) -> EngineArguments:
-    """As vLLM is started elsewhere; the processor names the model by itself."""
-    arguments = vllm_arguments(setup, eager=eager)
-    return {name: value for name, value in arguments.items() if name != "model"}
 
 
 def _reason(error: BaseException) -> str:

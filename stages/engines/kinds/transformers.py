@@ -7,7 +7,6 @@ the same distribution as sampling does, but each row from its own generator: a r
 import gc
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,10 +21,11 @@ from stages.engines.contract import (
     Engine,
     EngineSetup,
     Generation,
+    end_tokens,
     positive_argument,
     prompt_seed,
 )
-from stages.models.load import load_causal_lm
+from stages.models.load import known_positions, load_causal_lm
 from stages.models.tokenizer import encode, load_tokenizer
 from stages.runtime.device import torch_device
 
@@ -54,9 +54,8 @@ class TransformersEngine(Engine):
             .eval(),
             load_tokenizer(setup.model, setup.revision, trust_remote_code=setup.trust_remote_code),
         )
-        positions = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
-        self._window = min(window, positions or sys.maxsize)
-        self._ends = _end_tokens(self._model, self._tokenizer)
+        self._window = min(window, known_positions(self._model))
+        self._ends = end_tokens(self._model.generation_config.eos_token_id, self._tokenizer.eos_token_id)
         self._pad = self._tokenizer.pad_token_id if self._tokenizer.pad_token_id is not None else min(self._ends or {0})
         # The checkpoint's own preferences (sampling, repetition penalty) would otherwise fill what we leave open.
         self._model.generation_config = GenerationConfig(
@@ -70,8 +69,9 @@ class TransformersEngine(Engine):
         yield from ((row, TOO_LONG) for row, ids in enumerate(encoded) if len(ids) >= self._window)
         for room, rows in self._batches(encoded, decoding.max_tokens):
             seeds = [prompt_seed(decoding.seed, prompts[row]) for row in rows]
-            batch = _Batch(prompts=[encoded[row] for row in rows], seeds=seeds, room=room)
-            yield from zip(rows, self._generate_batch(batch, decoding), strict=True)
+            samplers = [_SeededSampling(decoding, seeds, self._model.device)] if decoding.temperature > 0 else []
+            batch = self._generate_batch([encoded[row] for row in rows], samplers, room, decoding.stop)
+            yield from zip(rows, batch, strict=True)
 
     def close(self) -> None:
         """Free the model's memory."""
@@ -88,14 +88,17 @@ class TransformersEngine(Engine):
             for start in range(0, len(rows), self._batch_size):
                 yield room, rows[start : start + self._batch_size]
 
-    def _generate_batch(self, batch: "_Batch", decoding: Decoding) -> list[Generation]:
-        ids_BT, mask_BT = _pad_left(batch.prompts, self._pad, self._model.device)
+    def _generate_batch(
+        self, prompts: Sequence[list[int]], samplers: Sequence["_SeededSampling"], room: int, stop: Sequence[str]
+    ) -> list[Generation]:
+        """Generate up to `room` tokens for each of the prompts together."""
+        ids_BT, mask_BT = _pad_left(prompts, self._pad, self._model.device)
         start = ids_BT.shape[1]
 
         def stopped(all_BT: Tensor, _scores: object, **_: object) -> Tensor:
             if self._setup.stop is not None:
                 self._setup.stop.check("what was answered before")
-            return self._stopped(batch, all_BT[:, start:], decoding.stop)
+            return self._stopped(prompts, all_BT[:, start:], stop)
 
         try:
             with torch.inference_mode():
@@ -103,21 +106,21 @@ class TransformersEngine(Engine):
                     input_ids=ids_BT,
                     attention_mask=mask_BT,
                     do_sample=False,
-                    max_new_tokens=batch.room,
-                    logits_processor=LogitsProcessorList(_samplers(decoding, batch, self._model.device)),
+                    max_new_tokens=room,
+                    logits_processor=LogitsProcessorList(samplers),
                     stopping_criteria=StoppingCriteriaList([stopped]),
                 )
         except torch.OutOfMemoryError as error:
-            size = len(batch.prompts)
+            size = len(prompts)
             raise EngineError(f"out of memory with {size} prompts; lower engine_arguments.batch_size") from error
-        rows = zip(batch.prompts, all_BT[:, start:].tolist(), strict=True)
-        return [self._finish(prompt, new, decoding.stop) for prompt, new in rows]
+        rows = zip(prompts, all_BT[:, start:].tolist(), strict=True)
+        return [self._finish(prompt, new, stop) for prompt, new in rows]
 
-    def _stopped(self, batch: "_Batch", new_BT: Tensor, stop: Sequence[str]) -> Tensor:
+    def _stopped(self, prompts: Sequence[list[int]], new_BT: Tensor, stop: Sequence[str]) -> Tensor:
         """Which rows hold a stop string after their prompt."""
         if not stop:
             return torch.zeros(len(new_BT), dtype=torch.bool, device=new_BT.device)
-        rows = zip(batch.prompts, new_BT.tolist(), strict=True)
+        rows = zip(prompts, new_BT.tolist(), strict=True)
         found = [_cut(self._decode(prompt, new), stop) is not None for prompt, new in rows]
         return torch.tensor(found, device=new_BT.device)
 
@@ -136,15 +139,6 @@ class TransformersEngine(Engine):
         return both[len(before) :]
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Batch:
-    """Prompts that are generated together: their tokens, their seeds, and how many tokens each may get."""
-
-    prompts: Sequence[list[int]]
-    seeds: Sequence[int]
-    room: int
-
-
 class _SeededSampling:
     """Logits processor after which the maximum is a sample from the nucleus, drawn by each row's own generator."""
 
@@ -159,10 +153,6 @@ class _SeededSampling:
         for row_V, generator in zip(noise_BV, self._generators, strict=True):
             row_V.exponential_(generator=generator)
         return scores_BV - noise_BV.clamp_min(TINY).log()
-
-
-def _samplers(decoding: Decoding, batch: _Batch, device: torch.device) -> list[_SeededSampling]:
-    return [_SeededSampling(decoding, batch.seeds, device)] if decoding.temperature > 0 else []
 
 
 def _cut(text: str, stop: Sequence[str]) -> str | None:
@@ -186,13 +176,6 @@ def _pad_left(prompts: Sequence[list[int]], pad: int, device: torch.device) -> t
     ids = [[pad] * (longest - len(prompt)) + prompt for prompt in prompts]
     mask = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
     return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
-
-
-def _end_tokens(model: Any, tokenizer: Any) -> set[int]:
-    """The tokens that end a text: the tokenizer's and those that the checkpoint's generation settings add."""
-    named = model.generation_config.eos_token_id
-    ends = {named} if isinstance(named, int) else set(named or ())
-    return ends | ({tokenizer.eos_token_id} if tokenizer.eos_token_id is not None else set())
 
 
 ENGINE = TransformersEngine

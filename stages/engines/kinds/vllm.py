@@ -14,12 +14,11 @@ import multiprocessing
 import os
 from collections.abc import Iterator, MutableMapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from itertools import count
 from multiprocessing.process import BaseProcess
 from queue import SimpleQueue
 from threading import Event, Semaphore, Thread
-from typing import Any
+from typing import Any, TypeAlias
 
 from data.errors import ConfigError, EngineError, MolsakiError, first_line
 from stages.engines.contract import (
@@ -33,6 +32,7 @@ from stages.engines.contract import (
     EngineSetup,
     FinishReason,
     Generation,
+    answered,
     next_answer,
     positive_argument,
     prompt_seed,
@@ -61,24 +61,29 @@ ENCODED_TOGETHER = 256
 ON_THE_WAY = 4
 """Requests that vLLM is given beyond an answer, in multiples of those that it computes at a time: where all of these
 end in one step, as many have to be waiting, and the thread that brings more may be late by a step or two."""
+Request: TypeAlias = tuple[int, Sequence[int] | None, Any]
+"""Place of a prompt, its tokens (None where they are too many), and vLLM's sampling parameters."""
 FINISHED: dict[str | None, FinishReason] = {"stop": "stop", "length": "length"}
 
 
 class VllmEngine(Engine):
-    """`vllm.LLM` with prefix caching, so that the worked examples in front of every prompt are read once."""
+    """`vllm.LLM` with prefix caching, so that the worked examples in front of every prompt are read once.
+
+    `llm` is for benchmarks as well, while no stream runs.
+    """
 
     def __init__(self, setup: EngineSetup) -> None:
-        self._setup = setup
+        self.setup = setup
+        self.llm: Any = None
         self._requests: _Requests | None = None
-        self._llm: Any = None
         before = set(multiprocessing.active_children())
         self._guard = start_guard()
         try:
             with nullcontext() if setup.stop is None else setup.stop.at_once("what was answered before"):
-                self._llm = _start(setup)
+                self.llm = _start(setup)
             self.processes = [each for each in multiprocessing.active_children() if each not in before]
-            self._tokenizer = self._llm.get_tokenizer()
-            self._window = int(self._llm.llm_engine.model_config.max_model_len)
+            self._tokenizer = self.llm.get_tokenizer()
+            self._window = int(self.llm.llm_engine.model_config.max_model_len)
         except MolsakiError:
             self.close()
             raise
@@ -88,65 +93,32 @@ class VllmEngine(Engine):
 
     def stream(self, prompts: Sequence[str], decoding: Decoding | None = None) -> Answers:
         """Answer every prompt as its request ends; all of them share the prefix cache and fill vLLM's batches."""
-        unanswered = len(prompts)
+        asked = self._asked(prompts, decoding or self.setup.decoding)
         requests = self._requests = _Requests(
-            self._llm.llm_engine,
-            self._asked(prompts, decoding or self._setup.decoding),
-            processes=self.processes,
-            stop=self._setup.stop,
+            self.llm.llm_engine, asked, processes=self.processes, stop=self.setup.stop
         )
         try:
-            while unanswered:
-                answer = requests.answer()
-                unanswered -= 1
-                yield answer
-        except MolsakiError:
-            raise
-        except Exception as error:  # that its process is dead, or whatever it has against a request
-            raise EngineError(
-                f"vLLM failed with {unanswered:,} prompts unanswered ({first_line(error)}); what was committed "
-                "before is kept, run the same command to go on"
-            ) from error
+            yield from answered("vLLM", len(prompts), requests.answer)
         finally:
             requests.end()
-
-    @property
-    def setup(self) -> EngineSetup:
-        """What it was started with."""
-        return self._setup
-
-    @property
-    def llm(self) -> Any:
-        """The `vllm.LLM` behind it, for benchmarks; not while a stream runs."""
-        return self._llm
 
     def close(self) -> None:
         """End vLLM's process; waiting for it keeps its last words out of the terminal."""
         if self._requests is not None:
             self._requests.end()
-        llm, self._llm = self._llm, None
+        llm, self.llm = self.llm, None
         if llm is not None:
             llm.llm_engine.engine_core.shutdown()
         self._guard.terminate()
         self._guard.wait()
 
-    def _asked(self, prompts: Sequence[str], decoding: Decoding) -> Iterator["_Request"]:
+    def _asked(self, prompts: Sequence[str], decoding: Decoding) -> Iterator["Request"]:
         """The prompts as vLLM wants them, made as they are needed."""
         for start in range(0, len(prompts), ENCODED_TOGETHER):
             some = prompts[start : start + ENCODED_TOGETHER]
-            encoded = encode(self._tokenizer, some, adds_special_tokens=self._setup.adds_special_tokens)
+            encoded = encode(self._tokenizer, some, adds_special_tokens=self.setup.adds_special_tokens)
             for place, (prompt, ids) in enumerate(zip(some, encoded, strict=True), start):
-                fits = len(ids) < self._window
-                yield _Request(place=place, ids=ids if fits else None, sampling=_sampling(decoding, prompt))
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Request:
-    """One prompt for vLLM; `ids` is None where it is too long."""
-
-    place: int
-    ids: Sequence[int] | None
-    sampling: Any
+                yield place, ids if len(ids) < self._window else None, _sampling(decoding, prompt)
 
 
 class _Requests:
@@ -157,7 +129,7 @@ class _Requests:
     """
 
     def __init__(
-        self, engine: Any, asked: Iterator[_Request], *, processes: Sequence[BaseProcess], stop: StopSignal | None
+        self, engine: Any, asked: Iterator[Request], *, processes: Sequence[BaseProcess], stop: StopSignal | None
     ) -> None:
         self._engine = engine
         self._asked = asked
@@ -208,13 +180,14 @@ class _Requests:
             request = next(self._asked, None)
             if request is None:
                 return False
-            if request.ids is None:
-                self._answers.put((request.place, TOO_LONG))
+            place, ids, sampling = request
+            if ids is None:
+                self._answers.put((place, TOO_LONG))
                 continue
             name = str(next(self._names))
-            self._running[name] = request.place
-            (rendered,) = self._engine.renderer.render_cmpl([{"prompt_token_ids": list(request.ids)}])
-            self._engine.add_request(name, rendered, request.sampling)
+            self._running[name] = place
+            (rendered,) = self._engine.renderer.render_cmpl([{"prompt_token_ids": list(ids)}])
+            self._engine.add_request(name, rendered, sampling)
         return True
 
     def _take_out(self) -> None:

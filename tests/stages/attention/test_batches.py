@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.errors import ModelError
-from stages.attention.batches import TokenBudget, compute_in_batches, length_batches, padding_share
+from stages.attention.batches import TokenBudget, compute_in_batches, length_batches
 
 LENGTHS = [5, 30, 12, 7, 22, 9, 41, 16]
 
@@ -26,6 +27,12 @@ def test_batches_hold_each_index_once_and_keep_the_budget(lengths: list[int], bu
 
 def test_longest_texts_come_first():
     assert length_batches([3, 9, 4], 8) == [[1], [2, 0]]
+
+
+def padding_share(lengths: Sequence[int], batches: Sequence[Sequence[int]]) -> float:
+    """Share of the batches' tokens that is padding."""
+    padded = sum(max(lengths[i] for i in batch) * len(batch) for batch in batches)
+    return 1 - sum(lengths) / padded if padded else 0.0
 
 
 def test_padding_by_hand():

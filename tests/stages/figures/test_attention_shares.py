@@ -11,7 +11,6 @@ from data.marking import mark
 from stages.figures.attention_shares import (
     GROUPS,
     mean_of_layers,
-    mixed,
     one_layer,
     record_layer_weights,
     record_shares,
@@ -79,7 +78,9 @@ def test_layers_are_put_together_as_chosen():
     assert one_layer(2).mixed(attention).tolist() == attention[1].tolist()
     choice = teachers_mixture(0.1)
     assert choice.needs_attention and not one_layer(1).needs_attention
-    np.testing.assert_allclose(choice.mixed(attention), mixed(attention, record_layer_weights(attention, 0.1)))
+    np.testing.assert_allclose(
+        choice.mixed(attention), np.einsum("lsk,l->sk", attention, record_layer_weights(attention, 0.1))
+    )
 
 
 def test_nothing_heavy_is_loaded():

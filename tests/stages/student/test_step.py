@@ -66,10 +66,9 @@ def test_what_is_asked_in_training_is_what_generation_starts_from():
 
 def test_batches_are_padded_where_nothing_looks():
     tokenizer = tiny_tokenizer()
-    records = [
-        training_record(tokenizer, one, Target(attention=np.ones((1, 2, 3), np.float32), layer_weights=np.ones(1)))
-        for one in EXAMPLES
-    ]
+    shapes = [(1, len(one.marked.step_spans), len(one.marked.critical_spans)) for one in EXAMPLES]
+    targets = [Target(attention=np.ones(shape, np.float32), layer_weights=np.ones(1)) for shape in shapes]
+    records = [training_record(tokenizer, one, target) for one, target in zip(EXAMPLES, targets, strict=True)]
     batch = TrainingCollator(pad=tokenizer.pad_token_id)(list(enumerate(records)))
     short = len(records[1].explain.ids)
     assert batch["explain_ids"][1, short:].eq(tokenizer.pad_token_id).all()

@@ -10,7 +10,7 @@ from cache.writer import AttentionWriter
 from stages.mixture import mixed_targets
 from stages.runtime.progress import SilentProgress
 from stages.student import targets
-from stages.student.targets import chosen_layers_rule, mixture_rule, stored_targets
+from stages.student.targets import TeacherTargets, chosen_layers_rule, mixture_rule
 from tests.cache.truth import make_block, make_space
 
 
@@ -25,7 +25,7 @@ def store(tmp_path: Path) -> AttentionStore:
 
 @pytest.mark.parametrize("tau", [0.1, 2.0])
 def test_targets_of_a_store_are_those_of_its_records(store: AttentionStore, tau: float):
-    found = stored_targets(store, mixture_rule(tau), SilentProgress())
+    found = TeacherTargets(store).get(list(store), mixture_rule(tau), SilentProgress())
     assert len(found) == 10
     for key in store:
         (alone,) = mixed_targets([store[key]], tau)
@@ -34,12 +34,12 @@ def test_targets_of_a_store_are_those_of_its_records(store: AttentionStore, tau:
 
 
 def test_targets_are_mixed_once_for_each_temperature(store: AttentionStore, monkeypatch: pytest.MonkeyPatch):
-    first = stored_targets(store, mixture_rule(0.1), SilentProgress())
+    first = TeacherTargets(store).get(list(store), mixture_rule(0.1), SilentProgress())
     with monkeypatch.context() as patched:
         patched.setattr(targets, "mixed_targets", None)
-        second = stored_targets(store, mixture_rule(0.1), SilentProgress())
+        second = TeacherTargets(store).get(list(store), mixture_rule(0.1), SilentProgress())
         with pytest.raises(TypeError):
-            stored_targets(store, mixture_rule(0.2), SilentProgress())
+            TeacherTargets(store).get(list(store), mixture_rule(0.2), SilentProgress())
     for key in store:
         np.testing.assert_array_equal(first[key].attention, second[key].attention, strict=True)
 
@@ -54,12 +54,12 @@ def test_progress_counts_the_records(store: AttentionStore):
         def advance(self, count: int = 1) -> None:
             told.append(count)
 
-    stored_targets(store, mixture_rule(0.1), Listening())
+    TeacherTargets(store).get(list(store), mixture_rule(0.1), Listening())
     assert told == [("targets", 10), 5, 5]
 
 
 def test_chosen_layers_are_kept_as_they_are_one_after_another(store: AttentionStore):
-    found = stored_targets(store, chosen_layers_rule([3, 1]), SilentProgress())
+    found = TeacherTargets(store).get(list(store), chosen_layers_rule([3, 1]), SilentProgress())
     for key in store:
         np.testing.assert_array_equal(found[key].attention, store[key][[3, 1]].astype(np.float32), strict=True)
         assert found[key].layer_weights.tolist() == [0, 0.5, 0, 0.5]

@@ -14,6 +14,7 @@ from transformers import AutoConfig
 
 from data.errors import ConfigError, Interrupted, ModelError
 from stages.attention.select import Example
+from stages.runtime.processes import Processes
 from stages.runtime.progress import Progress, SilentProgress, StopSignal
 from stages.settings import ObjectiveSettings, StudentSettings, TrainingSettings
 from stages.student.global_batches import ONLY_TAKES_PART, Shares
@@ -194,7 +195,7 @@ def test_a_loss_that_is_no_number_stops_training_and_names_the_records(train, at
 @pytest.mark.parametrize(("records", "batch_size", "processes"), [(12, 4, 2), (13, 5, 3), (3, 4, 4), (9, 4, 3)])
 def test_shares_of_all_processes_are_the_batches_of_one(records, batch_size, processes):
     def epoch(processes: int, process: int, number: int) -> list[list[int]]:
-        shares = Shares(records, batch_size, processes=processes, process=process, seed=1)
+        shares = Shares(records, batch_size, Processes(index=process, count=processes), seed=1)
         shares.set_epoch(number)
         return list(shares)
 

@@ -6,8 +6,8 @@ from socket import socket
 import pytest
 
 from data.errors import EngineError
-from stages.engines.contract import Cluster, Decoding, EngineSetup, Generation
-from stages.engines.kinds.ray import Asked, _end_tokens, _generation, _Model, _reason, _require_listener, _sampling
+from stages.engines.contract import Cluster, Decoding, EngineSetup, Generation, end_tokens
+from stages.engines.kinds.ray import _generation, _Model, _reason, _require_listener, _sampling
 from stages.engines.start import open_engine
 
 GREEDY = Decoding(max_tokens=24)
@@ -79,16 +79,16 @@ def test_an_address_at_which_somebody_listens_is_left_to_ray(form: str) -> None:
 
 
 def test_the_tokens_that_end_a_text_are_the_tokenizer_s_and_the_checkpoint_s() -> None:
-    assert _end_tokens([3, 4], 5) == {3, 4, 5}
-    assert _end_tokens(3, None) == {3}
-    assert _end_tokens(None, None) == set()
+    assert end_tokens([3, 4], 5) == {3, 4, 5}
+    assert end_tokens(3, None) == {3}
+    assert end_tokens(None, None) == set()
 
 
 def test_a_sampled_prompt_has_its_own_seed_and_no_number_is_missing_anywhere() -> None:
     sampled = Decoding(max_tokens=8, temperature=1.0, top_p=0.9, seed=3)
-    seeds = [_sampling(Asked(prompt=prompt, decoding=sampled))["seed"] for prompt in ("a", "b", "a")]
+    seeds = [_sampling(prompt, sampled)["seed"] for prompt in ("a", "b", "a")]
     assert seeds[0] == seeds[2] != seeds[1]
-    greedy = _sampling(Asked(prompt="a", decoding=STOPPING))
+    greedy = _sampling("a", STOPPING)
     assert (greedy["seed"], greedy["temperature"], greedy["include_stop_str_in_output"]) == (0, 0.0, True)
 
 

@@ -18,7 +18,7 @@ import pytest
 
 from data.errors import ConfigError, EngineError, Interrupted
 from stages.engines.contract import Cluster, Decoding, Engine, EngineSetup, Generation
-from stages.engines.kinds.ray import ROWS, Asked, RayEngine
+from stages.engines.kinds.ray import ROWS, RayEngine
 from stages.engines.start import open_engine
 from stages.runtime.progress import StopSignal
 from tests.fakes import ending_model_folder, tiny_model_folder
@@ -90,11 +90,7 @@ def calls(transformers: Engine) -> Calls:
 @pytest.fixture(scope="module")
 def answers(ray: RayEngine, calls: Calls) -> dict[str, list[Generation]]:
     """What one stream of Ray answers to all calls."""
-    requests = [
-        (name, Asked(prompt=prompt, decoding=decoding))
-        for name, (prompts, decoding) in calls.items()
-        for prompt in prompts
-    ]
+    requests = [(name, (prompt, decoding)) for name, (prompts, decoding) in calls.items() for prompt in prompts]
     found = list(ray.stream_each([request for _, request in requests]))
     assert sorted(place for place, _ in found) == list(range(len(requests))), "not every place once"
     answers: dict[str, list[Generation]] = {name: [] for name in calls}

@@ -15,7 +15,7 @@ import pytest
 
 from data.errors import ConfigError, EngineError, Interrupted
 from stages.engines.contract import Decoding, EngineSetup
-from stages.engines.kinds.vllm import ON_THE_WAY, VllmEngine, _Request, _Requests, take_own_gpus
+from stages.engines.kinds.vllm import ON_THE_WAY, Request, VllmEngine, _Requests, take_own_gpus
 from stages.runtime.progress import StopSignal
 
 BATCH = 4
@@ -65,9 +65,9 @@ def requests(core: ScriptedCore, count: int, *, too_long: int = -1, stop: StopSi
     return _Requests(core, asked(count, too_long), processes=(), stop=stop)
 
 
-def asked(count: int, too_long: int = -1) -> Iterator[_Request]:
+def asked(count: int, too_long: int = -1) -> Iterator[Request]:
     for place in range(count):
-        yield _Request(place=place, ids=None if place == too_long else [place], sampling=None)
+        yield place, None if place == too_long else [place], None
 
 
 def test_every_request_is_answered_once_and_first_batches_are_full() -> None:
@@ -89,7 +89,7 @@ def test_answers_that_nobody_fetches_hold_back_what_is_asked() -> None:
     assert sum(core.batches) + len(core.waiting) == ON_THE_WAY * BATCH + 1
     going.end()
     assert not going._thread.is_alive()
-    assert next(made).place == ON_THE_WAY * BATCH + 1
+    assert next(made)[0] == ON_THE_WAY * BATCH + 1
 
 
 def test_what_vllm_raises_comes_after_what_it_answered() -> None:
