@@ -46,26 +46,13 @@ _BETWEEN_WORDS = re.compile(r"\s+|(?<=[^\W\d_])[-‐‑](?=[^\W\d_])")
 _GAP = r"(?:\s+|[-‐‑]\s*)"
 _HISSING = ("s", "x", "z", "ch", "sh")
 _ENDS_IN_Y = re.compile(r"[^aeiou]y$")
-_IRREGULAR = {
-    "calf": "calves",
-    "child": "children",
-    "foot": "feet",
-    "goose": "geese",
-    "half": "halves",
-    "knife": "knives",
-    "leaf": "leaves",
-    "life": "lives",
-    "loaf": "loaves",
-    "man": "men",
-    "mouse": "mice",
-    "person": "people",
-    "shelf": "shelves",
-    "thief": "thieves",
-    "tooth": "teeth",
-    "wife": "wives",
-    "wolf": "wolves",
-    "woman": "women",
-}
+_IRREGULAR = dict(
+    re.findall(
+        r"(\w+)/(\w+)",
+        "calf/calves child/children foot/feet goose/geese half/halves knife/knives leaf/leaves life/lives loaf/loaves "
+        "man/men mouse/mice person/people shelf/shelves thief/thieves tooth/teeth wife/wives wolf/wolves woman/women",
+    )
+)
 _IRREGULAR_PLURALS = {plural: singular for singular, plural in _IRREGULAR.items()}
 _NO_PLURALS = frozenset({"always", "does", "news", "plus", "this", "thus"})
 """Words in s of which something else is left without it, or nothing."""
