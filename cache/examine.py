@@ -222,7 +222,7 @@ def _judged(reading: _Reading, records: int, arrays: Collection[str], *, roundin
     texts = _texts(reading, records)
     stored_keys = reading.whole("key")
     _check_cell_offset(reading)
-    keys = [""] * records if stored_keys is None else hex_keys(stored_keys)
+    keys = [""] * records if stored_keys is None else list(hex_keys(stored_keys))
     for row in range(records):
         marked = texts[row] and _marked(reading, row, texts[row])
         if not marked:

@@ -20,7 +20,7 @@ from cache.commits import Commit, FileEntry, decode_commit, is_damage, is_torn, 
 from cache.examine import Examined, examine
 from cache.fingerprints import hash_file
 from cache.keys import KEY
-from cache.layout import METADATA, check_array, committed_metadata, layouts_in, stored_counts
+from cache.layout import COUNTS, METADATA, check_array, committed_metadata, layouts_in, stored_counts
 from cache.rounding import kept_bits
 from cache.spaces import KINDS, NAMED_FOR, SPEC_FILE, Kind, Space, files_of_part, read_spec
 from data.errors import DamagedCacheError
@@ -30,7 +30,6 @@ CLAIM_SECONDS = 3600.0
 
 DEFECT = {errno.EIO, getattr(errno, "EBADMSG", errno.EIO), getattr(errno, "EUCLEAN", errno.EIO)}
 """What a file system answers that finds the medium, or itself, damaged."""
-COUNTED = ("records", "cells", "layers", "steps", "words", "text_bytes")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,11 +58,6 @@ class Verification:
     records: int
     bytes: int
     findings: tuple[Finding, ...]
-
-    @property
-    def damaged_parts(self) -> int:
-        """Number of parts that something is wrong with."""
-        return len({finding.part for finding in self.findings} - {None})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,7 +166,8 @@ def _of_claim(path: Path, file: str) -> tuple[Finding, ...]:
 
 def look_at_part(space: Space, commit: Commit, *, deep: bool) -> CommitLook:
     """Check the files of a part against its commit, and decode them where that is asked for."""
-    damaged = dict(_damaged_files(space, commit))
+    folder = space.part_path(commit)
+    damaged = {name: found for name, entry in commit.files.items() if (found := _damage(folder / name, entry))}
     # Metadata follow from the counts; data do not.
     broken = {name.partition("/")[0] for name, one in damaged.items() if one.unreadable and "/c/" in name}
     rebuilt = {name.partition("/")[0] for name in damaged if name.endswith(f"/{METADATA}")} - broken
@@ -198,7 +193,7 @@ def look_at_part(space: Space, commit: Commit, *, deep: bool) -> CommitLook:
     if not deep:
         return replace(look, findings=tuple(findings), counts=counts)
     examined = examine(
-        space.part_path(commit),
+        folder,
         counts,
         arrays=layouts_in(commit.files),
         broken=broken,
@@ -228,13 +223,6 @@ class _Damage:
     unreadable: bool
 
 
-def _damaged_files(space: Space, commit: Commit) -> Iterator[tuple[str, _Damage]]:
-    folder = space.part_path(commit)
-    for name, entry in commit.files.items():
-        if found := _damage(folder / name, entry):
-            yield name, found
-
-
 def _damage(path: Path, entry: FileEntry) -> _Damage | None:
     try:
         status = path.stat()
@@ -256,7 +244,7 @@ def _damage(path: Path, entry: FileEntry) -> _Damage | None:
 
 def _counts(space: Space, commit: Commit, damaged: Mapping[str, _Damage]) -> dict[str, int]:
     """Return the counts that the arrays' metadata tell, those of the commit where metadata are damaged."""
-    committed = {name: commit.counts.get(name, 0) for name in COUNTED}
+    committed = {name: commit.counts.get(name, 0) for name in COUNTS}
     if any(name.endswith(METADATA) for name in damaged):
         return committed
     try:
@@ -316,10 +304,10 @@ def other_layers(space: Space, commits: Sequence[Commit]) -> list[Finding]:
     """Find parts with another number of layers than most records of the space have."""
     if space.kind != "attention":
         return []
+    layered = [commit for commit in commits if commit.part is not None and "layers" in commit.counts]
     records: Counter[int] = Counter()
-    for commit in commits:
-        if commit.part is not None and "layers" in commit.counts:
-            records[commit.counts["layers"]] += commit.counts["records"]
+    for commit in layered:
+        records[commit.counts["layers"]] += commit.counts["records"]
     usual = max(records, key=lambda layers: (records[layers], layers), default=0)
     return [
         Finding(
@@ -328,8 +316,8 @@ def other_layers(space: Space, commits: Sequence[Commit]) -> list[Finding]:
             what=f"{commit.counts['layers']} layers, most records of the space have {usual}",
             records=commit.counts["records"],
         )
-        for commit in commits
-        if commit.part is not None and commit.counts.get("layers", usual) != usual
+        for commit in layered
+        if commit.counts["layers"] != usual
     ]
 
 

@@ -175,6 +175,7 @@ _REWRITTEN: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], 
     (re.compile(rf"(?<=[$€£])({_GROUPED}|{_DIGITS})([kKmMbB])\b"), _scaled),
     (re.compile(r"(?<![\w)])([-−])\s?([$€£])(?=[\d.])"), r"\2\1"),
 )
+"""Ways to write a number, each with what makes it plain; one may give what a later one takes up."""
 
 
 def _digits(found: re.Match[str], text: str) -> str:

@@ -156,12 +156,9 @@ def _judge_commit(content: bytes, kind: Kind, *, index: int, name: str, address:
 
 def _judge_together(commits: Mapping[str, Commit], address: str) -> None:
     """Refuse two commits of one index or one part, and layers that differ: no reader would open such a space."""
-    for field, values in (
-        ("index", [commit.index for commit in commits.values()]),
-        ("part", [commit.part for commit in commits.values() if commit.part is not None]),
-    ):
-        twice = [value for value, count in Counter(values).items() if count > 1]
-        if twice:
+    for field in ("index", "part"):
+        counted = Counter(getattr(commit, field) for commit in commits.values())
+        if twice := [value for value, count in counted.items() if count > 1 and value is not None]:
             raise DamagedCacheError(f"{address}: two commits have the same {field} {twice[0]}")
     if len(layers := layers_of(commits.values())) > 1:
         raise DamagedCacheError(f"{address}: parts of {layers} layers side by side")
