@@ -174,7 +174,7 @@ def canonical_answer(raw: object, kind: AnswerKind, choices: Sequence[str] = ())
     text = str(raw).strip()
     match kind:
         case "number":
-            value = _written_number(raw) if isinstance(raw, str) else _stored_number(raw)
+            value = _number_in_file(raw)
             written = None if value is None else number_text(value)
             return written if written is None or len(written) <= LONGEST_NUMBER else None
         case "numbers":
@@ -277,7 +277,10 @@ def statements(text: str) -> Iterator[Statement]:
         yield Statement(start=start, answer_start=answer_start, end=end, text=body.strip(), line=line.strip())
 
 
-def _written_number(raw: str) -> Fraction | None:
+def _number_in_file(raw: str | int | float) -> Fraction | None:
+    """The number that a data file holds, written or as a number; truth values are none."""
+    if not isinstance(raw, str):
+        return None if isinstance(raw, bool) else Fraction(str(raw))
     sign, bare = ("-", raw.strip()[1:]) if raw.strip()[:1] in ("-", "−") else ("", raw.strip())
     return number_value(plain_numbers(sign + bare.lstrip("$€£ ").removesuffix("%").rstrip()))
 
@@ -292,11 +295,6 @@ def _written_numbers(text: str) -> str | None:
 def _ratio(text: str) -> str:
     """The parts as they are written, "9:7"."""
     return re.sub(r"\s*(?:[:∶]|\bto\b)\s*", ":", text).replace(",", "")
-
-
-def _stored_number(raw: object) -> Fraction | None:
-    """A number that a data file holds as a number; truth values are none."""
-    return None if isinstance(raw, bool) or not isinstance(raw, int | float) else Fraction(str(raw))
 
 
 def _same_numbers(answer: str, gold: str, *, rounded: bool) -> bool:
@@ -421,7 +419,7 @@ def _last_number(text: str) -> str | None:
 
 def _result(left: str, right: str) -> str | None:
     """The number on the right, or, where a calculation stands there, the one on the left: of "7 = 3 + 4" the 7."""
-    first = _first_number(right)
+    first = re.match(r"[\s$€£~≈]*[+−-]?[\d.,/]*\d", right)  # with units and currency before it
     if first is None or not _UNFINISHED.match(right, first.end()):
         found = numbers_in_digits(first.group()) if first else []
     else:
@@ -434,11 +432,6 @@ def _only_spelled(sentence: str) -> str | None:
     """The number that a sentence spells out, where it is one."""
     spelled = list(numbers_in_words(sentence))
     return number_text(spelled[0]) if len(spelled) == 1 else None
-
-
-def _first_number(piece: str) -> re.Match[str] | None:
-    """The number with which a piece begins, with units and currency before it."""
-    return re.match(r"[\s$€£~≈]*[+−-]?[\d.,/]*\d", piece)
 
 
 def _read_numbers(stated: str) -> str | None:
