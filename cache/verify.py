@@ -102,25 +102,22 @@ def commit_count(folder: Path) -> int:
 
 def open_damaged(folder: Path) -> tuple[Space, list[Finding]]:
     """Open a space whose spec.json may be damaged, and say what is wrong with it; its folder tells kind and name."""
+    wrong: dict[str, str] = {}
     try:
-        space, findings = read_spec(folder), []
+        space = read_spec(folder)
     except DamagedCacheError as error:  # a mismatch is none: of another schema nothing here may be judged or repaired
         kind = next((kind for kind in KINDS if kind == folder.resolve().parent.name), None)
         if kind is None:
             raise
         space = Space(path=folder, kind=kind, slug=folder.name.rpartition("-")[0], spec={})
-        findings = [Finding(part=None, file=SPEC_FILE, what=reason_of(error, folder / SPEC_FILE), records=0)]
+        wrong[SPEC_FILE] = reason_of(error, folder / SPEC_FILE)
     else:
         name = NAMED_FOR.fullmatch(folder.resolve().name)
         if name and name[1] != space.fingerprint[:16]:
-            what = f"its fingerprint begins with {space.fingerprint[:16]}, the folder is that of {name[1]}"
-            findings.append(Finding(part=None, file=SPEC_FILE, what=what, records=0))
-    if not (space.path / "commits").is_dir():
-        parts = len(uncommitted_parts(space))
-        if parts:
-            what = f"missing, while parts/ holds {parts}"
-            findings.append(Finding(part=None, file="commits", what=what, records=0))
-    return space, findings
+            wrong[SPEC_FILE] = f"its fingerprint begins with {space.fingerprint[:16]}, the folder is that of {name[1]}"
+    if not (space.path / "commits").is_dir() and (parts := uncommitted_parts(space)):
+        wrong["commits"] = f"missing, while parts/ holds {len(parts)}"
+    return space, [Finding(part=None, file=file, what=what, records=0) for file, what in wrong.items()]
 
 
 def uncommitted_parts(space: Space) -> list[Path]:
@@ -171,37 +168,35 @@ def look_at_part(space: Space, commit: Commit, *, deep: bool) -> CommitLook:
     # Metadata follow from the counts; data do not.
     broken = {name.partition("/")[0] for name, one in damaged.items() if one.unreadable and "/c/" in name}
     rebuilt = {name.partition("/")[0] for name in damaged if name.endswith(f"/{METADATA}")} - broken
-    records = commit.counts["records"]
-
-    def finding(file: str, what: str, rows: int = records) -> Finding:
-        return Finding(part=commit.part, file=file, what=what, records=rows)
-
-    findings = [finding(f"parts/{commit.part}/{name}", damage.what) for name, damage in damaged.items()]
+    wrong = {f"parts/{commit.part}/{name}": damage.what for name, damage in damaged.items()}
     look = CommitLook(path=Path(), content=b"", commit=commit, findings=(), counts=commit.counts)
     if space.kind == "rationales":
         if not damaged and (complaint := _attempts_complaint(space, commit)):
-            findings.append(finding(f"parts/{commit.part}", complaint))
-        return replace(look, findings=tuple(findings))
+            wrong[f"parts/{commit.part}"] = complaint
+        return replace(look, findings=_of_part(commit, wrong))
     counts = _counts(space, commit, damaged)
-    if counts != {name: commit.counts.get(name) for name in counts}:
-        differ = [name for name, number in counts.items() if number != commit.counts.get(name)]
-        wrong = ", ".join(f"{counts[name]} {name}, {commit.counts.get(name)} were committed" for name in differ)
-        findings.append(finding(f"commits/{commit.index:08d}.json", f"the arrays hold {wrong}"))
-    for name, what in _layout_complaints(space, replace(commit, counts=counts), set(damaged)):
-        broken.add(name)
-        findings.append(finding(f"parts/{commit.part}/{name}", what))
+    if differ := [name for name, number in counts.items() if number != commit.counts.get(name)]:
+        told = ", ".join(f"{counts[name]} {name}, {commit.counts.get(name)} were committed" for name in differ)
+        wrong[f"commits/{commit.index:08d}.json"] = f"the arrays hold {told}"
+    complaints = dict(_layout_complaints(space, replace(commit, counts=counts), set(damaged)))
+    findings = _of_part(commit, wrong | {f"parts/{commit.part}/{name}": what for name, what in complaints.items()})
     if not deep:
-        return replace(look, findings=tuple(findings), counts=counts)
+        return replace(look, findings=findings, counts=counts)
     examined = examine(
         folder,
         counts,
         arrays=layouts_in(commit.files),
-        broken=broken,
+        broken=broken | complaints.keys(),
         rebuilt=rebuilt,
         keep_bits=kept_bits(space.spec),
     )
-    findings += _of_examined(commit, examined, counts["records"])
-    return replace(look, findings=tuple(findings), counts=counts, examined=examined)
+    found = _of_examined(commit, examined, counts["records"])
+    return replace(look, findings=(*findings, *found), counts=counts, examined=examined)
+
+
+def _of_part(commit: Commit, wrong: Mapping[str, str]) -> tuple[Finding, ...]:
+    records = commit.counts["records"]
+    return tuple(Finding(part=commit.part, file=file, what=what, records=records) for file, what in wrong.items())
 
 
 def _of_examined(commit: Commit, examined: Examined, records: int) -> Iterator[Finding]:
