@@ -249,17 +249,11 @@ class AttentionStore(Mapping[str, Attention]):
 
     @cached_property
     def _told_later(self) -> dict[str, tuple[int, int]]:
-        """Part and row of records that an earlier part holds without their totals, and a later one with them."""
-        earlier: set[str] = set()
-        later: dict[str, tuple[int, int]] = {}
-        for number, part in enumerate(self.parts):
-            if not part.has_totals:
-                earlier.update(part.keys)
-            elif earlier:
-                for row, key in enumerate(part.keys):
-                    if key in earlier:
-                        later.setdefault(key, (number, row))
-        return later
+        """Part and row of records that one part holds without their totals, and another one with them."""
+        untold = {key for part in self.parts if not part.has_totals for key in part.keys}
+        telling = ((number, part) for number, part in enumerate(self.parts) if untold and part.has_totals)
+        told = [(key, (number, row)) for number, part in telling for row, key in enumerate(part.keys) if key in untold]
+        return dict(reversed(told))  # of several the first one counts
 
     def marked(self, key: str) -> Marked:
         """Return the record itself: its texts and spans."""

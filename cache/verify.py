@@ -190,8 +190,8 @@ def look_at_part(space: Space, commit: Commit, *, deep: bool) -> CommitLook:
         rebuilt=rebuilt,
         keep_bits=kept_bits(space.spec),
     )
-    found = _of_examined(commit, examined, counts["records"])
-    return replace(look, findings=(*findings, *found), counts=counts, examined=examined)
+    findings += tuple(_of_examined(commit, examined, counts["records"]))
+    return replace(look, findings=findings, counts=counts, examined=examined)
 
 
 def _of_part(commit: Commit, wrong: Mapping[str, str]) -> tuple[Finding, ...]:
@@ -318,10 +318,5 @@ def other_layers(space: Space, commits: Sequence[Commit]) -> list[Finding]:
 
 def look_at_uncommitted(space: Space, part: Path) -> CommitLook:
     """Take an attention part that no readable commit names for what it is on disk, and look at it deeply."""
-    files = files_of_part(part)
-    counts = _counts(space, _commit_of(part, {"records": 0}, files), {})
-    return look_at_part(space, _commit_of(part, counts, files), deep=True)
-
-
-def _commit_of(part: Path, counts: Mapping[str, int], files: Mapping[str, FileEntry]) -> Commit:
-    return Commit(index=0, part=part.name, counts=counts, dropped={}, files=files, note={})
+    commit = Commit(index=0, part=part.name, counts={"records": 0}, dropped={}, files=files_of_part(part), note={})
+    return look_at_part(space, replace(commit, counts=_counts(space, commit, {})), deep=True)

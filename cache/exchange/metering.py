@@ -16,11 +16,5 @@ class Meter(Protocol):
         """Count units as done."""
 
 
-class Unmetered:
+class Unmetered(Meter):
     """A `Meter` that takes no notice."""
-
-    def start(self, task: str, total: int) -> None:
-        """Begin a task."""
-
-    def advance(self, count: int = 1) -> None:
-        """Count units as done."""

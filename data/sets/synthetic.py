@@ -14,7 +14,7 @@ from, whose sequence is promised not to change). A longer list begins with the s
 
 import hashlib
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import islice
@@ -162,7 +162,7 @@ def _holdings(source: random.Random, cast: _Cast, *, asked: str, sign: int) -> P
     return _problem(source, cast, [first, second], asked)
 
 
-_KINDS = (
+_KINDS: tuple[Callable[[random.Random, _Cast], Problem], ...] = (
     _changes,
     _changes,  # as often as the two others
     partial(_holdings, asked="How many more {thing} does {person} have than {partner}?", sign=-1),
