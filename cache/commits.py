@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
 from cache.fingerprints import JSON, SCHEMA_VERSION, check_schema, fingerprint, hash_bytes
@@ -54,14 +54,8 @@ class Commit:
 
 def encode_commit(commit: Commit) -> bytes:
     """Return the file content of a commit; its index is not in it, for that is the file's name."""
-    content: dict[str, JSON] = {
-        "schema": SCHEMA_VERSION,
-        "part": commit.part,
-        "counts": dict(commit.counts),
-        "dropped": dict(commit.dropped),
-        "files": {name: {"size": entry.size, "sha256": entry.sha256} for name, entry in commit.files.items()},
-        "note": dict(commit.note),
-    }
+    content: dict[str, JSON] = {"schema": SCHEMA_VERSION, **asdict(commit)}
+    del content["index"]
     content["checksum"] = fingerprint(content)
     return json.dumps(content, indent=1, sort_keys=True, allow_nan=False).encode("ascii") + b"\n"
 

@@ -13,7 +13,7 @@ Shape letters: L layers, S steps, K critical words; n records of a part.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -92,7 +92,7 @@ def examine(
     for their own are damaged. Chunks are checked one by one, so that a damaged one costs the records in it and no
     others. `keep_bits` says how values were rounded.
     """
-    reading = _Reading(folder, counts, broken, rebuilt)
+    reading = _Reading(folder=folder, counts=counts, broken=broken, rebuilt=rebuilt)
     nothing = np.zeros(counts["records"], dtype=bool)
     steps, words = reading.whole("steps"), reading.whole("words")
     misfit = None if steps is None or words is None else _misfit(steps, words, counts)
@@ -118,23 +118,21 @@ def _misfit(steps: Array, words: Array, counts: Mapping[str, int]) -> str | None
     return "; ".join(f"{found[name]} {name}, the arrays hold {counts[name]}" for name in wrong) or None
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
 class _Reading:
     """Reads the arrays of one part and gathers what is wrong with them."""
 
-    def __init__(
-        self, folder: Path, counts: Mapping[str, int], broken: Collection[str], rebuilt: Collection[str]
-    ) -> None:
-        self.arrays: dict[str, Array] = {}
-        self._folder = folder
-        self._counts = counts
-        self._broken = broken
-        self._rebuilt = rebuilt
-        self._found: dict[tuple[str, str], tuple[str, list[int]]] = {}
-        self._offsets: dict[str, npt.NDArray[np.int64]] = {}
+    folder: Path
+    counts: Mapping[str, int]
+    broken: Collection[str]
+    rebuilt: Collection[str]
+    arrays: dict[str, Array] = field(default_factory=dict)
+    offsets: dict[str, npt.NDArray[np.int64]] = field(default_factory=dict)
+    found: dict[tuple[str, str], tuple[str, list[int]]] = field(default_factory=dict)
 
     def whole(self, name: str) -> Array | None:
         """Return an array, or None where any of it cannot be read."""
-        if name in self._broken:
+        if name in self.broken:
             return None
         try:
             content = self._decode(name, slice(None))
@@ -146,19 +144,15 @@ class _Reading:
 
     def place(self, steps: npt.NDArray[np.int64], words: npt.NDArray[np.int64]) -> None:
         """Learn where each record lies in the arrays."""
-        lengths = {
-            "attention": steps * words,
-            "step_tokens": steps,
-            "step_spans": steps,
-            "word_spans": words,
-            STEP_ATTENTION: steps,
-        }
-        self._offsets = {name: np.concatenate([[0], np.cumsum(length)]) for name, length in lengths.items()}
+        lengths = {"cell": steps * words, "step": steps, "word": words}
+        for name, layout in LAYOUTS.items():
+            if layout.dimensions[0] in lengths:
+                self.offsets[name] = np.concatenate([[0], np.cumsum(lengths[layout.dimensions[0]])])
 
     def rows(self, name: str) -> npt.NDArray[np.bool_]:
         """Read an array chunk by chunk where it does not decode at once; say which records are all there."""
-        offsets = self._offsets[name]
-        if name in self._broken:
+        offsets = self.offsets[name]
+        if name in self.broken:
             return np.zeros(len(offsets) - 1, dtype=bool)
         try:
             self.arrays[name] = self._decode(name, slice(None))
@@ -186,25 +180,25 @@ class _Reading:
         return readable
 
     def _decode(self, name: str, rows: slice) -> Array:
-        folder = self._folder
-        array = open_rebuilt(folder, name, self._counts) if name in self._rebuilt else open_array(folder, name)
-        return decode(array, folder / name, rows)
+        rebuilt = name in self.rebuilt
+        array = open_rebuilt(self.folder, name, self.counts) if rebuilt else open_array(self.folder, name)
+        return decode(array, self.folder / name, rows)
 
     def of(self, name: str, row: int) -> Array:
         """Return the rows of one record."""
-        offsets = self._offsets[name]
+        offsets = self.offsets[name]
         return self.arrays[name][offsets[row] : offsets[row + 1]]
 
     def blame(self, name: str, what: str, concerned: Iterable[int] = (), *, kind: str | None = None) -> None:
         """Note a fault of some records; those of one kind in one array become one, with the first one's words."""
-        _, rows = self._found.setdefault((name, kind or what), (what, []))
+        _, rows = self.found.setdefault((name, kind or what), (what, []))
         rows += concerned
 
     def faults(self) -> tuple[Fault, ...]:
         """Everything that was noted, each fault with its records."""
         return tuple(
             Fault(array=name, what=what, rows=tuple(dict.fromkeys(rows)))
-            for (name, _), (what, rows) in self._found.items()
+            for (name, _), (what, rows) in self.found.items()
         )
 
 
@@ -216,13 +210,13 @@ def _reason(error: Exception) -> str:
 
 def _judged(reading: _Reading, records: int, arrays: Collection[str], *, rounding: float) -> Examined:
     sound = np.ones(records, dtype=bool)
-    for name in ("attention", "step_tokens", "step_spans", "word_spans", STEP_ATTENTION):
+    for name in reading.offsets:
         if name in arrays:
             sound &= reading.rows(name)
     texts = _texts(reading, records)
     stored_keys = reading.whole("key")
     _check_cell_offset(reading)
-    keys = [""] * records if stored_keys is None else hex_keys(stored_keys)
+    keys = [""] * records if stored_keys is None else list(hex_keys(stored_keys))
     for row in range(records):
         marked = texts[row] and _marked(reading, row, texts[row])
         if not marked:
@@ -241,7 +235,7 @@ def _judged(reading: _Reading, records: int, arrays: Collection[str], *, roundin
 def _check_cell_offset(reading: _Reading) -> None:
     """It follows from steps and words: a wrong one is a fault and no loss."""
     stored = reading.whole("cell_offset")
-    if stored is not None and not np.array_equal(stored, reading._offsets["attention"]):
+    if stored is not None and not np.array_equal(stored, reading.offsets["attention"]):
         reading.blame("cell_offset", "does not fit steps and words", range(len(stored) - 1))
 
 
@@ -312,11 +306,9 @@ def _attention_complaints(
     lifted = 1 + SLACK + rounding
     most = tokens_S[:, None] * _words_in_a_token(marked, spaces) * lifted + SMALLEST * attention_SKL.shape[1]
     sums_SL = attention_SKL.sum(axis=1)
-    if (above := sums_SL > most).any():
-        step, layer = np.argwhere(above)[0].tolist()
+    for step, layer in _first(sums_SL > most):
         yield "attention", "sum", f"step {step} gives {sums_SL[step, layer]:.4g} and has {tokens_S[step]} tokens"
-    if (acausal := (attention_SKL != 0).any(axis=2) & _later(marked, spaces)).any():
-        step, word = np.argwhere(acausal)[0].tolist()
+    for step, word in _first((attention_SKL != 0).any(axis=2) & _later(marked, spaces)):
         yield "attention", "acausal", f"step {step} looks at word {word}, which comes after it"
 
 
@@ -338,8 +330,7 @@ def _receiver_complaints(
     # Below float16's smallest normal number rounding takes a share of that number, not of the value.
     little = 2 * rounding * SMALLEST_NORMAL * (3 + attention_SKL.shape[1])
     given_LS = totals.critical + totals.special + totals.sinks
-    if (above := given_LS > tokens_S * (1 + SLACK + rounding) + little).any():
-        layer, step = np.argwhere(above)[0].tolist()
+    for layer, step in _first(given_LS > tokens_S * (1 + SLACK + rounding) + little):
         what = f"step {step} gives {given_LS[layer, step]:.4g} in all and has {tokens_S[step]} tokens"
         yield STEP_ATTENTION, "sum", what
     spaces = _spaces(marked.text)
@@ -347,13 +338,18 @@ def _receiver_complaints(
     most_LS = (sum_LS - attention_LSK.max(axis=2)) * (1 + rounding + SUMMING) + sum_LS * rounding + little
     if _words_in_a_token(marked, spaces) == 1:
         most_LS = np.zeros_like(most_LS)
-    if (wrong := totals.overlap > most_LS).any():
-        layer, step = np.argwhere(wrong)[0].tolist()
+    for layer, step in _first(totals.overlap > most_LS):
         what = (
             f"step {step} gives {totals.overlap[layer, step]:.4g} to several words at once, more than these words of "
             f"{sum_LS[layer, step]:.4g} in all can share"
         )
         yield STEP_ATTENTION, "overlap", what
+
+
+def _first(wrong: npt.NDArray[np.bool_]) -> list[list[int]]:
+    """The first place at which something is wrong, if there is any."""
+    places: list[list[int]] = np.argwhere(wrong)[:1].tolist()
+    return places
 
 
 def _spaces(text: str) -> npt.NDArray[np.int64]:

@@ -58,15 +58,12 @@ def hash_folder(path: Path, patterns: Sequence[str]) -> str:
     It is the hash of the lines that `sha256sum` prints for these files, sorted by name. Raises `ConfigError` where no
     file matches, because the hash of nothing would make different folders look alike.
     """
-    names = sorted({file.relative_to(path).as_posix() for pattern in patterns for file in _files(path, pattern)})
+    found = {file for pattern in patterns for file in path.glob(pattern) if file.is_file()}
+    names = sorted(file.relative_to(path).as_posix() for file in found)
     if not names:
         raise ConfigError(f"{path}: no file in this folder matches {', '.join(patterns)}")
     lines = "".join(f"{hash_file(path / name)}  {name}\n" for name in names)
     return hash_bytes(lines.encode())
-
-
-def _files(path: Path, pattern: str) -> Iterator[Path]:
-    return (found for found in path.glob(pattern) if found.is_file())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,10 +19,10 @@ WORD = np.dtype(">u8")
 KeyRows = npt.NDArray[np.uint8]
 
 
-def hex_keys(rows: KeyRows) -> list[str]:
-    """Return keys (n, 32) as strings of 64 hex digits."""
+def hex_keys(rows: KeyRows) -> Iterator[str]:
+    """Yield keys (n, 32) as strings of 64 hex digits, which exist only as long as somebody holds them."""
     digits = rows.tobytes().hex()
-    return [digits[start : start + 2 * KEY_BYTES] for start in range(0, len(digits), 2 * KEY_BYTES)]
+    return (digits[start : start + 2 * KEY_BYTES] for start in range(0, len(digits), 2 * KEY_BYTES))
 
 
 class KeyIndex:
@@ -67,13 +67,8 @@ class KeyIndex:
         return len(self._rows) - len(self._again)
 
     def __iter__(self) -> Iterator[str]:
-        """Yield every key once, in order; strings exist only as long as somebody holds them."""
-        start = 0
-        for end in [*self._again.tolist(), len(self._rows)]:
-            digits = self._rows[start:end].tobytes().hex()
-            for first in range(0, len(digits), 2 * KEY_BYTES):
-                yield digits[first : first + 2 * KEY_BYTES]
-            start = end + 1
+        """Yield every key once, in order."""
+        return hex_keys(np.delete(self._rows, self._again, axis=0) if len(self._again) else self._rows)
 
 
 def _columns(rows: KeyRows) -> npt.NDArray[np.uint64]:

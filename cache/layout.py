@@ -108,33 +108,27 @@ def layouts_in(files: Collection[str]) -> dict[str, ArrayLayout]:
     return {name: layout for name, layout in LAYOUTS.items() if name in ARRAYS or name in besides}
 
 
+COUNTS: Mapping[str, tuple[str, int]] = {
+    "cells": ("attention", 0),
+    "layers": ("attention", 1),
+    "records": ("key", 0),
+    "steps": ("step_spans", 0),
+    "words": ("word_spans", 0),
+    "text_bytes": ("text", 0),
+}
+"""What a commit counts: each the size of one dimension, that of an array at a place in its shape."""
+
+
 def dimension_sizes(counts: Mapping[str, int]) -> dict[str, int]:
     """Return the size of every dimension of a part with the `counts` of its commit."""
-    return {
-        "record": counts["records"],
-        "record_edge": counts["records"] + 1,
-        "cell": counts["cells"],
-        "layer": counts["layers"],
-        "step": counts["steps"],
-        "word": counts["words"],
-        "text_byte": counts["text_bytes"],
-        "span_edge": 2,
-        "key_byte": KEY_BYTES,
-        "receiver": len(RECEIVERS),
-    }
+    sizes = {ARRAYS[array].dimensions[place]: counts[name] for name, (array, place) in COUNTS.items()}
+    fixed = {"span_edge": 2, "key_byte": KEY_BYTES, "receiver": len(RECEIVERS)}
+    return {**sizes, "record_edge": counts["records"] + 1, **fixed}
 
 
 def counts_of(arrays: Mapping[str, Array]) -> dict[str, int]:
     """Return the counts that a commit declares of the arrays of its part."""
-    cells, layers = arrays["attention"].shape
-    return {
-        "records": len(arrays["key"]),
-        "cells": cells,
-        "layers": layers,
-        "steps": len(arrays["step_spans"]),
-        "words": len(arrays["word_spans"]),
-        "text_bytes": len(arrays["text"]),
-    }
+    return {name: arrays[array].shape[place] for name, (array, place) in COUNTS.items()}
 
 
 class PartStore(LocalStore):
@@ -205,9 +199,7 @@ def check_array(folder: Path, name: str, commit: Commit) -> None:
 def stored_counts(folder: Path) -> dict[str, int]:
     """Return the counts of a part as the shapes of its arrays tell them."""
     shapes = {name: json.loads((folder / name / METADATA).read_bytes())["shape"] for name in ARRAYS}
-    cells, layers = map(int, shapes["attention"])
-    firsts = {"records": "key", "steps": "step_spans", "words": "word_spans", "text_bytes": "text"}
-    return {"cells": cells, "layers": layers, **{name: int(shapes[array][0]) for name, array in firsts.items()}}
+    return {name: int(shapes[array][place]) for name, (array, place) in COUNTS.items()}
 
 
 def committed_metadata(folder: Path, name: str, commit: Commit) -> dict[str, JSON]:

@@ -27,9 +27,8 @@ class Neighbour:
 
     def line(self) -> str:
         """Say it in one line, with hashes shortened."""
-        fields = "; ".join(
-            f"{one.field} ours {_short(one.ours)}, theirs {_short(one.theirs)}" for one in self.differences
-        )
+        found = "; ".join(f"{one.field} ours {one.ours}, theirs {one.theirs}" for one in self.differences)
+        fields = HASH.sub(lambda digits: f"{digits[0][:HASH_DIGITS]}…", found)
         name = f"{self.space.kind}/{self.space.path.name}"
         return f"nothing stored for this; nearest is {name} ({self.space.records:,} records): {fields}"
 
@@ -50,7 +49,3 @@ def neighbour(store: Path, kind: Kind, slug: str, spec: Spec) -> Neighbour | Non
         if 0 < len(found := differences(spec, Space.open(space.path).spec)) <= MOST_DIFFERENCES
     ]
     return min(near, key=lambda one: (len(one.differences), -one.space.records, one.space.path.name), default=None)
-
-
-def _short(value: str) -> str:
-    return HASH.sub(lambda found: f"{found[0][:HASH_DIGITS]}…", value)

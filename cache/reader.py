@@ -34,6 +34,11 @@ Stored = TypeVar("Stored", Attention, StepTotals)
 RECOMPUTE = "`molsaki attention CONFIG --totals` runs the teacher over such records once more"
 
 
+def _array(name: str) -> "cached_property[Any]":
+    """An array of a part, decoded when it is first asked for."""
+    return cached_property(lambda part: part._read(name))
+
+
 class AttentionPart:
     """One committed part; everything in it is read when it is first asked for."""
 
@@ -66,17 +71,18 @@ class AttentionPart:
     @cached_property
     def keys(self) -> list[str]:
         """The record keys (64 hex digits) in the order of the part."""
-        return hex_keys(self.key_rows)
+        return list(hex_keys(self.key_rows))
 
-    @cached_property
-    def steps(self) -> npt.NDArray[np.int16]:
-        """S of each record."""
-        return self._read("steps")
-
-    @cached_property
-    def words(self) -> npt.NDArray[np.int16]:
-        """K of each record."""
-        return self._read("words")
+    steps: cached_property[npt.NDArray[np.int16]] = _array("steps")
+    """S of each record."""
+    words: cached_property[npt.NDArray[np.int16]] = _array("words")
+    """K of each record."""
+    step_tokens: cached_property[npt.NDArray[np.int32]] = _array("step_tokens")
+    """Number of the teacher's tokens in each step of all records."""
+    step_spans: cached_property[npt.NDArray[np.int32]] = _array("step_spans")
+    """(steps of all records, 2): half-open character spans."""
+    word_spans: cached_property[npt.NDArray[np.int32]] = _array("word_spans")
+    """(words of all records, 2): half-open character spans."""
 
     @cached_property
     def step_offset(self) -> npt.NDArray[np.int64]:
@@ -103,21 +109,6 @@ class AttentionPart:
                 f"{self.folder}: {offsets[-1]} {name}, {self._commit.counts[name]} were committed; {VERIFY}"
             )
         return offsets
-
-    @cached_property
-    def step_tokens(self) -> npt.NDArray[np.int32]:
-        """Number of the teacher's tokens in each step of all records."""
-        return self._read("step_tokens")
-
-    @cached_property
-    def step_spans(self) -> npt.NDArray[np.int32]:
-        """(steps of all records, 2): half-open character spans."""
-        return self._read("step_spans")
-
-    @cached_property
-    def word_spans(self) -> npt.NDArray[np.int32]:
-        """(words of all records, 2): half-open character spans."""
-        return self._read("word_spans")
 
     @cached_property
     def texts(self) -> list[tuple[str, str]]:
@@ -258,17 +249,11 @@ class AttentionStore(Mapping[str, Attention]):
 
     @cached_property
     def _told_later(self) -> dict[str, tuple[int, int]]:
-        """Part and row of records that an earlier part holds without their totals, and a later one with them."""
-        earlier: set[str] = set()
-        later: dict[str, tuple[int, int]] = {}
-        for number, part in enumerate(self.parts):
-            if not part.has_totals:
-                earlier.update(part.keys)
-            elif earlier:
-                for row, key in enumerate(part.keys):
-                    if key in earlier:
-                        later.setdefault(key, (number, row))
-        return later
+        """Part and row of records that one part holds without their totals, and another one with them."""
+        untold = {key for part in self.parts if not part.has_totals for key in part.keys}
+        telling = ((number, part) for number, part in enumerate(self.parts) if untold and part.has_totals)
+        told = [(key, (number, row)) for number, part in telling for row, key in enumerate(part.keys) if key in untold]
+        return dict(reversed(told))  # of several the first one counts
 
     def marked(self, key: str) -> Marked:
         """Return the record itself: its texts and spans."""

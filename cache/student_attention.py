@@ -21,13 +21,11 @@ from data.errors import DamagedCacheError
 
 STUDENT_ATTENTION = "student_attention.parquet"
 When = Literal["before", "after"]
+SHAPE = ("layers", "steps", "words")
 SCHEMA = pa.schema(
     [
-        pa.field("key", pa.string(), nullable=False),
-        pa.field("when", pa.string(), nullable=False),
-        pa.field("layers", pa.int16(), nullable=False),
-        pa.field("steps", pa.int16(), nullable=False),
-        pa.field("words", pa.int16(), nullable=False),
+        *(pa.field(name, pa.string(), nullable=False) for name in ("key", "when")),
+        *(pa.field(name, pa.int16(), nullable=False) for name in SHAPE),
         pa.field("values", pa.list_(pa.float16()), nullable=False),
         pa.field("layer_weights", pa.list_(pa.float32())),
     ]
@@ -54,7 +52,7 @@ def write_student_attention(folder: Path, looks: Sequence[StudentLook]) -> None:
         {
             "key": look.key,
             "when": look.when,
-            **dict(zip(("layers", "steps", "words"), look.attention.shape, strict=True)),
+            **dict(zip(SHAPE, look.attention.shape, strict=True)),
             "values": look.attention.astype(np.float16, copy=False).reshape(-1),
             "layer_weights": look.layer_weights,
         }

@@ -20,7 +20,7 @@ from cache.commits import Commit, FileEntry, decode_commit, is_damage, is_torn, 
 from cache.examine import Examined, examine
 from cache.fingerprints import hash_file
 from cache.keys import KEY
-from cache.layout import METADATA, check_array, committed_metadata, layouts_in, stored_counts
+from cache.layout import COUNTS, METADATA, check_array, committed_metadata, layouts_in, stored_counts
 from cache.rounding import kept_bits
 from cache.spaces import KINDS, NAMED_FOR, SPEC_FILE, Kind, Space, files_of_part, read_spec
 from data.errors import DamagedCacheError
@@ -30,7 +30,6 @@ CLAIM_SECONDS = 3600.0
 
 DEFECT = {errno.EIO, getattr(errno, "EBADMSG", errno.EIO), getattr(errno, "EUCLEAN", errno.EIO)}
 """What a file system answers that finds the medium, or itself, damaged."""
-COUNTED = ("records", "cells", "layers", "steps", "words", "text_bytes")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,11 +58,6 @@ class Verification:
     records: int
     bytes: int
     findings: tuple[Finding, ...]
-
-    @property
-    def damaged_parts(self) -> int:
-        """Number of parts that something is wrong with."""
-        return len({finding.part for finding in self.findings} - {None})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,25 +102,22 @@ def commit_count(folder: Path) -> int:
 
 def open_damaged(folder: Path) -> tuple[Space, list[Finding]]:
     """Open a space whose spec.json may be damaged, and say what is wrong with it; its folder tells kind and name."""
+    wrong: dict[str, str] = {}
     try:
-        space, findings = read_spec(folder), []
+        space = read_spec(folder)
     except DamagedCacheError as error:  # a mismatch is none: of another schema nothing here may be judged or repaired
         kind = next((kind for kind in KINDS if kind == folder.resolve().parent.name), None)
         if kind is None:
             raise
         space = Space(path=folder, kind=kind, slug=folder.name.rpartition("-")[0], spec={})
-        findings = [Finding(part=None, file=SPEC_FILE, what=reason_of(error, folder / SPEC_FILE), records=0)]
+        wrong[SPEC_FILE] = reason_of(error, folder / SPEC_FILE)
     else:
         name = NAMED_FOR.fullmatch(folder.resolve().name)
         if name and name[1] != space.fingerprint[:16]:
-            what = f"its fingerprint begins with {space.fingerprint[:16]}, the folder is that of {name[1]}"
-            findings.append(Finding(part=None, file=SPEC_FILE, what=what, records=0))
-    if not (space.path / "commits").is_dir():
-        parts = len(uncommitted_parts(space))
-        if parts:
-            what = f"missing, while parts/ holds {parts}"
-            findings.append(Finding(part=None, file="commits", what=what, records=0))
-    return space, findings
+            wrong[SPEC_FILE] = f"its fingerprint begins with {space.fingerprint[:16]}, the folder is that of {name[1]}"
+    if not (space.path / "commits").is_dir() and (parts := uncommitted_parts(space)):
+        wrong["commits"] = f"missing, while parts/ holds {len(parts)}"
+    return space, [Finding(part=None, file=file, what=what, records=0) for file, what in wrong.items()]
 
 
 def uncommitted_parts(space: Space) -> list[Path]:
@@ -172,41 +163,40 @@ def _of_claim(path: Path, file: str) -> tuple[Finding, ...]:
 
 def look_at_part(space: Space, commit: Commit, *, deep: bool) -> CommitLook:
     """Check the files of a part against its commit, and decode them where that is asked for."""
-    damaged = dict(_damaged_files(space, commit))
+    folder = space.part_path(commit)
+    damaged = {name: found for name, entry in commit.files.items() if (found := _damage(folder / name, entry))}
     # Metadata follow from the counts; data do not.
     broken = {name.partition("/")[0] for name, one in damaged.items() if one.unreadable and "/c/" in name}
     rebuilt = {name.partition("/")[0] for name in damaged if name.endswith(f"/{METADATA}")} - broken
-    records = commit.counts["records"]
-
-    def finding(file: str, what: str, rows: int = records) -> Finding:
-        return Finding(part=commit.part, file=file, what=what, records=rows)
-
-    findings = [finding(f"parts/{commit.part}/{name}", damage.what) for name, damage in damaged.items()]
+    wrong = {f"parts/{commit.part}/{name}": damage.what for name, damage in damaged.items()}
     look = CommitLook(path=Path(), content=b"", commit=commit, findings=(), counts=commit.counts)
     if space.kind == "rationales":
         if not damaged and (complaint := _attempts_complaint(space, commit)):
-            findings.append(finding(f"parts/{commit.part}", complaint))
-        return replace(look, findings=tuple(findings))
+            wrong[f"parts/{commit.part}"] = complaint
+        return replace(look, findings=_of_part(commit, wrong))
     counts = _counts(space, commit, damaged)
-    if counts != {name: commit.counts.get(name) for name in counts}:
-        differ = [name for name, number in counts.items() if number != commit.counts.get(name)]
-        wrong = ", ".join(f"{counts[name]} {name}, {commit.counts.get(name)} were committed" for name in differ)
-        findings.append(finding(f"commits/{commit.index:08d}.json", f"the arrays hold {wrong}"))
-    for name, what in _layout_complaints(space, replace(commit, counts=counts), set(damaged)):
-        broken.add(name)
-        findings.append(finding(f"parts/{commit.part}/{name}", what))
+    if differ := [name for name, number in counts.items() if number != commit.counts.get(name)]:
+        told = ", ".join(f"{counts[name]} {name}, {commit.counts.get(name)} were committed" for name in differ)
+        wrong[f"commits/{commit.index:08d}.json"] = f"the arrays hold {told}"
+    complaints = dict(_layout_complaints(space, replace(commit, counts=counts), set(damaged)))
+    findings = _of_part(commit, wrong | {f"parts/{commit.part}/{name}": what for name, what in complaints.items()})
     if not deep:
-        return replace(look, findings=tuple(findings), counts=counts)
+        return replace(look, findings=findings, counts=counts)
     examined = examine(
-        space.part_path(commit),
+        folder,
         counts,
         arrays=layouts_in(commit.files),
-        broken=broken,
+        broken=broken | complaints.keys(),
         rebuilt=rebuilt,
         keep_bits=kept_bits(space.spec),
     )
-    findings += _of_examined(commit, examined, counts["records"])
-    return replace(look, findings=tuple(findings), counts=counts, examined=examined)
+    findings += tuple(_of_examined(commit, examined, counts["records"]))
+    return replace(look, findings=findings, counts=counts, examined=examined)
+
+
+def _of_part(commit: Commit, wrong: Mapping[str, str]) -> tuple[Finding, ...]:
+    records = commit.counts["records"]
+    return tuple(Finding(part=commit.part, file=file, what=what, records=records) for file, what in wrong.items())
 
 
 def _of_examined(commit: Commit, examined: Examined, records: int) -> Iterator[Finding]:
@@ -226,13 +216,6 @@ class _Damage:
 
     what: str
     unreadable: bool
-
-
-def _damaged_files(space: Space, commit: Commit) -> Iterator[tuple[str, _Damage]]:
-    folder = space.part_path(commit)
-    for name, entry in commit.files.items():
-        if found := _damage(folder / name, entry):
-            yield name, found
 
 
 def _damage(path: Path, entry: FileEntry) -> _Damage | None:
@@ -256,7 +239,7 @@ def _damage(path: Path, entry: FileEntry) -> _Damage | None:
 
 def _counts(space: Space, commit: Commit, damaged: Mapping[str, _Damage]) -> dict[str, int]:
     """Return the counts that the arrays' metadata tell, those of the commit where metadata are damaged."""
-    committed = {name: commit.counts.get(name, 0) for name in COUNTED}
+    committed = {name: commit.counts.get(name, 0) for name in COUNTS}
     if any(name.endswith(METADATA) for name in damaged):
         return committed
     try:
@@ -316,10 +299,10 @@ def other_layers(space: Space, commits: Sequence[Commit]) -> list[Finding]:
     """Find parts with another number of layers than most records of the space have."""
     if space.kind != "attention":
         return []
+    layered = [commit for commit in commits if commit.part is not None and "layers" in commit.counts]
     records: Counter[int] = Counter()
-    for commit in commits:
-        if commit.part is not None and "layers" in commit.counts:
-            records[commit.counts["layers"]] += commit.counts["records"]
+    for commit in layered:
+        records[commit.counts["layers"]] += commit.counts["records"]
     usual = max(records, key=lambda layers: (records[layers], layers), default=0)
     return [
         Finding(
@@ -328,17 +311,12 @@ def other_layers(space: Space, commits: Sequence[Commit]) -> list[Finding]:
             what=f"{commit.counts['layers']} layers, most records of the space have {usual}",
             records=commit.counts["records"],
         )
-        for commit in commits
-        if commit.part is not None and commit.counts.get("layers", usual) != usual
+        for commit in layered
+        if commit.counts["layers"] != usual
     ]
 
 
 def look_at_uncommitted(space: Space, part: Path) -> CommitLook:
     """Take an attention part that no readable commit names for what it is on disk, and look at it deeply."""
-    files = files_of_part(part)
-    counts = _counts(space, _commit_of(part, {"records": 0}, files), {})
-    return look_at_part(space, _commit_of(part, counts, files), deep=True)
-
-
-def _commit_of(part: Path, counts: Mapping[str, int], files: Mapping[str, FileEntry]) -> Commit:
-    return Commit(index=0, part=part.name, counts=counts, dropped={}, files=files, note={})
+    commit = Commit(index=0, part=part.name, counts={"records": 0}, dropped={}, files=files_of_part(part), note={})
+    return look_at_part(space, replace(commit, counts=_counts(space, commit, {})), deep=True)

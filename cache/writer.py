@@ -138,16 +138,12 @@ def _stored(exact: npt.NDArray[np.floating[Any]], key: str, keep_bits: int) -> n
     """Return the values as they are stored, layers last; raises `ModelError` where float16 does not hold them."""
     stored = stored_values(np.ascontiguousarray(np.moveaxis(exact, 0, -1)), keep_bits)
     if not np.isfinite(stored).all():
+        bits = "" if keep_bits == ALL_BITS else f" with {keep_bits} bits of mantissa"
         raise ModelError(
-            f"record {key}: attention of {np.abs(exact).max()} cannot be stored, {_end_of_format(keep_bits)}; a "
-            "teacher that gives such values may need `teacher.dtype: float32`"
+            f"record {key}: attention of {np.abs(exact).max()} cannot be stored, float16{bits} ends at "
+            f"{largest_value(keep_bits)}; a teacher that gives such values may need `teacher.dtype: float32`"
         )
     return stored
-
-
-def _end_of_format(keep_bits: int) -> str:
-    bits = "" if keep_bits == ALL_BITS else f" with {keep_bits} bits of mantissa"
-    return f"float16{bits} ends at {largest_value(keep_bits)}"
 
 
 def _texts(block: AttentionBlock) -> bytes:

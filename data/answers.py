@@ -105,6 +105,8 @@ _YES_AND_NO = re.compile(
     r"|(?:no|false)\W+(?:(?:and|or|nor)\b)?\W*(?:yes|true))\b",
     re.IGNORECASE,
 )
+# What an unreadable statement holds that means to be an answer, by kind; whatever is said of choices means to be one.
+_LEFT_OPEN = {"choice": re.compile(""), "number": re.compile("[0-9]"), "boolean": _YES_AND_NO}
 # A reason behind an answer: what it holds is not the answer.
 _REASON = re.compile(r"(?<=[\w)\]%.'\"”’])[\s,;:(–—-]+(because|since|where|given\s+that|due\s+to)\b.*", re.I | re.S)
 _CALCULATED_ASIDE = re.compile(r"\([^()]*=[^()]*\)")
@@ -170,20 +172,20 @@ def canonical_answer(raw: object, kind: AnswerKind, choices: Sequence[str] = ())
     if not isinstance(raw, str | int | float) or (isinstance(raw, float) and not math.isfinite(raw)):
         return None
     text = str(raw).strip()
-    if kind == "number":
-        value = _written_number(raw) if isinstance(raw, str) else _stored_number(raw)
-        written = None if value is None else number_text(value)
-        return written if written is None or len(written) <= LONGEST_NUMBER else None
-    if kind == "numbers":
-        return _written_numbers(text)
-    if kind == "boolean":
-        return _YES_NO.get(text.casefold())
-    if kind == "choice":
-        letters = list(letters_of(choices))
-        named = [letter for letter, choice in zip(letters, choices, strict=True) if _same_words(choice, text)]
-        bare = text.strip("().: ").upper()
-        return bare if bare in letters else next(iter(named), None)
-    return _plain_words(" ".join(text.split())) or None
+    match kind:
+        case "number":
+            value = _number_in_file(raw)
+            written = None if value is None else number_text(value)
+            return written if written is None or len(written) <= LONGEST_NUMBER else None
+        case "numbers":
+            return _written_numbers(text)
+        case "boolean":
+            return _YES_NO.get(text.casefold())
+        case "choice":
+            bare = text.strip("().: ").upper()
+            return bare if bare in list(letters_of(choices)) else next(_letters_saying(text, choices), None)
+        case _:
+            return _plain_words(" ".join(text.split())) or None
 
 
 def kind_of(raw: str) -> AnswerKind:
@@ -275,7 +277,10 @@ def statements(text: str) -> Iterator[Statement]:
         yield Statement(start=start, answer_start=answer_start, end=end, text=body.strip(), line=line.strip())
 
 
-def _written_number(raw: str) -> Fraction | None:
+def _number_in_file(raw: str | int | float) -> Fraction | None:
+    """The number that a data file holds, written or as a number; truth values are none."""
+    if not isinstance(raw, str):
+        return None if isinstance(raw, bool) else Fraction(str(raw))
     sign, bare = ("-", raw.strip()[1:]) if raw.strip()[:1] in ("-", "−") else ("", raw.strip())
     return number_value(plain_numbers(sign + bare.lstrip("$€£ ").removesuffix("%").rstrip()))
 
@@ -290,11 +295,6 @@ def _written_numbers(text: str) -> str | None:
 def _ratio(text: str) -> str:
     """The parts as they are written, "9:7"."""
     return re.sub(r"\s*(?:[:∶]|\bto\b)\s*", ":", text).replace(",", "")
-
-
-def _stored_number(raw: object) -> Fraction | None:
-    """A number that a data file holds as a number; truth values are none."""
-    return None if isinstance(raw, bool) or not isinstance(raw, int | float) else Fraction(str(raw))
 
 
 def _same_numbers(answer: str, gold: str, *, rounded: bool) -> bool:
@@ -320,16 +320,16 @@ def _without_article(text: str) -> str:
 
 def _read(statement: Statement, question: Question) -> str | None:
     """The answer in the words that state it."""
+    claimed = _claimed(statement.text, question)
     match question.answer_kind:
         case "number":
-            return _read_number(_claimed(statement.text, question))
+            return _read_number(claimed)
         case "numbers":
-            return _read_numbers(_claimed(statement.text, question))
+            return _read_numbers(claimed)
         case "choice":
-            claimed = _claimed(statement.text, question)
             return canonical_choice(statement.line, question) or _read_choice(claimed, question)
         case "boolean":
-            return _read_yes_no(_claimed(statement.text, question))
+            return _read_yes_no(claimed)
         case _:
             return canonical_answer(statement.text, "text")
 
@@ -343,15 +343,8 @@ def _claimed(stated: str, question: Question) -> str:
 
 def _leaves_open(statement: Statement, question: Question) -> bool:
     """Whether an unreadable statement is meant so: no choice or several named, "5 or 6", "yes or no"."""
-    match question.answer_kind:
-        case "choice":
-            return True
-        case "number":
-            return re.search(r"[0-9]", statement.text) is not None
-        case "boolean":
-            return _YES_AND_NO.search(statement.text) is not None
-        case _:
-            return False
+    pattern = _LEFT_OPEN.get(question.answer_kind)
+    return pattern is not None and pattern.search(statement.text) is not None
 
 
 def _unstated(text: str, question: Question) -> str | None:
@@ -420,14 +413,13 @@ def _last_number(text: str) -> str | None:
     each = [_result(left, right) for left, right in pairwise(sides)]
     if each and each[-1] is None and _CALCULATION.fullmatch(sides[-1]) and re.search(r"\d", sides[-1]):
         return None
-    results = [number for number in each if number]
-    numbers = results or [number_text(value) for _, value in numbers_in_digits(text)]
+    numbers = list(filter(None, each)) or [number_text(value) for _, value in numbers_in_digits(text)]
     return next(reversed(numbers), None)
 
 
 def _result(left: str, right: str) -> str | None:
     """The number on the right, or, where a calculation stands there, the one on the left: of "7 = 3 + 4" the 7."""
-    first = _first_number(right)
+    first = re.match(r"[\s$€£~≈]*[+−-]?[\d.,/]*\d", right)  # with units and currency before it
     if first is None or not _UNFINISHED.match(right, first.end()):
         found = numbers_in_digits(first.group()) if first else []
     else:
@@ -440,11 +432,6 @@ def _only_spelled(sentence: str) -> str | None:
     """The number that a sentence spells out, where it is one."""
     spelled = list(numbers_in_words(sentence))
     return number_text(spelled[0]) if len(spelled) == 1 else None
-
-
-def _first_number(piece: str) -> re.Match[str] | None:
-    """The number with which a piece begins, with units and currency before it."""
-    return re.match(r"[\s$€£~≈]*[+−-]?[\d.,/]*\d", piece)
 
 
 def _read_numbers(stated: str) -> str | None:
@@ -546,8 +533,7 @@ def _letter_of(named: Sequence[str], question: Question) -> str | None:
     """
     if len({_spoken(choice) for choice in named}) != 1:
         return None
-    letters = letters_of(question.choices)
-    equal = [letter for letter, choice in zip(letters, question.choices, strict=True) if _same_words(choice, named[0])]
+    equal = list(_letters_saying(named[0], question.choices))
     return question.answer if question.answer in equal else equal[0]
 
 
@@ -571,6 +557,11 @@ def _spoken(text: str) -> str:
         pieces += [text[place:start], f"#{number_text(value)}"]
         place = end
     return " ".join(_SPOKEN.findall("".join([*pieces, text[place:]]))).strip("() ")
+
+
+def _letters_saying(stated: str, choices: Sequence[str]) -> Iterator[str]:
+    """The letters of the choices that a text says word for word."""
+    return (letter for letter, choice in zip(letters_of(choices), choices, strict=True) if _same_words(choice, stated))
 
 
 def _same_words(choice: str, stated: str) -> bool:

@@ -38,19 +38,13 @@ class MismatchError(MolsakiError, ValueError):
 class MissingRecordsError(MolsakiError, LookupError):
     """A stage needs records that an earlier stage has not produced yet."""
 
-    exit_code = 1
-
 
 class EngineError(MolsakiError, RuntimeError):
     """A generation engine failed or ended; what was committed before is kept."""
 
-    exit_code = 1
-
 
 class PointsFailedError(MolsakiError, RuntimeError):
     """Some points of a matrix failed, each with an error that the message lists; the others are done."""
-
-    exit_code = 1
 
 
 class DamagedCacheError(MolsakiError, OSError):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from data.answers import without_thoughts
 from data.marking import holds_keyword
-from data.prompts import worked_rationale
+from data.prompts import conversation, worked_rationale
 from data.worked_examples import worked_examples
 
 STOP_STRINGS: tuple[str, ...] = ("\n\n", "\nQ:")
@@ -35,11 +35,7 @@ def keyword_prompt(question: str, rationale: str) -> str:
 
 def keyword_messages(question: str, rationale: str) -> list[dict[str, str]]:
     """The same as a conversation, for models with a chat template: worked examples are earlier turns."""
-    messages = [{"role": "system", "content": _INSTRUCTION}]
-    for given, named in _worked():
-        messages.append({"role": "user", "content": given})
-        messages.append({"role": "assistant", "content": named})
-    return [*messages, {"role": "user", "content": _given(question, rationale)}]
+    return conversation(_INSTRUCTION, _worked(), _given(question, rationale))
 
 
 @dataclass(frozen=True, kw_only=True)

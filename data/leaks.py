@@ -61,11 +61,7 @@ def lets_on(output: str, rationale: str, question: Question) -> bool:
         return True
     if _SPEAKS_OF_ANSWERS.search(question.text.replace(CHOICES_HEADING, "")):
         return False
-    return bool(_TOLD.search(rationale) or _reasons_from(question).search(rationale))
-
-
-def _reasons_from(question: Question) -> re.Pattern[str]:
-    return _from_answer(tuple(_written(question)))
+    return bool(_TOLD.search(rationale) or _from_answer(tuple(_written(question))).search(rationale))
 
 
 @lru_cache(maxsize=4096)

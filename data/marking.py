@@ -46,26 +46,13 @@ _BETWEEN_WORDS = re.compile(r"\s+|(?<=[^\W\d_])[-‐‑](?=[^\W\d_])")
 _GAP = r"(?:\s+|[-‐‑]\s*)"
 _HISSING = ("s", "x", "z", "ch", "sh")
 _ENDS_IN_Y = re.compile(r"[^aeiou]y$")
-_IRREGULAR = {
-    "calf": "calves",
-    "child": "children",
-    "foot": "feet",
-    "goose": "geese",
-    "half": "halves",
-    "knife": "knives",
-    "leaf": "leaves",
-    "life": "lives",
-    "loaf": "loaves",
-    "man": "men",
-    "mouse": "mice",
-    "person": "people",
-    "shelf": "shelves",
-    "thief": "thieves",
-    "tooth": "teeth",
-    "wife": "wives",
-    "wolf": "wolves",
-    "woman": "women",
-}
+_IRREGULAR = dict(
+    re.findall(
+        r"(\w+)/(\w+)",
+        "calf/calves child/children foot/feet goose/geese half/halves knife/knives leaf/leaves life/lives loaf/loaves "
+        "man/men mouse/mice person/people shelf/shelves thief/thieves tooth/teeth wife/wives wolf/wolves woman/women",
+    )
+)
 _IRREGULAR_PLURALS = {plural: singular for singular, plural in _IRREGULAR.items()}
 _NO_PLURALS = frozenset({"always", "does", "news", "plus", "this", "thus"})
 """Words in s of which something else is left without it, or nothing."""
@@ -135,7 +122,8 @@ def keyword_spans(text: str, words: Iterable[str]) -> list[Span]:
     Between the words of a phrase may be white space, line breaks, or a hyphen. No two spans overlap: the longest
     phrase counts.
     """
-    return _longest_first(chain.from_iterable(_keyword_spans(text, word) for word in words))
+    patterns = filter(None, map(_keyword_pattern, words))
+    return _longest_first(found.span() for pattern in patterns for found in pattern.finditer(text))
 
 
 def holds_keyword(text: str, word: str) -> bool:
@@ -189,11 +177,6 @@ def _signed(part: str, start: int) -> int:
     line = part[part.rfind("\n", 0, sign) + 1 : sign]
     after_space = line[-1:].isspace() and line.rstrip()[-1:] not in _AFTER_OPERAND
     return sign if not line.strip() or after_space or line[-1] in _BEFORE_SIGN else start
-
-
-def _keyword_spans(part: str, word: str) -> Iterator[Span]:
-    pattern = _keyword_pattern(word)
-    return (found.span() for found in pattern.finditer(part)) if pattern else iter(())
 
 
 @lru_cache(maxsize=4096)

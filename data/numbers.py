@@ -19,40 +19,21 @@ LONGEST_NUMBER = 100
 LARGEST_EXPONENT = 30
 _NUMBER_FORM = re.compile(r"[+-]?(?:[0-9]+/[0-9]+|[0-9]+(?:\.[0-9]+)?|\.[0-9]+)")
 
-_DIGITS_APART = re.compile(r"(?<=[0-9])[\u00a0\u2009\u202f](?=[0-9]{3}(?![0-9]))")
-_INDIAN = re.compile(r"(?<![\w,.])[0-9]{1,2}(?:,[0-9]{2})+,[0-9]{3}(?![0-9]|,[0-9])")
-_CONTINENTAL = re.compile(r"(?<![\w,.])[0-9]{1,3}(?:(?:\.[0-9]{3})+,[0-9]+|(?:\.[0-9]{3}){2,})(?![0-9]|[.,][0-9])")
-_EXPONENT = re.compile(r"(?<![\w.])([0-9]{1,30}(?:\.[0-9]{1,30})?)[eE]([+-]?[0-9]{1,2})(?!\w|\.[0-9])")
-_POWER_OF_TEN = re.compile(
-    r"(?<![\w.])(?:([0-9]{1,30}(?:\.[0-9]{1,30})?)\s*[x×*·]\s*)?"
-    r"10(?:\s*(?:\^|\*\*)\s*\{?([+−-]?[0-9]{1,2})\}?|([⁻⁰¹²³⁴-⁹]{1,3}))(?!\w)"
-)
+_DIGITS = r"[0-9]{1,15}(?:\.[0-9]{1,15})?"
+_GROUPED = r"[0-9]{1,3}(?:,[0-9]{3})+"
+_ALONE = r"(?<![\w.,/])"
 _SUPERSCRIPTS = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹−", "-0123456789-")
-_VULGAR = re.compile(r"([0-9]) ?([¼½¾⅐-⅞])")
-_MIXED = re.compile(r"(?<![\w.,/])([0-9]{1,15}) (?:and )?([0-9]{1,15})/([0-9]{1,15})(?![0-9/]|\.[0-9])")
-_AND_A_PART = re.compile(
-    r"(?<![\w.,/])([0-9]{1,15})\sand\s(?:a|one)\s(half|third|quarter|fourth|fifth)\b", re.IGNORECASE
-)
-_SCALED = re.compile(
-    r"(?<![\w.,/])([0-9]{1,3}(?:,[0-9]{3})+|[0-9]{1,15}(?:\.[0-9]{1,15})?)\s(hundred|thousand|million|billion)\b",
-    re.IGNORECASE,
-)
-_SHORT_SCALE = re.compile(r"(?<=[$€£])([0-9]{1,3}(?:,[0-9]{3})+|[0-9]{1,15}(?:\.[0-9]{1,15})?)([kKmMbB])\b")
-_DASH_FOR_SIGN = re.compile(r"–(?=[$€£]?\.?[0-9])")
-_SIGN_IN_WORDS = re.compile(r"\b(?:minus|negative)\s+(?=[$€£]?\.?[0-9])", re.IGNORECASE)
-_SIGN_BEFORE_CURRENCY = re.compile(r"(?<![\w)])([-−])\s?([$€£])(?=[\d.])")
 
 _SMALL = {
     **{"zero": 0, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9},
     **{"ten": 10, "eleven": 11, "twelve": 12, "thirteen": 13, "fourteen": 14, "fifteen": 15, "sixteen": 16},
     **{"seventeen": 17, "eighteen": 18, "nineteen": 19},
 }
-_TENS = {
-    **{"twenty": 20, "thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90},
-}
+_TENS = {"twenty": 20, "thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90}
 _SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9}
 SHORT_SCALES = {"thousand": "k", "million": "m", "billion": "b"}
 """How a scale is shortened behind a price: $5k, $2.5M."""
+_FACTORS = {**_SCALES, **{letter: _SCALES[word] for word, letter in SHORT_SCALES.items()}}
 _PARTS = {"half": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "eighth": 8, "tenth": 10}
 _MANY_PARTS = {"halves": 2, **{f"{word}s": value for word, value in _PARTS.items() if word != "half"}}
 _COUNT = "|".join((*_SMALL, *_TENS, *_SCALES))
@@ -129,23 +110,13 @@ def _numeric(glyph: str) -> Fraction:
     return Fraction(unicodedata.numeric(glyph)).limit_denominator(100)
 
 
-def _without_marks(found: re.Match[str]) -> str:
-    return found.group().replace(",", "")
-
-
 def _english(found: re.Match[str]) -> str:
-    return found.group().replace(".", "").replace(",", ".")
-
-
-def _exponent(found: re.Match[str]) -> str:
-    return _times_power(found, found[2])
+    return found[0].replace(".", "").replace(",", ".")
 
 
 def _power(found: re.Match[str]) -> str:
-    return _times_power(found, (found[2] or found[3]).translate(_SUPERSCRIPTS))
-
-
-def _times_power(found: re.Match[str], exponent: str) -> str:
+    """A number of which the first group, if any, is the factor and the last one that matched the power of ten."""
+    exponent = found[found.lastindex or 0].translate(_SUPERSCRIPTS)
     digits = exponent.lstrip("+-")
     if not digits or int(digits) > LARGEST_EXPONENT:
         return found.group()
@@ -168,12 +139,7 @@ def _and_a_part(found: re.Match[str]) -> str:
 
 
 def _scaled(found: re.Match[str]) -> str:
-    return number_text(Fraction(found[1].replace(",", "")) * _SCALES[found[2].casefold()])
-
-
-def _short_scaled(found: re.Match[str]) -> str:
-    word = next(word for word, letter in SHORT_SCALES.items() if letter == found[2].casefold())
-    return number_text(Fraction(found[1].replace(",", "")) * _SCALES[word])
+    return number_text(Fraction(found[1].replace(",", "")) * _FACTORS[found[2].casefold()])
 
 
 def _sign(found: re.Match[str]) -> str:
@@ -185,20 +151,31 @@ def _sign(found: re.Match[str]) -> str:
 
 
 _REWRITTEN: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = (
-    (_DASH_FOR_SIGN, "-"),
-    (_SIGN_IN_WORDS, _sign),
-    (_DIGITS_APART, ","),
-    (_INDIAN, _without_marks),
-    (_CONTINENTAL, _english),
-    (_EXPONENT, _exponent),
-    (_POWER_OF_TEN, _power),
-    (_VULGAR, _with_glyph),
-    (_MIXED, _mixed),
-    (_AND_A_PART, _and_a_part),
-    (_SCALED, _scaled),
-    (_SHORT_SCALE, _short_scaled),
-    (_SIGN_BEFORE_CURRENCY, r"\2\1"),
+    (re.compile(r"–(?=[$€£]?\.?[0-9])"), "-"),
+    (re.compile(r"\b(?:minus|negative)\s+(?=[$€£]?\.?[0-9])", re.IGNORECASE), _sign),
+    (re.compile(r"(?<=[0-9])[\u00a0\u2009\u202f](?=[0-9]{3}(?![0-9]))"), ","),
+    # 1,00,000 as in India, and 1.234,5 as on the European continent
+    (
+        re.compile(r"(?<![\w,.])[0-9]{1,2}(?:,[0-9]{2})+,[0-9]{3}(?![0-9]|,[0-9])"),
+        lambda found: found[0].replace(",", ""),
+    ),
+    (re.compile(r"(?<![\w,.])[0-9]{1,3}(?:(?:\.[0-9]{3})+,[0-9]+|(?:\.[0-9]{3}){2,})(?![0-9]|[.,][0-9])"), _english),
+    (re.compile(r"(?<![\w.])([0-9]{1,30}(?:\.[0-9]{1,30})?)[eE]([+-]?[0-9]{1,2})(?!\w|\.[0-9])"), _power),
+    (
+        re.compile(
+            r"(?<![\w.])(?:([0-9]{1,30}(?:\.[0-9]{1,30})?)\s*[x×*·]\s*)?"
+            r"10(?:\s*(?:\^|\*\*)\s*\{?([+−-]?[0-9]{1,2})\}?|([⁻⁰¹²³⁴-⁹]{1,3}))(?!\w)"
+        ),
+        _power,
+    ),
+    (re.compile(r"([0-9]) ?([¼½¾⅐-⅞])"), _with_glyph),
+    (re.compile(rf"{_ALONE}([0-9]{{1,15}}) (?:and )?([0-9]{{1,15}})/([0-9]{{1,15}})(?![0-9/]|\.[0-9])"), _mixed),
+    (re.compile(rf"{_ALONE}([0-9]{{1,15}})\sand\s(?:a|one)\s(half|third|quarter|fourth|fifth)\b", re.I), _and_a_part),
+    (re.compile(rf"{_ALONE}({_GROUPED}|{_DIGITS})\s(hundred|thousand|million|billion)\b", re.I), _scaled),
+    (re.compile(rf"(?<=[$€£])({_GROUPED}|{_DIGITS})([kKmMbB])\b"), _scaled),
+    (re.compile(r"(?<![\w)])([-−])\s?([$€£])(?=[\d.])"), r"\2\1"),
 )
+"""Ways to write a number, each with what makes it plain; one may give what a later one takes up."""
 
 
 def _digits(found: re.Match[str], text: str) -> str:

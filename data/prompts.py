@@ -8,8 +8,9 @@ all of it, so that rationales made from other prompts are never taken for these.
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from itertools import chain, cycle
 from typing import get_args
 
 from data.answers import (
@@ -65,19 +66,19 @@ def rationale_prompt(question: Question, *, shots: int, gold_shown: bool = False
     """
     if shots == 0:
         return (f"{hint(question)}\n" if gold_shown else "") + f"{question.text}\n"
-    blocks = [
-        f"Q: {_asked(worked, gold_shown)}\nA: {worked_rationale(worked)}" for worked in _exemplars(question, shots)
-    ]
+    blocks = [f"Q: {asked}\nA: {answered}" for asked, answered in _worked(question, shots, gold_shown)]
     return "\n\n".join([*blocks, f"Q: {_asked(question, gold_shown)}\nA:"])
 
 
 def rationale_messages(question: Question, *, shots: int, gold_shown: bool = False) -> list[dict[str, str]]:
     """The same as a conversation, for models with a chat template: worked examples are earlier turns."""
-    messages = [{"role": "system", "content": _INSTRUCTION}]
-    for worked in _exemplars(question, shots):
-        messages.append({"role": "user", "content": _asked(worked, gold_shown)})
-        messages.append({"role": "assistant", "content": worked_rationale(worked)})
-    return [*messages, {"role": "user", "content": _asked(question, gold_shown)}]
+    return conversation(_INSTRUCTION, _worked(question, shots, gold_shown), _asked(question, gold_shown))
+
+
+def conversation(instruction: str, worked: Iterable[tuple[str, str]], asked: str) -> list[dict[str, str]]:
+    """Messages in which worked examples, each what is asked and what is answered, are earlier turns."""
+    turns = zip(cycle(("user", "assistant")), (*chain.from_iterable(worked), asked), strict=False)
+    return [{"role": "system", "content": instruction}, *({"role": role, "content": text} for role, text in turns)]
 
 
 def hint(question: Question) -> str:
@@ -188,13 +189,14 @@ def worked_rationale(exemplar: Question) -> str:
     return f"{exemplar.reference} {answer_sentence(exemplar, exemplar.answer or '')}"
 
 
-def _exemplars(question: Question, shots: int) -> Sequence[Question]:
+def _worked(question: Question, shots: int, gold_shown: bool) -> Iterator[tuple[str, str]]:
+    """What is asked in each worked example, and what is answered."""
     own = worked_examples(question.benchmark) if question.benchmark else ()
     available = own or worked_examples(question.answer_kind)
     if shots > len(available):
         of = question.benchmark if own else f"{question.answer_kind} questions such as those of {question.dataset}"
         raise ConfigError(f"rationales.shots: there are {len(available)} worked examples for {of}, found {shots}")
-    return available[:shots]
+    return ((_asked(worked, gold_shown), worked_rationale(worked)) for worked in available[:shots])
 
 
 def _bare_statement(text: str, question: Question) -> tuple[int, int] | None:

@@ -23,6 +23,7 @@ from cache.fingerprints import JSON
 from cache.layout import (
     BLOSC_HEADER,
     CHECKSUM_BYTES,
+    COUNTS,
     LAYOUTS,
     MAX_RECORDS,
     METADATA,
@@ -84,7 +85,7 @@ def check_counts(kind: Kind, commit: Commit) -> None:
 
 
 def _check_attention_counts(counts: Mapping[str, int], layouts: Mapping[str, ArrayLayout]) -> None:
-    if wrong := sorted({"records", "cells", "layers", "steps", "words", "text_bytes"} ^ counts.keys()):
+    if wrong := sorted(COUNTS.keys() ^ counts.keys()):
         raise ValueError(f"count {wrong[0]!r} is unknown or missing")
     records = counts["records"]
     _between("records", records, 1, MAX_RECORDS)

@@ -24,7 +24,7 @@ from cache.fingerprints import describe_differences, differences, fingerprint, h
 from cache.gc import FETCHED, IMPORT_PREFIX, abandoned_imports, discard
 from cache.rationales import RationaleStore
 from cache.reader import AttentionPart
-from cache.spaces import Kind, Space, declared_spec, dropped_records, is_space, layers_of, space_path
+from cache.spaces import Kind, Space, declared_spec, default_store, dropped_records, is_space, layers_of, space_path
 from data.errors import MismatchError
 
 
@@ -66,7 +66,7 @@ def fetch(address: str, *, meter: Meter | None = None) -> Path:
     with open_source(address) as source:
         offer = read_offer(source)
         hashes = {name: hash_bytes(content) for name, content in offer.content.items()}
-        below = _user_cache() / fingerprint(hashes)[:16]
+        below = default_store() / FETCHED / fingerprint(hashes)[:16]
         path = below / f"{offer.slug}-{fingerprint(offer.spec)[:16]}"
         if not is_space(path):
             with staging_folder(below) as folder:
@@ -74,10 +74,6 @@ def fetch(address: str, *, meter: Meter | None = None) -> Path:
                 with suppress(OSError):  # somebody fetched the same at the same time; theirs was checked as well
                     folder.rename(path)
     return path
-
-
-def _user_cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "molsaki" / FETCHED
 
 
 @contextmanager

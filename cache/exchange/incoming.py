@@ -111,10 +111,17 @@ def stage(offer: Offer, folder: Path, meter: Meter) -> Space:
 def _read(source: Source, name: str, size: int, limit: int) -> bytes:
     if size > limit:
         raise DamagedCacheError(f"{source.address}: {name}: {size:,} bytes, {limit:,} at most are taken")
-    content = b"".join(source.chunks(name, size))
-    if len(content) != size:
-        raise DamagedCacheError(f"{source.address}: {name}: breaks off after {len(content):,} of {size:,} bytes")
-    return content
+    return b"".join(_blocks(source, name, size))
+
+
+def _blocks(source: Source, name: str, size: int) -> Iterator[bytes]:
+    """Yield a file block by block; raises `DamagedCacheError` where it ends too early."""
+    read = 0
+    for block in source.chunks(name, size):
+        read += len(block)
+        yield block
+    if read != size:
+        raise DamagedCacheError(f"{source.address}: {name}: breaks off after {read:,} of {size:,} bytes")
 
 
 def _judge_spec(content: bytes, address: str) -> tuple[Kind, str, Spec]:
@@ -156,12 +163,9 @@ def _judge_commit(content: bytes, kind: Kind, *, index: int, name: str, address:
 
 def _judge_together(commits: Mapping[str, Commit], address: str) -> None:
     """Refuse two commits of one index or one part, and layers that differ: no reader would open such a space."""
-    for field, values in (
-        ("index", [commit.index for commit in commits.values()]),
-        ("part", [commit.part for commit in commits.values() if commit.part is not None]),
-    ):
-        twice = [value for value, count in Counter(values).items() if count > 1]
-        if twice:
+    for field in ("index", "part"):
+        counted = Counter(getattr(commit, field) for commit in commits.values())
+        if twice := [value for value, count in counted.items() if count > 1 and value is not None]:
             raise DamagedCacheError(f"{address}: two commits have the same {field} {twice[0]}")
     if len(layers := layers_of(commits.values())) > 1:
         raise DamagedCacheError(f"{address}: parts of {layers} layers side by side")
@@ -189,15 +193,12 @@ def _copy(source: Source, name: str, entry: FileEntry, folder: Path, meter: Mete
     """Copy one file into the staging folder, no more than declared, and compare it with its hash."""
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    digest, size = hashlib.sha256(), 0
+    digest = hashlib.sha256()
     with path.open("xb") as file:
-        for block in source.chunks(name, entry.size):
+        for block in _blocks(source, name, entry.size):
             digest.update(block)
             file.write(block)
-            size += len(block)
             meter.advance(len(block))
-    if size != entry.size:
-        raise DamagedCacheError(f"{source.address}: {name}: breaks off after {size:,} of {entry.size:,} bytes")
     if digest.hexdigest() != entry.sha256:
         raise DamagedCacheError(f"{source.address}: {name}: the content is not what was committed")
 

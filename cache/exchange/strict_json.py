@@ -15,9 +15,11 @@ def load_strictly(content: bytes) -> JSON:
     """Return the value in `content`; raises `ValueError` with the reason where it is not plain JSON."""
     try:
         value: JSON = json.loads(content, object_pairs_hook=_object, parse_constant=_refuse, parse_float=_number)
+        depth = _depth(value)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
-    _check_depth(value)
+    if depth > MAX_DEPTH:
+        raise ValueError(f"nested more than {MAX_DEPTH} deep")
     return value
 
 
@@ -39,16 +41,7 @@ def _number(digits: str) -> float:
     return value
 
 
-def _check_depth(value: JSON) -> None:
-    layer: list[Any] = [value]
-    for _ in range(MAX_DEPTH):
-        layer = [inner for outer in layer for inner in _inside(outer)]
-        if not layer:
-            return
-    raise ValueError(f"nested more than {MAX_DEPTH} deep")
-
-
-def _inside(value: Any) -> list[Any]:  # whatever JSON can hold
-    if isinstance(value, dict):
-        return list(value.values())
-    return value if isinstance(value, list) else []
+def _depth(value: Any) -> int:  # whatever JSON can hold
+    """How many values lie within each other."""
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return 1 + max(map(_depth, inside), default=0)

@@ -56,10 +56,9 @@ def _decoded(text: str, position: int, path: Path, first_line: int = 1) -> tuple
         return _JSON.raw_decode(text, position)
     except json.JSONDecodeError as error:
         where, what = first_line + error.lineno - 1, f"{error.msg} (column {error.colno})"
-    except _TooLongError as error:
-        where, what = first_line + text.count("\n", 0, position), str(error)
-    except RecursionError:
-        where, what = first_line + text.count("\n", 0, position), "brackets within brackets without end"
+    except (_TooLongError, RecursionError) as error:
+        what = "brackets within brackets without end" if isinstance(error, RecursionError) else str(error)
+        where = first_line + text.count("\n", 0, position)
     raise DataError(f"{path}:{where}: no JSON: {what}")
 
 

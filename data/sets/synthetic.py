@@ -14,8 +14,9 @@ from, whose sequence is promised not to change). A longer list begins with the s
 
 import hashlib
 import random
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import islice
 from typing import Literal, TypeVar
 
@@ -138,7 +139,7 @@ def _rationale(facts: Sequence[Fact]) -> str:
 
 def _draw(source: random.Random) -> Problem:
     """One problem; draws whose result or running result would be negative are thrown away."""
-    make = _pick(source, (_changes, _changes, _comparison, _together))
+    make = _pick(source, _KINDS)
     while True:
         problem = make(source, _cast(source))
         start, *others = problem.relevant
@@ -148,45 +149,37 @@ def _draw(source: random.Random) -> Problem:
 
 def _changes(source: random.Random, cast: _Cast) -> Problem:
     """Someone has something, and one or two different things happen to it."""
-    start = Fact(sentence=f"{cast.person} starts with {(n := _number(source))} {cast.thing}", amount=n, role="start")
+    start = _fact("{person} starts with {number} {thing}", cast, _number(source), role="start")
     events = _shuffled(source, EVENTS)[: _pick(source, (1, 2))]
-    facts = [start, *(_change(source, cast, *event) for event in events)]
-    return _problem(source, cast, facts, f"How many {cast.thing} does {cast.person} have now?")
+    changes = [_fact(event, cast, _number(source), sign=sign) for event, sign in events]
+    return _problem(source, cast, [start, *changes], "How many {thing} does {person} have now?")
 
 
-def _change(source: random.Random, cast: _Cast, event: str, sign: int) -> Fact:
-    number = _number(source)
-    sentence = event.format(person=cast.person, partner=cast.partner, number=number, thing=cast.thing)
-    return Fact(sentence=sentence, amount=sign * number, role="change")
+def _holdings(source: random.Random, cast: _Cast, *, asked: str, sign: int) -> Problem:
+    """What two people have, put together or, with `sign` -1, compared."""
+    first = _fact("{person} has {number} {thing}", cast, _number(source), role="start")
+    second = _fact("{partner} has {number} {thing}", cast, _number(source), sign=sign)
+    return _problem(source, cast, [first, second], asked)
 
 
-def _comparison(source: random.Random, cast: _Cast) -> Problem:
-    """How many more one person has than another."""
-    asked = f"How many more {cast.thing} does {cast.person} have than {cast.partner}?"
-    return _problem(source, cast, _holdings(source, cast, sign=-1), asked)
+_KINDS: tuple[Callable[[random.Random, _Cast], Problem], ...] = (
+    _changes,
+    _changes,  # as often as the two others
+    partial(_holdings, asked="How many more {thing} does {person} have than {partner}?", sign=-1),
+    partial(_holdings, asked="How many {thing} do {person} and {partner} have together?", sign=1),
+)
 
 
-def _together(source: random.Random, cast: _Cast) -> Problem:
-    """How many two people have together."""
-    asked = f"How many {cast.thing} do {cast.person} and {cast.partner} have together?"
-    return _problem(source, cast, _holdings(source, cast, sign=1), asked)
-
-
-def _holdings(source: random.Random, cast: _Cast, *, sign: int) -> list[Fact]:
-    first, second = _number(source), _number(source)
-    return [
-        Fact(sentence=f"{cast.person} has {first} {cast.thing}", amount=first, role="start"),
-        Fact(sentence=f"{cast.partner} has {second} {cast.thing}", amount=sign * second, role="change"),
-    ]
+def _fact(sentence: str, cast: _Cast, number: int, *, sign: int = 1, role: Role = "change") -> Fact:
+    return Fact(sentence=sentence.format(number=number, **asdict(cast)), amount=sign * number, role=role)
 
 
 def _problem(source: random.Random, cast: _Cast, facts: Sequence[Fact], asked: str) -> Problem:
     """Add a distractor, whose number is none of those that matter, and put all facts in any order."""
     used = {abs(fact.amount) for fact in facts}
     number = _pick(source, [n for n in range(SMALLEST, LARGEST + 1) if n not in used])
-    sentence = _pick(source, DISTRACTORS).format(person=cast.person, number=number, thing=cast.thing)
-    useless = Fact(sentence=sentence, amount=number, role="distractor")
-    return Problem(facts=tuple(_shuffled(source, [*facts, useless])), asked=asked)
+    useless = _fact(_pick(source, DISTRACTORS), cast, number, role="distractor")
+    return Problem(facts=tuple(_shuffled(source, [*facts, useless])), asked=asked.format(**asdict(cast)))
 
 
 def _cast(source: random.Random) -> _Cast:

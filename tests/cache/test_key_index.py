@@ -32,7 +32,7 @@ def test_finds_the_first_of_equal_keys_and_gives_each_once_in_order(parts: list[
 def test_finds_each_of_many_hashes():
     keys = [hashlib.sha256(bytes([n % 256, n // 256])).digest() for n in range(3000)]
     index = KeyIndex([rows(keys[:1000]), rows(keys[1000:]), rows(keys[500:1500])])
-    assert hex_keys(rows(keys)) == [key.hex() for key in keys] == list(index)
+    assert list(hex_keys(rows(keys))) == [key.hex() for key in keys] == list(index)
     assert [index.find(key.hex()) for key in keys] == list(range(3000))
     assert index.find(hashlib.sha256(b"another").hexdigest()) is None
 

@@ -53,7 +53,7 @@ def test_keys_are_those_that_zarr_reads(count: int, space: Space):
     assert rows is not None
     (only,) = space.commits()
     np.testing.assert_array_equal(rows, zarr.open_array(space.part_path(only) / "key", mode="r")[...], strict=True)
-    assert hex_keys(rows) == [block.key for block in BLOCKS[:count]]
+    assert list(hex_keys(rows)) == [block.key for block in BLOCKS[:count]]
 
 
 def test_keys_of_a_full_part_are_in_one_chunk(space: Space):

@@ -6,6 +6,7 @@ import signal
 import tarfile
 import tempfile
 import time
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import zarr
 import cache
 import cache.exchange.chosen
 import cache.exchange.importing
+from cache.exchange.card import TEMPLATE
 from cache.exchange.chosen import read_keys
 from cache.exchange.exporting import Exported, export_space
 from cache.exchange.importing import import_space
@@ -631,6 +633,11 @@ def test_the_card_says_what_it_is(tmp_path):
     front = yaml.safe_load(card.split("---")[1])
     assert front["tags"] == ["molsaki", "attention", "knowledge-distillation", "chain-of-thought"]
     assert "license" not in front
+
+
+def test_the_template_of_the_card_is_installed_with_the_package():
+    project = tomllib.loads((TEMPLATE.parents[2] / "pyproject.toml").read_text(encoding="utf-8"))
+    assert TEMPLATE.is_file() and TEMPLATE.name in project["tool"]["setuptools"]["package-data"]["cache.exchange"]
 
 
 def test_the_code_of_the_card_reads_the_export_with_zarr_alone(tmp_path, monkeypatch):
