@@ -7,8 +7,8 @@ import click
 
 from cache.spaces import default_store, describe
 from data.errors import ConfigError
-from pipeline.cli.options import FILE, examples, store_option
-from pipeline.store.commands import VerifyRequest, collect_garbage, read_age, verify_space
+from pipeline.cli.options import FILE, POSITIVE, device_option, examples, json_option, quiet_option, store_option
+from pipeline.store.commands import collect_garbage, read_age, verify_space
 from pipeline.store.sharing import run_export, run_import
 from pipeline.store.spaces import find_space, list_store
 from pipeline.store.tables import print_exported, print_imported, print_space
@@ -22,7 +22,7 @@ def cache() -> None:
 
 @cache.command("ls", epilog=examples("molsaki cache ls", "molsaki cache ls --store /scratch/molsaki --json"))
 @store_option
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@json_option
 def cache_ls(store: Path | None, as_json: bool) -> None:
     """List the spaces of a store; one that cannot be opened does not hide the others, and is an error."""
     list_store(store or default_store(), as_json=as_json)
@@ -38,9 +38,9 @@ def cache_ls(store: Path | None, as_json: bool) -> None:
 @click.argument("space")
 @store_option
 @click.option("--record", metavar="KEY", help="Show this record with its heat map; the beginning of its key will do.")
-@click.option("--layer", type=click.IntRange(min=1), help="Of --record: this layer, from 1.  [default: mean of all]")
+@click.option("--layer", type=POSITIVE, help="Of --record: this layer, from 1.  [default: mean of all]")
 @click.option("--mixture", is_flag=True, help="Of --record: the layers mixed as students learn them (Eq. 4).")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@json_option
 def cache_show(
     space: str, store: Path | None, record: str | None, layer: int | None, mixture: bool, as_json: bool
 ) -> None:
@@ -70,8 +70,8 @@ def cache_show(
 @click.argument("target")
 @click.option("--keys", type=FILE, help="Only the records with these keys, one a line.")
 @store_option
-@click.option("--quiet", is_flag=True, help="No progress; errors only.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@quiet_option
+@json_option
 def cache_export(space: str, target: str, keys: Path | None, store: Path | None, quiet: bool, as_json: bool) -> None:
     """Write SPACE to TARGET: a folder, a .tar file, or an address such as s3://bucket/space.
 
@@ -90,8 +90,8 @@ def cache_export(space: str, target: str, keys: Path | None, store: Path | None,
 )
 @click.argument("source")
 @store_option
-@click.option("--quiet", is_flag=True, help="No progress; errors only.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@quiet_option
+@json_option
 def cache_import(source: str, store: Path | None, quiet: bool, as_json: bool) -> None:
     """Take the space at SOURCE into the store: a folder, a .tar file, or an address such as s3://bucket/space.
 
@@ -121,20 +121,20 @@ def read_age_option(ctx: click.Context, param: click.Parameter, value: str) -> f
 @click.argument("space")
 @store_option
 @click.option("--deep", is_flag=True, help="Decode everything and judge every record.")
-@click.option("--repair", is_flag=True, help="Keep what is sound of damaged parts; the next run computes the rest.")
 @click.option(
-    "--against-teacher", type=click.IntRange(min=1), metavar="N", help="Run N records through the teacher again."
+    "--repair", "mend", is_flag=True, help="Keep what is sound of damaged parts; the next run computes the rest."
 )
+@click.option("--against-teacher", type=POSITIVE, metavar="N", help="Run N records through the teacher again.")
 @click.option("--teacher", metavar="PATH_OR_ID", help="Where the teacher is, for --against-teacher.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
-@click.option("--quiet", is_flag=True, help="No progress; errors only.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-def cache_verify(store: Path | None, **options: Any) -> None:  # click's own types
+@device_option
+@quiet_option
+@json_option
+def cache_verify(space: str, store: Path | None, **options: Any) -> None:  # click's own types
     """Check everything that SPACE has committed, and list all damage; SPACE as in `cache show`.
 
     Sizes, hashes and checksums by default. Ends with exit code 65 where damage is left.
     """
-    verify_space(VerifyRequest(store=store or default_store(), **options))
+    verify_space(space, store or default_store(), **options)
 
 
 @cache.command(
@@ -143,12 +143,10 @@ def cache_verify(store: Path | None, **options: Any) -> None:  # click's own typ
 )
 @click.argument("spaces", metavar="[SPACE]...", nargs=-1)
 @store_option
-@click.option(
-    "--older-than", default="1d", show_default=True, callback=read_age_option, metavar="AGE", help="Such as 12h or 2w."
-)
+@click.option("--older-than", default="1d", callback=read_age_option, metavar="AGE", help="Such as 12h or 2w.")
 @click.option("--dry-run", is_flag=True, help="Say what would be removed and remove nothing.")
-@click.option("--quiet", is_flag=True, help="No progress; errors only.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@quiet_option
+@json_option
 def cache_gc(spaces: tuple[str, ...], store: Path | None, **options: Any) -> None:  # click's own types
     """Remove what no commit names: parts of killed writers, temporary files, what a repair withdrew.
 

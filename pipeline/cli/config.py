@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from pipeline.cli.options import FILE, examples
+from pipeline.cli.options import FILE, examples, set_option
 from pipeline.config.matrix import load_matrix
 from pipeline.config.schema import schema_json
 from pipeline.config.starter import write_starter
@@ -18,7 +18,7 @@ def config() -> None:
 
 @config.command("show", epilog=examples("molsaki config show examples/svamp.yaml --set training.epochs=3"))
 @click.argument("path", metavar="CONFIG", type=FILE)
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override one value; repeatable.")
+@set_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of YAML.")
 def config_show(path: Path, overrides: tuple[str, ...], as_json: bool) -> None:
     """Print CONFIG with every default filled in, and its matrix as it is, after every point was checked."""

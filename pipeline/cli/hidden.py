@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from pipeline.cli.options import FOLDER, seed_option
+from pipeline.cli.options import FOLDER, quiet_option, seed_option
 from pipeline.config.matrix import load_matrix
 from pipeline.console.logs import command_log
 from pipeline.console.progress import open_progress
@@ -21,7 +21,7 @@ from stages.runtime.shard import process_of
 @click.command("train-share", hidden=True)
 @click.argument("folder", type=FOLDER)
 @seed_option
-@click.option("--quiet", is_flag=True)
+@quiet_option
 def train_share(folder: Path, seeds: tuple[int, ...], quiet: bool) -> None:
     """Train the students of a run's folder as one of several processes, for `training.processes`, which starts it."""
     with StopSignal() as stop:

@@ -57,11 +57,15 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 65 damaged data, 7
 """
 
 
+SETTINGS = {"help_option_names": ["-h", "--help"], "show_default": True}
+"""Of all commands."""
+
+
 class Molsaki(ErrorsToExitCodes, LazyGroup):
     """The commands, and what becomes of their errors."""
 
 
-@click.group(cls=Molsaki, lazy=COMMANDS, epilog=OVERVIEW, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Molsaki, lazy=COMMANDS, epilog=OVERVIEW, context_settings=SETTINGS)
 @click.version_option(package_name="molsaki")
 @click.option("--debug", is_flag=True, envvar="MOLSAKI_DEBUG", help="Show tracebacks.")
 @click.pass_context

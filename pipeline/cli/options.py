@@ -36,12 +36,7 @@ class Asked:
     quiet: bool
 
     def load(
-        self,
-        *,
-        shard: Shard | None = None,
-        share: Shard | None = None,
-        totals: bool = False,
-        limit: int | None = None,
+        self, *, shard: Shard | None = None, share: Shard | None = None, totals: bool = False, limit: int | None = None
     ) -> Run:
         """Read the configuration and say which run it is, or which part of it."""
         matrix = load_matrix(self.config, self.overrides)
@@ -61,6 +56,29 @@ def examples(*lines: str) -> str:
     return "\n".join(("\b", "Example:" if len(lines) == 1 else "Examples:", *(f"  {line}" for line in lines)))
 
 
+def all_of(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Several options as one decorator, in their order."""
+
+    def add(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+quiet_option = click.option("--quiet", is_flag=True, help="No progress; errors only.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+set_option = click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override one value; repeatable."
+)
+runs_option = click.option("--runs", type=FOLDER, default=Path("runs"), help="Folder of all runs.")
+root_option = click.option("--runs", "root", type=FOLDER, default=Path("runs"), help="Folder of all runs.")
+device_option = click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="`auto` is the GPU where there is one."
+)
+
+
 def run_options(command: Command) -> Command:
     """Add CONFIG and the options that all commands of a run share; they arrive as one `asked`."""
 
@@ -69,16 +87,15 @@ def run_options(command: Command) -> Command:
         shared = {name: options.pop(name) for name in Asked.__annotations__}
         return command(asked=Asked(**shared), **options)
 
-    for option in (
-        click.option("--quiet", is_flag=True, help="No progress; errors only."),
-        click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables."),
-        click.option("--dry-run", is_flag=True, help="Say what would be done and do nothing."),
-        click.option("--runs", type=FOLDER, default=Path("runs"), show_default=True, help="Folder of all runs."),
-        click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override one value; repeatable."),
+    add = all_of(
         click.argument("config", type=FILE),
-    ):
-        with_options = option(with_options)
-    return with_options  # type: ignore[return-value]
+        set_option,
+        runs_option,
+        click.option("--dry-run", is_flag=True, help="Say what would be done and do nothing."),
+        click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables."),
+        quiet_option,
+    )
+    return add(with_options)  # type: ignore[return-value]
 
 
 def read_shard(ctx: click.Context, param: click.Parameter, value: str | None) -> Shard | None:
@@ -106,8 +123,8 @@ units_option = click.option(
     metavar="I/N",
     help="Only share I of N, counted from 1, of the students, of all points of a matrix; each belongs to exactly one.",
 )
-hidden_report = click.option("--report", type=FILE, hidden=True)
-hidden_without = click.option("--without", multiple=True, hidden=True)
+failures_option = click.option("--failures", type=FILE, hidden=True)
+without_option = click.option("--without", multiple=True, hidden=True)
 seed_option = click.option(
     "--seed", "seeds", type=int, multiple=True, help="Only this seed of training.seeds; repeatable."
 )

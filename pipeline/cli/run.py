@@ -5,9 +5,7 @@ on stdout.
 """
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +19,14 @@ from pipeline.cli.options import (
     POSITIVE,
     Asked,
     examples,
-    hidden_report,
-    hidden_without,
+    failures_option,
     run_options,
     seed_option,
+    set_option,
     shard_option,
     supervised_option,
     units_option,
+    without_option,
 )
 from pipeline.console.exits import StageProcessError
 from pipeline.console.logs import command_log
@@ -39,7 +38,7 @@ from pipeline.costs.table import plans_as_json, print_plans, print_points
 from pipeline.demo import make_models, run_demo
 from pipeline.results.scores import SUMMARY, compare, scores_of
 from pipeline.results.table import print_scores
-from pipeline.run.execute import execute_piece, execute_students, train_share
+from pipeline.run.execute import execute_points, train_share
 from pipeline.run.failures import Failures
 from pipeline.run.inputs import Split
 from pipeline.run.order import RESULTS, evaluated_folders, run_stages, unfinished_points, write_results
@@ -60,11 +59,11 @@ from stages.runtime.shard import Shard, process_of
         "molsaki demo --models-only 4 --out study      the models of examples/study.yaml",
     )
 )
-@click.option("--out", type=FOLDER, default=Path("demo"), show_default=True, help="Folder for everything it makes.")
-@click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Students per objective.")
+@click.option("--out", type=FOLDER, default=Path("demo"), help="Folder for everything it makes.")
+@click.option("--seeds", type=POSITIVE, default=3, help="Students per objective.")
 @click.option(
     "--models-only",
-    type=click.IntRange(min=1),
+    type=POSITIVE,
     metavar="LAYERS",
     help="Make a teacher of so many layers and a student without weights, and stop there.",
 )
@@ -150,8 +149,8 @@ def rationales(asked: Asked, shard: Shard | None, supervised: bool) -> None:
     ),
 )
 @click.argument("config", type=FILE)
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override one value; repeatable.")
-@click.option("--number", type=click.IntRange(min=0), default=3, show_default=True, help="How many to show.")
+@set_option
+@click.option("--number", type=click.IntRange(min=0), default=3, help="How many to show.")
 @click.option("--outcome", help="Show those with this outcome, as the table below names it.  [default: kept]")
 @click.option("--dataset", "datasets", multiple=True, help="Only questions of this data set; repeatable.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text and tables.")
@@ -203,12 +202,12 @@ def attention(asked: Asked, shard: Shard | None, totals: bool, supervised: bool)
 @run_options
 @seed_option
 @units_option
-@hidden_report
-@hidden_without
+@failures_option
+@without_option
 @supervised_option
-def train(asked: Asked, **students: Any) -> None:  # click's own types
+def train(asked: Asked, **options: Any) -> None:  # click's own types
     """Train the students from the stored rationales and attention; the teacher is not loaded."""
-    _students(asked, "train", Students(**students))
+    _students(asked, "train", **options)
 
 
 @click.command(
@@ -217,25 +216,13 @@ def train(asked: Asked, **students: Any) -> None:  # click's own types
 @run_options
 @seed_option
 @units_option
-@click.option("--split", type=click.Choice(["test", "dev"]), default="test", show_default=True, help="Which questions.")
-@hidden_report
-@hidden_without
+@click.option("--split", type=click.Choice(["test", "dev"]), default="test", help="Which questions.")
+@failures_option
+@without_option
 @supervised_option
-def evaluate(asked: Asked, **students: Any) -> None:  # click's own types
+def evaluate(asked: Asked, **options: Any) -> None:  # click's own types
     """Let the students answer and count what is right."""
-    _students(asked, "evaluate", Students(**students))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Students:
-    """Which students to train or evaluate; for `report` a process waits that wants to know what became of them."""
-
-    seeds: tuple[int, ...]
-    shard: Shard | None
-    report: Path | None
-    without: tuple[str, ...]
-    supervised: bool
-    split: Split = "test"
+    _students(asked, "evaluate", **options)
 
 
 def _run(
@@ -253,7 +240,10 @@ def _run(
         failed = run_stages(run, names, say=asked.say, quiet=asked.quiet, pass_on=pass_on)
         if report and run.single and run.shard is None:
             report_at_end(run.folder, asked.say)
-        _print_results(asked, run, names, failed)
+        if run.single:
+            _print_single(asked, run, names)
+        else:
+            _print_matrix(asked, run, names, failed)
         _require_none(failed, len(run.points))
 
 
@@ -262,40 +252,49 @@ def _stage_one(asked: Asked, name: StageName, *, shard: Shard | None, totals: bo
     share = shard_of(name, shard)
     run = asked.load(share=share, totals=totals)
     if run.single:
-        done = _here(asked, run, name, partial(execute_piece, run, name), supervised=supervised)
-        if done and not supervised:
+        if _here(asked, run, name, Failures(), supervised=supervised) and not supervised:
             _print_stage(asked, run, name)
         return
     pass_on = (*(() if share is None else ("--shard", str(share))), *(("--totals",) if totals else ()))
     _run(asked, run, (name,), pass_on=pass_on)
 
 
-def _students(asked: Asked, name: StageName, students: Students) -> None:
-    """Train or evaluate students of all points, in this process."""
-    run = asked.load(shard=students.shard)
+def _students(
+    asked: Asked,
+    name: StageName,
+    *,
+    seeds: tuple[int, ...],
+    shard: Shard | None,
+    failures: Path | None,
+    without: tuple[str, ...],
+    supervised: bool,
+    split: Split = "test",
+) -> None:
+    """Train or evaluate students of all points, in this process; one that waits for `failures` says them itself."""
+    run = asked.load(shard=shard)
     if name == "evaluate" or not run.single:
         shard_of(name if run.single else f"{name} MATRIX")
-    failures, seeds, split = Failures(path=students.report), students.seeds, students.split
-    work = partial(execute_students, run, name, seeds=seeds, split=split, without=students.without, failures=failures)
-    done = _here(asked, run, name, work, supervised=students.supervised, seeds=seeds, split=split)
-    if failures.path is not None:
-        if failures.failed:
+    found = Failures(path=failures)
+    done = _here(asked, run, name, found, supervised=supervised, seeds=seeds, split=split, without=without)
+    if failures is not None:
+        if found.failed:
             raise StageProcessError(MolsakiError.exit_code)  # whoever waits says why, after everything else
         return
-    if done and not students.supervised:
+    if done and not supervised:
         _print_stage(asked, run, name, seeds, split)
-    _require_none(failures.failed, len(run.points))
+    _require_none(found.failed, len(run.points))
 
 
 def _here(
     asked: Asked,
     run: Run,
     name: StageName,
-    work: Callable[..., object],
+    failures: Failures,
     *,
     supervised: bool,
     seeds: tuple[int, ...] = (),
     split: Split = "test",
+    without: Sequence[str] = (),
 ) -> bool:
     """Do one stage in this process, or say what it would do; a signal ends it where nothing is lost.
 
@@ -315,16 +314,12 @@ def _here(
         with command_log(run.log), stdout_to_stderr(), open_progress(quiet=asked.quiet) as progress:
             if not run.single:
                 run.save()
-            work(progress=progress, stop=stop)
+            execute_points(run, name, failures, progress=progress, stop=stop, seeds=seeds, split=split, without=without)
     return True
 
 
 def _print_plans(
-    asked: Asked,
-    run: Run,
-    names: Sequence[StageName],
-    seeds: tuple[int, ...] = (),
-    split: Split = "test",
+    asked: Asked, run: Run, names: Sequence[StageName], seeds: tuple[int, ...] = (), split: Split = "test"
 ) -> None:
     """Print what is there, what is to do and what it would take, in all and by point."""
     stages = estimates(run, names, seeds, split)
@@ -339,40 +334,38 @@ def _print_plans(
 
 def _print_stage(asked: Asked, run: Run, name: StageName, seeds: tuple[int, ...] = (), split: Split = "test") -> None:
     """Print what one stage in this process has achieved: the accuracies that are there, those of all shards."""
-    folders = evaluated_folders(run, split) if name == "evaluate" else {}
-    if not run.single:
-        if folders:
-            print_scores(compare(folders), as_json=asked.as_json)
-        return
+    if run.single:
+        _print_single(asked, run, (name,), seeds, split)
+    elif name == "evaluate" and (folders := evaluated_folders(run, split)):
+        print_scores(compare(folders), as_json=asked.as_json)
+
+
+def _print_single(
+    asked: Asked, run: Run, names: Sequence[StageName], seeds: tuple[int, ...] = (), split: Split = "test"
+) -> None:
+    folders = evaluated_folders(run, split) if "evaluate" in names else {}
     scores = [score for point, folder in folders.items() for score in scores_of(point, folder)]
     if asked.as_json:
-        print_json({"run": run.folder, "stages": plan_stages(run, (name,), seeds, split), "scores": scores})
+        print_json({"run": run.folder, "stages": plan_stages(run, names, seeds, split), "scores": scores})
     elif scores:
         print_scores(scores, as_json=False)
 
 
-def _print_results(asked: Asked, run: Run, names: Sequence[StageName], failed: Mapping[str, str]) -> None:
-    """Print what stages in processes of their own have achieved; a shard of a matrix leaves that to whoever is last."""
-    if run.single:
-        folders = evaluated_folders(run) if "evaluate" in names else {}
-        scores = [score for point, folder in folders.items() for score in scores_of(point, folder)]
-        printed = {"run": run.folder, "stages": plan_stages(run, names), "scores": scores} if asked.as_json else {}
-    elif "evaluate" in names:
-        missing = unfinished_points(run, failed)
-        if run.shard is not None and missing:
-            asked.say(f"shard {run.shard} is done; {len(missing)} points wait for other shards")
-            return
-        scores = write_results(run, missing)
-        printed = {"matrix": run.folder, "unfinished": missing, "scores": scores}
-        if scores and not asked.as_json:
-            asked.say(f"{run.folder / RESULTS} and {SUMMARY} hold this table")
-    else:
+def _print_matrix(asked: Asked, run: Run, names: Sequence[StageName], failed: Mapping[str, str]) -> None:
+    """Print what stages of a matrix have achieved; a shard leaves that to whoever is last."""
+    if "evaluate" not in names:
         if asked.as_json:
             _print_plans(asked, run, names)
         return
+    missing = unfinished_points(run, failed)
+    if run.shard is not None and missing:
+        asked.say(f"shard {run.shard} is done; {len(missing)} points wait for other shards")
+        return
+    scores = write_results(run, missing)
     if asked.as_json:
-        print_json(printed)
+        print_json({"matrix": run.folder, "unfinished": missing, "scores": scores})
     elif scores:
+        asked.say(f"{run.folder / RESULTS} and {SUMMARY} hold this table")
         print_scores(scores, as_json=False)
 
 

@@ -24,8 +24,8 @@ def plans_as_json(
     if points is None:
         return every
     by_point = [
-        {"point": one.name, "values": dict(one.point.values), "stages": list(found.values())}
-        for one, found in zip(run.points, points, strict=True)
+        {"point": point.name, "values": dict(point.values), "stages": list(found.values())}
+        for point, found in zip(run.points, points, strict=True)
     ]
     return {"matrix": run.folder, "shard": run.shard or run.share, "stages": every, "points": by_point}
 
@@ -48,8 +48,8 @@ def print_points(run: Run, names: Sequence[StageName], points: Sequence[Mapping[
     """Print what each point of a matrix has of every stage."""
     click.echo()
     table = new_table("point", *names)
-    for one, found in zip(run.points, points, strict=True):
-        table.add_row(one.name, *(_state(found.get(name)) for name in names))
+    for point, found in zip(run.points, points, strict=True):
+        table.add_row(point.name, *(_state(found.get(name)) for name in names))
     print_table(table)
 
 

@@ -18,8 +18,9 @@ class Failures:
     at: str | None = None
     path: Path | None = None
 
-    def write(self) -> None:
-        """Save it for the process that waits, which wants to know also if this one is killed."""
+    def reach(self, point: str | None) -> None:
+        """Save that `point` is next for the process that waits, which wants to know also if this one is killed."""
+        self.at = point
         if self.path is not None:
             replace_file(self.path, json.dumps({"failed": self.failed, "at": self.at}).encode())
 

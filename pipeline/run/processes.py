@@ -19,7 +19,6 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from types import FrameType
 from typing import IO
 
@@ -57,9 +56,14 @@ class ForwardingStop(StopSignal):
             self._stage.send_signal(number)
 
 
+def our_command(name: str, *arguments: object) -> list[str]:
+    """The command line of one of ours; -P keeps the user's own folder named `data` off the import path."""
+    return [sys.executable, "-P", "-m", "pipeline", name, *map(str, arguments)]
+
+
 def stage_command(stage: str, arguments: Sequence[str]) -> list[str]:
-    """The command line of a stage; -P keeps the user's own folder named `data` off the import path."""
-    return [sys.executable, "-P", "-m", "pipeline", stage, *arguments, "--supervised"]
+    """The command line of a stage that stops where we end."""
+    return [*our_command(stage, *arguments), "--supervised"]
 
 
 def stop_with_parent() -> None:
@@ -80,12 +84,6 @@ class _Started:
     """What it wrote to stderr; None where that went to ours."""
 
 
-def share_command(folder: Path, seeds: Sequence[int], *, quiet: bool) -> list[str]:
-    """The command line of one share; -P keeps the user's own folder named `data` off the import path."""
-    options = [part for seed in seeds for part in ("--seed", str(seed))] + (["--quiet"] if quiet else [])
-    return [sys.executable, "-P", "-m", "pipeline", "train-share", str(folder), *options]
-
-
 def run_together(command: Sequence[str], count: int, stop: StopSignal) -> int:
     """Run `command` in `count` processes; 0 where all ended well, 75 where they stopped, else the first failure's code.
 
@@ -97,12 +95,12 @@ def run_together(command: Sequence[str], count: int, stop: StopSignal) -> int:
         try:
             failed = _wait(started, stop)
         finally:
-            for one in started:
-                if one.process.poll() is None:
-                    one.process.kill()
-                one.process.wait()
+            for each in started:
+                if each.process.poll() is None:
+                    each.process.kill()
+                each.process.wait()
         if failed is None:
-            return max(one.process.returncode for one in started)
+            return max(each.process.returncode for each in started)
         _show(failed, started[0])
         code = failed.process.returncode
         if code < 0:
@@ -138,34 +136,34 @@ def _start(command: Sequence[str], rank: int, count: int, port: int, stack: Exit
 def _wait(started: Sequence[_Started], stop: StopSignal) -> _Started | None:
     """Wait for all; return the first that failed, having given the others a moment to end."""
     handed_on = False
-    while running := [one for one in started if one.process.poll() is None]:
+    while running := [each for each in started if each.process.poll() is None]:
         failed = _first_failed(started)
         if failed is not None:
             _end(running)
             return failed
         if stop.received is not None and not handed_on:
             handed_on = True
-            for one in running:
-                one.process.send_signal(stop.received)
+            for each in running:
+                each.process.send_signal(stop.received)
         time.sleep(1 / LOOKS_PER_SECOND)
     return _first_failed(started)
 
 
 def _first_failed(started: Sequence[_Started]) -> _Started | None:
     well = {None, 0, Interrupted.exit_code}
-    return next((one for one in started if one.process.poll() not in well), None)
+    return next((each for each in started if each.process.poll() not in well), None)
 
 
 def _end(running: Sequence[_Started]) -> None:
     _wait_at_most(SECONDS_ALONE, running)
-    for one in running:
-        one.process.terminate()
+    for each in running:
+        each.process.terminate()
     _wait_at_most(SECONDS_TO_END, running)
 
 
 def _wait_at_most(seconds: float, running: Sequence[_Started]) -> None:
     deadline = time.monotonic() + seconds
-    while any(one.process.poll() is None for one in running) and time.monotonic() < deadline:
+    while any(each.process.poll() is None for each in running) and time.monotonic() < deadline:
         time.sleep(1 / LOOKS_PER_SECOND)
 
 

@@ -24,8 +24,8 @@ from pipeline.results.predictions import predictions_path, stored_fingerprint, w
 from pipeline.results.scores import SUMMARY, write_summary
 from pipeline.run.inputs import Inputs, Split
 from pipeline.run.plan import StageName, StagePlan
-from pipeline.run.processes import run_together, share_command
-from pipeline.run.teacher import AttentionStage, RationaleStage
+from pipeline.run.processes import our_command, run_together
+from pipeline.run.teacher import AttentionStage
 from stages.runtime.progress import Progress, SilentProgress, StopSignal
 from stages.runtime.shard import process_of
 from stages.settings import EvaluationSettings
@@ -53,23 +53,14 @@ class TrainStage:
 
     name: StageName = "train"
 
-    def __init__(
-        self,
-        inputs: Inputs,
-        folder: Path,
-        rationales: RationaleStage,
-        attention: AttentionStage,
-        seeds: Sequence[int] = (),
-    ) -> None:
-        self._inputs = inputs
-        self._folder = folder
-        self._rationales = rationales
-        self._attention = attention
+    def __init__(self, inputs: Inputs, folder: Path, attention: AttentionStage, seeds: Sequence[int] = ()) -> None:
+        self.inputs, self.folder = inputs, folder
+        self._rationales, self._attention = attention.rationales, attention
         self.seeds = chosen_seeds(inputs.config.training.seeds, seeds)
 
     def student_folder(self, seed: int) -> Path:
         """Where the student of a seed lies."""
-        return self._folder / "student" / f"seed-{seed}"
+        return self.folder / "student" / f"seed-{seed}"
 
     def plan(self) -> StagePlan:
         """Count finished students; they cannot be told from others before all rationales are there."""
@@ -79,29 +70,28 @@ class TrainStage:
         left = len(self.seeds) - done
         if left and self._needs_attention and not self._attention.plan().finished:
             return self._waiting(self._attention.name)
-        detail = "; ".join(
-            part for part in (f"{len(self._attention.selection.examples):,} records each", self._stale_detail()) if part
-        )
+        detail = f"{len(self._attention.selection.examples):,} records each"
+        if stale := sum(self._is_stale(seed) for seed in self.seeds):
+            detail += f"; {stale} trained with other settings will be moved to {self.folder / 'earlier'}"
         return StagePlan(name=self.name, unit="students", done=done, to_do=left, detail=detail)
 
     def execute(self, progress: Progress, stop: StopSignal) -> None:
         """Train the students that are not there, one seed after the other."""
         self._require_stage_one()
         examples = self._attention.selection.examples
-        config, share = self._inputs.config, process_of(os.environ)
+        config, share = self.inputs.config, process_of(os.environ)
         if share.is_main:
-            move_to_earlier(self._folder, self._stale(), progress)
+            move_to_earlier(self.folder, self._stale(), progress)
+        missing = [seed for seed in self.seeds if not self.is_finished(seed)]
         if config.training.processes > 1 and share.count == 1:
-            self._train_together(progress, stop)
+            self._train_together(missing, progress, stop)
             return
         from stages.student.train import train_student
 
         attention = self._attention.open() if self._needs_attention else None
         if attention is not None:
             examples = tuple(example for example in examples if example.key not in attention.dropped)
-        for seed in self.seeds:
-            if self.is_finished(seed):
-                continue
+        for seed in missing:
             out = self.student_folder(seed)
             if share.is_main:
                 out.mkdir(parents=True, exist_ok=True)
@@ -117,18 +107,18 @@ class TrainStage:
                 progress=progress,
                 stop=stop,
                 dev=self._dev(),
-                logs=self._folder / "logs",
+                logs=self.folder / "logs",
             )
             if share.is_main:
                 (out / CONFIGURATION).write_text(resolved_yaml(config), encoding="utf-8")
                 self.write_card(seed, [])
             stop.check(f"the student of seed {seed}")
 
-    def _train_together(self, progress: Progress, stop: StopSignal) -> None:
+    def _train_together(self, missing: Sequence[int], progress: Progress, stop: StopSignal) -> None:
         """Start the processes that train the missing students, and wait for them."""
-        missing = [seed for seed in self.seeds if not self.is_finished(seed)]
-        command = share_command(self._folder, missing, quiet=isinstance(progress, SilentProgress))
-        code = run_together(command, self._inputs.config.training.processes, stop)
+        quiet = ["--quiet"] if isinstance(progress, SilentProgress) else []
+        command = our_command("train-share", self.folder, *(f"--seed={seed}" for seed in missing), *quiet)
+        code = run_together(command, self.inputs.config.training.processes, stop)
         if code == Interrupted.exit_code:
             raise Interrupted("stopped after saving a checkpoint; run the same command to go on")
         if code != 0:
@@ -137,9 +127,9 @@ class TrainStage:
     def write_card(self, seed: int, scores: list[CardScore]) -> None:
         """Write the model card of a student that is there, with what has been measured of it."""
         origin = Origin(
-            config=self._inputs.config,
-            teacher=self._inputs.teacher,
-            student=self._inputs.student,
+            config=self.inputs.config,
+            teacher=self.inputs.teacher,
+            student=self.inputs.student,
             seed=seed,
             rationales=self._rationales.fingerprint,
             attention=self._attention.fingerprint if self._needs_attention else None,
@@ -153,7 +143,7 @@ class TrainStage:
     def pace(self) -> str:
         """What a student depends on but for its records and how often it sees them, and where it is trained."""
         spec = {name: value for name, value in self._spec().items() if name not in {"records", "rationales", "dev"}}
-        training, objective = asdict(self._inputs.config.training), self._objective.described()
+        training, objective = asdict(self.inputs.config.training), self._objective.described()
         return fingerprint(
             {
                 **spec,
@@ -177,10 +167,10 @@ class TrainStage:
 
     @cached_property
     def _objective(self) -> Objective:
-        return objective_of(self._inputs.config.objective)
+        return objective_of(self.inputs.config.objective)
 
     def _spec(self) -> Spec:
-        config, student = self._inputs.config, self._inputs.student
+        config, student = self.inputs.config, self.inputs.student
         training = asdict(config.training)
         peft: Spec = {"peft": config.student.peft} if config.student.peft else {}
         stopping = config.training.early_stopping is not None
@@ -202,21 +192,21 @@ class TrainStage:
 
     def _dev(self) -> "DevQuestions | None":
         """What early stopping asks the student, if it is asked at all."""
-        if self._inputs.config.training.early_stopping is None:
+        if self.inputs.config.training.early_stopping is None:
             return None
         from stages.student.dev import DevQuestions
 
-        evaluation = self._inputs.config.evaluation
+        evaluation = self.inputs.config.evaluation
         return DevQuestions(
-            questions=self._inputs.labelled("dev"),
+            questions=self.inputs.labelled("dev"),
             prompts=self._objective.tasks,
             max_new_tokens=evaluation.max_new_tokens,
             batch_size=evaluation.batch_size,
         )
 
     def _dev_spec(self) -> Spec:
-        questions: list[Spec] = [asdict(question) for question in self._inputs.labelled("dev")]
-        return {"dev": questions, "dev_max_new_tokens": self._inputs.config.evaluation.max_new_tokens}
+        questions: list[Spec] = [asdict(question) for question in self.inputs.labelled("dev")]
+        return {"dev": questions, "dev_max_new_tokens": self.inputs.config.evaluation.max_new_tokens}
 
     def _waiting(self, stage: StageName) -> StagePlan:
         return StagePlan(name=self.name, unit="students", done=0, to_do=len(self.seeds), waits_for=stage)
@@ -235,16 +225,12 @@ class TrainStage:
     def _stale(self) -> list[Path]:
         """What lies in the run's folder for these seeds and was made with other settings."""
         stale = [self.student_folder(seed) for seed in self.seeds if self._is_stale(seed)]
-        results = [path for student in stale for path in self._folder.glob(f"evaluation*/{student.name}.parquet")]
-        summaries = list(self._folder.glob(f"evaluation*/{SUMMARY}")) if results else []
+        results = [path for student in stale for path in self.folder.glob(f"evaluation*/{student.name}.parquet")]
+        summaries = list(self.folder.glob(f"evaluation*/{SUMMARY}")) if results else []
         return [*stale, *results, *summaries]
 
     def _is_stale(self, seed: int) -> bool:
         return self._stored(self.student_folder(seed)) not in {None, self.fingerprint}
-
-    def _stale_detail(self) -> str:
-        stale = sum(self._is_stale(seed) for seed in self.seeds)
-        return f"{stale} trained with other settings will be moved to {self._folder / 'earlier'}" if stale else ""
 
     @staticmethod
     def _stored(student: Path) -> str | None:
@@ -263,17 +249,11 @@ class EvaluateStage:
 
     name: StageName = "evaluate"
 
-    def __init__(self, inputs: Inputs, folder: Path, train: TrainStage, split: Split = "test") -> None:
-        self._inputs = inputs
-        self._folder = folder
-        self._split = split
+    def __init__(self, train: TrainStage, split: Split) -> None:
+        self._inputs, self._folder, self._seeds = train.inputs, train.folder, train.seeds
         self._train = train
-        self._seeds = train.seeds
-
-    @property
-    def results(self) -> Path:
-        """The folder that the predictions lie in."""
-        return results_folder(self._folder, self._split)
+        self._split = split
+        self._results = results_folder(train.folder, split)
 
     def plan(self) -> StagePlan:
         """Count the students whose answers are there."""
@@ -309,9 +289,7 @@ class EvaluateStage:
         from stages.evaluation import evaluate_student
 
         config = self._inputs.config
-        for seed in self._seeds:
-            if self.is_finished(seed):
-                continue
+        for seed in (seed for seed in self._seeds if not self.is_finished(seed)):
             predictions = evaluate_student(
                 self._train.student_folder(seed),
                 questions,
@@ -321,12 +299,12 @@ class EvaluateStage:
                 progress=progress,
                 stop=stop,
             )
-            path = predictions_path(self.results, seed)
+            path = predictions_path(self._results, seed)
             write_predictions(path, seed, predictions, self.fingerprint)
             if self._split == "test":
                 self._train.write_card(seed, card_scores(path, seed))
             stop.check(f"the answers of seed {seed}")
-        write_summary(config.name, self.results)
+        write_summary(config.name, self._results)
 
     def fingerprints(self) -> Mapping[str, str]:
         """What the answers are known by."""
@@ -341,7 +319,7 @@ class EvaluateStage:
 
     def is_finished(self, seed: int) -> bool:
         """Whether the answers of the student of `seed` are there and were given just so."""
-        return stored_fingerprint(predictions_path(self.results, seed)) == self.fingerprint
+        return stored_fingerprint(predictions_path(self._results, seed)) == self.fingerprint
 
     @cached_property
     def fingerprint(self) -> str:
@@ -356,12 +334,12 @@ class EvaluateStage:
         """The configuration's, with the prompts that the objective teaches: to others a student has no answer."""
         config = self._inputs.config
         taught = objective_of(config.objective).tasks
-        return replace(config.evaluation, prompts=tuple(one for one in config.evaluation.prompts if one in taught))
+        return replace(config.evaluation, prompts=tuple(task for task in config.evaluation.prompts if task in taught))
 
     def _move_stale(self, progress: Progress) -> None:
-        paths = [predictions_path(self.results, seed) for seed in self._seeds]
+        paths = [predictions_path(self._results, seed) for seed in self._seeds]
         stale = [path for path in paths if stored_fingerprint(path) not in {None, self.fingerprint}]
-        summary = self.results / SUMMARY
+        summary = self._results / SUMMARY
         move_to_earlier(self._folder, [*stale, *([summary] if stale and summary.exists() else [])], progress)
 
 

@@ -5,22 +5,18 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cache.exchange.exporting import Exported
+from cache.exchange.importing import Imported
+from cache.gc import Leftover
+from cache.repair import Repair
 from cache.spaces import SpaceDescription, SpaceSummary, UnreadableSpace
+from cache.verify import Verification
 from pipeline.console.progress import duration
+from pipeline.console.tables import new_table, print_json, print_table, size
 from pipeline.run.plan import reasons
 
 if TYPE_CHECKING:
-    from cache.gc import Leftover
-if TYPE_CHECKING:
-    from cache.repair import Repair
-if TYPE_CHECKING:
-    from cache.exchange.exporting import Exported
-    from cache.exchange.importing import Imported
-if TYPE_CHECKING:
-    from cache.verify import Verification
-if TYPE_CHECKING:
     from stages.attention.against_teacher import Drift
-from pipeline.console.tables import new_table, print_json, print_table, size
 
 
 def print_spaces(spaces: Sequence[SpaceSummary | UnreadableSpace], *, as_json: bool) -> None:
@@ -41,11 +37,7 @@ def print_spaces(spaces: Sequence[SpaceSummary | UnreadableSpace], *, as_json: b
 
 def print_space(space: SpaceDescription, *, as_json: bool) -> None:
     """Print what one space holds and what it was made with."""
-    if as_json:
-        print_json(space)
-        return
     summary = space.summary
-    table = new_table("", "")
     rows: Iterable[tuple[str, object]] = (
         ("path", summary.path),
         ("fingerprint", summary.fingerprint),
@@ -56,6 +48,37 @@ def print_space(space: SpaceDescription, *, as_json: bool) -> None:
         *((f"made with {field}", value) for field, value in space.spec.items()),
         *((f"recorded {field}", value) for note in space.notes for field, value in note.items()),
     )
+    _print_fields(space, rows, as_json=as_json)
+
+
+def print_exported(exported: Exported, *, as_json: bool) -> None:
+    """Print what an export holds."""
+    rows = (
+        ("target", exported.target),
+        ("fingerprint", exported.fingerprint),
+        ("records", f"{exported.records:,} in {exported.parts:,} parts"),
+        ("files", f"{exported.files:,}, {size(exported.bytes)}; {exported.written:,} written now"),
+    )
+    _print_fields(exported, rows, as_json=as_json)
+
+
+def print_imported(imported: Imported, *, as_json: bool) -> None:
+    """Print what an import has brought."""
+    rows = (
+        ("path", imported.path),
+        ("fingerprint", imported.fingerprint),
+        ("new records", f"{imported.records:,} in {imported.parts:,} parts, {size(imported.bytes)}"),
+        ("there already", f"{imported.known:,}"),
+    )
+    _print_fields(imported, rows, as_json=as_json)
+
+
+def _print_fields(record: object, rows: Iterable[tuple[str, object]], *, as_json: bool) -> None:
+    """Print a record for machines, or these lines of it for people."""
+    if as_json:
+        print_json(record)
+        return
+    table = new_table("", "")
     for name, value in rows:
         table.add_row(name, str(value))
     print_table(table)
@@ -84,33 +107,7 @@ def _rounding(space: SpaceDescription) -> Iterator[tuple[str, str]]:
         )
 
 
-def print_exported(exported: "Exported", *, as_json: bool) -> None:
-    """Print what an export holds."""
-    if as_json:
-        print_json(exported)
-        return
-    table = new_table("", "")
-    table.add_row("target", exported.target)
-    table.add_row("fingerprint", exported.fingerprint)
-    table.add_row("records", f"{exported.records:,} in {exported.parts:,} parts")
-    table.add_row("files", f"{exported.files:,}, {size(exported.bytes)}; {exported.written:,} written now")
-    print_table(table)
-
-
-def print_imported(imported: "Imported", *, as_json: bool) -> None:
-    """Print what an import has brought."""
-    if as_json:
-        print_json(imported)
-        return
-    table = new_table("", "")
-    table.add_row("path", str(imported.path))
-    table.add_row("fingerprint", imported.fingerprint)
-    table.add_row("new records", f"{imported.records:,} in {imported.parts:,} parts, {size(imported.bytes)}")
-    table.add_row("there already", f"{imported.known:,}")
-    print_table(table)
-
-
-def print_findings(found: "Verification", repairs: "Sequence[Repair]", drift: "Drift | None") -> None:
+def print_findings(found: Verification, repairs: Sequence[Repair], drift: "Drift | None") -> None:
     """Print what is wrong in a space, what was done about it, and how far it is from its teacher."""
     table = new_table("part", "file", "what is wrong", "records", "first of them")
     for finding in found.findings:
@@ -133,11 +130,15 @@ def print_findings(found: "Verification", repairs: "Sequence[Repair]", drift: "D
         )
 
 
-def print_leftovers(found: "Sequence[Leftover]") -> None:
+def print_leftovers(found: Sequence[Leftover], *, dry_run: bool, as_json: bool) -> None:
     """Print what is or would be removed from stores."""
-    if not found:
+    total = sum(leftover.bytes for leftover in found)
+    if as_json:
+        print_json({"removed": not dry_run, "bytes": total, "leftovers": found})
         return
-    table = new_table("leftover", "what", "size", "age")
-    for leftover in found:
-        table.add_row(str(leftover.path), leftover.what, size(leftover.bytes), duration(leftover.seconds))
-    print_table(table)
+    if found:
+        table = new_table("leftover", "what", "size", "age")
+        for leftover in found:
+            table.add_row(str(leftover.path), leftover.what, size(leftover.bytes), duration(leftover.seconds))
+        print_table(table)
+    click.echo(f"{len(found):,} leftovers, {size(total)} {'would be freed' if dry_run else 'freed'}")
