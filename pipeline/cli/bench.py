@@ -62,14 +62,12 @@ BENCH_METHODS = ("forward", "molsaki", "output_attentions", "one-by-one")
 MORE_BENCH_METHODS = ("words",)
 
 
-@bench.command(
-    "attention",
-    epilog=examples(
-        "molsaki bench attention",
-        "molsaki bench attention --lengths 1024,4096,svamp --json > attention.json",
-        "molsaki bench attention --preset 7b --device cuda --lengths 512,4096",
-    ),
+@examples(
+    "molsaki bench attention",
+    "molsaki bench attention --lengths 1024,4096,svamp --json > attention.json",
+    "molsaki bench attention --preset 7b --device cuda --lengths 512,4096",
 )
+@bench.command("attention")
 @click.option(
     "--lengths",
     default="1024,4096",
@@ -107,14 +105,12 @@ def bench_attention(**options: Any) -> None:  # click's own types
     _measure("attention", options)
 
 
-@bench.command(
-    "cache",
-    epilog=examples(
-        "molsaki bench cache",
-        "molsaki bench cache --records 2000 --index-records 0",
-        "molsaki bench cache --teacher demo/teacher --out . --json > cache.json",
-    ),
+@examples(
+    "molsaki bench cache",
+    "molsaki bench cache --records 2000 --index-records 0",
+    "molsaki bench cache --teacher demo/teacher --out . --json > cache.json",
 )
+@bench.command("cache")
 @click.option("--records", type=POSITIVE, default=20_000, help="Records that are written and read.")
 @click.option("--layers", type=POSITIVE, help="Layers of each record.  [default: 32]")
 @click.option(
@@ -153,14 +149,12 @@ def bench_cache(layers: int | None, **options: Any) -> None:  # click's own type
     _measure("cache", {**options, "layers": layers or 32})
 
 
-@bench.command(
-    "rationales",
-    epilog=examples(
-        "molsaki bench rationales",
-        "molsaki bench rationales --questions 4000 --max-tokens 128 --json > rationales.json",
-        "molsaki bench rationales --layers 32 --width 4096 --heads 32 --kv-heads 8 --device cuda",
-    ),
+@examples(
+    "molsaki bench rationales",
+    "molsaki bench rationales --questions 4000 --max-tokens 128 --json > rationales.json",
+    "molsaki bench rationales --layers 32 --width 4096 --heads 32 --kv-heads 8 --device cuda",
 )
+@bench.command("rationales")
 @click.option("--questions", type=POSITIVE, default=1000, help="Made-up questions in a run.")
 @click.option("--shots", type=click.IntRange(min=0), default=4, help="Worked examples before each question.")
 @click.option("--max-tokens", type=POSITIVE, default=64, help="Length of every output, in tokens.")
@@ -181,14 +175,12 @@ def bench_rationales(**options: Any) -> None:  # click's own types
 TRAIN_METHODS = ("dss", "molsaki", "output_attentions")
 
 
-@bench.command(
-    "train",
-    epilog=examples(
-        "molsaki bench train",
-        "molsaki bench train --gradient-checkpointing --json > train.json",
-        "molsaki bench train --preset 1b --device cuda --records 16",
-    ),
+@examples(
+    "molsaki bench train",
+    "molsaki bench train --gradient-checkpointing --json > train.json",
+    "molsaki bench train --preset 1b --device cuda --records 16",
 )
+@bench.command("train")
 @click.option("--length", type=POSITIVE, default=256, help="Tokens of an `explain` text.")
 @click.option("--words", type=POSITIVE, default=24, help="Critical words in a record.")
 @click.option("--steps", type=POSITIVE, default=8, help="Reasoning steps in a record.")

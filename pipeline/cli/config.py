@@ -16,7 +16,8 @@ def config() -> None:
     """Show, describe or start a configuration file."""
 
 
-@config.command("show", epilog=examples("molsaki config show examples/svamp.yaml --set training.epochs=3"))
+@examples("molsaki config show examples/svamp.yaml --set training.epochs=3")
+@config.command("show")
 @click.argument("path", metavar="CONFIG", type=FILE)
 @set_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of YAML.")
@@ -29,13 +30,15 @@ def config_show(path: Path, overrides: tuple[str, ...], as_json: bool) -> None:
         click.echo(matrix.yaml().rstrip())
 
 
-@config.command("schema", epilog=examples("molsaki config schema > molsaki.schema.json"))
+@examples("molsaki config schema > molsaki.schema.json")
+@config.command("schema")
 def config_schema() -> None:
     """Print the JSON schema of a configuration file, for editors."""
     click.echo(schema_json())
 
 
-@config.command("init", epilog=examples("molsaki config init my.yaml"))
+@examples("molsaki config init my.yaml")
+@config.command("init")
 @click.argument("path", type=FILE, default=Path("molsaki.yaml"))
 def config_init(path: Path) -> None:
     """Write a commented configuration to start from; a file that exists stays as it is."""

@@ -2,12 +2,11 @@
 
 import functools
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeline.cli.options import FILE, FOLDER, Command, examples, store_option
+from pipeline.cli.options import FILE, POSITIVE, Command, all_of, examples, runs_option, set_option, store_option
 
 if TYPE_CHECKING:
     from pipeline.views.plot import PlotRequest
@@ -21,55 +20,43 @@ def plot() -> None:
 def plot_options(*, layers: bool) -> Callable[[Command], Command]:
     """Add the options that figures share; they arrive as one `request`."""
     chosen = (
-        click.option("--layer", type=click.IntRange(min=1), help="This layer, counted from 1.  [default: mean of all]"),
+        click.option("--layer", type=POSITIVE, help="This layer, counted from 1.  [default: mean of all]"),
         click.option("--mixture", is_flag=True, help="The layers mixed as students learn them (Eq. 4)."),
     )
-    temperature = click.option(
-        "--tau", type=click.FloatRange(min=0, min_open=True), help="Temperature of Eq. 4.  [default: CONFIG's, or 0.1]"
+    options = all_of(
+        click.argument("what", metavar="CONFIG|SPACE"),
+        click.option("--out", type=FILE, help="File to write, .png or .svg; a .json with the figures lies beside it."),
+        store_option,
+        set_option,
+        runs_option,
+        *(chosen if layers else ()),
+        click.option(
+            "--tau",
+            type=click.FloatRange(min=0, min_open=True),
+            help="Temperature of Eq. 4.  [default: CONFIG's, or 0.1]",
+        ),
+        click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON; --out may then be left out."),
     )
 
     def add(command: Command) -> Command:
         @functools.wraps(command)
-        def with_request(**options: Any) -> Any:  # click's own types
+        def with_request(**given: Any) -> Any:  # click's own types
             from pipeline.views.plot import PlotRequest
 
-            names = PlotRequest.__annotations__.keys() & options.keys()
-            return command(request=PlotRequest(**{name: options.pop(name) for name in names}), **options)
+            names = PlotRequest.__annotations__.keys() & given.keys()
+            return command(request=PlotRequest(**{name: given.pop(name) for name in names}), **given)
 
-        for option in (
-            click.option(
-                "--json", "as_json", is_flag=True, help="Print the figures as JSON; --out may then be left out."
-            ),
-            temperature,
-            *(chosen if layers else ()),
-            click.option("--runs", type=FOLDER, default=Path("runs"), show_default=True, help="Folder of all runs."),
-            click.option(
-                "--set",
-                "overrides",
-                multiple=True,
-                metavar="KEY=VALUE",
-                help="Override one value of CONFIG; repeatable.",
-            ),
-            store_option,
-            click.option(
-                "--out", type=FILE, help="File to write, .png or .svg; a .json with the figures lies beside it."
-            ),
-            click.argument("what", metavar="CONFIG|SPACE"),
-        ):
-            with_request = option(with_request)
-        return with_request  # type: ignore[return-value]
+        return options(with_request)  # type: ignore[no-any-return]
 
     return add
 
 
-@plot.command(
-    "shares",
-    epilog=examples(
-        "molsaki plot shares demo/molsaki.yaml --runs demo/runs --out shares.png",
-        "molsaki plot shares attention/Qwen2.5-7B-Instruct --layer 12 --out layer-12.svg",
-        "molsaki plot shares qwen.tar --mixture --json",
-    ),
+@examples(
+    "molsaki plot shares demo/molsaki.yaml --runs demo/runs --out shares.png",
+    "molsaki plot shares attention/Qwen2.5-7B-Instruct --layer 12 --out layer-12.svg",
+    "molsaki plot shares qwen.tar --mixture --json",
 )
+@plot.command("shares")
 @plot_options(layers=True)
 def plot_shares(request: "PlotRequest") -> None:
     """Share of each step's attention on critical words, other words and special tokens (Fig. 1b).
@@ -84,13 +71,11 @@ def plot_shares(request: "PlotRequest") -> None:
     draw(request)
 
 
-@plot.command(
-    "record",
-    epilog=examples(
-        "molsaki plot record demo/molsaki.yaml --record 3fa9 --out record.svg",
-        "molsaki plot record attention/Qwen2.5-7B-Instruct --record 3fa9 --mixture --out record.png",
-    ),
+@examples(
+    "molsaki plot record demo/molsaki.yaml --record 3fa9 --out record.svg",
+    "molsaki plot record attention/Qwen2.5-7B-Instruct --record 3fa9 --mixture --out record.png",
 )
+@plot.command("record")
 @plot_options(layers=True)
 @click.option("--record", "key", metavar="KEY", required=True, help="Which record; the beginning of its key will do.")
 def plot_record(request: "PlotRequest", key: str) -> None:
@@ -100,14 +85,12 @@ def plot_record(request: "PlotRequest", key: str) -> None:
     draw(request, key)
 
 
-@plot.command(
-    "layers",
-    epilog=examples(
-        "molsaki plot layers demo/molsaki.yaml --runs demo/runs --out layers.png",
-        "molsaki plot layers runs/study --out study.png      a matrix: students of each point in a row",
-        "molsaki plot layers attention/Qwen2.5-7B-Instruct --tau 0.5 --json",
-    ),
+@examples(
+    "molsaki plot layers demo/molsaki.yaml --runs demo/runs --out layers.png",
+    "molsaki plot layers runs/study --out study.png      a matrix: students of each point in a row",
+    "molsaki plot layers attention/Qwen2.5-7B-Instruct --tau 0.5 --json",
 )
+@plot.command("layers")
 @plot_options(layers=False)
 def plot_layers(request: "PlotRequest") -> None:
     """Mean weights of the teacher's layers (Eq. 4), and of a run's students' (Eq. 5) after and during training.

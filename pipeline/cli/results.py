@@ -15,13 +15,12 @@ from pipeline.views.explore import Selected, default_out, look_at, write_explore
 from pipeline.views.report import report_runs
 
 
-@click.command(
-    epilog=examples(
-        "molsaki compare svamp-dss svamp-molsaki",
-        "molsaki compare runs/svamp-dss /scratch/runs/svamp-molsaki --json",
-        "molsaki compare study --base dss      all points of a matrix",
-    )
+@examples(
+    "molsaki compare svamp-dss svamp-molsaki",
+    "molsaki compare runs/svamp-dss /scratch/runs/svamp-molsaki --json",
+    "molsaki compare study --base dss      all points of a matrix",
 )
+@click.command()
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True)
 @root_option
 @click.option("--base", metavar="RUN", help="The run that differences are to.  [default: the first]")
@@ -39,14 +38,13 @@ def compare(runs: tuple[str, ...], root: Path, base: str | None, as_json: bool) 
     print_scores(scores, as_json=as_json)
 
 
-@click.command(
-    epilog=examples(
-        "molsaki explore examples/svamp.yaml             the records of a run, and where its students looked",
-        "molsaki explore attention/Qwen2.5-7B-Instruct   all records of a space, as many as fit into 5 MB",
-        "molsaki explore runs/svamp --search apples --records 2000 --out apples.html",
-        "molsaki explore examples/study.yaml --students 3   a matrix: three seeds of each point, not one",
-    )
+@examples(
+    "molsaki explore examples/svamp.yaml             the records of a run, and where its students looked",
+    "molsaki explore attention/Qwen2.5-7B-Instruct   all records of a space, as many as fit into 5 MB",
+    "molsaki explore runs/svamp --search apples --records 2000 --out apples.html",
+    "molsaki explore examples/study.yaml --students 3   a matrix: three seeds of each point, not one",
 )
+@click.command()
 @click.argument("what", metavar="CONFIG|SPACE")
 @click.option(
     "--out",
@@ -102,13 +100,12 @@ def explore(
     click.echo(path)
 
 
-@click.command(
-    epilog=examples(
-        "molsaki report svamp                        writes runs/svamp/report.html",
-        "molsaki report svamp-dss svamp --out svamp.html",
-        "molsaki report study --base dss             all points of a matrix",
-    )
+@examples(
+    "molsaki report svamp                        writes runs/svamp/report.html",
+    "molsaki report svamp-dss svamp --out svamp.html",
+    "molsaki report study --base dss             all points of a matrix",
 )
+@click.command()
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True)
 @root_option
 @click.option("--base", metavar="RUN", help="The run that differences are to.  [default: the first]")
@@ -123,12 +120,11 @@ def report(runs: tuple[str, ...], root: Path, base: str | None, out: Path | None
     report_runs(runs, root, out=out, base=base, as_json=as_json)
 
 
-@click.command(
-    epilog=examples(
-        "molsaki push runs/svamp my-name/svamp-student",
-        "molsaki push runs/svamp my-name/svamp-student --seed 2 --public",
-    )
+@examples(
+    "molsaki push runs/svamp my-name/svamp-student",
+    "molsaki push runs/svamp my-name/svamp-student --seed 2 --public",
 )
+@click.command()
 @click.argument("run", type=click.Path(file_okay=False, path_type=Path))
 @click.argument("repository")
 @click.option("--seed", type=int, default=0, help="Which of the run's students.")

@@ -6,6 +6,8 @@ on stdout.
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +21,16 @@ from pipeline.cli.options import (
     POSITIVE,
     Asked,
     examples,
-    failures_option,
+    quiet_option,
     run_options,
     seed_option,
     set_option,
     shard_option,
+    students_options,
     supervised_option,
     units_option,
-    without_option,
 )
+from pipeline.config.matrix import load_matrix
 from pipeline.console.exits import StageProcessError
 from pipeline.console.logs import command_log
 from pipeline.console.progress import open_progress
@@ -38,13 +41,12 @@ from pipeline.costs.table import plans_as_json, print_plans, print_points
 from pipeline.demo import make_models, run_demo
 from pipeline.results.scores import SUMMARY, compare, scores_of
 from pipeline.results.table import print_scores
-from pipeline.run.execute import execute_points, train_share
-from pipeline.run.failures import Failures
+from pipeline.run.execute import execute_points, execute_share
 from pipeline.run.inputs import Split
 from pipeline.run.order import RESULTS, evaluated_folders, run_stages, unfinished_points, write_results
 from pipeline.run.plan import StageName
-from pipeline.run.points import Run, plan_points, plan_stages, shard_of
-from pipeline.run.processes import stop_with_parent
+from pipeline.run.points import CONFIGURATION, Run, plan_points, plan_stages, shard_of
+from pipeline.run.processes import Failures, stop_with_parent
 from pipeline.views.rationales import ShowRequest
 from pipeline.views.rationales import show_rationales as show
 from pipeline.views.report import report_at_end
@@ -52,13 +54,12 @@ from stages.runtime.progress import SilentProgress, StopSignal
 from stages.runtime.shard import Shard, process_of
 
 
-@click.command(
-    epilog=examples(
-        "molsaki demo",
-        "molsaki demo --seeds 10        enough seeds for an interval that excludes zero",
-        "molsaki demo --models-only 4 --out study      the models of examples/study.yaml",
-    )
+@examples(
+    "molsaki demo",
+    "molsaki demo --seeds 10        enough seeds for an interval that excludes zero",
+    "molsaki demo --models-only 4 --out study      the models of examples/study.yaml",
 )
+@click.command()
 @click.option("--out", type=FOLDER, default=Path("demo"), help="Folder for everything it makes.")
 @click.option("--seeds", type=POSITIVE, default=3, help="Students per objective.")
 @click.option(
@@ -75,15 +76,14 @@ def demo(out: Path, seeds: int, models_only: int | None) -> None:
         run_demo(out=out, seeds=seeds)
 
 
-@click.command(
-    epilog=examples(
-        "molsaki run examples/svamp.yaml",
-        "molsaki run examples/svamp.yaml --set student.model=gpt2-large --set name=svamp-gpt2",
-        "molsaki run examples/svamp.yaml --limit 64       the first 64 questions, to see what all will take",
-        "molsaki run examples/study.yaml                  a matrix: all its points, then one table",
-        "molsaki run examples/study.yaml --shard 1/2      half of its students, once stage one is there",
-    )
+@examples(
+    "molsaki run examples/svamp.yaml",
+    "molsaki run examples/svamp.yaml --set student.model=gpt2-large --set name=svamp-gpt2",
+    "molsaki run examples/svamp.yaml --limit 64       the first 64 questions, to see what all will take",
+    "molsaki run examples/study.yaml                  a matrix: all its points, then one table",
+    "molsaki run examples/study.yaml --shard 1/2      half of its students, once stage one is there",
 )
+@click.command()
 @run_options
 @click.option("--only", type=click.Choice(["rationales", "attention", "train", "evaluate"]), help="This stage only.")
 @click.option(
@@ -101,17 +101,16 @@ def run(asked: Asked, only: StageName | None, limit: int | None, shard: Shard | 
     stage one is done for all of its points, then their students; a point that fails does not stop the others.
     """
     shard_of("run")
-    work = asked.load(shard=shard, limit=limit)
+    work = replace(asked.load(limit), shard=shard)
     _run(asked, work, (only,) if only else work.stages, report=only is None)
 
 
-@click.command(
-    epilog=examples(
-        "molsaki status examples/svamp.yaml",
-        "molsaki status examples/svamp.yaml --json",
-        "molsaki run examples/svamp.yaml --limit 64      then status knows what all of it will take",
-    )
+@examples(
+    "molsaki status examples/svamp.yaml",
+    "molsaki status examples/svamp.yaml --json",
+    "molsaki run examples/svamp.yaml --limit 64      then status knows what all of it will take",
 )
+@click.command()
 @run_options
 def status(asked: Asked) -> None:
     """Say what is done, what is missing, and what it would take: bytes on disk, memory and time."""
@@ -120,15 +119,13 @@ def status(asked: Asked) -> None:
     _print_plans(asked, work, work.stages)
 
 
-@click.command(
-    cls=WithSubcommands,
-    epilog=examples(
-        "molsaki rationales examples/svamp.yaml",
-        "molsaki rationales examples/svamp.yaml --set rationales.engine=transformers",
-        "molsaki rationales examples/svamp.yaml --shard 2/8      the second of eight jobs, in any order or at once",
-        "molsaki rationales show examples/svamp.yaml             what it has written so far, and what was dropped",
-    ),
+@examples(
+    "molsaki rationales examples/svamp.yaml",
+    "molsaki rationales examples/svamp.yaml --set rationales.engine=transformers",
+    "molsaki rationales examples/svamp.yaml --shard 2/8      the second of eight jobs, in any order or at once",
+    "molsaki rationales show examples/svamp.yaml             what it has written so far, and what was dropped",
 )
+@click.command(cls=WithSubcommands)
 @run_options
 @shard_option("questions")
 @supervised_option
@@ -140,14 +137,12 @@ def rationales(asked: Asked, shard: Shard | None, supervised: bool) -> None:
     _stage_one(asked, "rationales", shard=shard, supervised=supervised)
 
 
-@click.command(
-    "show",
-    epilog=examples(
-        "molsaki rationales show examples/svamp.yaml",
-        "molsaki rationales show examples/svamp.yaml --number 10 --outcome 'wrong answer'",
-        "molsaki rationales show examples/svamp.yaml --json > rationales.json",
-    ),
+@examples(
+    "molsaki rationales show examples/svamp.yaml",
+    "molsaki rationales show examples/svamp.yaml --number 10 --outcome 'wrong answer'",
+    "molsaki rationales show examples/svamp.yaml --json > rationales.json",
 )
+@click.command("show")
 @click.argument("config", type=FILE)
 @set_option
 @click.option("--number", type=click.IntRange(min=0), default=3, help="How many to show.")
@@ -166,15 +161,14 @@ def show_rationales(**options: Any) -> None:  # click's own types
 rationales.add_command(show_rationales)
 
 
-@click.command(
-    epilog=examples(
-        "molsaki attention examples/svamp.yaml",
-        "molsaki attention examples/svamp.yaml --set attention.batch_tokens=65536",
-        "molsaki attention examples/svamp.yaml --shard 2/8      the second of eight jobs, in any order or at once",
-        "molsaki attention examples/svamp.yaml --totals         also records of older parts once more, for plots",
-        "molsaki attention examples/study.yaml                  a matrix: what its points share, once",
-    )
+@examples(
+    "molsaki attention examples/svamp.yaml",
+    "molsaki attention examples/svamp.yaml --set attention.batch_tokens=65536",
+    "molsaki attention examples/svamp.yaml --shard 2/8      the second of eight jobs, in any order or at once",
+    "molsaki attention examples/svamp.yaml --totals         also records of older parts once more, for plots",
+    "molsaki attention examples/study.yaml                  a matrix: what its points share, once",
 )
+@click.command()
 @run_options
 @shard_option("records")
 @click.option(
@@ -192,37 +186,41 @@ def attention(asked: Asked, shard: Shard | None, totals: bool, supervised: bool)
     _stage_one(asked, "attention", shard=shard, totals=totals, supervised=supervised)
 
 
-@click.command(
-    epilog=examples(
-        "molsaki train examples/svamp.yaml",
-        "molsaki train examples/svamp.yaml --seed 2      one of training.seeds, for jobs side by side",
-        "molsaki train examples/study.yaml --shard 2/8   the second eighth of a matrix's students",
-    )
+@examples(
+    "molsaki train examples/svamp.yaml",
+    "molsaki train examples/svamp.yaml --seed 2      one of training.seeds, for jobs side by side",
+    "molsaki train examples/study.yaml --shard 2/8   the second eighth of a matrix's students",
 )
-@run_options
-@seed_option
-@units_option
-@failures_option
-@without_option
-@supervised_option
+@click.command()
+@students_options
 def train(asked: Asked, **options: Any) -> None:  # click's own types
     """Train the students from the stored rationales and attention; the teacher is not loaded."""
     _students(asked, "train", **options)
 
 
-@click.command(
-    epilog=examples("molsaki evaluate examples/svamp.yaml", "molsaki evaluate examples/svamp.yaml --split dev --json")
-)
-@run_options
-@seed_option
-@units_option
+@examples("molsaki evaluate examples/svamp.yaml", "molsaki evaluate examples/svamp.yaml --split dev --json")
+@click.command()
+@students_options
 @click.option("--split", type=click.Choice(["test", "dev"]), default="test", help="Which questions.")
-@failures_option
-@without_option
-@supervised_option
 def evaluate(asked: Asked, **options: Any) -> None:  # click's own types
     """Let the students answer and count what is right."""
     _students(asked, "evaluate", **options)
+
+
+@click.command("train-share", hidden=True)
+@click.argument("folder", type=FOLDER)
+@seed_option
+@quiet_option
+def train_share(folder: Path, seeds: tuple[int, ...], quiet: bool) -> None:
+    """Train the students of a run's folder as one of several processes, for `training.processes`, which starts it."""
+    with StopSignal() as stop:
+        stop_with_parent()
+        is_main = process_of(os.environ).is_main
+        quieten_libraries(quiet=quiet or not is_main)
+        run = Run(matrix=load_matrix(folder / CONFIGURATION), folder=folder)
+        log = command_log(run.log) if is_main else nullcontext()
+        with log, stdout_to_stderr(), open_progress(quiet=quiet or not is_main) as progress:
+            execute_share(run, seeds, progress=progress, stop=stop)
 
 
 def _run(
@@ -250,72 +248,58 @@ def _run(
 def _stage_one(asked: Asked, name: StageName, *, shard: Shard | None, totals: bool = False, supervised: bool) -> None:
     """Do one half of stage one, or a share of it: here, or for a matrix each piece in a process of its own."""
     share = shard_of(name, shard)
-    run = asked.load(share=share, totals=totals)
+    run = replace(asked.load(), share=share, totals=totals)
     if run.single:
-        if _here(asked, run, name, Failures(), supervised=supervised) and not supervised:
-            _print_stage(asked, run, name)
+        _here(asked, run, name, supervised=supervised)
         return
     pass_on = (*(() if share is None else ("--shard", str(share))), *(("--totals",) if totals else ()))
     _run(asked, run, (name,), pass_on=pass_on)
 
 
-def _students(
-    asked: Asked,
-    name: StageName,
-    *,
-    seeds: tuple[int, ...],
-    shard: Shard | None,
-    failures: Path | None,
-    without: tuple[str, ...],
-    supervised: bool,
-    split: Split = "test",
-) -> None:
-    """Train or evaluate students of all points, in this process; one that waits for `failures` says them itself."""
-    run = asked.load(shard=shard)
+def _students(asked: Asked, name: StageName, *, shard: Shard | None, **options: Any) -> None:  # click's own types
+    """Train or evaluate students of all points, in this process."""
+    run = replace(asked.load(), shard=shard)
     if name == "evaluate" or not run.single:
         shard_of(name if run.single else f"{name} MATRIX")
-    found = Failures(path=failures)
-    done = _here(asked, run, name, found, supervised=supervised, seeds=seeds, split=split, without=without)
-    if failures is not None:
-        if found.failed:
-            raise StageProcessError(MolsakiError.exit_code)  # whoever waits says why, after everything else
-        return
-    if done and not supervised:
-        _print_stage(asked, run, name, seeds, split)
-    _require_none(found.failed, len(run.points))
+    _here(asked, run, name, **options)
 
 
 def _here(
     asked: Asked,
     run: Run,
     name: StageName,
-    failures: Failures,
     *,
     supervised: bool,
     seeds: tuple[int, ...] = (),
     split: Split = "test",
     without: Sequence[str] = (),
-) -> bool:
+    failures: Path | None = None,
+) -> None:
     """Do one stage in this process, or say what it would do; a signal ends it where nothing is lost.
 
-    Returns whether there is anything to print of it: not so after a dry run, and of one of several that train together.
+    With `failures`, a process waits that wants to know from this file what became of the points.
     """
+    found = Failures(path=failures)
     with StopSignal() as stop:
         if supervised:
             stop_with_parent()
         run.check((name,))
         if asked.dry_run:
             _print_plans(asked, run, (name,), seeds, split)
-            return False
+            return
         if name == "train" and not process_of(os.environ).is_main:
-            train_share(run, seeds, progress=SilentProgress(), stop=stop)
-            return False
+            execute_share(run, seeds, progress=SilentProgress(), stop=stop)
+            return
         quieten_libraries(quiet=asked.quiet)
         with command_log(run.log), stdout_to_stderr(), open_progress(quiet=asked.quiet) as progress:
             if not run.single:
                 run.save()
-            execute_points(run, name, failures, progress=progress, stop=stop, seeds=seeds, split=split, without=without)
-    return True
+            execute_points(run, name, found, progress=progress, stop=stop, seeds=seeds, split=split, without=without)
+    if found.failed and failures is not None:
+        raise StageProcessError(MolsakiError.exit_code)  # whoever waits says why, after everything else
+    if not supervised:
+        _print_stage(asked, run, name, seeds, split)
+    _require_none(found.failed, len(run.points))
 
 
 def _print_plans(

@@ -5,7 +5,7 @@ that a log file is not cut to 80 columns.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,6 +57,14 @@ def new_table(*columns: str) -> "Table":
     for column in columns:
         table.add_column(column, overflow="fold")
     return table
+
+
+def print_rows(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table of these rows to stdout."""
+    table = new_table(*columns)
+    for row in rows:
+        table.add_row(*row)
+    print_table(table)
 
 
 def print_table(table: "Table") -> None:

@@ -14,10 +14,9 @@ from typing import Literal
 
 from cache.spaces import Space
 from data.errors import MolsakiError
-from pipeline.config.schema import Config
-from pipeline.run.inputs import Inputs, Split
+from pipeline.run.inputs import Split
 from pipeline.run.plan import Stage, StageName, StagePlan
-from pipeline.run.points import PointStages, Run, all_work, look, total_plan
+from pipeline.run.points import PointRun, PointStages, Run, all_work, look, total_plan
 from pipeline.run.provenance import StageRecord, executions
 from pipeline.run.teacher import AttentionStage, RationaleStage
 from stages.models.identity import TOKENIZER, ModelIdentity
@@ -86,12 +85,13 @@ class _Piece:
     records: Sequence[StageRecord]
 
     @property
-    def inputs(self) -> Inputs:
-        return self.stages.point.inputs
+    def point(self) -> PointRun:
+        return self.stages.point
 
     @property
-    def config(self) -> Config:
-        return self.stages.point.config
+    def unknown(self) -> Cost:
+        """What is known of its cost before anything was looked at."""
+        return Cost(stage=self.plan.name, units=self.plan.to_do, unit=self.plan.unit)
 
 
 def estimates(run: Run, names: Sequence[StageName], seeds: Sequence[int] = (), split: Split = "test") -> list[Estimate]:
@@ -187,14 +187,14 @@ def _steps_to_do(piece: _Piece) -> int:
     """Optimizer steps of the students that are left; 0 for other stages."""
     if piece.plan.name != "train":
         return 0
-    training, examples = piece.config.training, piece.stages.all_attention.selection.examples
+    training, examples = piece.point.config.training, piece.stages.all_attention.selection.examples
     batches = math.ceil((len(examples) + _expected_records(piece)[0]) / training.batch_size)
     return piece.plan.to_do * math.ceil(training.epochs * math.ceil(batches / training.gradient_accumulation))
 
 
 def _expected_records(piece: _Piece) -> tuple[float, tuple[str, ...]]:
     """How many records of the run are still to come from questions not asked yet, and on what assumption."""
-    attention, most = piece.stages.all_attention, piece.config.rationales.samples
+    attention, most = piece.stages.all_attention, piece.point.config.rationales.samples
     plan = attention.rationales.plan()
     if not plan.to_do:
         return 0.0, ()
@@ -208,7 +208,7 @@ def _expected_records(piece: _Piece) -> tuple[float, tuple[str, ...]]:
 
 
 def _rough_rationales(piece: _Piece) -> Cost:
-    plan, settings = piece.plan, piece.config.rationales
+    plan, settings = piece.plan, piece.point.config.rationales
     stored = _stored_attempts(piece.stages.rationales)
     attempts = plan.to_do * (settings.samples + settings.keywords)
     pieces = math.ceil(attempts / settings.piece)
@@ -217,9 +217,9 @@ def _rough_rationales(piece: _Piece) -> Cost:
     else:
         size = Figure(value=stored * attempts, source="files", how="the size of those that are stored")
     elsewhere = settings.engine in {"file", "openai"}
-    model_bytes = _model_bytes(piece.config.teacher.dtype)
-    memory = UNKNOWN if elsewhere else _memory(piece.inputs.teacher, model_bytes, _vllm(settings.engine))
-    return Cost(stage="rationales", units=plan.to_do, unit=plan.unit, bytes=size, peak_bytes=memory)
+    teacher, dtype = piece.point.inputs.teacher, piece.point.config.teacher.dtype
+    memory = UNKNOWN if elsewhere else _answering_memory(teacher, dtype, settings.engine)
+    return replace(piece.unknown, bytes=size, peak_bytes=memory)
 
 
 def _stored_attempts(stage: RationaleStage) -> float | None:
@@ -232,18 +232,17 @@ def _stored_attempts(stage: RationaleStage) -> float | None:
 
 
 def _rough_attention(piece: _Piece) -> Cost:
-    plan, settings, teacher = piece.plan, piece.config.attention, piece.inputs.teacher
+    plan, settings, teacher = piece.plan, piece.point.config.attention, piece.point.inputs.teacher
     more, assumptions = _expected_records(piece)
     units = plan.to_do + round(more if plan.shard is None else more / plan.shard.count)
-    dtype = DTYPE_BYTES[piece.config.teacher.dtype]
+    dtype = DTYPE_BYTES[piece.point.config.teacher.dtype]
 
     def passing(model: ModelSize) -> float:
         return dtype * model.parameters + 12 * dtype * settings.batch_tokens * model.width
 
-    return Cost(
-        stage="attention",
+    return replace(
+        piece.unknown,
         units=units,
-        unit=plan.unit,
         bytes=_attention_bytes(piece.stages.attention, units, settings.piece, _size(teacher)),
         peak_bytes=_memory(teacher, passing),
         assumptions=assumptions,
@@ -265,7 +264,7 @@ def _attention_bytes(stage: AttentionStage, units: int, piece: int, model: Model
 
 
 def _rough_training(piece: _Piece) -> Cost:
-    plan, config, student = piece.plan, piece.config, piece.inputs.student
+    config, student = piece.point.config, piece.point.inputs.student
     _, assumptions = _expected_records(piece)
     model, examples = _size(student), piece.stages.all_attention.selection.examples
     longest = max((len(example.marked.text) for example in examples), default=0) / CHARACTERS_A_TOKEN
@@ -275,14 +274,12 @@ def _rough_training(piece: _Piece) -> Cost:
         return 16 * model.parameters + 4 * tokens * (20 * model.layers * model.width + 4 * model.vocabulary)
 
     if model is None:
-        return Cost(stage="train", units=plan.to_do, unit=plan.unit, assumptions=assumptions)
+        return replace(piece.unknown, assumptions=assumptions)
     how = f"{model.parameters:,} weights in float32, counted from {model.counted}"
     weights = 4 * model.parameters
-    return Cost(
-        stage="train",
-        units=plan.to_do,
-        unit=plan.unit,
-        bytes=Figure(value=plan.to_do * (weights + _tokenizer_bytes(student)), source="rough", how=how),
+    return replace(
+        piece.unknown,
+        bytes=Figure(value=piece.plan.to_do * (weights + _tokenizer_bytes(student)), source="rough", how=how),
         bytes_meanwhile=Figure(value=3 * weights, source="rough", how=f"{how}, and two moments of each"),
         peak_bytes=_memory(student, passing),
         assumptions=assumptions,
@@ -290,11 +287,11 @@ def _rough_training(piece: _Piece) -> Cost:
 
 
 def _rough_evaluation(piece: _Piece) -> Cost:
-    plan, settings, inputs = piece.plan, piece.config.evaluation, piece.inputs
+    settings, inputs = piece.point.config.evaluation, piece.point.inputs
     rows = len(inputs.labelled("test")) * len(settings.prompts)
-    size = Figure(value=plan.to_do * (5_000 + 30 * rows), source="rough", how="30 bytes an answer, compressed")
-    memory = _memory(inputs.student, _model_bytes(piece.config.training.dtype), _vllm(settings.engine))
-    return Cost(stage="evaluate", units=plan.to_do, unit=plan.unit, bytes=size, peak_bytes=memory)
+    size = Figure(value=piece.plan.to_do * (5_000 + 30 * rows), source="rough", how="30 bytes an answer, compressed")
+    memory = _answering_memory(inputs.student, piece.point.config.training.dtype, settings.engine)
+    return replace(piece.unknown, bytes=size, peak_bytes=memory)
 
 
 _ROUGH: Mapping[StageName, Callable[[_Piece], Cost]] = {
@@ -313,20 +310,17 @@ def _size(identity: ModelIdentity) -> ModelSize | None:
         return None
 
 
-def _memory(identity: ModelIdentity, taken: Callable[[ModelSize], float], further: int = 0) -> Figure:
+def _answering_memory(identity: ModelIdentity, dtype: str, engine: str) -> Figure:
+    further = VLLM if engine in {"vllm", "ray"} else 0
+    return _memory(identity, lambda model: DTYPE_BYTES[dtype] * model.parameters + further)
+
+
+def _memory(identity: ModelIdentity, taken: Callable[[ModelSize], float]) -> Figure:
     model = _size(identity)
     if model is None:
         return UNKNOWN
     how = f"{model.parameters:,} weights, counted from {model.counted}, and rules of thumb"
-    return Figure(value=taken(model) + LIBRARIES + further, source="rough", how=how)
-
-
-def _model_bytes(dtype: str) -> Callable[[ModelSize], float]:
-    return lambda model: DTYPE_BYTES[dtype] * model.parameters
-
-
-def _vllm(engine: str) -> int:
-    return VLLM if engine in {"vllm", "ray"} else 0
+    return Figure(value=taken(model) + LIBRARIES, source="rough", how=how)
 
 
 def _tokenizer_bytes(identity: ModelIdentity) -> int:

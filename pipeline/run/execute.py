@@ -8,6 +8,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -15,10 +16,10 @@ from data.errors import Interrupted, MolsakiError
 from pipeline.console.exits import StageProcessError, describe_failure
 from pipeline.console.logs import log_file
 from pipeline.run import provenance
-from pipeline.run.failures import Failures
 from pipeline.run.inputs import Split
 from pipeline.run.plan import Stage, StageName, StagePlan
 from pipeline.run.points import PointRun, Run, look
+from pipeline.run.processes import Failures
 from pipeline.run.teacher import StageWithSpace
 from pipeline.run.usage import Usage, disk_bytes
 from stages.runtime.progress import TARGETS, Progress, StopSignal
@@ -30,11 +31,11 @@ class Timed:
     """A progress that also measures: seconds until the work itself begins, and how much of it was done in how long.
 
     Loading is told apart from what grows with the work, so that a few questions tell what many will take. Putting
-    together what training aims at counts as loading.
+    together what training aims at counts as loading. `prefix` says which point it is about.
     """
 
-    def __init__(self, progress: Progress, clock: Callable[[], float] = time.monotonic) -> None:
-        self._progress, self._clock = progress, clock
+    def __init__(self, progress: Progress, prefix: str = "", clock: Callable[[], float] = time.monotonic) -> None:
+        self._progress, self._prefix, self._clock = progress, prefix, clock
         self._entered = self._since = clock()
         self._counts = False
         self.start_seconds, self.counted, self.counted_seconds = 0.0, 0, 0.0
@@ -44,7 +45,7 @@ class Timed:
         self._counts, self._since = task != TARGETS, self._clock()
         if self._counts and not self.start_seconds:
             self.start_seconds = self._since - self._entered
-        self._progress.start(task, total, done)
+        self._progress.start(self._prefix + task, total, done)
 
     def advance(self, count: int = 1) -> None:
         """Count units as done, and the time they took."""
@@ -56,26 +57,7 @@ class Timed:
 
     def note(self, message: str) -> None:
         """Say one line."""
-        self._progress.note(message)
-
-
-class PointProgress:
-    """A progress that says which point of how many it is about."""
-
-    def __init__(self, progress: Progress, point: str) -> None:
-        self._progress, self._point = progress, point
-
-    def start(self, task: str, total: int, done: int = 0) -> None:
-        """Begin a task of the point."""
-        self._progress.start(f"{self._point}: {task}", total, done)
-
-    def advance(self, count: int = 1) -> None:
-        """Count units as done."""
-        self._progress.advance(count)
-
-    def note(self, message: str) -> None:
-        """Say one line about the point."""
-        self._progress.note(f"{self._point}: {message}")
+        self._progress.note(self._prefix + message)
 
 
 def execute_points(
@@ -100,12 +82,12 @@ def execute_points(
         if run.single:
             _execute(point, stage, progress, stop)
         else:
-            said = PointProgress(progress, f"point {number + 1} of {len(run.points)}, {point.name}")
-            _execute_next(point, name, stage, failures, said, stop)
+            prefix = f"point {number + 1} of {len(run.points)}, {point.name}: "
+            _execute_next(point, name, stage, failures, progress, stop, prefix)
             stop.check("all that was committed")
 
 
-def train_share(run: Run, seeds: Sequence[int], *, progress: Progress, stop: StopSignal) -> None:
+def execute_share(run: Run, seeds: Sequence[int], *, progress: Progress, stop: StopSignal) -> None:
     """Take this process's part in training; nothing is recorded, which is the task of the process that counts."""
     _open(run, 0, "train", seeds).execute(progress, stop)
 
@@ -122,11 +104,13 @@ def _execute_next(
     failures: Failures,
     progress: Progress,
     stop: StopSignal,
+    prefix: str,
 ) -> None:
+    """Do a stage of one of several points; what it raises goes into `failures`."""
     failures.reach(point.name)
     try:
         with log_file(point.log):
-            _execute(point, stage, progress, stop)
+            _execute(point, stage, progress, stop, prefix)
     except Interrupted:
         raise
     except StageProcessError as error:  # of several processes for one student
@@ -134,19 +118,21 @@ def _execute_next(
     except Exception as error:
         failures.failed[point.name] = f"{name}: {describe_failure(error, point.log)}"
     if point.name in failures.failed:
-        progress.note(f"failed, and the other points go on: {failures.failed[point.name]}")
+        progress.note(f"{prefix}failed, and the other points go on: {failures.failed[point.name]}")
     failures.reach(None)
 
 
-def _execute(point: PointRun, stage: Callable[[], Stage], progress: Progress, stop: StopSignal) -> None:
+def _execute(
+    point: PointRun, stage: Callable[[], Stage], progress: Progress, stop: StopSignal, prefix: str = ""
+) -> None:
     """Do what one stage is missing; `stage` opens it, and again afterwards, to count what was done."""
     opened = stage()
     before = opened.plan()
     if before.finished:
-        progress.note(before.line())
+        progress.note(prefix + before.line())
         return
     point.save()
-    disk, timed = disk_bytes(_places(point, opened)), Timed(progress)
+    disk, timed = disk_bytes(_places(point, opened)), Timed(progress, prefix)
     with Usage() as usage:
         record = partial(_record, point, opened, provenance.now(), usage, timed, disk)
         try:
@@ -159,7 +145,7 @@ def _execute(point: PointRun, stage: Callable[[], Stage], progress: Progress, st
             raise
         after = stage().plan()
         record("done", before.to_do - after.to_do)
-    progress.note(after.result())
+    progress.note(prefix + after.result())
 
 
 def _committed(stage: Callable[[], Stage], before: StagePlan) -> int:
@@ -186,14 +172,11 @@ def _record(
         shard=None if point.shard is None else str(point.shard),
         started=started,
         ended=provenance.now(),
-        seconds=round(used.seconds, 3),
+        **asdict(used),
         start_seconds=round(timed.start_seconds, 3),
         counted=timed.counted,
         counted_seconds=round(timed.counted_seconds, 3),
-        cpu_seconds=round(used.cpu_seconds, 3),
         bytes_grown=disk_bytes(_places(point, stage)) - disk,
-        peak_bytes=used.peak_bytes,
-        peak_gpu_bytes=used.peak_gpu_bytes,
         units=max(units, 0),
         outcome=outcome,
         command=tuple(sys.argv),

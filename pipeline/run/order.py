@@ -21,11 +21,10 @@ from pipeline.console.exits import StageProcessError, complain
 from pipeline.results.predictions import seed_files
 from pipeline.results.scores import SUMMARY, Score, compare, write_summary
 from pipeline.results.table import score_table
-from pipeline.run.failures import Failures
 from pipeline.run.inputs import Split
 from pipeline.run.plan import STAGE_ONE, StageName
 from pipeline.run.points import Run, look, plan_points, shared_work, total_plan
-from pipeline.run.processes import ForwardingStop, stage_command
+from pipeline.run.processes import Failures, ForwardingStop, stage_command
 from pipeline.run.students import results_folder
 
 Say = Callable[[str], None]

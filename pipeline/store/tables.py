@@ -10,9 +10,9 @@ from cache.exchange.importing import Imported
 from cache.gc import Leftover
 from cache.repair import Repair
 from cache.spaces import SpaceDescription, SpaceSummary, UnreadableSpace
-from cache.verify import Verification
+from cache.verify import Finding, Verification
 from pipeline.console.progress import duration
-from pipeline.console.tables import new_table, print_json, print_table, size
+from pipeline.console.tables import print_json, print_rows, size
 from pipeline.run.plan import reasons
 
 if TYPE_CHECKING:
@@ -25,14 +25,15 @@ def print_spaces(spaces: Sequence[SpaceSummary | UnreadableSpace], *, as_json: b
         print_json(spaces)
         return
     problems = any(isinstance(space, UnreadableSpace) for space in spaces)
-    table = new_table("space", "records", "dropped", "parts", "size", *([""] if problems else []))
-    for space in spaces:
-        name = f"{space.kind}/{space.path.name}"
-        if isinstance(space, UnreadableSpace):
-            table.add_row(name, "", "", "", "", "damaged" if space.damaged else "of another version")
-        else:
-            table.add_row(name, f"{space.records:,}", f"{space.dropped:,}", f"{space.parts:,}", size(space.bytes))
-    print_table(table)
+    columns = ("space", "records", "dropped", "parts", "size", *([""] if problems else []))
+    print_rows(columns, map(_space_row, spaces))
+
+
+def _space_row(space: SpaceSummary | UnreadableSpace) -> tuple[str, ...]:
+    name = f"{space.kind}/{space.path.name}"
+    if isinstance(space, UnreadableSpace):
+        return name, "", "", "", "", "damaged" if space.damaged else "of another version"
+    return name, f"{space.records:,}", f"{space.dropped:,}", f"{space.parts:,}", size(space.bytes)
 
 
 def print_space(space: SpaceDescription, *, as_json: bool) -> None:
@@ -78,10 +79,7 @@ def _print_fields(record: object, rows: Iterable[tuple[str, object]], *, as_json
     if as_json:
         print_json(record)
         return
-    table = new_table("", "")
-    for name, value in rows:
-        table.add_row(name, str(value))
-    print_table(table)
+    print_rows(("", ""), ((name, str(value)) for name, value in rows))
 
 
 def _rounding(space: SpaceDescription) -> Iterator[tuple[str, str]]:
@@ -109,14 +107,9 @@ def _rounding(space: SpaceDescription) -> Iterator[tuple[str, str]]:
 
 def print_findings(found: Verification, repairs: Sequence[Repair], drift: "Drift | None") -> None:
     """Print what is wrong in a space, what was done about it, and how far it is from its teacher."""
-    table = new_table("part", "file", "what is wrong", "records", "first of them")
-    for finding in found.findings:
-        inside = f"parts/{finding.part}/"
-        file = finding.file.removeprefix(inside)
-        first = finding.keys[0][:16] if finding.keys else ""
-        table.add_row(finding.part or "", file, finding.what, f"{finding.records:,}" if finding.records else "", first)
     if found.findings:
-        print_table(table)
+        columns = ("part", "file", "what is wrong", "records", "first of them")
+        print_rows(columns, map(_finding_row, found.findings))
     for repair in repairs:
         lost = "an unknown number" if repair.recompute is None else f"{repair.recompute:,}"
         click.echo(f"{repair.file}: {repair.kept:,} records kept, {lost} will be computed by the next run")
@@ -130,6 +123,12 @@ def print_findings(found: Verification, repairs: Sequence[Repair], drift: "Drift
         )
 
 
+def _finding_row(finding: Finding) -> tuple[str, ...]:
+    file = finding.file.removeprefix(f"parts/{finding.part}/")
+    first = finding.keys[0][:16] if finding.keys else ""
+    return finding.part or "", file, finding.what, f"{finding.records:,}" if finding.records else "", first
+
+
 def print_leftovers(found: Sequence[Leftover], *, dry_run: bool, as_json: bool) -> None:
     """Print what is or would be removed from stores."""
     total = sum(leftover.bytes for leftover in found)
@@ -137,8 +136,6 @@ def print_leftovers(found: Sequence[Leftover], *, dry_run: bool, as_json: bool) 
         print_json({"removed": not dry_run, "bytes": total, "leftovers": found})
         return
     if found:
-        table = new_table("leftover", "what", "size", "age")
-        for leftover in found:
-            table.add_row(str(leftover.path), leftover.what, size(leftover.bytes), duration(leftover.seconds))
-        print_table(table)
+        rows = ((str(one.path), one.what, size(one.bytes), duration(one.seconds)) for one in found)
+        print_rows(("leftover", "what", "size", "age"), rows)
     click.echo(f"{len(found):,} leftovers, {size(total)} {'would be freed' if dry_run else 'freed'}")
