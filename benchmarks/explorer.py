@@ -126,7 +126,8 @@ def made_up(store: Path, count: int, layers: int, student_layers: int) -> Explor
                     layer_weights=source.dirichlet(np.full(student_layers, 0.5)).astype(np.float32),
                 )
         students[seed] = looks
-    return Explored(chosen=Chosen(attention=attention, keys=tuple(attention)), students=students)
+    chosen = Chosen(attention=attention, keys=tuple(attention))
+    return Explored(chosen=chosen, runs={chosen.name: students})
 
 
 def _block(record: Marked, attention: np.ndarray) -> AttentionBlock:

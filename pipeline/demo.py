@@ -22,6 +22,7 @@ from data.sets.synthetic import synthetic_questions
 from pipeline.console.exits import StageProcessError
 from pipeline.console.progress import duration, open_progress
 from pipeline.console.quiet import quieten_libraries
+from pipeline.results.folder import RunFolder
 from pipeline.results.scores import compare, evaluation_folders
 from pipeline.results.table import print_scores
 from pipeline.run.processes import ForwardingStop, our_command, stage_command
@@ -150,12 +151,13 @@ def _train_and_evaluate(files: dict[Objective, Path], out: Path, seeds: int, sto
 
 def _wait(runs: Sequence[subprocess.Popen[bytes]], out: Path, seeds: int, stop: StopSignal) -> None:
     """Show how many students are there until all runs have ended, one has failed, or a signal asks to stop."""
-    patterns = ("runs/*/student/seed-*/training.json", "runs/*/evaluation/seed-*.parquet")
+    folders = [RunFolder(out / "runs" / objective) for objective in OBJECTIVES]
     with open_progress(quiet=False) as progress:
         progress.start("students trained and evaluated", 2 * len(OBJECTIVES) * seeds)
         seen = 0
         while stop.received is None and all(run.poll() in (None, 0) for run in runs):
-            found = sum(len(list(out.glob(pattern))) for pattern in patterns)
+            trained = sum(one.summary.exists() for folder in folders for one in folder.students().values())
+            found = trained + sum(len(folder.evaluation().seeds()) for folder in folders)
             if found > seen:
                 progress.advance(found - seen)
                 seen = found
@@ -187,5 +189,5 @@ What to try next
   molsaki compare dss molsaki beta-3 --runs {runs}
   molsaki config init my.yaml      your own teacher, student and data
 
-All of it on one page: {write_report(OBJECTIVES, runs, out=out / "report.html")}"""
+All of it on one page: {write_report(OBJECTIVES, runs, out=RunFolder(out).report)}"""
     )

@@ -50,7 +50,7 @@ ROOMS = (
     "pipeline.cli",
     "pipeline.__main__",
 )
-WITHIN = ("data.rows", "data.sets", "stages.engines.kinds", "stages.student.objectives")
+WITHIN = ("data.rows", "data.sets", "stages.engines.kinds", "stages.student.objectives", "pipeline.views.figures")
 """Folders that are part of the room around them: kinds of files, and one file a data set, an engine or an objective."""
 STRANGERS = ("stages.rationales", "stages.attention", "stages.evaluation")
 """Rooms that never import one another: what one makes reaches the next through the cache, or through whoever calls."""
@@ -80,7 +80,7 @@ WITHOUT_TORCH = (
     "stages.engines.start",
     "stages.evaluation",
     "stages.figures.curves",
-    "stages.figures.shares",
+    "stages.figures.attention_shares",
     "stages.figures.statistics",
     "stages.models.identity",
     "stages.models.size",

@@ -17,10 +17,10 @@ from pipeline.cli.options import (
     store_option,
 )
 from pipeline.store.commands import collect_garbage, read_age, verify_space
-from pipeline.store.sharing import run_export, run_import
+from pipeline.store.copies import run_export, run_import
 from pipeline.store.spaces import find_space, list_store
 from pipeline.store.tables import print_exported, print_imported, print_space
-from pipeline.views.plot import show_record
+from pipeline.views.record_table import show_record
 
 
 @click.group()

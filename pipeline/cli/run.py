@@ -39,15 +39,15 @@ from pipeline.console.tables import print_json
 from pipeline.costs.estimate import estimates
 from pipeline.costs.table import plans_as_json, print_plans, print_points
 from pipeline.demo import make_models, run_demo
-from pipeline.results.scores import SUMMARY, compare, scores_of
+from pipeline.results.folder import RunFolder
+from pipeline.results.scores import compare, scores_of
 from pipeline.results.table import print_scores
 from pipeline.run.execute import execute_points, execute_share
 from pipeline.run.inputs import Split
-from pipeline.run.order import RESULTS, evaluated_folders, run_stages, unfinished_points, write_results
+from pipeline.run.order import evaluated_folders, run_stages, unfinished_points, write_results
 from pipeline.run.plan import StageName
-from pipeline.run.points import CONFIGURATION, Run, plan_points, plan_stages, shard_of
+from pipeline.run.points import Run, plan_points, plan_stages, shard_of
 from pipeline.run.processes import Failures, stop_with_parent
-from pipeline.views.rationales import ShowRequest
 from pipeline.views.rationales import show_rationales as show
 from pipeline.views.report import report_at_end
 from stages.runtime.progress import SilentProgress, StopSignal
@@ -155,7 +155,7 @@ def show_rationales(**options: Any) -> None:  # click's own types
     Samples are spread over the questions. Steps have numbers, critical words are highlighted, or in [ ] where there are
     no colours.
     """
-    show(ShowRequest(**options))
+    show(**options)
 
 
 rationales.add_command(show_rationales)
@@ -217,7 +217,7 @@ def train_share(folder: Path, seeds: tuple[int, ...], quiet: bool) -> None:
         stop_with_parent()
         is_main = process_of(os.environ).is_main
         quieten_libraries(quiet=quiet or not is_main)
-        run = Run(matrix=load_matrix(folder / CONFIGURATION), folder=folder)
+        run = Run(matrix=load_matrix(RunFolder(folder).config), folder=folder)
         log = command_log(run.log) if is_main else nullcontext()
         with log, stdout_to_stderr(), open_progress(quiet=quiet or not is_main) as progress:
             execute_share(run, seeds, progress=progress, stop=stop)
@@ -349,7 +349,8 @@ def _print_matrix(asked: Asked, run: Run, names: Sequence[StageName], failed: Ma
     if asked.as_json:
         print_json({"matrix": run.folder, "unfinished": missing, "scores": scores})
     elif scores:
-        asked.say(f"{run.folder / RESULTS} and {SUMMARY} hold this table")
+        beside = RunFolder(run.folder)
+        asked.say(f"{beside.results} and {beside.summary.name} hold this table")
         print_scores(scores, as_json=False)
 
 

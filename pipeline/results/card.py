@@ -1,177 +1,90 @@
 """The card of a student: README.md in its folder, for whoever is handed the folder alone.
 
-In: the configuration, what teacher and student are exactly, what the student was trained from, and, once it has been
-evaluated, its answers. Out: Markdown with the hub's metadata in front. Models are named by hub id, or by the last part
-of a local folder's path: a path of this machine tells nobody anything.
+In: what `training.json` says of the student, its scores among it once it has been evaluated. Out: Markdown, as
+`card.jinja` has it, with the hub's metadata in front. Nothing reads it again.
 """
 
 import json
-import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from cache.durable import replace_file
 from data.prompts import explain_prompt, predict_prompt
-from pipeline.config.schema import Config
-from pipeline.results.predictions import SeedFile, read_predictions
-from stages.models.identity import ModelIdentity
+from pipeline.results.folder import StudentFolder
+from pipeline.results.predictions import read_predictions
+from stages.settings import ObjectiveSettings
 from stages.student.objective import objective_of
+from stages.student.summary import Origin, read_summary, write_summary
 
-CARD = "README.md"
-TRAINED = "training.json"
-HOW_MADE = "## How it was made"
+TEMPLATE = Path(__file__).with_name("card.jinja")
 TAGS = ["molsaki", "knowledge-distillation", "chain-of-thought"]
-METHOD = "https://arxiv.org/abs/2604.15701"
+ASKED = {"predict": (predict_prompt, "the bare answer"), "explain": (explain_prompt, "a rationale and the answer")}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Origin:
-    """What a student was made from; fingerprints are None where nothing of the kind was used."""
-
-    config: Config
-    teacher: ModelIdentity
-    student: ModelIdentity
-    seed: int
-    rationales: str
-    attention: str | None
+def add_scores(student: StudentFolder, origin: Origin, scores: list[dict[str, Any]]) -> None:
+    """Say of a finished student what it scored; and where an earlier version did not, what it was made from."""
+    write_summary(student.path, {**_summary(student), **origin.described(), "scores": scores})
+    write_card(student)
 
 
-@dataclass(frozen=True, kw_only=True)
-class CardScore:
-    """Accuracy of this one student, as a share of 1."""
-
-    dataset: str
-    prompt: str
-    accuracy: float
-    questions: int
-
-
-def card_scores(predictions: Path, seed: int) -> list[CardScore]:
-    """The accuracies in a file of predictions; none where it is not there."""
-    if not predictions.exists():
-        return []
-    frame = read_predictions([SeedFile(seed=seed, path=predictions)])
+def scores_for_card(predictions: Path) -> list[dict[str, Any]]:
+    """The accuracies of one student, as shares of 1, in the file of its answers."""
+    groups = read_predictions([predictions]).groupby(["dataset", "prompt"], sort=False)["correct"]
     return [
-        CardScore(dataset=str(dataset), prompt=str(prompt), accuracy=float(rows.mean()), questions=len(rows))
-        for (dataset, prompt), rows in frame.groupby(["dataset", "prompt"], sort=False)["correct"]
+        {"dataset": str(dataset), "prompt": str(prompt), "accuracy": float(rows.mean()), "questions": len(rows)}
+        for (dataset, prompt), rows in groups
     ]
 
 
-def write_card(folder: Path, origin: Origin, scores: list[CardScore]) -> None:
-    """Write the card of the student in `folder`, in place of an earlier one."""
-    replace_file(folder / CARD, card_text(folder, origin, scores).encode())
+def write_card(student: StudentFolder) -> None:
+    """Write the card of a finished student, in place of an earlier one."""
+    replace_file(student.card, card_text(_summary(student)).encode())
 
 
-def read_facts(folder: Path) -> dict[str, str]:
-    """How the student in `folder` was made, by what its card calls it; empty where there is no card."""
-    try:
-        lines = (folder / CARD).read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        return {}
-    start = lines.index(HOW_MADE) if HOW_MADE in lines else len(lines)
-    rows = [line.removeprefix("| ").removesuffix(" |").split(" | ", 1) for line in lines[start:] if line[:2] == "| "]
-    return {row[0]: re.sub(r"`([^`]*)`", r"\1", row[1]) for row in rows if len(row) == 2 and row[0] != "|"}
+def card_text(summary: Mapping[str, Any]) -> str:
+    """The card as text, of what training.json says."""
+    from jinja2 import Environment, StrictUndefined
+
+    title = f"{summary['run']}, seed {summary['seed']}"
+    taught = objective_of(ObjectiveSettings(name=summary["objective"]["name"])).tasks
+    prompts = [(json.dumps(prompt("QUESTION"))[1:-1], what) for prompt, what in (ASKED[task] for task in taught)]
+    markdown = Environment(undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True, autoescape=False)  # noqa: S701  Markdown
+    body = markdown.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+        {"scores": [], **summary}, title=title, prompts=prompts, described=json.dumps(summary["objective"])
+    )
+    return f"---\n{_metadata(summary, title)}\n---\n\n{body}"
 
 
-def card_text(folder: Path, origin: Origin, scores: list[CardScore]) -> str:
-    """The card as text."""
+def _metadata(summary: Mapping[str, Any], title: str) -> str:
+    """What the hub shows and finds a model by."""
     from huggingface_hub import EvalResult, ModelCardData
 
     results = [
         EvalResult(
             task_type="text-generation",
-            dataset_type=score.dataset,
-            dataset_name=score.dataset,
+            dataset_type=score["dataset"],
+            dataset_name=score["dataset"],
             dataset_split="test",
             metric_type="accuracy",
-            metric_name=f"accuracy, prompt {score.prompt}",
-            metric_value=round(score.accuracy, 4),
+            metric_name=f"accuracy, prompt {score['prompt']}",
+            metric_value=round(score["accuracy"], 4),
         )
-        for score in scores
+        for score in summary.get("scores", ())
     ]
-    metadata = ModelCardData(
-        base_model=origin.student.path if origin.student.source == "hub" else None,
-        datasets=sorted({source.name for source in origin.config.data.train}),
+    begun_as = summary["student"]
+    return ModelCardData(
+        base_model=begun_as["model"] if begun_as["source"] == "hub" else None,
+        datasets=sorted({source["name"] for source in summary["data"]}),
         library_name="transformers",
         pipeline_tag="text-generation",
         tags=TAGS,
-        model_name=f"{origin.config.name}, seed {origin.seed}",
+        model_name=title,
         eval_results=results or None,
-    )
-    summary = json.loads((folder / TRAINED).read_text(encoding="utf-8"))
-    return "\n".join(["---", metadata.to_yaml(), "---", "", *_body(origin, summary, scores), ""])
+    ).to_yaml()
 
 
-def _body(origin: Origin, summary: Mapping[str, Any], scores: list[CardScore]) -> Iterator[str]:
-    config = origin.config
-    yield f"# {config.name}, seed {origin.seed}"
-    yield ""
-    yield (
-        f"A student of `{_name(origin.teacher)}`, trained with [MoLSAKI]({METHOD})'s tool by the objective "
-        f"`{config.objective.name}` on {summary['records']:,} rationales in {summary['steps']:,} steps. It is a plain "
-        "checkpoint: transformers and vLLM load it as it is."
-    )
-    yield ""
-    yield from _usage(origin)
-    yield ""
-    yield from _scores(scores)
-    yield ""
-    yield HOW_MADE
-    yield ""
-    yield "| | |"
-    yield "|---|---|"
-    for name, value in _facts(origin, summary):
-        yield f"| {name} | {value} |"
-
-
-def _usage(origin: Origin) -> Iterator[str]:
-    taught = objective_of(origin.config.objective).tasks
-    prompts = {
-        "predict": ("the bare answer", predict_prompt),
-        "explain": ("a rationale and the answer", explain_prompt),
-    }
-    yield "## How to ask it"
-    yield ""
-    for task in taught:
-        what, prompt = prompts[task]
-        yield f"- `{json.dumps(prompt('QUESTION'))[1:-1]}` gives {what}."
-
-
-def _scores(scores: list[CardScore]) -> Iterator[str]:
-    yield "## Accuracy"
-    yield ""
-    if not scores:
-        yield "Not measured yet."
-        return
-    yield "Greedy decoding, exact match of the parsed answer, of this student alone: other seeds score otherwise."
-    yield ""
-    yield "| data set | prompt | accuracy | questions |"
-    yield "|---|---|---|---|"
-    for score in scores:
-        yield f"| {score.dataset} | {score.prompt} | {100 * score.accuracy:.1f}% | {score.questions:,} |"
-
-
-def _facts(origin: Origin, summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    config = origin.config
-    training = config.training
-    yield "student before training", f"`{_name(origin.student)}`, {config.student.initialise} weights"
-    yield "its revision", f"`{origin.student.revision}`"
-    yield "teacher", f"`{_name(origin.teacher)}`"
-    yield "teacher's revision", f"`{origin.teacher.revision}`"
-    yield "training data", ", ".join(_source(source.name, source.split) for source in config.data.train)
-    yield "rationales", f"fingerprint `{origin.rationales}`"
-    if origin.attention is not None:
-        yield "teacher's attention", f"cache fingerprint `{origin.attention}`"
-    yield "objective", f"`{json.dumps(summary['objective'])}`"
-    yield "epochs, batch, learning rate", f"{training.epochs:g}, {training.batch_size}, {training.learning_rate:g}"
-    yield "seed", str(origin.seed)
-
-
-def _name(model: ModelIdentity) -> str:
-    return model.path if model.source == "hub" else model.name
-
-
-def _source(name: str, split: str | None) -> str:
-    return name if split is None else f"{name} ({split})"
+def _summary(student: StudentFolder) -> dict[str, Any]:
+    summary = read_summary(student.path)
+    assert summary is not None, student.path
+    return summary

@@ -5,9 +5,7 @@ question and prompt, readable with any Parquet reader. The fingerprint stands in
 cannot part.
 """
 
-import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,27 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FINGERPRINT = b"molsaki.fingerprint"
-SEED_FILE = re.compile(r"seed-(\d+)\.parquet")
 COLUMNS = ("seed", "dataset", "question_id", "prompt", "output", "parsed", "gold", "correct")
-
-
-@dataclass(frozen=True, kw_only=True)
-class SeedFile:
-    """The predictions of one seed's student on disk."""
-
-    seed: int
-    path: Path
-
-
-def predictions_path(folder: Path, seed: int) -> Path:
-    """Where the predictions of a seed lie in the evaluation folder `folder`."""
-    return folder / f"seed-{seed}.parquet"
-
-
-def seed_files(folder: Path) -> list[SeedFile]:
-    """The predictions in an evaluation folder, by seed."""
-    matches = ((SEED_FILE.fullmatch(path.name), path) for path in folder.glob("seed-*.parquet"))
-    return sorted((SeedFile(seed=int(match[1]), path=path) for match, path in matches if match), key=lambda f: f.seed)
 
 
 def write_predictions(path: Path, seed: int, predictions: Sequence[Prediction], fingerprint: str) -> None:
@@ -68,17 +46,17 @@ def stored_fingerprint(path: Path) -> str | None:
     return metadata.get(FINGERPRINT, b"").decode()
 
 
-def read_predictions(files: Sequence[SeedFile]) -> "pd.DataFrame":
-    """The predictions of several seeds in one frame with the columns `COLUMNS`."""
+def read_predictions(paths: Iterable[Path]) -> "pd.DataFrame":
+    """The predictions in several files in one frame with the columns `COLUMNS`."""
     import pandas as pd
     import pyarrow as pa
 
     frames = []
-    for file in files:
+    for path in paths:
         try:
-            frames.append(pd.read_parquet(file.path, columns=list(COLUMNS)))
+            frames.append(pd.read_parquet(path, columns=list(COLUMNS)))
         except (pa.ArrowException, KeyError) as error:
-            raise DamagedCacheError(_damaged(file.path, error)) from error
+            raise DamagedCacheError(_damaged(path, error)) from error
     return pd.concat(frames, ignore_index=True)
 
 

@@ -1,7 +1,7 @@
 """Hand a finished student on to the Hugging Face hub, when somebody asks for just that.
 
-In: a run's folder, a seed and a repository id. Out: what loads there with transformers: weights, tokenizer, card. The
-run's configuration stays here, for it holds paths of this machine; so do checkpoints. Who we are comes from the
+In: a run's folder, a seed and a repository id. Out: what loads there with transformers: weights, tokenizer, card, and
+what the card is made of. What holds paths of this machine stays here; so do checkpoints. Who we are comes from the
 environment (HF_TOKEN) or from `hf auth login`, and is never written anywhere.
 """
 
@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from data.errors import ConfigError, EngineError, MissingRecordsError
-from pipeline.results.card import CARD, TRAINED
+from pipeline.results.folder import CARD, KEPT_HERE, RunFolder
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitInfo, RepoUrl
 
 FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.model", "*.txt", "adapter/*", CARD)
 """What a student consists of for others."""
-KEPT_HERE = ("checkpoints/*", "molsaki.yaml")
 
 
 class Hub(Protocol):
@@ -43,11 +42,13 @@ def push_student(run: Path, seed: int, repository: str, *, private: bool, hub: H
     Raises `MissingRecordsError` where there is no finished student, `ConfigError` for an id that is none, and
     `EngineError` where the hub refuses or is out of reach.
     """
-    folder = run / "student" / f"seed-{seed}"
+    student = RunFolder(run).student(seed)
     if not run.is_dir():
         raise ConfigError(f"run {run}: no such folder; name a run's folder, such as runs/svamp")
-    if not (folder / TRAINED).exists():
-        raise MissingRecordsError(f"{folder}: no finished student; train it with: molsaki train CONFIG --seed {seed}")
+    if not student.summary.exists():
+        raise MissingRecordsError(
+            f"{student.path}: no finished student; train it with: molsaki train CONFIG --seed {seed}"
+        )
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
@@ -58,7 +59,7 @@ def push_student(run: Path, seed: int, repository: str, *, private: bool, hub: H
         address = api.create_repo(repository, private=private, exist_ok=True)
         api.upload_folder(
             repo_id=repository,
-            folder_path=folder,
+            folder_path=student.path,
             commit_message=f"{run.resolve().name}, seed {seed}",
             allow_patterns=list(FILES),
             ignore_patterns=list(KEPT_HERE),

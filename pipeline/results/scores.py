@@ -15,14 +15,13 @@ import numpy as np
 
 from cache.durable import replace_file
 from data.errors import ConfigError, DamagedCacheError, MissingRecordsError
-from pipeline.results.predictions import read_predictions, seed_files
+from pipeline.results.folder import EvaluationFolder, RunFolder
+from pipeline.results.predictions import read_predictions
 from stages.figures.statistics import Accuracy, PairedDifference, accuracy, paired_bootstrap
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SUMMARY = "summary.json"
-POINTS = "matrix.json"
 Group = tuple[str, str]
 """Data set and prompt."""
 
@@ -40,13 +39,13 @@ class Score:
     """The run that `difference` is to."""
 
 
-def scores_of(run: str, evaluation: Path) -> list[Score]:
+def scores_of(run: str, evaluation: EvaluationFolder) -> list[Score]:
     """The accuracies of one run; `MissingRecordsError` where it has not been evaluated."""
     groups = _right_or_wrong(run, evaluation)
     return [_score(run, group, right, base=None) for group, right in groups.items()]
 
 
-def compare(evaluations: Mapping[str, Path], base: str | None = None) -> list[Score]:
+def compare(evaluations: Mapping[str, EvaluationFolder], base: str | None = None) -> list[Score]:
     """The accuracies of several runs, by name, each with its paired difference to `base`, which is the first by itself.
 
     A prompt that a run was not asked by has no score there.
@@ -62,7 +61,7 @@ def compare(evaluations: Mapping[str, Path], base: str | None = None) -> list[Sc
     ]
 
 
-def accuracies_by_seed(run: str, evaluation: Path) -> dict[Group, dict[int, float]]:
+def accuracies_by_seed(run: str, evaluation: EvaluationFolder) -> dict[Group, dict[int, float]]:
     """The accuracy of each seed's student of a run, over the questions that `compare` counts."""
     return {
         group: dict(zip(map(int, right.index), _shares(right).mean(axis=1).tolist(), strict=True))
@@ -70,27 +69,26 @@ def accuracies_by_seed(run: str, evaluation: Path) -> dict[Group, dict[int, floa
     }
 
 
-def write_summary(run: str, evaluation: Path) -> None:
-    """Write the accuracies of `run` beside its predictions, as JSON."""
-    content = json.dumps([asdict(score) for score in scores_of(run, evaluation)], indent=1)
-    replace_file(evaluation / SUMMARY, content.encode())
+def write_scores(path: Path, scores: Sequence[Score]) -> None:
+    """Write accuracies as JSON."""
+    replace_file(path, json.dumps([asdict(score) for score in scores], indent=1).encode())
 
 
-def evaluation_folders(runs: Sequence[str], root: Path) -> dict[str, Path]:
+def evaluation_folders(runs: Sequence[str], root: Path) -> dict[str, EvaluationFolder]:
     """The evaluation folders of `runs`, each the path of a run's folder or its name below `root`.
 
     A matrix stands for its points, as `matrix/point`, as far as they have been evaluated.
     """
     found = run_folders(runs, root)
-    points = {folder / point for folder in (_folder_of(run, root) for run in runs) for point in points_of(folder)}
-    evaluated = {name: folder / "evaluation" for name, folder in found.items() if folder not in points}
-    evaluated |= {name: place for name, folder in found.items() if seed_files(place := folder / "evaluation")}
+    of_matrix: set[Path] = set()
     for run in runs:
-        folder = _folder_of(run, root)
-        names = points_of(folder)
-        if names and not any(folder / name / "evaluation" in evaluated.values() for name in names):
+        folder = folder_of(run, root)
+        points = [folder / name for name in points_of(folder)]
+        if points and not any(RunFolder(point).evaluation().seeds() for point in points):
             raise MissingRecordsError(f"run {run}: no point of it is evaluated; go on with: molsaki run CONFIG")
-    return {name: evaluated[name] for name in found if name in evaluated}
+        of_matrix.update(points)
+    evaluations = {name: RunFolder(folder).evaluation() for name, folder in found.items()}
+    return {name: place for name, place in evaluations.items() if found[name] not in of_matrix or place.seeds()}
 
 
 def run_folders(runs: Sequence[str], root: Path) -> dict[str, Path]:
@@ -101,7 +99,7 @@ def run_folders(runs: Sequence[str], root: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     seen: set[Path] = set()
     for run in runs:
-        folder = _folder_of(run, root)
+        folder = folder_of(run, root)
         name = folder.resolve().name
         points = {f"{name}/{point}": folder / point for point in points_of(folder)}
         for each, place in (points or {name: folder}).items():
@@ -114,23 +112,24 @@ def run_folders(runs: Sequence[str], root: Path) -> dict[str, Path]:
 
 def points_of(folder: Path) -> tuple[str, ...]:
     """The names of the points of the matrix in `folder`, in its order; none where it is the folder of one run."""
+    path = RunFolder(folder).matrix
     try:
-        return tuple(json.loads((folder / POINTS).read_text(encoding="utf-8")))
+        return tuple(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return ()
     except ValueError as error:
-        raise DamagedCacheError(
-            f"{folder / POINTS}: does not decode ({error}); `molsaki run CONFIG` writes it again"
-        ) from error
+        raise DamagedCacheError(f"{path}: does not decode ({error}); `molsaki run CONFIG` writes it again") from error
 
 
 def unevaluated_points(runs: Sequence[str], root: Path) -> list[str]:
     """The points of the matrices among `runs` that have no scores yet."""
-    folders = [_folder_of(run, root) for run in runs]
-    return [point for folder in folders for point in points_of(folder) if not seed_files(folder / point / "evaluation")]
+    folders = [folder_of(run, root) for run in runs]
+    points = [(folder / point, point) for folder in folders for point in points_of(folder)]
+    return [point for folder, point in points if not RunFolder(folder).evaluation().seeds()]
 
 
-def _folder_of(run: str, root: Path) -> Path:
+def folder_of(run: str, root: Path) -> Path:
+    """The folder of a run that is named by its path, or by its name below `root`."""
     folder = root / run if (root / run).is_dir() else Path(run)  # a name first: other folders may be called like runs
     if not folder.is_dir():
         raise ConfigError(f"run {run}: neither a folder nor a run in {root}")
@@ -176,11 +175,13 @@ def _said(part: str) -> str:
     return value if key in {"objective", "alignment"} else part
 
 
-def _right_or_wrong(run: str, evaluation: Path) -> "dict[Group, pd.DataFrame]":
+def _right_or_wrong(run: str, evaluation: EvaluationFolder) -> "dict[Group, pd.DataFrame]":
     """Frames of seeds × questions for each data set and prompt; only questions that every seed answered."""
-    if not (files := seed_files(evaluation)):
-        raise MissingRecordsError(f"run {run}: no predictions in {evaluation}; make them with: molsaki evaluate CONFIG")
-    frame = read_predictions(files)
+    if not (files := evaluation.seeds()):
+        raise MissingRecordsError(
+            f"run {run}: no predictions in {evaluation.path}; make them with: molsaki evaluate CONFIG"
+        )
+    frame = read_predictions(files.values())
     return {
         (str(dataset), str(prompt)): rows.pivot(index="seed", columns="question_id", values="correct").dropna(axis=1)
         for (dataset, prompt), rows in frame.groupby(["dataset", "prompt"], sort=False)

@@ -1,10 +1,8 @@
 """What training has left of the students of a run, for reports and figures: summaries, logs, weights of layers.
 
-In: `student/seed-<n>/` in a run's folder: `training.json` of a student that is done, and `layer_weights.parquet`, a row
-a record, beside one that was trained with attention. Out: a `TrainedStudent` each. Torch is not imported.
+In: the folder of a run. Out: a `TrainedStudent` for each one that is done. Torch is not imported.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,12 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from data.errors import DamagedCacheError
-from pipeline.run.students import TRAINED
+from pipeline.results.folder import RunFolder, StudentFolder
 from stages.figures.curves import Log
+from stages.student.summary import damaged_student, read_summary
 
-LAYER_WEIGHTS = "layer_weights.parquet"
-"""As in stages/student/layer_weights.py, which torch comes with."""
 OF_TRAINER = frozenset({"step", "epoch", "learning_rate", "grad_norm", "total_flos"})
 DEV, WEIGHTS, LOSS = "eval_accuracy", "layer_weights", "loss"
 
@@ -27,7 +23,7 @@ DEV, WEIGHTS, LOSS = "eval_accuracy", "layer_weights", "loss"
 class TrainedStudent:
     """One student; `summary` is what its training.json says."""
 
-    folder: Path
+    folder: StudentFolder
     seed: int
     summary: Mapping[str, Any]  # a file of ours, of whatever version
 
@@ -75,7 +71,7 @@ class TrainedStudent:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        path = self.folder / LAYER_WEIGHTS
+        path = self.folder.layer_weights
         if not path.is_file():
             return None
         try:
@@ -84,29 +80,23 @@ class TrainedStudent:
                 name: np.array(table[name].drop_null().to_pylist(), dtype=np.float64) for name in table.column_names
             }
         except (pa.ArrowException, ValueError, KeyError) as error:
-            raise _damaged(path, error) from error
+            raise damaged_student(path, error) from error
 
 
 def trained_students(folder: Path) -> list[TrainedStudent]:
     """The finished students of a run, by seed; raises `DamagedCacheError` where a training.json does not decode."""
     found = []
-    for path in (folder / "student").glob(f"seed-*/{TRAINED}"):
+    for seed, beside in RunFolder(folder).students().items():
+        if (summary := read_summary(beside.path)) is None:
+            continue
+        student = TrainedStudent(folder=beside, seed=seed, summary=summary)
         try:
-            summary = json.loads(path.read_text(encoding="utf-8"))
-            student = TrainedStudent(folder=path.parent, seed=int(summary["seed"]), summary=summary)
             _ = student.names, student.course, student.looks  # a log that is none of ours shows here
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise _damaged(path, error) from error
+            raise damaged_student(beside.summary, error) from error
         found.append(student)
-    return sorted(found, key=lambda student: student.seed)
+    return found
 
 
 def _is_loss(name: str, value: object) -> bool:
     return name not in OF_TRAINER and isinstance(value, int | float) and not name.startswith(("train_", "eval_"))
-
-
-def _damaged(path: Path, error: Exception) -> DamagedCacheError:
-    return DamagedCacheError(
-        f"{path}: does not decode ({type(error).__name__}: {error}); delete {path.parent} and train again with: "
-        "molsaki train CONFIG"
-    )

@@ -7,29 +7,26 @@ a finished run is recognised in seconds. A point of a matrix that fails does not
 a run raises ends the run.
 """
 
-import json
 import shlex
 import signal
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from cache.durable import replace_file
 from data.errors import EngineError, Interrupted, MissingRecordsError, MolsakiError
 from pipeline.console.exits import StageProcessError, complain
-from pipeline.results.predictions import seed_files
-from pipeline.results.scores import SUMMARY, Score, compare, write_summary
+from pipeline.results.folder import EvaluationFolder, RunFolder
+from pipeline.results.scores import Score, compare, scores_of, write_scores
 from pipeline.results.table import score_table
 from pipeline.run.inputs import Split
 from pipeline.run.plan import STAGE_ONE, StageName
 from pipeline.run.points import Run, look, plan_points, shared_work, total_plan
 from pipeline.run.processes import Failures, ForwardingStop, stage_command
-from pipeline.run.students import results_folder
 
 Say = Callable[[str], None]
 OUR_EXIT_CODES = frozenset({1, 2, 65, 75})
-RESULTS = "results.md"
 
 
 def run_stages(
@@ -154,10 +151,10 @@ def unfinished_points(run: Run, failed: Mapping[str, str]) -> list[str]:
     ]
 
 
-def evaluated_folders(run: Run, split: Split = "test") -> dict[str, Path]:
+def evaluated_folders(run: Run, split: Split = "test") -> dict[str, EvaluationFolder]:
     """Where the answers to a split lie, of the points that have some."""
-    folders = {point.name: results_folder(point.folder, split) for point in run.points}
-    return {name: folder for name, folder in folders.items() if seed_files(folder)}
+    folders = {point.name: RunFolder(point.folder).evaluation(split) for point in run.points}
+    return {name: folder for name, folder in folders.items() if folder.seeds()}
 
 
 def write_results(run: Run, missing: Sequence[str]) -> list[Score]:
@@ -166,11 +163,11 @@ def write_results(run: Run, missing: Sequence[str]) -> list[Score]:
     if not folders:
         return []
     for name, folder in folders.items():  # a shard that wrote its own has seen no others
-        write_summary(name, folder)
-    scores = compare(folders)
-    replace_file(run.folder / SUMMARY, json.dumps([asdict(score) for score in scores], indent=1).encode())
+        write_scores(folder.summary, scores_of(name, folder))
+    scores, beside = compare(folders), RunFolder(run.folder)
+    write_scores(beside.summary, scores)
     command = f"    molsaki compare {shlex.quote(str(run.folder))}"
     note = f"\nNot finished: {', '.join(missing)}.\n" if missing else ""
     text = f"# {run.matrix.name}\n\n{command}\n\n{score_table(scores).markdown()}{note}"
-    replace_file(run.folder / RESULTS, text.encode())
+    replace_file(beside.results, text.encode())
     return scores

@@ -20,21 +20,13 @@ from cache.durable import replace_file
 from data.errors import ConfigError, MolsakiError
 from pipeline.config.load import resolved_yaml
 from pipeline.config.matrix import Matrix, Point
-from pipeline.results.scores import POINTS
+from pipeline.results.folder import RunFolder
 from pipeline.run.inputs import Inputs, Split
 from pipeline.run.plan import STAGE_ONE, STAGES, Stage, StageName, StagePlan
 from pipeline.run.students import EvaluateStage, TrainStage, chosen_seeds
 from pipeline.run.teacher import AttentionStage, RationaleStage
 from stages.runtime.shard import Shard, chosen_shard
 from stages.student.objective import objective_of
-
-CONFIGURATION = "config.yaml"
-
-
-def log_path(folder: Path, shard: Shard | None) -> Path:
-    """The log file in a folder; each shard has its own, for appends from several machines to one file can get lost."""
-    which = "" if shard is None else f"-{shard.index}-of-{shard.count}"
-    return folder / f"log{which}.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,12 +40,12 @@ class PointRun(Point):
     @property
     def log(self) -> Path:
         """Its log file."""
-        return log_path(self.folder, self.shard)
+        return RunFolder(self.folder).log(self.shard)
 
     @property
     def config_file(self) -> Path:
         """The resolved configuration, saved with its results; it runs by itself."""
-        return self.folder / CONFIGURATION
+        return RunFolder(self.folder).config
 
     @property
     def stages(self) -> tuple[StageName, ...]:
@@ -93,12 +85,12 @@ class Run:
     @property
     def log(self) -> Path:
         """The run's own log; each point of a matrix has one too."""
-        return log_path(self.folder, self.shard or self.share)
+        return RunFolder(self.folder).log(self.shard or self.share)
 
     @property
     def config_file(self) -> Path:
         """The run as it was asked for, every default filled in."""
-        return self.folder / CONFIGURATION
+        return RunFolder(self.folder).config
 
     @cached_property
     def points(self) -> tuple[PointRun, ...]:
@@ -127,7 +119,7 @@ class Run:
         if not self.single:
             replace_file(self.config_file, self.matrix.yaml().encode())
             values = {point.name: dict(point.values) for point in self.matrix.points}
-            replace_file(self.folder / POINTS, json.dumps(values, indent=1, ensure_ascii=False).encode())
+            replace_file(RunFolder(self.folder).matrix, json.dumps(values, indent=1, ensure_ascii=False).encode())
 
     def shares(self, seeds: Sequence[int] = ()) -> list[tuple[int, ...]]:
         """For each point the seeds that this process works on: all, or those that its shard is dealt."""

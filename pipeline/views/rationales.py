@@ -18,6 +18,7 @@ from data.errors import ConfigError, MissingRecordsError
 from data.keyword_prompts import read_keywords
 from data.records import Marked, Phase, Question, Rationale, Span
 from pipeline.config.load import load_config
+from pipeline.config.schema import Config
 from pipeline.console.tables import new_table, print_json, print_table
 from pipeline.run.inputs import Inputs
 from pipeline.run.teacher import RationaleStage, no_rationales
@@ -29,22 +30,12 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 REPEATED = "same as another sample"
+SAME = ("question_id", "dataset", "key", "phase", "sample", "question", "gold", "answer", "output", "rationale")
+"""What an entry has of its attempt as it is."""
 EXAMPLE = 90
 """Characters of an example of what was dropped."""
 BIDIRECTIONAL = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 """Controls that make a terminal show a text in another order."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ShowRequest:
-    """What was asked of `molsaki rationales show`: `outcome` None shows what was kept, `datasets` () all of them."""
-
-    config: Path
-    overrides: tuple[str, ...]
-    number: int
-    outcome: str | None
-    datasets: tuple[str, ...]
-    as_json: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,18 +83,25 @@ class Overview:
     left_out: int
 
 
-def show_rationales(request: ShowRequest) -> None:
-    """Print what a configuration's teacher has written so far."""
-    overview = look(request)
-    if request.as_json:
+def show_rationales(
+    config: Path,
+    overrides: Sequence[str],
+    *,
+    number: int,
+    outcome: str | None,
+    datasets: Sequence[str],
+    as_json: bool,
+) -> None:
+    """Print what a configuration's teacher has written so far: some of one outcome, by default of what was kept."""
+    overview = look(load_config(config, overrides), number, outcome, datasets)
+    if as_json:
         print_json(overview)
         return
     for entry in overview.samples:
         _print_entry(entry)
         click.echo()
-    shown, outcome = len(overview.samples), request.outcome or KEPT
     there = f"{overview.rationales:,} rationales of {overview.questions:,} questions are there"
-    click.echo(f"{shown:,} of {overview.of:,} {outcome}; {there}")
+    click.echo(f"{len(overview.samples):,} of {overview.of:,} {outcome or KEPT}; {there}")
     if overview.named:
         click.echo(
             f"{overview.named:,} key words named by the teacher, {overview.left_out:,} left out: not in the text"
@@ -112,25 +110,23 @@ def show_rationales(request: ShowRequest) -> None:
         _print_reasons(overview.dropped)
 
 
-def look(request: ShowRequest) -> Overview:
+def look(config: Config, number: int, outcome: str | None, datasets: Sequence[str]) -> Overview:
     """Sort the stored attempts by outcome and choose some; `ConfigError` where none has the outcome asked for."""
-    config = load_config(request.config, request.overrides)
     stage = RationaleStage(Inputs(config))
     if not stage.begun:
         raise MissingRecordsError(no_rationales(stage.plan()))
-    questions = _of_datasets(stage.questions, request.datasets)
+    questions = _of_datasets(stage.questions, datasets)
     stands = standings(questions, stage.open().attempts(), config.rationales)
     entries = [entry for _, stand in stands for entry in _entries(stand, config.attention)]
-    outcome = request.outcome or KEPT
-    chosen = [entry for entry in entries if entry.outcome == outcome]
-    if request.outcome is not None and not chosen:
+    chosen = [entry for entry in entries if entry.outcome == (outcome or KEPT)]
+    if outcome is not None and not chosen:
         there = ", ".join(repr(each) for each in dict.fromkeys(entry.outcome for entry in entries))
         raise ConfigError(f"--outcome: no attempt has {outcome!r}; there are {there or 'none yet'}")
     named = [attempt for _, stand in stands for attempt in stand.keywords]
     return Overview(
         questions=len(stands),
         rationales=sum(len(stand.kept) for _, stand in stands),
-        samples=tuple(chosen[place] for place in _spread(len(chosen), request.number)),
+        samples=tuple(chosen[place] for place in _spread(len(chosen), number)),
         of=len(chosen),
         dropped=tuple(_reasons(entries)),
         named=sum(len(attempt.keywords) + _missing(attempt) for attempt in named),
@@ -166,17 +162,8 @@ def _kept(attempt: Attempt, rationale: Rationale, settings: AttentionSettings) -
 
 def _entry(attempt: Attempt, outcome: str, *, keywords: tuple[str, ...] = (), marked: Marked | None = None) -> Entry:
     return Entry(
-        question_id=attempt.question_id,
-        dataset=attempt.dataset,
-        key=attempt.key,
-        phase=attempt.phase,
-        sample=attempt.sample,
+        **{name: getattr(attempt, name) for name in SAME},
         outcome=outcome,
-        question=attempt.question,
-        gold=attempt.gold,
-        answer=attempt.answer,
-        output=attempt.output,
-        rationale=attempt.rationale,
         keywords=keywords or attempt.keywords,
         step_spans=marked.step_spans if marked else (),
         critical_spans=marked.critical_spans if marked else (),

@@ -11,7 +11,17 @@ import numpy as np
 from cache.reader import AttentionStore
 from data.errors import ConfigError
 from data.records import Span
-from stages.figures.shares import GROUPS, Floats, Group, LayerChoice, record_shares, step_numbers
+from stages.figures.attention_shares import (
+    GROUPS,
+    Floats,
+    Group,
+    LayerChoice,
+    mean_of_layers,
+    one_layer,
+    record_shares,
+    step_numbers,
+    teachers_mixture,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +71,13 @@ def check_layer(layer: int | None, store: AttentionStore) -> None:
     """Raise `ConfigError` for a layer that is not there."""
     if layer is not None and not 1 <= layer <= store.layers:
         raise ConfigError(f"--layer {layer}: expected 1 to {store.layers}, the layers of {store.space.path.name}")
+
+
+def layer_choice(layer: int | None, *, mixture: bool, tau: float) -> LayerChoice:
+    """How the layers of a record are put together: one, the teacher's mixture, or by default the mean of all."""
+    if layer is not None:
+        return one_layer(layer)
+    return teachers_mixture(tau) if mixture else mean_of_layers()
 
 
 def view_record(store: AttentionStore, key: str, layers: LayerChoice) -> RecordView:

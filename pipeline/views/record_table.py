@@ -8,6 +8,7 @@ The heat map has steps as rows while the words fit beside each other; else words
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import click
 from rich.box import SIMPLE_HEAD
@@ -16,9 +17,10 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.console.tables import one_line, step_label
-from pipeline.views.record import RecordView, StepView
-from stages.figures.shares import GROUPS
+from pipeline.console.tables import one_line, print_json, step_label
+from pipeline.views.plot import PlotRequest, check_choice
+from pipeline.views.record import RecordView, StepView, view_record
+from stages.figures.attention_shares import GROUPS
 
 WITHOUT_TERMINAL = 160
 """Columns where nobody watches, so that a log file is not cut to 80."""
@@ -32,6 +34,20 @@ LATER = "·"
 """Stands in a cell whose word is written after the step."""
 RAMP = ((0, 34, 78), (65, 77, 107), (125, 124, 120), (188, 174, 108), (254, 232, 56))
 """Colours from little to much attention, after `cividis`, which is the same to the colour-blind."""
+
+
+def show_record(what: str, store: Path | None, key: str, *, layer: int | None, mixture: bool, as_json: bool) -> None:
+    """Print the record whose key begins so, with its heat map, or its numbers."""
+    request = PlotRequest(
+        what=what, store=store, runs=Path("runs"), overrides=(), layer=layer, mixture=mixture, out=None, as_json=as_json
+    )
+    check_choice(layer, mixture=mixture)
+    chosen = request.open()
+    view = view_record(chosen.attention, chosen.key(key), request.layers(chosen))
+    if as_json:
+        print_json(view)
+    else:
+        print_record(view)
 
 
 def print_record(view: RecordView) -> None:

@@ -14,13 +14,13 @@ import click
 
 from data.errors import ConfigError
 from pipeline.console.tables import print_json
-from pipeline.results.scores import base_of, run_folders
+from pipeline.results.folder import RunFolder
+from pipeline.results.scores import base_of, folder_of, run_folders
 from pipeline.views.page import write_page
 from pipeline.views.report_page import report_page
 from pipeline.views.run_figures import Figures, read_figures
 
 log = logging.getLogger(__name__)
-FILE = "report.html"
 
 
 def write_report(runs: Sequence[str], root: Path, *, out: Path | None = None, base: str | None = None) -> Path:
@@ -51,16 +51,16 @@ def _write(runs: Sequence[str], root: Path, out: Path | None, base: str | None) 
     figures = read_figures(runs, root, named)
     path = out or _default_path(runs, root)
     if path.is_dir():
-        raise ConfigError(f"--out {path}: is a folder; name a file in it, such as {path / FILE}")
+        raise ConfigError(f"--out {path}: is a folder; name a file in it, such as {RunFolder(path).report}")
     write_page(path, report_page(figures, [Path(run).resolve().name for run in runs]))
     return path, figures
 
 
 def _default_path(runs: Sequence[str], root: Path) -> Path:
     """In the folder of a single run or matrix; of several beside their folders, named after them."""
-    folders = [root / run if (root / run).is_dir() else Path(run) for run in runs]
+    folders = [folder_of(run, root) for run in runs]
     if len(folders) == 1:
-        return folders[0] / FILE
+        return RunFolder(folders[0]).report
     names = "-".join(folder.resolve().name for folder in folders)
     return folders[0].parent / (f"report-{names}.html" if len(names) <= 100 else f"report-{len(folders)}-runs.html")
 

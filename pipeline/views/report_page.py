@@ -18,7 +18,6 @@ from pipeline.results.students import LOSS
 from pipeline.results.table import difference_text, percent_text
 from pipeline.run.plan import STAGES
 from pipeline.views.charts import (
-    Box,
     Line,
     Scale,
     Whisker,
@@ -32,7 +31,7 @@ from pipeline.views.charts import (
     swatch,
 )
 from pipeline.views.page import Page
-from pipeline.views.run_figures import Figures, Layers, RunFigures, StageTotal
+from pipeline.views.run_figures import Dropped, Figures, Layers, RunFigures, StageTotal
 from stages.figures.curves import Curve
 from stages.figures.statistics import Spread
 
@@ -90,16 +89,8 @@ class Named:
         return swatch(self.style)
 
 
-@dataclass(frozen=True, kw_only=True)
-class ScoreRow:
-    """One run on one data set by one prompt."""
-
-    run: Named
-    accuracy: str
-    accuracy_drawn: Markup
-    difference: str
-    interval: str
-    difference_drawn: Markup | None
+ScoreRow = tuple[Named, tuple[str, Markup], tuple[str, str, Markup] | None]
+"""A run, its accuracy and that drawn; its difference to the base, the interval of that, and both drawn."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,36 +106,10 @@ class ScoreGroup:
     difference_axis: Markup | None
 
 
-@dataclass(frozen=True, kw_only=True)
-class StageRow:
-    """What one stage took for one run."""
-
-    run: Named
-    stage: str
-    first: bool
-    """Of its stage."""
-    total: StageTotal
-    bar: Markup
-    time: str
-    processor: str
-    memory: str
-    gpu_memory: str
-    disk: str
-    outcome: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class LayerGroup:
-    """The layers of one run."""
-
-    run: Named
-    figures: Sequence[Figure]
-
-
 def report_page(figures: Figures, names: Sequence[str]) -> Page:
     """The page of these figures; `names` are the runs as they were asked for, for the heading."""
     runs = _named(figures.runs)
-    stages = list(_stage_rows(figures, runs))
+    totals = [total for run in figures.runs for total in run.stages]
     heading = ", ".join(names) if len(names) <= SIDE_BY_SIDE else f"{len(names)} runs"
     common, different = _split([_facts(run, origins=False) for run in figures.runs])
     origins, other_origins = _split([_facts(run, origins=True) for run in figures.runs])
@@ -167,13 +132,11 @@ def report_page(figures: Figures, names: Sequence[str]) -> Page:
             "dropped": _dropped_table(figures, runs),
             "losses": list(_losses(figures, runs)),
             "banded": len(runs) <= BANDED_RUNS,
-            "layers": [
-                group for run in figures.runs[:DRAWN_RUNS] if (group := _layer_group(run, runs[run.name])).figures
-            ],
+            "layers": [(runs[run.name], drawn) for run in figures.runs[:DRAWN_RUNS] if (drawn := _layers(run))],
             "layers_left_out": max(0, len(figures.runs) - DRAWN_RUNS),
-            "stages": stages,
-            "gpu": any(row.gpu_memory for row in stages),
-            "executed_again": any(row.outcome for row in stages),
+            "stages": list(_stage_rows(figures, runs)),
+            "gpu": any(total.peak_gpu_bytes for total in totals),
+            "executed_again": any(map(_outcomes, totals)),
             "config_table": _side_by_side("Settings that differ", config_different, runs),
             "config_common": len(config_common),
             "configs": [
@@ -328,51 +291,38 @@ def _score_row(
     low, high = _spread(score)
     accuracy = percent_text(score.accuracy)
     single = tuple(seeds.values()) if len(seeds) > 1 else ()
-    drawn = strip(
-        f"{accuracy} percent" + (f"; by seed {', '.join(f'{100 * share:.1f}' for share in single)}" if single else ""),
-        accuracies,
-        Whisker(mean=score.accuracy.mean, low=low, high=high, points=single),
-        style=run.style,
-    )
+    title = f"{accuracy} percent" + (f"; by seed {', '.join(f'{100 * one:.1f}' for one in single)}" if single else "")
+    whisker = Whisker(mean=score.accuracy.mean, low=low, high=high, points=single)
+    drawn = accuracy, strip(title, accuracies, whisker, style=run.style)
+    if differences is None:
+        return run, drawn, None
     difference, interval = difference_text(score.difference)
-    compared = None
-    if differences:
-        one = score.difference
-        whisker = None if one is None else Whisker(mean=one.mean, low=one.low, high=one.high)
-        title = f"{difference} points, 95% interval {interval}" if one else "not compared"
-        compared = strip(title, differences, whisker, style=run.style, zero=True)
-    return ScoreRow(
-        run=run,
-        accuracy=accuracy,
-        accuracy_drawn=drawn,
-        difference=difference,
-        interval=interval,
-        difference_drawn=compared,
-    )
+    one = score.difference
+    compared = None if one is None else Whisker(mean=one.mean, low=one.low, high=one.high)
+    title = f"{difference} points, 95% interval {interval}" if one else "not compared"
+    return run, drawn, (difference, interval, strip(title, differences, compared, style=run.style, zero=True))
 
 
 def _dropped_table(figures: Figures, runs: Mapping[str, Named]) -> Table | None:
     """Why questions have no record, a row for each reason; runs over the same data stand as one."""
-    columns: dict[str, list[str]] = {}
+    columns: dict[str, tuple[Dropped, list[str]]] = {}
     for run in figures.runs:
         if run.dropped is not None:
-            columns.setdefault(repr(run.dropped), []).append(run.name)
+            columns.setdefault(repr(run.dropped), (run.dropped, []))[1].append(runs[run.name].short)
     if not columns:
         return None
-    found = [next(run.dropped for run in figures.runs if run.name == names[0]) for names in columns.values()]
-    reasons = dict.fromkeys(
-        (stage, reason) for one in found if one for stage, counts in one.reasons.items() for reason in counts
-    )
+    found = [one for one, _ in columns.values()]
+    reasons = dict.fromkeys((stage, reason) for one in found for stage in one.reasons for reason in one.reasons[stage])
     rows = [
-        ("training questions", *(f"{one.questions:,}" for one in found if one)),
+        ("training questions", *(f"{one.questions:,}" for one in found)),
         *(
-            (f"{stage}: {reason}", *(f"{one.reasons.get(stage, {}).get(reason, 0):,}" for one in found if one))
+            (f"{stage}: {reason}", *(f"{one.reasons.get(stage, {}).get(reason, 0):,}" for one in found))
             for stage, reason in reasons
         ),
-        ("records to learn from", *(f"{one.kept:,}" for one in found if one)),
+        ("records to learn from", *(f"{one.kept:,}" for one in found)),
     ]
-    headings = [_some([runs[name].short for name in names], len(runs)) for names in columns.values()]
-    shared = any(one.whole_spaces for one in found if one)
+    headings = [_some(names, len(runs)) for _, names in columns.values()]
+    shared = any(one.whole_spaces for one in found)
     caption = "Of the whole space in the store, which other runs may share" if shared else "Questions and records"
     return Table(caption=caption, headings=("", *headings), rows=rows)
 
@@ -423,7 +373,8 @@ def _quarters(one: Curve) -> Iterator[str]:
     yield f"{min(one.mean):.4g}"
 
 
-def _layer_group(run: RunFigures, named: Named) -> LayerGroup:
+def _layers(run: RunFigures) -> list[Figure]:
+    """Drawings of the layers of one run."""
     figures = []
     if run.teacher:
         figures.append(_spread_figure("Teacher's layers", run.teacher, "s1"))
@@ -431,15 +382,12 @@ def _layer_group(run: RunFigures, named: Named) -> LayerGroup:
         figures.append(_spread_figure("Student's layers", run.student, "s2"))
     if run.student and run.student.over_training:
         figures.append(_over_training(run.student.over_training))
-    return LayerGroup(run=named, figures=figures)
+    return figures
 
 
 def _spread_figure(title: str, layers: Layers, style: str) -> Figure:
-    boxes = [
-        Box(name=str(number), least=one.p5, low=one.p25, middle=one.median, high=one.p75, most=one.p95)
-        for number, one in enumerate(layers.spread, start=1)
-    ]
-    rows = [(str(number), *_spread_row(one)) for number, one in enumerate(layers.spread, start=1)]
+    boxes = {str(number): one for number, one in enumerate(layers.spread, start=1)}
+    rows = [(name, *_spread_row(one)) for name, one in boxes.items()]
     even = 1 / len(boxes)
     return Figure(
         title=title,
@@ -479,29 +427,29 @@ def _over_training(curves: Sequence[Curve]) -> Figure:
     )
 
 
-def _stage_rows(figures: Figures, runs: Mapping[str, Named]) -> Iterator[StageRow]:
+def _stage_rows(figures: Figures, runs: Mapping[str, Named]) -> Iterator[tuple[Named, StageTotal, Markup, list[str]]]:
+    """Stage by stage what it took for each run: its time drawn, and what stands in the row's other cells."""
     longest = max((total.seconds for run in figures.runs for total in run.stages), default=0.0) or 1.0
     for stage in STAGES:
-        totals = [(runs[run.name], total) for run in figures.runs for total in run.stages if total.stage == stage]
-        yield from (_stage_row(run, total, longest, number == 0) for number, (run, total) in enumerate(totals))
+        for run, total in [
+            (runs[each.name], one) for each in figures.runs for one in each.stages if one.stage == stage
+        ]:
+            time = duration(total.seconds)
+            sizes = (total.peak_bytes, total.peak_gpu_bytes, total.bytes_grown)
+            cells = [
+                time,
+                duration(total.cpu_seconds) if total.cpu_seconds else "",
+                *(binary_size(size) if size else "" for size in sizes),
+                _outcomes(total),
+            ]
+            yield run, total, bar(f"{run.short}, {stage}: {time}", total.seconds / longest, run.style), cells
 
 
-def _stage_row(run: Named, total: StageTotal, longest: float, first: bool) -> StageRow:
-    time = duration(total.seconds)
-    ended = ", ".join(f"{count} {outcome}" for outcome, count in total.outcomes.items())
-    return StageRow(
-        run=run,
-        stage=total.stage,
-        first=first,
-        total=total,
-        bar=bar(f"{run.short}, {total.stage}: {time}", total.seconds / longest, run.style),
-        time=time,
-        processor=duration(total.cpu_seconds) if total.cpu_seconds else "",
-        memory=binary_size(total.peak_bytes) if total.peak_bytes else "",
-        gpu_memory=binary_size(total.peak_gpu_bytes) if total.peak_gpu_bytes else "",
-        disk=binary_size(total.bytes_grown) if total.bytes_grown else "",
-        outcome="" if set(total.outcomes) == {"done"} and total.executions == 1 else ended,
-    )
+def _outcomes(total: StageTotal) -> str:
+    """How executions ended, where it is worth a word."""
+    if total.executions == 1 and set(total.outcomes) == {"done"}:
+        return ""
+    return ", ".join(f"{count} {outcome}" for outcome, count in total.outcomes.items())
 
 
 def _executions_table(run: RunFigures) -> Table:

@@ -20,18 +20,16 @@ from data.errors import ConfigError, MissingRecordsError, MolsakiError
 from pipeline.config.document import Tree, read_document
 from pipeline.config.load import load_config
 from pipeline.config.schema import Config
-from pipeline.results.card import read_facts
-from pipeline.results.predictions import seed_files
+from pipeline.results.folder import RunFolder
 from pipeline.results.scores import Group, Score, accuracies_by_seed, compare, run_folders
-from pipeline.results.students import LAYER_WEIGHTS, TrainedStudent, trained_students
+from pipeline.results.students import TrainedStudent, trained_students
 from pipeline.run.inputs import Inputs
 from pipeline.run.plan import STAGES
-from pipeline.run.points import CONFIGURATION
 from pipeline.run.provenance import StageRecord, read_provenance
-from pipeline.run.students import results_folder
 from stages.attention.select import select_examples
 from stages.figures.curves import Curve, curve
 from stages.figures.statistics import Spread, spread_by_column
+from stages.student.summary import LAYER_WEIGHTS, SUMMARY
 
 ALL_POINTS = 30_000
 """Of all curves of a report together; the more curves, the fewer points each has."""
@@ -119,9 +117,11 @@ def read_figures(runs: Sequence[str], root: Path, base: str | None = None) -> Fi
     """
     folders = run_folders(runs, root)
     for name, folder in folders.items():
-        if not any((folder / part).exists() for part in (CONFIGURATION, "student", "evaluation", "provenance")):
-            raise ConfigError(f"run {name}: {folder} holds no run; expected {CONFIGURATION}, student/ or evaluation/")
-    evaluated = {name: place for name, folder in folders.items() if seed_files(place := results_folder(folder, "test"))}
+        if not (beside := RunFolder(folder)).holds_run():
+            expected = f"{beside.config.name}, {beside.all_students.name}/ or {beside.evaluation().path.name}/"
+            raise ConfigError(f"run {name}: {folder} holds no run; expected {expected}")
+    evaluations = {name: RunFolder(folder).evaluation() for name, folder in folders.items()}
+    evaluated = {name: evaluation for name, evaluation in evaluations.items() if evaluation.seeds()}
     students = {name: trained_students(folder) for name, folder in folders.items()}
     points = _points_of_a_curve(students.values())
     return Figures(
@@ -141,14 +141,15 @@ def _read_run(name: str, folder: Path, students: Sequence[TrainedStudent], point
     executions = read_provenance(folder).stages
     fingerprints = _fingerprints(executions, students)
     teacher, student = _layers(students, points)
-    results = results_folder(folder, "test")
+    evaluation = RunFolder(folder).evaluation()
     why_dropped, not_known = _dropped(folder, fingerprints)
-    accuracies = accuracies_by_seed(name, results) if seed_files(results) else {}
+    accuracies = accuracies_by_seed(name, evaluation) if evaluation.seeds() else {}
     missing = [
-        *([] if config else [f"no {CONFIGURATION}: what the run was asked for is not known"]),
+        *([] if config else [f"no {RunFolder(folder).config.name}: what the run was asked for is not known"]),
         *([] if students else ["no student is trained yet"]),
-        *_seeds_missing(config, students, "trained", {one.seed for one in students}),
+        *_seeds_missing(config, {one.seed for one in students}),
         *([] if accuracies else ["no student is evaluated yet"]),
+        *_no_origin(students),
         *_no_layers(students, teacher),
         *([not_known] if not_known else []),
         *([] if executions else ["no provenance: time and memory are not known"]),
@@ -171,21 +172,16 @@ def _read_run(name: str, folder: Path, students: Sequence[TrainedStudent], point
 
 def _config(folder: Path) -> Mapping[str, Tree]:
     """The resolved configuration as it was saved; empty where it was not, as when evaluations were copied alone."""
-    path = folder / CONFIGURATION
+    path = RunFolder(folder).config
     return read_document(path).tree if path.is_file() else {}
 
 
-def _seeds_missing(
-    config: Mapping[str, Tree], students: Sequence[TrainedStudent], done: str, there: set[int]
-) -> Iterator[str]:
+def _seeds_missing(config: Mapping[str, Tree], there: set[int]) -> Iterator[str]:
     training = config.get("training")
     seeds = training.get("seeds") if isinstance(training, dict) else None
-    if (
-        students
-        and isinstance(seeds, list)
-        and (left := [seed for seed in seeds if isinstance(seed, int) and seed not in there])
-    ):
-        yield f"not {done} yet: seed {_ranges(left)}"
+    left = [seed for seed in seeds if isinstance(seed, int) and seed not in there] if isinstance(seeds, list) else []
+    if there and left:
+        yield f"not trained yet: seed {_ranges(left)}"
 
 
 def _training(students: Sequence[TrainedStudent], points: int) -> Training | None:
@@ -220,6 +216,11 @@ def _layers(students: Sequence[TrainedStudent], points: int) -> tuple[Layers | N
     )
 
 
+def _no_origin(students: Sequence[TrainedStudent]) -> Iterator[str]:
+    if any("teacher" not in student.summary for student in students):
+        yield f"{SUMMARY} of an earlier version: the revisions of teacher and student are not known"
+
+
 def _no_layers(students: Sequence[TrainedStudent], teacher: Layers | None) -> Iterator[str]:
     if teacher is None and any(student.layers for student in students):
         yield f"no {LAYER_WEIGHTS} beside the students (an earlier version, or FSDP): no layer weights by record"
@@ -242,14 +243,11 @@ def _totals(executions: Sequence[StageRecord]) -> Iterator[StageTotal]:
 
 
 def _fingerprints(executions: Sequence[StageRecord], students: Sequence[TrainedStudent]) -> dict[str, str]:
-    """What results are filed under: as the students' cards say, then as the latest execution of each stage."""
-    found = {}
+    """What results are filed under: as the students say, then as the latest execution of each stage."""
+    found: dict[str, str] = {}
     for student in students:
-        facts = read_facts(student.folder)
-        for kind, name in (("rationales", "rationales"), ("attention", "teacher's attention")):
-            if name in facts:
-                found[kind] = facts[name].rpartition(" ")[2]
-        found["students"] = str(student.summary.get("fingerprint", ""))
+        said = {"rationales": "rationales", "attention": "attention", "students": "fingerprint"}
+        found |= {kind: str(student.summary[key]) for kind, key in said.items() if student.summary.get(key)}
     for execution in executions:
         found |= execution.fingerprints
     return found
@@ -257,10 +255,11 @@ def _fingerprints(executions: Sequence[StageRecord], students: Sequence[TrainedS
 
 def _dropped(folder: Path, fingerprints: Mapping[str, str]) -> tuple[Dropped | None, str]:
     """Why questions were dropped, or why that is not known."""
-    if not (folder / CONFIGURATION).is_file():
+    config = RunFolder(folder).config
+    if not config.is_file():
         return None, ""
     try:
-        return dropped(load_config(folder / CONFIGURATION), fingerprints), ""
+        return dropped(load_config(config), fingerprints), ""
     except (MolsakiError, OSError) as error:  # the store and the data belong to others, and may be gone or newer
         return None, f"why questions were dropped is not known: {error}"
 
@@ -272,15 +271,14 @@ def _facts(
     fingerprints: Mapping[str, str],
 ) -> dict[str, str]:
     """Where the run's numbers came from, for people."""
-    card = read_facts(students[0].folder) if students else {}
     summary = students[0].summary if students else {}
     facts = {
-        "teacher": _at(config, "teacher", "model") or card.get("teacher", ""),
-        "teacher's revision": card.get("teacher's revision", ""),
-        "student before training": _model(config) or card.get("student before training", ""),
-        "student's revision": card.get("its revision", ""),
+        "teacher": _at(config, "teacher", "model") or _at(summary, "teacher", "model"),
+        "teacher's revision": _at(summary, "teacher", "revision"),
+        "student before training": _model(config) or _model(summary),
+        "student's revision": _at(summary, "student", "revision"),
         "objective": _pairs(summary.get("objective")) or _at(config, "objective", "name"),
-        "training data": _sources(config, "train"),
+        "training data": _sources(config, "train") or _named(summary.get("data")),
         "test data": _sources(config, "test"),
         "records learned from": f"{summary['records']:,}" if summary.get("records") else "",
         "optimizer steps": f"{summary['steps']:,}" if summary.get("steps") else "",
@@ -318,7 +316,10 @@ def _pairs(described: object) -> str:
 
 def _sources(config: Mapping[str, Tree], split: str) -> str:
     data = config.get("data")
-    sources = data.get(split) if isinstance(data, dict) else None
+    return _named(data.get(split) if isinstance(data, dict) else None)
+
+
+def _named(sources: object) -> str:
     return "; ".join(_source(one) for one in sources if isinstance(one, dict)) if isinstance(sources, list) else ""
 
 

@@ -23,11 +23,11 @@ from stages.attention.stepwise import recording_attention
 from stages.attention.tokens import padded_ids, pooling
 from stages.student.model import DistillationModel
 from stages.student.step import TrainingStep
+from stages.student.summary import LAYER_WEIGHTS
 from stages.student.texts import TrainingCollator, TrainingRecord
 
 LOOKED_AT = 200
 """Records whose attention is kept: a few megabytes, and two passes over so few cost little beside training."""
-LAYER_WEIGHTS = "layer_weights.parquet"
 
 
 def looked_at(records: Sequence[TrainingRecord]) -> list[TrainingRecord]:

@@ -1,15 +1,15 @@
 """Stage two: train a student from the cache alone; the teacher is never in memory.
 
 In: examples (rationales with their marked texts), the teacher's cached stepwise attention, settings and a seed. Out: a
-plain checkpoint folder that transformers and vLLM load, with `training.json` (losses over time, layer weights, what it
-was trained from) written last, so that its presence means the student is complete.
+plain checkpoint folder that transformers and vLLM load, with `training.json` (what it was trained from, losses and
+layer weights over time) written last, so that its presence means the student is complete.
 """
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +24,6 @@ from transformers import (
     set_seed,
 )
 
-from cache.durable import replace_file
 from cache.reader import AttentionStore
 from cache.student_attention import StudentLook, write_student_attention
 from data.errors import ConfigError, Interrupted, MissingRecordsError, ModelError
@@ -44,13 +43,12 @@ from stages.student.global_batches import NumberedRecords
 from stages.student.looks import looked_at, student_layer_weights, student_looks, write_layer_weights
 from stages.student.model import DistillationModel
 from stages.student.objective import Objective, objective_of
+from stages.student.summary import CHECKPOINTS, Origin, write_summary
 from stages.student.targets import stored_targets
 from stages.student.texts import TrainingCollator, TrainingRecord, training_record
 from stages.student.trackers import close_trackers, require_trackers, tracker_callbacks
 from stages.student.trainer import EarlyStopping, ProgressAndStop, StudentTrainer, last_checkpoint, looks
 
-CHECKPOINTS = "checkpoints"
-SUMMARY = "training.json"
 LOGGED_STEPS = 10
 GPU_LOADER_WORKERS = 2
 
@@ -69,6 +67,7 @@ def train_student(
     stop: StopSignal,
     dev: DevQuestions | None = None,
     logs: Path | None = None,
+    origin: Origin | None = None,
 ) -> None:
     """Train one student and save it to `out`, in this process or together with others.
 
@@ -76,7 +75,7 @@ def train_student(
     it); objectives without attention take None. A checkpoint of an interrupted run with the same fingerprint is
     continued. Raises `MissingRecordsError` before the first step where a record's attention is missing, `Interrupted`
     after saving a checkpoint when a signal asks to stop. `dev` is what early stopping measures on, `logs` the folder
-    that trackers write to.
+    that trackers write to, and `origin` what is to be told of the student beside what is known here.
     """
     require_trackers(training.report_to)
     processes = join_processes(training.device, batch_size=training.batch_size)
@@ -132,7 +131,8 @@ def train_student(
             after = student_looks(model, looked_at(records), "after", training.batch_size)
             write_student_attention(out, [*before, *after])
         _save_student(model.student, adapted, whole, tokenizer, out)
-        _write_summary(out, trainer, objective, seed=seed, records=len(records), fingerprint=fingerprint)
+        trained = _trained(trainer, objective, seed=seed, records=len(records), fingerprint=fingerprint)
+        write_summary(out, trained if origin is None else {**trained, **origin.described()})
         shutil.rmtree(checkpoints)
     processes.wait()
 
@@ -301,10 +301,11 @@ def _save_student(
     tokenizer.save_pretrained(out)
 
 
-def _write_summary(
-    out: Path, trainer: StudentTrainer, objective: Objective, *, seed: int, records: int, fingerprint: str
-) -> None:
-    summary = {
+def _trained(
+    trainer: StudentTrainer, objective: Objective, *, seed: int, records: int, fingerprint: str
+) -> dict[str, Any]:
+    """How the training went."""
+    return {
         "fingerprint": fingerprint,
         "objective": objective.described(),
         "seed": seed,
@@ -313,4 +314,3 @@ def _write_summary(
         **({"best_step": trainer.state.best_global_step} if looks(trainer.state) else {}),
         "log": trainer.state.log_history,
     }
-    replace_file(out / SUMMARY, json.dumps(summary, indent=1).encode())

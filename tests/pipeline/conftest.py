@@ -23,6 +23,7 @@ from pipeline.run.processes import ForwardingStop
 from stages.attention.select import Example
 from stages.runtime.progress import StopSignal
 from stages.settings import AttentionSettings, EvaluationSettings, ObjectiveSettings
+from stages.student.summary import Origin
 
 CONFIG = """\
 name: small
@@ -83,6 +84,7 @@ class Scripted:
         seed: int,
         out: Path,
         fingerprint: str,
+        origin: Origin,
         **_: object,
     ) -> None:
         assert (attention is None) == (objective.name != "molsaki")
@@ -95,6 +97,7 @@ class Scripted:
             "seed": seed,
             "records": len(examples),
             "steps": 3,
+            **origin.described(),
         }
         (out / "training.json").write_text(json.dumps(training_json))
 

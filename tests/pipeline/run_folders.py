@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 
 from data.records import Prediction
 from pipeline.config.load import load_config, resolved_yaml
-from pipeline.results.predictions import predictions_path, write_predictions
+from pipeline.results.folder import RunFolder
+from pipeline.results.predictions import write_predictions
 from pipeline.run.provenance import Environment, StageRecord, add_stage
 
 PARTS = {
@@ -45,6 +46,7 @@ def write_run(
     layers: tuple[int, int] = (2, 2),
     questions: int = 50,
     by_record: bool = True,
+    described: bool = True,
     evaluated: bool = True,
     dataset: str = "synthetic",
     right: float = 0.3,
@@ -69,32 +71,31 @@ def write_run(
     for seed in seeds:
         student = folder / "student" / f"seed-{seed}"
         student.mkdir(parents=True)
-        student.joinpath("README.md").write_text(card(teacher))
-        student.joinpath("training.json").write_text(json.dumps(summary(objective, seed, entries, layers[1])))
+        trained = summary(objective, seed, entries, layers[1]) | (origin(teacher) if described else {})
+        student.joinpath("training.json").write_text(json.dumps(trained))
         if objective == "molsaki" and by_record:
             write_weights(student / "layer_weights.parquet", seed, layers)
         if evaluated:
             write_predictions(
-                predictions_path(folder / "evaluation", seed), seed, answers(seed, questions, dataset, right), "f" * 64
+                RunFolder(folder).evaluation().predictions(seed),
+                seed,
+                answers(seed, questions, dataset, right),
+                "f" * 64,
             )
     write_provenance(folder, objective, len(seeds))
 
 
-def card(teacher: str) -> str:
-    rows = {
-        "student before training": "`student`, random weights",
-        "its revision": "`5tudent`",
-        "teacher": f"`{teacher}`",
-        "teacher's revision": "`7eacher`",
-        "rationales": "fingerprint `" + "a" * 64 + "`",
-        "teacher's attention": "cache fingerprint `" + "b" * 64 + "`",
+def origin(teacher: str) -> dict[str, object]:
+    """What an earlier version did not say of a student."""
+    return {
+        "teacher": {"model": teacher, "source": "hub", "revision": "7eacher"},
+        "student": {"model": "student", "source": "folder", "revision": "5tudent", "initialise": "random"},
+        "rationales": "a" * 64,
+        "attention": "b" * 64,
     }
-    return "\n".join(["# A card", "", "## How it was made", "", "| | |", "|---|---|"]) + "".join(
-        f"\n| {name} | {value} |" for name, value in rows.items()
-    )
 
 
-def summary(objective: str, seed: int, entries: int, layers: int) -> Mapping[str, object]:
+def summary(objective: str, seed: int, entries: int, layers: int) -> dict[str, object]:
     log: list[Mapping[str, object]] = []
     for number in range(1, entries + 1):
         done = number / entries

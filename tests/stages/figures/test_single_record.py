@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from stages.figures.shares import record_layer_weights
+from stages.figures.attention_shares import record_layer_weights
 from stages.mixture import mixed_targets
 
 

@@ -9,7 +9,8 @@ import torch
 
 from stages.mixture import mixed_targets
 from stages.settings import ObjectiveSettings, SinglePair
-from stages.student.looks import LAYER_WEIGHTS, student_layer_weights, write_layer_weights
+from stages.student.looks import student_layer_weights, write_layer_weights
+from stages.student.summary import LAYER_WEIGHTS
 from stages.student.texts import TrainingCollator, training_record
 from tests.fakes import tiny_tokenizer
 from tests.stages.student.test_step import EXAMPLES, full_batch, model_of, student

@@ -17,7 +17,8 @@ from stages.attention.stepwise import attention_of
 from stages.attention.tokens import locate
 from stages.settings import ObjectiveSettings, StudentSettings
 from stages.student import looks as student_attention
-from stages.student.looks import LAYER_WEIGHTS, looked_at, student_looks
+from stages.student.looks import looked_at, student_looks
+from stages.student.summary import LAYER_WEIGHTS
 from tests.fakes import tiny_tokenizer
 from tests.stages.student.test_layer_weights import records
 from tests.stages.student.test_step import model_of, student

@@ -28,10 +28,11 @@ from data.records import Marked
 from data.sets.synthetic import synthetic_questions
 from pipeline.cli.main import molsaki
 from pipeline.console.tables import one_line, step_label
-from pipeline.views import draw as plot_figures
+from pipeline.views import figures
 from pipeline.views.choose import choose
+from pipeline.views.figures import layers as plot_layers
 from stages.attention.tokens import locate
-from stages.figures.shares import GROUPS
+from stages.figures.attention_shares import GROUPS
 from stages.toy.teacher import word_tokenizer
 from tests.cache.test_step_totals import told_block
 from tests.cache.test_verify import sound_block
@@ -376,7 +377,7 @@ def test_a_matrix_whose_points_have_several_spaces_draws_one_and_says_which(stud
 def test_more_points_than_can_be_drawn_are_in_the_numbers(
     study: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plot_figures, "MOST_ROWS", 1)
+    monkeypatch.setattr(plot_layers, "MOST_ROWS", 1)
     found = plotted("layers", "run.yaml", "--out", "layers.svg")
     assert len(found["students"]) == 4
     shown = texts(Path("layers.svg"))
@@ -445,6 +446,62 @@ print([name for name in ("torch", "zarr", "matplotlib", "numpy") if name in sys.
 """
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr == "[]\n"
+
+
+NEW_FIGURE = '''"""How many steps each record has."""
+
+from dataclasses import dataclass
+
+import click
+
+from pipeline.views.plot import Plot
+
+
+@dataclass(frozen=True, kw_only=True)
+class Steps:
+    steps: tuple[int, ...]
+
+
+def build(request, chosen, least):
+    numbers = [len(chosen.attention.marked(key).step_spans) for key in chosen.keys]
+    return Steps(steps=tuple(number for number in numbers if number >= least))
+
+
+def draw(numbers):
+    from matplotlib.figure import Figure
+
+    drawing = Figure()
+    drawing.subplots().hist(numbers.steps)
+    return drawing
+
+
+PLOT = Plot(
+    help="How many steps there are.",
+    examples=("molsaki plot steps SPACE --least 2 --json",),
+    build=build,
+    draw=draw,
+    options=(click.option("--least", type=int, default=0, help="Leave out records with fewer."),),
+    layers=False,
+)
+'''
+
+
+def test_a_new_file_in_the_folder_is_a_new_figure(space: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figures, "__path__", [*figures.__path__, str(tmp_path)])
+    assert run("plot", "steps", space, "--json").exit_code == 2
+    (tmp_path / "steps.py").write_text(NEW_FIGURE)
+    try:
+        assert "steps   How many steps there are.\n" in run("plot", "--help").stdout
+        assert "--least INTEGER" in run("plot", "steps", "--help").stdout
+        assert "--mixture" not in run("plot", "steps", "--help").stdout
+        found = plotted("steps", space, "--least", 3, "--out", tmp_path / "steps.svg")
+        assert sorted(found["steps"]) == sorted(n for record in RECORDS if (n := len(record.step_spans)) >= 3)
+        assert json.loads((tmp_path / "steps.json").read_text()) == found
+        assert (tmp_path / "steps.svg").read_bytes().startswith(b"<?xml")
+    finally:
+        sys.modules.pop("pipeline.views.figures.steps", None)
+    (tmp_path / "steps.py").unlink()
+    assert run("plot", "steps", space, "--json").exit_code == 2
 
 
 def test_totals_are_recorded_once_more_only_when_asked_for(experiment: Experiment) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from cache.step_totals import StepTotals
 from data.marking import mark
-from stages.figures.shares import (
+from stages.figures.attention_shares import (
     GROUPS,
     mean_of_layers,
     mixed,
@@ -84,5 +84,5 @@ def test_layers_are_put_together_as_chosen():
 
 def test_nothing_heavy_is_loaded():
     heavy = ("torch", "zarr", "pandas", "matplotlib")
-    code = f"import sys, stages.figures.shares; print([n for n in {heavy} if n in sys.modules])"
+    code = f"import sys, stages.figures.attention_shares; print([n for n in {heavy} if n in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

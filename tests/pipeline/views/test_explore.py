@@ -20,9 +20,10 @@ from data.marking import mark
 from pipeline.views import explore
 from pipeline.views.choose import Chosen, choose
 from pipeline.views.explore import Explored, Selected, look_at, packed, selected_keys, write_explorer
-from stages.figures.shares import record_layer_weights
+from stages.figures.attention_shares import record_layer_weights
 from tests.pipeline.conftest import Experiment
-from tests.pipeline.explorer_records import (
+from tests.pipeline.store.test_commands import plausible_block
+from tests.pipeline.views.explorer_records import (
     FIGS,
     HOSTILE,
     LAYERS,
@@ -33,7 +34,6 @@ from tests.pipeline.explorer_records import (
     store_of,
     student_looks_of,
 )
-from tests.pipeline.store.test_commands import plausible_block
 
 
 def unpacked(text: str, layers: int, steps: int, words: int) -> np.ndarray:
@@ -79,7 +79,7 @@ def test_a_page_holds_what_the_store_and_the_students_hold(tmp_path: Path):
         np.testing.assert_allclose(record["teacher"]["weights"], record_layer_weights(store[key], 0.1), rtol=1e-5)
         for seed, looks in record.get("students", {made.name: {}})[made.name].items():
             for when, look in looks.items():
-                expected = made.students[int(seed)][key][when]
+                expected = made.runs[made.name][int(seed)][key][when]
                 found = unpacked(look["packed"], STUDENT_LAYERS, *shape)
                 np.testing.assert_array_equal(found, expected.attention)
                 np.testing.assert_allclose(look["weights"], expected.layer_weights, rtol=1e-5)
@@ -105,9 +105,7 @@ def test_records_are_chosen_by_key_text_and_chance(tmp_path: Path):
 
 def test_what_students_were_asked_about_comes_first(tmp_path: Path):
     made = explored(tmp_path)
-    turned = Explored(
-        chosen=Chosen(attention=made.chosen.attention, keys=made.chosen.keys[::-1]), students=made.students
-    )
+    turned = Explored(chosen=Chosen(attention=made.chosen.attention, keys=made.chosen.keys[::-1]), runs=made.runs)
     found = selected_keys(turned, Selected())
     assert found == [record_key(PENS), record_key(FIGS), *made.chosen.keys[:1:-1]]
 
@@ -157,9 +155,9 @@ def test_hostile_names_are_text_too(tmp_path: Path):
 
 def test_a_students_file_that_does_not_fit_the_record_is_damage(tmp_path: Path):
     made = explored(tmp_path)
-    students = {0: {record_key(FIGS): made.students[0][record_key(PENS)]}}
+    students = {0: {record_key(FIGS): made.runs[made.name][0][record_key(PENS)]}}
     with pytest.raises(DamagedCacheError, match=r"record [0-9a-f]{64}: \(6, 7\).*student_attention\.parquet"):
-        write_explorer(Explored(chosen=made.chosen, students=students), Selected(), tmp_path / "page.html")
+        write_explorer(Explored(chosen=made.chosen, runs={made.name: students}), Selected(), tmp_path / "page.html")
 
 
 @pytest.fixture
@@ -276,7 +274,7 @@ def test_a_page_of_a_hundred_students_is_no_larger_than_any_other(tmp_path: Path
     many = {f"beta={point}": dict.fromkeys(range(10), looks) for point in range(10)}
     monkeypatch.setattr(explore, "LARGEST", explore.OF_PAGE + 200_000)
     page = tmp_path / "page.html"
-    written = write_explorer(Explored(chosen=made.chosen, points=many), Selected(), page)
+    written = write_explorer(Explored(chosen=made.chosen, runs=many), Selected(), page)
     assert 1 < written.shown < written.wanted == 40
     assert (written.students, written.trained) == (100, 100)
     assert written.bytes <= explore.LARGEST
@@ -284,9 +282,9 @@ def test_a_page_of_a_hundred_students_is_no_larger_than_any_other(tmp_path: Path
 
 def test_records_that_most_students_were_asked_about_come_first(tmp_path: Path):
     made = explored(tmp_path)
-    (first, second), looks = made.chosen.keys[:2], made.students[0]
+    (first, second), looks = made.chosen.keys[:2], made.runs[made.name][0]
     points = {"a": {0: {second: looks[second]}}, "b": {0: {first: looks[first], second: looks[second]}}}
-    turned = Explored(chosen=made.chosen, points=points)
+    turned = Explored(chosen=made.chosen, runs=points)
     assert selected_keys(turned, Selected()) == [second, first, *made.chosen.keys[2:]]
 
 

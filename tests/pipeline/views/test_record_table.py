@@ -12,7 +12,7 @@ from cache import open_attention
 from pipeline.cli.main import molsaki
 from pipeline.views.record import RecordView, StepView, WordView
 from pipeline.views.record_table import LATER, LEAST, grids
-from tests.pipeline.test_plot import hostile_space, space, teacher  # noqa: F401  (fixtures)
+from tests.pipeline.views.test_plot import hostile_space, space, teacher  # noqa: F401  (fixtures)
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 

@@ -16,9 +16,9 @@ from data.marking import mark
 from data.records import Marked, Question, Rationale
 from pipeline.views.explore import Explored, Selected, write_explorer
 from pipeline.views.page import PAGES
-from stages.figures.shares import record_layer_weights
+from stages.figures.attention_shares import record_layer_weights
 from tests.browser import Browser
-from tests.pipeline.explorer_records import ASTRAL, FIGS, HOSTILE, HOSTILE_WORDS, LAYERS, PENS, RECORDS, explored
+from tests.pipeline.views.explorer_records import ASTRAL, FIGS, HOSTILE, HOSTILE_WORDS, LAYERS, PENS, RECORDS, explored
 
 Open = Callable[..., Browser]
 SHADE = "[...document.querySelectorAll('#maps .teacher .cell')].map(cell => cell.style.backgroundColor)"
@@ -101,7 +101,7 @@ def test_pointing_at_a_cell_lights_up_its_step_and_word_and_says_its_numbers(rea
     browser.hover(cell(4, 2))
     assert lit(browser) == ["8", "4\n3 + 2 = 5."]
     teacher = made.chosen.attention[record_key(FIGS)][1, 3, 1]
-    looks = made.students[0][record_key(FIGS)]
+    looks = made.runs[made.name][0][record_key(FIGS)]
     numbers = [teacher, looks["before"].attention[2, 3, 1], looks["after"].attention[2, 3, 1]]
     said = readout(browser)
     assert said.startswith("Step 4 looks at “8” (word 2 of 7): teacher ")
@@ -139,7 +139,7 @@ def test_a_word_that_comes_later_is_no_number(reader: Open):
 def test_layers_are_switched_and_the_mixture_is_that_of_equation_4(reader: Open, made: Explored):
     browser = reader()
     block = made.chosen.attention[record_key(FIGS)].astype(np.float64)
-    mixed = np.tensordot(record_layer_weights(block, made.tau), block, axes=1)
+    mixed = np.tensordot(record_layer_weights(block, made.chosen.tau), block, axes=1)
     values = "open.maps[0].cellElements.map((_, cell) => open.maps[0].cells[cell])"
     np.testing.assert_allclose(browser.evaluate(values), mixed.reshape(-1), rtol=1e-4)
     colours = browser.evaluate(SHADE)
@@ -159,7 +159,7 @@ def test_students_stand_beside_the_teacher_and_what_changed_beside_them(reader: 
     assert browser.texts("#maps h3") == ["Teacher", "Student before training", "Student after training"]
     browser.click("#toggle-change")
     shows(browser, "document.querySelectorAll('.map').length === 4")
-    looks = made.students[0][record_key(FIGS)]
+    looks = made.runs[made.name][0][record_key(FIGS)]
     before, after = (
         np.tensordot(look.layer_weights, look.attention.astype(np.float64), axes=1)
         for look in (looks["before"], looks["after"])
@@ -168,7 +168,7 @@ def test_students_stand_beside_the_teacher_and_what_changed_beside_them(reader: 
     np.testing.assert_allclose(found, (after - before).reshape(-1), atol=1e-6)
     browser.find("#seed").send_keys("1")
     shows(browser, "state.seed === '1' && open.maps.length === 4")
-    other = made.students[1][record_key(FIGS)]["after"].attention
+    other = made.runs[made.name][1][record_key(FIGS)]["after"].attention
     browser.evaluate("document.activeElement.blur()")
     ActionChains(browser.driver).key_down(Keys.SHIFT).send_keys(Keys.ARROW_RIGHT).key_up(Keys.SHIFT).perform()
     assert browser.find("#maps .after .which").text == "layer 1 of 3, weight 0.500"
@@ -177,10 +177,10 @@ def test_students_stand_beside_the_teacher_and_what_changed_beside_them(reader: 
 
 
 def test_students_of_a_matrix_are_chosen_by_point_and_seed(browser: Browser, made: Explored, tmp_path: Path):
-    looks = made.students
+    looks = made.runs[made.name]
     few = {0: {record_key(FIGS): looks[0][record_key(FIGS)]}}
     points = {"dss": few, "molsaki, mixture": {0: looks[1], 1: looks[0]}}
-    write_explorer(Explored(chosen=made.chosen, points=points, left_out=7), Selected(), tmp_path / "page.html")
+    write_explorer(Explored(chosen=made.chosen, runs=points, left_out=7), Selected(), tmp_path / "page.html")
     browser.open(tmp_path / "page.html")
     opened(browser, FIGS)
     assert "3 of 10 students" in browser.find(".finder header").text

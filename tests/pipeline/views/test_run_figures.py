@@ -7,8 +7,8 @@ import pytest
 
 from data.errors import ConfigError, DamagedCacheError
 from pipeline.results.scores import compare, evaluation_folders
-from pipeline.results.students import LAYER_WEIGHTS
 from pipeline.views.run_figures import read_figures
+from stages.student.summary import LAYER_WEIGHTS
 from tests.pipeline.conftest import Experiment
 from tests.pipeline.run_folders import write_run
 
@@ -106,6 +106,15 @@ def test_an_earlier_version_s_students_have_no_weights_by_record_and_that_is_sai
     assert run.teacher is None
     assert run.student is not None and len(run.student.over_training) == 2 and not run.student.spread
     assert any(LAYER_WEIGHTS in line for line in run.missing)
+
+
+def test_an_earlier_version_s_students_do_not_say_what_they_were_made_from_and_that_is_said(tmp_path: Path):
+    write_run(tmp_path / "run", described=False)
+    run = read_figures(["run"], tmp_path).runs[0]
+    assert "training.json of an earlier version: the revisions of teacher and student are not known" in run.missing
+    assert "teacher's revision" not in run.facts and run.facts["fingerprint of students"] == "c" * 64
+    write_run(tmp_path / "new")
+    assert not any("earlier version" in line for line in read_figures(["new"], tmp_path).runs[0].missing)
 
 
 def test_a_run_without_attention_lacks_nothing_by_having_no_layer_weights(tmp_path: Path):

@@ -1,10 +1,13 @@
 """The model card of a student: what it was made from, how to ask it, and what it scored."""
 
+import json
+import tomllib
 from pathlib import Path
 
 import pytest
 from huggingface_hub import ModelCard
 
+from pipeline.results.card import TEMPLATE, card_text
 from tests.pipeline.conftest import Experiment
 
 
@@ -26,6 +29,44 @@ def test_a_card_says_what_the_student_was_made_from(experiment: Experiment):
     assert "| seed | 1 |" in text
     assert "Not measured yet." in text
     assert str(experiment.folder) not in text and str(Path.home()) not in text
+
+
+def test_the_template_is_installed_with_the_package():
+    project = tomllib.loads((TEMPLATE.parents[2] / "pyproject.toml").read_text(encoding="utf-8"))
+    assert TEMPLATE.is_file() and TEMPLATE.name in project["tool"]["setuptools"]["package-data"]["pipeline.results"]
+
+
+def test_the_json_beside_a_student_says_all_that_its_card_says_and_nothing_of_this_machine(experiment: Experiment):
+    experiment.run()
+    student = experiment.folder / "runs" / "small" / "student" / "seed-1"
+    text = (student / "training.json").read_text()
+    said = json.loads(text)
+    assert (said["run"], said["seed"], said["teacher"]["model"], said["student"]["model"]) == (
+        "small",
+        1,
+        "teacher",
+        "student",
+    )
+    assert [source["name"] for source in said["data"]] == ["svamp"] and said["training"]["batch_size"] == 16
+    assert said["scores"][0] == {"dataset": "svamp", "prompt": "predict", "accuracy": 1.0, "questions": 4}
+    assert str(experiment.folder) not in text and str(Path.home()) not in text
+    assert not (student / "molsaki.yaml").exists()
+    before = (student / "README.md").read_bytes()
+    assert card_text(said).encode() == before
+
+
+def test_evaluating_says_what_an_earlier_version_did_not(experiment: Experiment):
+    experiment.run("--only", "rationales")
+    experiment.run("--only", "attention")
+    experiment.run("--only", "train")
+    path = experiment.folder / "runs" / "small" / "student" / "seed-0" / "training.json"
+    whole = json.loads(path.read_text())
+    earlier = ("fingerprint", "objective", "seed", "records", "steps")
+    path.write_text(json.dumps({name: whole[name] for name in earlier} | {"log": [{"loss": 1.0, "step": 3}]}))
+    assert experiment("evaluate", "run.yaml").exit_code == 0
+    said = json.loads(path.read_text())
+    assert {name: said[name] for name in whole} == whole and said["log"] == [{"loss": 1.0, "step": 3}]
+    assert "| svamp | predict | 100.0% | 4 |" in card(experiment).text
 
 
 def test_after_evaluation_the_scores_stand_in_text_and_metadata(experiment: Experiment):

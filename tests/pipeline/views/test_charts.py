@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.views.charts import (
-    Box,
     Line,
     Scale,
     Whisker,
@@ -21,6 +20,7 @@ from pipeline.views.charts import (
     strip,
     strip_axis,
 )
+from stages.figures.statistics import Spread
 
 HOSTILE = '</title><script>alert(1)</script>" onload="alert(2)'
 
@@ -65,11 +65,11 @@ def test_labels_at_the_ends_of_curves_do_not_overlap():
 
 
 def test_text_stays_text_wherever_it_stands():
-    box = Box(name=HOSTILE, least=0, low=0.1, middle=0.2, high=0.3, most=0.4)
+    box = Spread(mean=0.2, p5=0, p25=0.1, median=0.2, p75=0.3, p95=0.4)
     line = Line(name=HOSTILE, x=[0, 1], y=[0, 1], label=HOSTILE)
     for drawing in (
         line_chart(HOSTILE, [line], x_label=HOSTILE),
-        box_chart(HOSTILE, [box], x_label=HOSTILE, reference=0.5, style="s1"),
+        box_chart(HOSTILE, {HOSTILE: box}, x_label=HOSTILE, reference=0.5, style="s1"),
         bar(HOSTILE, 0.5, "s1"),
     ):
         found = parse(drawing)

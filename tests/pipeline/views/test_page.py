@@ -99,8 +99,8 @@ def test_a_page_loads_nothing_and_has_no_attribute_that_its_policy_would_forbid(
 
 
 def test_every_file_of_the_pages_is_installed_with_the_package():
-    project = tomllib.loads((PAGES.parents[1] / "pyproject.toml").read_text(encoding="utf-8"))
-    patterns = project["tool"]["setuptools"]["package-data"]["pipeline"]
+    project = tomllib.loads((PAGES.parents[2] / "pyproject.toml").read_text(encoding="utf-8"))
+    patterns = project["tool"]["setuptools"]["package-data"]["pipeline.views"]
     for path in PAGES.iterdir():
         assert any(fnmatch(f"pages/{path.name}", pattern) for pattern in patterns), path.name
 

@@ -84,4 +84,5 @@ def explored(folder: Path, records: Sequence[Marked] = RECORDS, *, students: Seq
         for seed in students
         for looks in [student_looks_of(records[:2], seed)]
     }  # fmt: skip
-    return Explored(chosen=Chosen(attention=attention, keys=tuple(map(record_key, records))), students=seen)
+    chosen = Chosen(attention=attention, keys=tuple(map(record_key, records)))
+    return Explored(chosen=chosen, runs={chosen.name: seen} if seen else {})

@@ -12,9 +12,9 @@ from selenium.webdriver.common.keys import Keys
 
 from pipeline.cli.main import molsaki
 from pipeline.results.scores import compare, evaluation_folders
-from pipeline.results.students import LAYER_WEIGHTS
 from pipeline.results.table import score_table
 from pipeline.views.run_figures import read_figures
+from stages.student.summary import LAYER_WEIGHTS
 from tests.browser import Browser
 from tests.pipeline.conftest import Experiment
 from tests.pipeline.run_folders import write_run
