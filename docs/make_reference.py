@@ -156,7 +156,7 @@ def default_of(option: click.Option, said: str | None) -> str:
         return "needed"
     if said is not None:
         return said
-    return f"`{option.default}`" if option.show_default else ""
+    return f"`{option.default}`" if option.to_info_dict()["default"] is not None and not option.is_flag else ""
 
 
 def exit_code_part() -> Iterator[str]:

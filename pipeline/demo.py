@@ -9,7 +9,6 @@ import importlib.util
 import json
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -26,7 +25,7 @@ from pipeline.console.quiet import quieten_libraries
 from pipeline.results.folder import RunFolder
 from pipeline.results.scores import compare, evaluation_folders
 from pipeline.results.table import print_scores
-from pipeline.run.processes import ForwardingStop, stage_command
+from pipeline.run.processes import ForwardingStop, our_command, stage_command
 from pipeline.views.report import write_report
 from stages.runtime.progress import Progress, StopSignal
 
@@ -131,7 +130,7 @@ def _train_and_evaluate(files: dict[Objective, Path], out: Path, seeds: int, sto
     threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // len(files)))}
     runs = [
         subprocess.Popen(  # noqa: S603  our own command
-            [sys.executable, "-P", "-m", "pipeline", "run", str(file), "--runs", str(out / "runs"), "--quiet"],
+            our_command("run", file, "--runs", out / "runs", "--quiet"),
             env={**os.environ, **threads},
             stdout=subprocess.DEVNULL,
             process_group=0,

@@ -32,10 +32,11 @@ from pydantic import TypeAdapter
 from pydantic_core import to_json
 
 from data.errors import ConfigError, Interrupted, MolsakiError
+from pipeline.console import tables
 from pipeline.console.exits import StageProcessError, complain
 from pipeline.console.progress import open_progress
 from pipeline.console.quiet import stdout_to_stderr
-from pipeline.console.tables import new_table, print_json, print_table, size
+from pipeline.console.tables import print_json, size
 from pipeline.run.processes import stop_with_parent
 from stages.bench.measure import Memory, Rounds, fastest, median, median_ratio, nothing
 from stages.runtime.progress import Progress, StopSignal
@@ -206,10 +207,7 @@ def print_rows(
     if as_json:
         print_json([{**setting, **row} for row in rows])
         return
-    table = new_table(*(heading for heading, _ in columns))
-    for row in rows:
-        table.add_row(*(cell(row) for _, cell in columns))
-    print_table(table)
+    tables.print_rows([heading for heading, _ in columns], ([cell(row) for _, cell in columns] for row in rows))
     if line:
         click.echo(line)
 

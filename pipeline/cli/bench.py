@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from pipeline.cli.options import POSITIVE, Command, examples
+from pipeline.cli.options import POSITIVE, Command, all_of, device_option, examples, json_option, quiet_option
 from pipeline.console.quiet import quieten_libraries
 
 
@@ -32,7 +32,7 @@ def _separated(*, allowed: tuple[str, ...], numbers: bool = False) -> Callable[.
 
 def _shape_options(what: str, *, layers: int = 8, width: int = 512) -> Callable[[Command], Command]:
     """Add the size of a random model; nothing is filled in, for a preset or a model may say it."""
-    return _all_of(
+    return all_of(
         click.option("--layers", type=POSITIVE, help=f"Layers of the random {what}.  [default: {layers}]"),
         click.option("--width", type=POSITIVE, help=f"Its hidden size.  [default: {width}]"),
         click.option("--heads", type=POSITIVE, help="Its query heads.  [default: 8]"),
@@ -42,27 +42,12 @@ def _shape_options(what: str, *, layers: int = 8, width: int = 512) -> Callable[
 
 def _device_options(*, dtypes: tuple[str, ...] = ("float32", "bfloat16", "float16")) -> Callable[[Command], Command]:
     """Add where and in which numbers models run."""
-    return _all_of(
-        click.option(
-            "--device",
-            type=click.Choice(["auto", "cpu", "cuda"]),
-            default="auto",
-            show_default=True,
-            help="`auto` is the GPU where there is one.",
-        ),
+    return all_of(
+        device_option,
         click.option(
             "--dtype", type=click.Choice(dtypes), help="Number format.  [default: float32, on a GPU bfloat16]"
         ),
     )
-
-
-def _all_of(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
-    def add(command: Command) -> Command:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return add
 
 
 def _measure(name: str, options: Mapping[str, Any]) -> None:
@@ -72,43 +57,34 @@ def _measure(name: str, options: Mapping[str, Any]) -> None:
 
 
 threads_option = click.option("--threads", type=POSITIVE, help="Threads on a CPU.  [default: what torch takes]")
-output_options = _all_of(
-    click.option("--quiet", is_flag=True, help="No progress; errors only."),
-    click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table."),
-)
+output_options = all_of(quiet_option, json_option)
 BENCH_METHODS = ("forward", "molsaki", "output_attentions", "one-by-one")
 MORE_BENCH_METHODS = ("words",)
 
 
-@bench.command(
-    "attention",
-    epilog=examples(
-        "molsaki bench attention",
-        "molsaki bench attention --lengths 1024,4096,svamp --json > attention.json",
-        "molsaki bench attention --preset 7b --device cuda --lengths 512,4096",
-    ),
+@examples(
+    "molsaki bench attention",
+    "molsaki bench attention --lengths 1024,4096,svamp --json > attention.json",
+    "molsaki bench attention --preset 7b --device cuda --lengths 512,4096",
 )
+@bench.command("attention")
 @click.option(
     "--lengths",
     default="1024,4096",
-    show_default=True,
     callback=_separated(allowed=("svamp",), numbers=True),
     help="Tokens a record, a case each; `svamp` is a mix of lengths, steps and words as in SVAMP with rationales.",
 )
-@click.option("--words", type=POSITIVE, default=24, show_default=True, help="Critical words in a record.")
-@click.option("--steps", type=POSITIVE, default=8, show_default=True, help="Reasoning steps in a record.")
+@click.option("--words", type=POSITIVE, default=24, help="Critical words in a record.")
+@click.option("--steps", type=POSITIVE, default=8, help="Reasoning steps in a record.")
 @click.option("--records", type=POSITIVE, help="Records of a case.  [default: two full batches, two at least]")
 @click.option(
     "--methods",
     default=",".join(BENCH_METHODS),
-    show_default=True,
     callback=_separated(allowed=(*BENCH_METHODS, *MORE_BENCH_METHODS)),
     help="What to compare: the bare pass, ours, eager attention in the same batches, the same a record at a time; "
     "`words` is ours as a student needs it, without what the steps look at in all.",
 )
-@click.option(
-    "--repeats", type=POSITIVE, default=5, show_default=True, help="Rounds; eager attention is in three at most."
-)
+@click.option("--repeats", type=POSITIVE, default=5, help="Rounds; eager attention is in three at most.")
 @click.option("--model", metavar="PATH_OR_ID", help="A model of transformers instead of a random one.")
 @click.option(
     "--preset", type=click.Choice(["7b"]), help="Shape of Llama-2-7B: 32 layers, width 4096, 32 heads of both kinds."
@@ -129,29 +105,25 @@ def bench_attention(**options: Any) -> None:  # click's own types
     _measure("attention", options)
 
 
-@bench.command(
-    "cache",
-    epilog=examples(
-        "molsaki bench cache",
-        "molsaki bench cache --records 2000 --index-records 0",
-        "molsaki bench cache --teacher demo/teacher --out . --json > cache.json",
-    ),
+@examples(
+    "molsaki bench cache",
+    "molsaki bench cache --records 2000 --index-records 0",
+    "molsaki bench cache --teacher demo/teacher --out . --json > cache.json",
 )
-@click.option("--records", type=POSITIVE, default=20_000, show_default=True, help="Records that are written and read.")
+@bench.command("cache")
+@click.option("--records", type=POSITIVE, default=20_000, help="Records that are written and read.")
 @click.option("--layers", type=POSITIVE, help="Layers of each record.  [default: 32]")
 @click.option(
     "--repeats",
     type=POSITIVE,
     default=3,
-    show_default=True,
     help="Rounds; epochs in which the store decodes each record alone are in one.",
 )
-@click.option("--reads", type=POSITIVE, default=2000, show_default=True, help="Random reads in a round.")
+@click.option("--reads", type=POSITIVE, default=2000, help="Random reads in a round.")
 @click.option(
     "--index-records",
     type=click.IntRange(min=0),
     default=500_000,
-    show_default=True,
     help="Records of the store whose opening is measured; 0 leaves it out.",
 )
 @click.option(
@@ -177,25 +149,17 @@ def bench_cache(layers: int | None, **options: Any) -> None:  # click's own type
     _measure("cache", {**options, "layers": layers or 32})
 
 
-@bench.command(
-    "rationales",
-    epilog=examples(
-        "molsaki bench rationales",
-        "molsaki bench rationales --questions 4000 --max-tokens 128 --json > rationales.json",
-        "molsaki bench rationales --layers 32 --width 4096 --heads 32 --kv-heads 8 --device cuda",
-    ),
+@examples(
+    "molsaki bench rationales",
+    "molsaki bench rationales --questions 4000 --max-tokens 128 --json > rationales.json",
+    "molsaki bench rationales --layers 32 --width 4096 --heads 32 --kv-heads 8 --device cuda",
 )
-@click.option("--questions", type=POSITIVE, default=1000, show_default=True, help="Made-up questions in a run.")
-@click.option(
-    "--shots",
-    type=click.IntRange(min=0),
-    default=4,
-    show_default=True,
-    help="Worked examples before each question.",
-)
-@click.option("--max-tokens", type=POSITIVE, default=64, show_default=True, help="Length of every output, in tokens.")
-@click.option("--piece", type=POSITIVE, default=256, show_default=True, help="Questions per commit.")
-@click.option("--repeats", type=POSITIVE, default=5, show_default=True, help="Rounds.")
+@bench.command("rationales")
+@click.option("--questions", type=POSITIVE, default=1000, help="Made-up questions in a run.")
+@click.option("--shots", type=click.IntRange(min=0), default=4, help="Worked examples before each question.")
+@click.option("--max-tokens", type=POSITIVE, default=64, help="Length of every output, in tokens.")
+@click.option("--piece", type=POSITIVE, default=256, help="Questions per commit.")
+@click.option("--repeats", type=POSITIVE, default=5, help="Rounds.")
 @_shape_options("teacher", layers=4, width=256)
 @_device_options()
 @output_options
@@ -211,33 +175,28 @@ def bench_rationales(**options: Any) -> None:  # click's own types
 TRAIN_METHODS = ("dss", "molsaki", "output_attentions")
 
 
-@bench.command(
-    "train",
-    epilog=examples(
-        "molsaki bench train",
-        "molsaki bench train --gradient-checkpointing --json > train.json",
-        "molsaki bench train --preset 1b --device cuda --records 16",
-    ),
+@examples(
+    "molsaki bench train",
+    "molsaki bench train --gradient-checkpointing --json > train.json",
+    "molsaki bench train --preset 1b --device cuda --records 16",
 )
-@click.option("--length", type=POSITIVE, default=256, show_default=True, help="Tokens of an `explain` text.")
-@click.option("--words", type=POSITIVE, default=24, show_default=True, help="Critical words in a record.")
-@click.option("--steps", type=POSITIVE, default=8, show_default=True, help="Reasoning steps in a record.")
-@click.option("--records", type=POSITIVE, default=8, show_default=True, help="Records of a batch.")
+@bench.command("train")
+@click.option("--length", type=POSITIVE, default=256, help="Tokens of an `explain` text.")
+@click.option("--words", type=POSITIVE, default=24, help="Critical words in a record.")
+@click.option("--steps", type=POSITIVE, default=8, help="Reasoning steps in a record.")
+@click.option("--records", type=POSITIVE, default=8, help="Records of a batch.")
 @click.option(
     "--methods",
     default=",".join(TRAIN_METHODS),
-    show_default=True,
     callback=_separated(allowed=TRAIN_METHODS),
     help="What to compare: without attention, ours, and eager attention of the student in a pass of its own.",
 )
-@click.option(
-    "--repeats", type=POSITIVE, default=7, show_default=True, help="Rounds; eager attention is in five at most."
-)
+@click.option("--repeats", type=POSITIVE, default=7, help="Rounds; eager attention is in five at most.")
 @click.option(
     "--preset", type=click.Choice(["1b"]), help="Shape of TinyLlama: 22 layers, width 2048, 32 heads, 4 for keys."
 )
 @_shape_options("student")
-@click.option("--vocabulary", type=POSITIVE, default=32_000, show_default=True, help="Its vocabulary.")
+@click.option("--vocabulary", type=POSITIVE, default=32_000, help="Its vocabulary.")
 @click.option("--gradient-checkpointing", is_flag=True, help="Compute layers again in the backward pass.")
 @_device_options(dtypes=("float32", "bfloat16"))
 @threads_option

@@ -6,9 +6,17 @@ from typing import Any
 import click
 
 from cache.spaces import default_store, describe
-from data.errors import ConfigError
-from pipeline.cli.options import FILE, examples, store_option
-from pipeline.store.commands import VerifyRequest, collect_garbage, read_age, verify_space
+from pipeline.cli.options import (
+    FILE,
+    POSITIVE,
+    device_option,
+    examples,
+    json_option,
+    quiet_option,
+    read_by,
+    store_option,
+)
+from pipeline.store.commands import collect_garbage, read_age, verify_space
 from pipeline.store.copies import run_export, run_import
 from pipeline.store.spaces import find_space, list_store
 from pipeline.store.tables import print_exported, print_imported, print_space
@@ -20,27 +28,26 @@ def cache() -> None:
     """Look into the stores of rationales and attention."""
 
 
-@cache.command("ls", epilog=examples("molsaki cache ls", "molsaki cache ls --store /scratch/molsaki --json"))
+@examples("molsaki cache ls", "molsaki cache ls --store /scratch/molsaki --json")
+@cache.command("ls")
 @store_option
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@json_option
 def cache_ls(store: Path | None, as_json: bool) -> None:
     """List the spaces of a store; one that cannot be opened does not hide the others, and is an error."""
     list_store(store or default_store(), as_json=as_json)
 
 
-@cache.command(
-    "show",
-    epilog=examples(
-        "molsaki cache show attention/Qwen2.5-7B-Instruct",
-        "molsaki cache show attention/Qwen2.5-7B-Instruct --record 3fa9        one record, and where its steps look",
-    ),
+@examples(
+    "molsaki cache show attention/Qwen2.5-7B-Instruct",
+    "molsaki cache show attention/Qwen2.5-7B-Instruct --record 3fa9        one record, and where its steps look",
 )
+@cache.command("show")
 @click.argument("space")
 @store_option
 @click.option("--record", metavar="KEY", help="Show this record with its heat map; the beginning of its key will do.")
-@click.option("--layer", type=click.IntRange(min=1), help="Of --record: this layer, from 1.  [default: mean of all]")
+@click.option("--layer", type=POSITIVE, help="Of --record: this layer, from 1.  [default: mean of all]")
 @click.option("--mixture", is_flag=True, help="Of --record: the layers mixed as students learn them (Eq. 4).")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@json_option
 def cache_show(
     space: str, store: Path | None, record: str | None, layer: int | None, mixture: bool, as_json: bool
 ) -> None:
@@ -58,20 +65,18 @@ def cache_show(
     print_space(describe(find_space(space, store or default_store())), as_json=as_json)
 
 
-@cache.command(
-    "export",
-    epilog=examples(
-        "molsaki cache export attention/Qwen2.5-7B-Instruct /shared/qwen",
-        "molsaki cache export attention/Qwen2.5-7B-Instruct hf://datasets/me/qwen-attention/space.tar",
-        "molsaki cache export attention/Qwen2.5-7B-Instruct part.tar --keys keys.txt",
-    ),
+@examples(
+    "molsaki cache export attention/Qwen2.5-7B-Instruct /shared/qwen",
+    "molsaki cache export attention/Qwen2.5-7B-Instruct hf://datasets/me/qwen-attention/space.tar",
+    "molsaki cache export attention/Qwen2.5-7B-Instruct part.tar --keys keys.txt",
 )
+@cache.command("export")
 @click.argument("space")
 @click.argument("target")
 @click.option("--keys", type=FILE, help="Only the records with these keys, one a line.")
 @store_option
-@click.option("--quiet", is_flag=True, help="No progress; errors only.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@quiet_option
+@json_option
 def cache_export(space: str, target: str, keys: Path | None, store: Path | None, quiet: bool, as_json: bool) -> None:
     """Write SPACE to TARGET: a folder, a .tar file, or an address such as s3://bucket/space.
 
@@ -80,18 +85,16 @@ def cache_export(space: str, target: str, keys: Path | None, store: Path | None,
     print_exported(run_export(space, store or default_store(), target, keys=keys, quiet=quiet), as_json=as_json)
 
 
-@cache.command(
-    "import",
-    epilog=examples(
-        "molsaki cache import /shared/qwen",
-        "molsaki cache import hf://datasets/me/qwen-attention/space.tar",
-        "molsaki cache import /scratch/store/attention/qwen-numbers-0123456789abcdef      merges another store",
-    ),
+@examples(
+    "molsaki cache import /shared/qwen",
+    "molsaki cache import hf://datasets/me/qwen-attention/space.tar",
+    "molsaki cache import /scratch/store/attention/qwen-numbers-0123456789abcdef      merges another store",
 )
+@cache.command("import")
 @click.argument("source")
 @store_option
-@click.option("--quiet", is_flag=True, help="No progress; errors only.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@quiet_option
+@json_option
 def cache_import(source: str, store: Path | None, quiet: bool, as_json: bool) -> None:
     """Take the space at SOURCE into the store: a folder, a .tar file, or an address such as s3://bucket/space.
 
@@ -101,54 +104,40 @@ def cache_import(source: str, store: Path | None, quiet: bool, as_json: bool) ->
     print_imported(run_import(source, store or default_store(), quiet=quiet), as_json=as_json)
 
 
-def read_age_option(ctx: click.Context, param: click.Parameter, value: str) -> float:
-    """Read `12h` as seconds."""
-    try:
-        return read_age(value)
-    except ConfigError as error:
-        raise click.BadParameter(str(error), ctx, param) from error
-
-
-@cache.command(
-    "verify",
-    epilog=examples(
-        "molsaki cache verify attention/Qwen2.5-7B-Instruct",
-        "molsaki cache verify attention/Qwen2.5-7B-Instruct --deep --store /shared/molsaki",
-        "molsaki cache verify attention/Qwen2.5-7B-Instruct --repair",
-        "molsaki cache verify attention/Qwen2.5-7B-Instruct --against-teacher 20 --teacher Qwen/Qwen2.5-7B-Instruct",
-    ),
+@examples(
+    "molsaki cache verify attention/Qwen2.5-7B-Instruct",
+    "molsaki cache verify attention/Qwen2.5-7B-Instruct --deep --store /shared/molsaki",
+    "molsaki cache verify attention/Qwen2.5-7B-Instruct --repair",
+    "molsaki cache verify attention/Qwen2.5-7B-Instruct --against-teacher 20 --teacher Qwen/Qwen2.5-7B-Instruct",
 )
+@cache.command("verify")
 @click.argument("space")
 @store_option
 @click.option("--deep", is_flag=True, help="Decode everything and judge every record.")
-@click.option("--repair", is_flag=True, help="Keep what is sound of damaged parts; the next run computes the rest.")
 @click.option(
-    "--against-teacher", type=click.IntRange(min=1), metavar="N", help="Run N records through the teacher again."
+    "--repair", "mend", is_flag=True, help="Keep what is sound of damaged parts; the next run computes the rest."
 )
+@click.option("--against-teacher", type=POSITIVE, metavar="N", help="Run N records through the teacher again.")
 @click.option("--teacher", metavar="PATH_OR_ID", help="Where the teacher is, for --against-teacher.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
-@click.option("--quiet", is_flag=True, help="No progress; errors only.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-def cache_verify(store: Path | None, **options: Any) -> None:  # click's own types
+@device_option
+@quiet_option
+@json_option
+def cache_verify(space: str, store: Path | None, **options: Any) -> None:  # click's own types
     """Check everything that SPACE has committed, and list all damage; SPACE as in `cache show`.
 
     Sizes, hashes and checksums by default. Ends with exit code 65 where damage is left.
     """
-    verify_space(VerifyRequest(store=store or default_store(), **options))
+    verify_space(space, store or default_store(), **options)
 
 
-@cache.command(
-    "gc",
-    epilog=examples("molsaki cache gc --dry-run", "molsaki cache gc attention/Qwen2.5-7B-Instruct --older-than 1w"),
-)
+@examples("molsaki cache gc --dry-run", "molsaki cache gc attention/Qwen2.5-7B-Instruct --older-than 1w")
+@cache.command("gc")
 @click.argument("spaces", metavar="[SPACE]...", nargs=-1)
 @store_option
-@click.option(
-    "--older-than", default="1d", show_default=True, callback=read_age_option, metavar="AGE", help="Such as 12h or 2w."
-)
+@click.option("--older-than", default="1d", callback=read_by(read_age), metavar="AGE", help="Such as 12h or 2w.")
 @click.option("--dry-run", is_flag=True, help="Say what would be removed and remove nothing.")
-@click.option("--quiet", is_flag=True, help="No progress; errors only.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@quiet_option
+@json_option
 def cache_gc(spaces: tuple[str, ...], store: Path | None, **options: Any) -> None:  # click's own types
     """Remove what no commit names: parts of killed writers, temporary files, what a repair withdrew.
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from pipeline.cli.options import FILE, examples
+from pipeline.cli.options import FILE, examples, set_option
 from pipeline.config.matrix import load_matrix
 from pipeline.config.schema import schema_json
 from pipeline.config.starter import write_starter
@@ -16,9 +16,10 @@ def config() -> None:
     """Show, describe or start a configuration file."""
 
 
-@config.command("show", epilog=examples("molsaki config show examples/svamp.yaml --set training.epochs=3"))
+@examples("molsaki config show examples/svamp.yaml --set training.epochs=3")
+@config.command("show")
 @click.argument("path", metavar="CONFIG", type=FILE)
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override one value; repeatable.")
+@set_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of YAML.")
 def config_show(path: Path, overrides: tuple[str, ...], as_json: bool) -> None:
     """Print CONFIG with every default filled in, and its matrix as it is, after every point was checked."""
@@ -29,13 +30,15 @@ def config_show(path: Path, overrides: tuple[str, ...], as_json: bool) -> None:
         click.echo(matrix.yaml().rstrip())
 
 
-@config.command("schema", epilog=examples("molsaki config schema > molsaki.schema.json"))
+@examples("molsaki config schema > molsaki.schema.json")
+@config.command("schema")
 def config_schema() -> None:
     """Print the JSON schema of a configuration file, for editors."""
     click.echo(schema_json())
 
 
-@config.command("init", epilog=examples("molsaki config init my.yaml"))
+@examples("molsaki config init my.yaml")
+@config.command("init")
 @click.argument("path", type=FILE, default=Path("molsaki.yaml"))
 def config_init(path: Path) -> None:
     """Write a commented configuration to start from; a file that exists stays as it is."""

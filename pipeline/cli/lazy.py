@@ -13,7 +13,7 @@ import click
 
 
 class LazyGroup(click.Group):
-    """A group of commands by their names, each with its module and the first sentence of its help.
+    """A group of commands by their names, each with its module here and the first sentence of its help.
 
     A module holds a command under its name, `train-share` as `train_share`. One without help is hidden.
     """
@@ -30,7 +30,7 @@ class LazyGroup(click.Group):
         """Load one."""
         if cmd_name not in self.lazy:
             return None
-        command = getattr(import_module(self.lazy[cmd_name][0]), cmd_name.replace("-", "_"))
+        command = getattr(import_module(f"pipeline.cli.{self.lazy[cmd_name][0]}"), cmd_name.replace("-", "_"))
         assert isinstance(command, click.Command)
         return command
 

@@ -11,40 +11,28 @@ from pipeline.console.exits import ErrorsToExitCodes
 from pipeline.console.logs import Invocation
 
 COMMANDS = {
-    "demo": ("pipeline.cli.run", "Run the whole pipeline on made-up word problems; needs no network and no GPU."),
-    "run": ("pipeline.cli.run", "Do everything that CONFIG asks for, stage after stage, each in a process of its own."),
-    "status": (
-        "pipeline.cli.run",
-        "Say what is done, what is missing, and what it would take: bytes on disk, memory and time.",
-    ),
-    "rationales": ("pipeline.cli.run", "Let the teacher explain the training questions."),
-    "attention": ("pipeline.cli.run", "Record where the teacher looks, step by step, over questions and rationales."),
-    "train": (
-        "pipeline.cli.run",
-        "Train the students from the stored rationales and attention; the teacher is not loaded.",
-    ),
-    "evaluate": ("pipeline.cli.run", "Let the students answer and count what is right."),
-    "compare": (
-        "pipeline.cli.results",
-        "Show accuracies of runs side by side, and their paired differences to one of them.",
-    ),
+    "demo": ("run", "Run the whole pipeline on made-up word problems; needs no network and no GPU."),
+    "run": ("run", "Do everything that CONFIG asks for, stage after stage, each in a process of its own."),
+    "status": ("run", "Say what is done, what is missing, and what it would take: bytes on disk, memory and time."),
+    "rationales": ("run", "Let the teacher explain the training questions."),
+    "attention": ("run", "Record where the teacher looks, step by step, over questions and rationales."),
+    "train": ("run", "Train the students from the stored rationales and attention; the teacher is not loaded."),
+    "evaluate": ("run", "Let the students answer and count what is right."),
+    "compare": ("results", "Show accuracies of runs side by side, and their paired differences to one of them."),
     "explore": (
-        "pipeline.cli.results",
+        "results",
         "Write one HTML page to look through records: texts, steps, critical words, and where a model looks.",
     ),
     "report": (
-        "pipeline.cli.results",
+        "results",
         "Put runs on one HTML page that needs nothing else: what was run, accuracies, losses, layer weights, cost.",
     ),
-    "push": (
-        "pipeline.cli.results",
-        "Upload one student of RUN, with its model card, to REPOSITORY on the Hugging Face hub.",
-    ),
-    "config": ("pipeline.cli.config", "Show, describe or start a configuration file."),
-    "cache": ("pipeline.cli.cache", "Look into the stores of rationales and attention."),
-    "plot": ("pipeline.cli.plot", "Draw where the teacher looks, from the store alone; no model is loaded."),
-    "bench": ("pipeline.cli.bench", "Measure what the stages cost on this machine."),
-    "train-share": ("pipeline.cli.hidden", ""),
+    "push": ("results", "Upload one student of RUN, with its model card, to REPOSITORY on the Hugging Face hub."),
+    "config": ("config", "Show, describe or start a configuration file."),
+    "cache": ("cache", "Look into the stores of rationales and attention."),
+    "plot": ("plot", "Draw where the teacher looks, from the store alone; no model is loaded."),
+    "bench": ("bench", "Measure what the stages cost on this machine."),
+    "train-share": ("run", ""),
 }
 OVERVIEW = """\
 \b
@@ -57,11 +45,15 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 65 damaged data, 7
 """
 
 
+SETTINGS = {"help_option_names": ["-h", "--help"], "show_default": True}
+"""Of all commands."""
+
+
 class Molsaki(ErrorsToExitCodes, LazyGroup):
     """The commands, and what becomes of their errors."""
 
 
-@click.group(cls=Molsaki, lazy=COMMANDS, epilog=OVERVIEW, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Molsaki, lazy=COMMANDS, epilog=OVERVIEW, context_settings=SETTINGS)
 @click.version_option(package_name="molsaki")
 @click.option("--debug", is_flag=True, envvar="MOLSAKI_DEBUG", help="Show tracebacks.")
 @click.pass_context

@@ -4,12 +4,11 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import click
 
-from pipeline.cli.options import FILE, FOLDER, examples, store_option
+from pipeline.cli.options import FILE, examples, runs_option, set_option, store_option
 from pipeline.views import figures
 from pipeline.views.plot import Plot, PlotRequest
 
@@ -17,10 +16,8 @@ SHARED = (
     click.argument("what", metavar="CONFIG|SPACE"),
     click.option("--out", type=FILE, help="File to write, .png or .svg; a .json with the figures lies beside it."),
     store_option,
-    click.option(
-        "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override one value of CONFIG; repeatable."
-    ),
-    click.option("--runs", type=FOLDER, default=Path("runs"), show_default=True, help="Folder of all runs."),
+    set_option,
+    runs_option,
 )
 LAYERS = (
     click.option("--mixture", is_flag=True, help="The layers mixed as students learn them (Eq. 4)."),
@@ -58,7 +55,7 @@ def _command(name: str, plot: Plot[Any]) -> click.Command:
 
     for option in reversed((*SHARED, *(LAYERS if plot.layers else ()), *LAST, *plot.options)):
         make = option(make)
-    return click.command(name, help=inspect.cleandoc(plot.help), epilog=examples(*plot.examples))(make)
+    return examples(*plot.examples)(click.command(name, help=inspect.cleandoc(plot.help))(make))
 
 
 plot = click.Group(

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from pipeline.cli.options import FILE, FOLDER, examples
+from pipeline.cli.options import FILE, FOLDER, POSITIVE, examples, json_option, root_option, runs_option, set_option
 from pipeline.results.push import push_student
 from pipeline.results.scores import base_of, evaluation_folders, unevaluated_points
 from pipeline.results.scores import compare as compare_folders
@@ -15,17 +15,16 @@ from pipeline.views.explore import Selected, default_out, look_at, write_explore
 from pipeline.views.report import report_runs
 
 
-@click.command(
-    epilog=examples(
-        "molsaki compare svamp-dss svamp-molsaki",
-        "molsaki compare runs/svamp-dss /scratch/runs/svamp-molsaki --json",
-        "molsaki compare study --base dss      all points of a matrix",
-    )
+@examples(
+    "molsaki compare svamp-dss svamp-molsaki",
+    "molsaki compare runs/svamp-dss /scratch/runs/svamp-molsaki --json",
+    "molsaki compare study --base dss      all points of a matrix",
 )
+@click.command()
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True)
-@click.option("--runs", "root", type=FOLDER, default=Path("runs"), show_default=True, help="Folder of all runs.")
+@root_option
 @click.option("--base", metavar="RUN", help="The run that differences are to.  [default: the first]")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@json_option
 def compare(runs: tuple[str, ...], root: Path, base: str | None, as_json: bool) -> None:
     """Show accuracies of runs side by side, and their paired differences to one of them.
 
@@ -39,21 +38,20 @@ def compare(runs: tuple[str, ...], root: Path, base: str | None, as_json: bool) 
     print_scores(scores, as_json=as_json)
 
 
-@click.command(
-    epilog=examples(
-        "molsaki explore examples/svamp.yaml             the records of a run, and where its students looked",
-        "molsaki explore attention/Qwen2.5-7B-Instruct   all records of a space, as many as fit into 5 MB",
-        "molsaki explore runs/svamp --search apples --records 2000 --out apples.html",
-        "molsaki explore examples/study.yaml --students 3   a matrix: three seeds of each point, not one",
-    )
+@examples(
+    "molsaki explore examples/svamp.yaml             the records of a run, and where its students looked",
+    "molsaki explore attention/Qwen2.5-7B-Instruct   all records of a space, as many as fit into 5 MB",
+    "molsaki explore runs/svamp --search apples --records 2000 --out apples.html",
+    "molsaki explore examples/study.yaml --students 3   a matrix: three seeds of each point, not one",
 )
+@click.command()
 @click.argument("what", metavar="CONFIG|SPACE")
 @click.option(
     "--out",
     type=FILE,
     help="The page.  [default: explore.html in the run's folder; for a space its name in the working directory]",
 )
-@click.option("--records", type=click.IntRange(min=1), help="So many at most.  [default: as many as fit into 5 MB]")
+@click.option("--records", type=POSITIVE, help="So many at most.  [default: as many as fit into 5 MB]")
 @click.option(
     "--keys", type=FILE, help="The records with these keys, one a line; all of them, unless --records says less."
 )
@@ -69,8 +67,8 @@ def compare(runs: tuple[str, ...], root: Path, base: str | None, as_json: bool) 
     help="So many of each run or point, the first seeds.  [default: all of a run, one of each point of a matrix]",
 )
 @click.option("--store", type=FOLDER, help="Where SPACE is looked for.  [default: the user's cache directory]")
-@click.option("--runs", type=FOLDER, default=Path("runs"), show_default=True, help="Folder of all runs.")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override one value; repeatable.")
+@runs_option
+@set_option
 def explore(
     what: str,
     out: Path | None,
@@ -102,15 +100,14 @@ def explore(
     click.echo(path)
 
 
-@click.command(
-    epilog=examples(
-        "molsaki report svamp                        writes runs/svamp/report.html",
-        "molsaki report svamp-dss svamp --out svamp.html",
-        "molsaki report study --base dss             all points of a matrix",
-    )
+@examples(
+    "molsaki report svamp                        writes runs/svamp/report.html",
+    "molsaki report svamp-dss svamp --out svamp.html",
+    "molsaki report study --base dss             all points of a matrix",
 )
+@click.command()
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True)
-@click.option("--runs", "root", type=FOLDER, default=Path("runs"), show_default=True, help="Folder of all runs.")
+@root_option
 @click.option("--base", metavar="RUN", help="The run that differences are to.  [default: the first]")
 @click.option("--out", type=FILE, help="File to write.  [default: report.html in the run's folder; of several, beside]")
 @click.option("--json", "as_json", is_flag=True, help="Print path and all figures as JSON.")
@@ -123,15 +120,14 @@ def report(runs: tuple[str, ...], root: Path, base: str | None, out: Path | None
     report_runs(runs, root, out=out, base=base, as_json=as_json)
 
 
-@click.command(
-    epilog=examples(
-        "molsaki push runs/svamp my-name/svamp-student",
-        "molsaki push runs/svamp my-name/svamp-student --seed 2 --public",
-    )
+@examples(
+    "molsaki push runs/svamp my-name/svamp-student",
+    "molsaki push runs/svamp my-name/svamp-student --seed 2 --public",
 )
+@click.command()
 @click.argument("run", type=click.Path(file_okay=False, path_type=Path))
 @click.argument("repository")
-@click.option("--seed", type=int, default=0, show_default=True, help="Which of the run's students.")
+@click.option("--seed", type=int, default=0, help="Which of the run's students.")
 @click.option("--public", is_flag=True, help="Make a new repository public; it is private otherwise.")
 def push(run: Path, repository: str, seed: int, public: bool) -> None:
     """Upload one student of RUN, with its model card, to REPOSITORY on the Hugging Face hub.

@@ -5,9 +5,9 @@ on stdout.
 """
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +21,16 @@ from pipeline.cli.options import (
     POSITIVE,
     Asked,
     examples,
-    hidden_report,
-    hidden_without,
+    quiet_option,
     run_options,
     seed_option,
+    set_option,
     shard_option,
+    students_options,
     supervised_option,
     units_option,
 )
+from pipeline.config.matrix import load_matrix
 from pipeline.console.exits import StageProcessError
 from pipeline.console.logs import command_log
 from pipeline.console.progress import open_progress
@@ -40,31 +42,29 @@ from pipeline.demo import make_models, run_demo
 from pipeline.results.folder import RunFolder
 from pipeline.results.scores import compare, scores_of
 from pipeline.results.table import print_scores
-from pipeline.run.execute import execute_piece, execute_students, train_share
-from pipeline.run.failures import Failures
+from pipeline.run.execute import execute_points, execute_share
 from pipeline.run.inputs import Split
 from pipeline.run.order import evaluated_folders, run_stages, unfinished_points, write_results
 from pipeline.run.plan import StageName
 from pipeline.run.points import Run, plan_points, plan_stages, shard_of
-from pipeline.run.processes import stop_with_parent
+from pipeline.run.processes import Failures, stop_with_parent
 from pipeline.views.rationales import show_rationales as show
 from pipeline.views.report import report_at_end
 from stages.runtime.progress import SilentProgress, StopSignal
 from stages.runtime.shard import Shard, process_of
 
 
-@click.command(
-    epilog=examples(
-        "molsaki demo",
-        "molsaki demo --seeds 10        enough seeds for an interval that excludes zero",
-        "molsaki demo --models-only 4 --out study      the models of examples/study.yaml",
-    )
+@examples(
+    "molsaki demo",
+    "molsaki demo --seeds 10        enough seeds for an interval that excludes zero",
+    "molsaki demo --models-only 4 --out study      the models of examples/study.yaml",
 )
-@click.option("--out", type=FOLDER, default=Path("demo"), show_default=True, help="Folder for everything it makes.")
-@click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Students per objective.")
+@click.command()
+@click.option("--out", type=FOLDER, default=Path("demo"), help="Folder for everything it makes.")
+@click.option("--seeds", type=POSITIVE, default=3, help="Students per objective.")
 @click.option(
     "--models-only",
-    type=click.IntRange(min=1),
+    type=POSITIVE,
     metavar="LAYERS",
     help="Make a teacher of so many layers and a student without weights, and stop there.",
 )
@@ -76,15 +76,14 @@ def demo(out: Path, seeds: int, models_only: int | None) -> None:
         run_demo(out=out, seeds=seeds)
 
 
-@click.command(
-    epilog=examples(
-        "molsaki run examples/svamp.yaml",
-        "molsaki run examples/svamp.yaml --set student.model=gpt2-large --set name=svamp-gpt2",
-        "molsaki run examples/svamp.yaml --limit 64       the first 64 questions, to see what all will take",
-        "molsaki run examples/study.yaml                  a matrix: all its points, then one table",
-        "molsaki run examples/study.yaml --shard 1/2      half of its students, once stage one is there",
-    )
+@examples(
+    "molsaki run examples/svamp.yaml",
+    "molsaki run examples/svamp.yaml --set student.model=gpt2-large --set name=svamp-gpt2",
+    "molsaki run examples/svamp.yaml --limit 64       the first 64 questions, to see what all will take",
+    "molsaki run examples/study.yaml                  a matrix: all its points, then one table",
+    "molsaki run examples/study.yaml --shard 1/2      half of its students, once stage one is there",
 )
+@click.command()
 @run_options
 @click.option("--only", type=click.Choice(["rationales", "attention", "train", "evaluate"]), help="This stage only.")
 @click.option(
@@ -102,17 +101,16 @@ def run(asked: Asked, only: StageName | None, limit: int | None, shard: Shard | 
     stage one is done for all of its points, then their students; a point that fails does not stop the others.
     """
     shard_of("run")
-    work = asked.load(shard=shard, limit=limit)
+    work = replace(asked.load(limit), shard=shard)
     _run(asked, work, (only,) if only else work.stages, report=only is None)
 
 
-@click.command(
-    epilog=examples(
-        "molsaki status examples/svamp.yaml",
-        "molsaki status examples/svamp.yaml --json",
-        "molsaki run examples/svamp.yaml --limit 64      then status knows what all of it will take",
-    )
+@examples(
+    "molsaki status examples/svamp.yaml",
+    "molsaki status examples/svamp.yaml --json",
+    "molsaki run examples/svamp.yaml --limit 64      then status knows what all of it will take",
 )
+@click.command()
 @run_options
 def status(asked: Asked) -> None:
     """Say what is done, what is missing, and what it would take: bytes on disk, memory and time."""
@@ -121,15 +119,13 @@ def status(asked: Asked) -> None:
     _print_plans(asked, work, work.stages)
 
 
-@click.command(
-    cls=WithSubcommands,
-    epilog=examples(
-        "molsaki rationales examples/svamp.yaml",
-        "molsaki rationales examples/svamp.yaml --set rationales.engine=transformers",
-        "molsaki rationales examples/svamp.yaml --shard 2/8      the second of eight jobs, in any order or at once",
-        "molsaki rationales show examples/svamp.yaml             what it has written so far, and what was dropped",
-    ),
+@examples(
+    "molsaki rationales examples/svamp.yaml",
+    "molsaki rationales examples/svamp.yaml --set rationales.engine=transformers",
+    "molsaki rationales examples/svamp.yaml --shard 2/8      the second of eight jobs, in any order or at once",
+    "molsaki rationales show examples/svamp.yaml             what it has written so far, and what was dropped",
 )
+@click.command(cls=WithSubcommands)
 @run_options
 @shard_option("questions")
 @supervised_option
@@ -141,17 +137,15 @@ def rationales(asked: Asked, shard: Shard | None, supervised: bool) -> None:
     _stage_one(asked, "rationales", shard=shard, supervised=supervised)
 
 
-@click.command(
-    "show",
-    epilog=examples(
-        "molsaki rationales show examples/svamp.yaml",
-        "molsaki rationales show examples/svamp.yaml --number 10 --outcome 'wrong answer'",
-        "molsaki rationales show examples/svamp.yaml --json > rationales.json",
-    ),
+@examples(
+    "molsaki rationales show examples/svamp.yaml",
+    "molsaki rationales show examples/svamp.yaml --number 10 --outcome 'wrong answer'",
+    "molsaki rationales show examples/svamp.yaml --json > rationales.json",
 )
+@click.command("show")
 @click.argument("config", type=FILE)
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override one value; repeatable.")
-@click.option("--number", type=click.IntRange(min=0), default=3, show_default=True, help="How many to show.")
+@set_option
+@click.option("--number", type=click.IntRange(min=0), default=3, help="How many to show.")
 @click.option("--outcome", help="Show those with this outcome, as the table below names it.  [default: kept]")
 @click.option("--dataset", "datasets", multiple=True, help="Only questions of this data set; repeatable.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text and tables.")
@@ -167,15 +161,14 @@ def show_rationales(**options: Any) -> None:  # click's own types
 rationales.add_command(show_rationales)
 
 
-@click.command(
-    epilog=examples(
-        "molsaki attention examples/svamp.yaml",
-        "molsaki attention examples/svamp.yaml --set attention.batch_tokens=65536",
-        "molsaki attention examples/svamp.yaml --shard 2/8      the second of eight jobs, in any order or at once",
-        "molsaki attention examples/svamp.yaml --totals         also records of older parts once more, for plots",
-        "molsaki attention examples/study.yaml                  a matrix: what its points share, once",
-    )
+@examples(
+    "molsaki attention examples/svamp.yaml",
+    "molsaki attention examples/svamp.yaml --set attention.batch_tokens=65536",
+    "molsaki attention examples/svamp.yaml --shard 2/8      the second of eight jobs, in any order or at once",
+    "molsaki attention examples/svamp.yaml --totals         also records of older parts once more, for plots",
+    "molsaki attention examples/study.yaml                  a matrix: what its points share, once",
 )
+@click.command()
 @run_options
 @shard_option("records")
 @click.option(
@@ -193,49 +186,41 @@ def attention(asked: Asked, shard: Shard | None, totals: bool, supervised: bool)
     _stage_one(asked, "attention", shard=shard, totals=totals, supervised=supervised)
 
 
-@click.command(
-    epilog=examples(
-        "molsaki train examples/svamp.yaml",
-        "molsaki train examples/svamp.yaml --seed 2      one of training.seeds, for jobs side by side",
-        "molsaki train examples/study.yaml --shard 2/8   the second eighth of a matrix's students",
-    )
+@examples(
+    "molsaki train examples/svamp.yaml",
+    "molsaki train examples/svamp.yaml --seed 2      one of training.seeds, for jobs side by side",
+    "molsaki train examples/study.yaml --shard 2/8   the second eighth of a matrix's students",
 )
-@run_options
-@seed_option
-@units_option
-@hidden_report
-@hidden_without
-@supervised_option
-def train(asked: Asked, **students: Any) -> None:  # click's own types
+@click.command()
+@students_options
+def train(asked: Asked, **options: Any) -> None:  # click's own types
     """Train the students from the stored rationales and attention; the teacher is not loaded."""
-    _students(asked, "train", Students(**students))
+    _students(asked, "train", **options)
 
 
-@click.command(
-    epilog=examples("molsaki evaluate examples/svamp.yaml", "molsaki evaluate examples/svamp.yaml --split dev --json")
-)
-@run_options
-@seed_option
-@units_option
-@click.option("--split", type=click.Choice(["test", "dev"]), default="test", show_default=True, help="Which questions.")
-@hidden_report
-@hidden_without
-@supervised_option
-def evaluate(asked: Asked, **students: Any) -> None:  # click's own types
+@examples("molsaki evaluate examples/svamp.yaml", "molsaki evaluate examples/svamp.yaml --split dev --json")
+@click.command()
+@students_options
+@click.option("--split", type=click.Choice(["test", "dev"]), default="test", help="Which questions.")
+def evaluate(asked: Asked, **options: Any) -> None:  # click's own types
     """Let the students answer and count what is right."""
-    _students(asked, "evaluate", Students(**students))
+    _students(asked, "evaluate", **options)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Students:
-    """Which students to train or evaluate; for `report` a process waits that wants to know what became of them."""
-
-    seeds: tuple[int, ...]
-    shard: Shard | None
-    report: Path | None
-    without: tuple[str, ...]
-    supervised: bool
-    split: Split = "test"
+@click.command("train-share", hidden=True)
+@click.argument("folder", type=FOLDER)
+@seed_option
+@quiet_option
+def train_share(folder: Path, seeds: tuple[int, ...], quiet: bool) -> None:
+    """Train the students of a run's folder as one of several processes, for `training.processes`, which starts it."""
+    with StopSignal() as stop:
+        stop_with_parent()
+        is_main = process_of(os.environ).is_main
+        quieten_libraries(quiet=quiet or not is_main)
+        run = Run(matrix=load_matrix(RunFolder(folder).config), folder=folder)
+        log = command_log(run.log) if is_main else nullcontext()
+        with log, stdout_to_stderr(), open_progress(quiet=quiet or not is_main) as progress:
+            execute_share(run, seeds, progress=progress, stop=stop)
 
 
 def _run(
@@ -253,78 +238,72 @@ def _run(
         failed = run_stages(run, names, say=asked.say, quiet=asked.quiet, pass_on=pass_on)
         if report and run.single and run.shard is None:
             report_at_end(run.folder, asked.say)
-        _print_results(asked, run, names, failed)
+        if run.single:
+            _print_single(asked, run, names)
+        else:
+            _print_matrix(asked, run, names, failed)
         _require_none(failed, len(run.points))
 
 
 def _stage_one(asked: Asked, name: StageName, *, shard: Shard | None, totals: bool = False, supervised: bool) -> None:
     """Do one half of stage one, or a share of it: here, or for a matrix each piece in a process of its own."""
     share = shard_of(name, shard)
-    run = asked.load(share=share, totals=totals)
+    run = replace(asked.load(), share=share, totals=totals)
     if run.single:
-        done = _here(asked, run, name, partial(execute_piece, run, name), supervised=supervised)
-        if done and not supervised:
-            _print_stage(asked, run, name)
+        _here(asked, run, name, supervised=supervised)
         return
     pass_on = (*(() if share is None else ("--shard", str(share))), *(("--totals",) if totals else ()))
     _run(asked, run, (name,), pass_on=pass_on)
 
 
-def _students(asked: Asked, name: StageName, students: Students) -> None:
+def _students(asked: Asked, name: StageName, *, shard: Shard | None, **options: Any) -> None:  # click's own types
     """Train or evaluate students of all points, in this process."""
-    run = asked.load(shard=students.shard)
+    run = replace(asked.load(), shard=shard)
     if name == "evaluate" or not run.single:
         shard_of(name if run.single else f"{name} MATRIX")
-    failures, seeds, split = Failures(path=students.report), students.seeds, students.split
-    work = partial(execute_students, run, name, seeds=seeds, split=split, without=students.without, failures=failures)
-    done = _here(asked, run, name, work, supervised=students.supervised, seeds=seeds, split=split)
-    if failures.path is not None:
-        if failures.failed:
-            raise StageProcessError(MolsakiError.exit_code)  # whoever waits says why, after everything else
-        return
-    if done and not students.supervised:
-        _print_stage(asked, run, name, seeds, split)
-    _require_none(failures.failed, len(run.points))
+    _here(asked, run, name, **options)
 
 
 def _here(
     asked: Asked,
     run: Run,
     name: StageName,
-    work: Callable[..., object],
     *,
     supervised: bool,
     seeds: tuple[int, ...] = (),
     split: Split = "test",
-) -> bool:
+    without: Sequence[str] = (),
+    failures: Path | None = None,
+) -> None:
     """Do one stage in this process, or say what it would do; a signal ends it where nothing is lost.
 
-    Returns whether there is anything to print of it: not so after a dry run, and of one of several that train together.
+    With `failures`, a process waits that wants to know from this file what became of the points.
     """
+    found = Failures(path=failures)
     with StopSignal() as stop:
         if supervised:
             stop_with_parent()
         run.check((name,))
         if asked.dry_run:
             _print_plans(asked, run, (name,), seeds, split)
-            return False
+            return
         if name == "train" and not process_of(os.environ).is_main:
-            train_share(run, seeds, progress=SilentProgress(), stop=stop)
-            return False
+            execute_share(run, seeds, progress=SilentProgress(), stop=stop)
+            return
         quieten_libraries(quiet=asked.quiet)
         with command_log(run.log), stdout_to_stderr(), open_progress(quiet=asked.quiet) as progress:
             if not run.single:
                 run.save()
-            work(progress=progress, stop=stop)
-    return True
+            execute_points(run, name, found, progress=progress, stop=stop, seeds=seeds, split=split, without=without)
+    if found.failed and failures is not None:
+        raise StageProcessError(MolsakiError.exit_code)  # whoever waits says why, after everything else
+    if not supervised:
+        _print_stage(asked, run, name, seeds, split)
+    _require_none(found.failed, len(run.points))
 
 
 def _print_plans(
-    asked: Asked,
-    run: Run,
-    names: Sequence[StageName],
-    seeds: tuple[int, ...] = (),
-    split: Split = "test",
+    asked: Asked, run: Run, names: Sequence[StageName], seeds: tuple[int, ...] = (), split: Split = "test"
 ) -> None:
     """Print what is there, what is to do and what it would take, in all and by point."""
     stages = estimates(run, names, seeds, split)
@@ -339,41 +318,39 @@ def _print_plans(
 
 def _print_stage(asked: Asked, run: Run, name: StageName, seeds: tuple[int, ...] = (), split: Split = "test") -> None:
     """Print what one stage in this process has achieved: the accuracies that are there, those of all shards."""
-    folders = evaluated_folders(run, split) if name == "evaluate" else {}
-    if not run.single:
-        if folders:
-            print_scores(compare(folders), as_json=asked.as_json)
-        return
+    if run.single:
+        _print_single(asked, run, (name,), seeds, split)
+    elif name == "evaluate" and (folders := evaluated_folders(run, split)):
+        print_scores(compare(folders), as_json=asked.as_json)
+
+
+def _print_single(
+    asked: Asked, run: Run, names: Sequence[StageName], seeds: tuple[int, ...] = (), split: Split = "test"
+) -> None:
+    folders = evaluated_folders(run, split) if "evaluate" in names else {}
     scores = [score for point, folder in folders.items() for score in scores_of(point, folder)]
     if asked.as_json:
-        print_json({"run": run.folder, "stages": plan_stages(run, (name,), seeds, split), "scores": scores})
+        print_json({"run": run.folder, "stages": plan_stages(run, names, seeds, split), "scores": scores})
     elif scores:
         print_scores(scores, as_json=False)
 
 
-def _print_results(asked: Asked, run: Run, names: Sequence[StageName], failed: Mapping[str, str]) -> None:
-    """Print what stages in processes of their own have achieved; a shard of a matrix leaves that to whoever is last."""
-    if run.single:
-        folders = evaluated_folders(run) if "evaluate" in names else {}
-        scores = [score for point, folder in folders.items() for score in scores_of(point, folder)]
-        printed = {"run": run.folder, "stages": plan_stages(run, names), "scores": scores} if asked.as_json else {}
-    elif "evaluate" in names:
-        missing = unfinished_points(run, failed)
-        if run.shard is not None and missing:
-            asked.say(f"shard {run.shard} is done; {len(missing)} points wait for other shards")
-            return
-        scores = write_results(run, missing)
-        printed = {"matrix": run.folder, "unfinished": missing, "scores": scores}
-        if scores and not asked.as_json:
-            beside = RunFolder(run.folder)
-            asked.say(f"{beside.results} and {beside.summary.name} hold this table")
-    else:
+def _print_matrix(asked: Asked, run: Run, names: Sequence[StageName], failed: Mapping[str, str]) -> None:
+    """Print what stages of a matrix have achieved; a shard leaves that to whoever is last."""
+    if "evaluate" not in names:
         if asked.as_json:
             _print_plans(asked, run, names)
         return
+    missing = unfinished_points(run, failed)
+    if run.shard is not None and missing:
+        asked.say(f"shard {run.shard} is done; {len(missing)} points wait for other shards")
+        return
+    scores = write_results(run, missing)
     if asked.as_json:
-        print_json(printed)
+        print_json({"matrix": run.folder, "unfinished": missing, "scores": scores})
     elif scores:
+        beside = RunFolder(run.folder)
+        asked.say(f"{beside.results} and {beside.summary.name} hold this table")
         print_scores(scores, as_json=False)
 
 

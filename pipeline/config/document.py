@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 import yaml
 
@@ -59,7 +59,7 @@ class Document:
         for depth, part in enumerate(key):
             if not _holds(value, part):
                 return key[:depth]
-            value = _child(value, part)
+            value = cast(Any, value)[part]
         return key
 
 
@@ -89,21 +89,17 @@ def read_document(path: Path, overrides: Sequence[str] = ()) -> Document:
     return Document(path=path, tree=tree, places=places)
 
 
-def to_yaml(tree: Tree) -> str:
+def to_yaml(tree: Tree, *, short_lists: bool = False) -> str:
     """`tree` as YAML that `read_document` reads back to an equal tree."""
-    return _dump(tree, short_lists=False)
-
-
-def entry_yaml(key: str, value: Tree) -> str:
-    """`key: value` on one line, for values that are scalars or lists of scalars."""
-    return _dump({key: value}, short_lists=isinstance(value, list | dict)).strip()
-
-
-def _dump(tree: Tree, *, short_lists: bool) -> str:
     style = None if short_lists else False
     return yaml.dump(
         tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=math.inf, default_flow_style=style
     )
+
+
+def entry_yaml(key: str, value: Tree) -> str:
+    """`key: value` on one line, for values that are scalars or lists of scalars."""
+    return to_yaml({key: value}, short_lists=isinstance(value, list | dict)).strip()
 
 
 def _parse(path: Path) -> tuple[dict[str, Tree], dict[Key, str]]:
@@ -181,36 +177,21 @@ def put(tree: dict[str, Tree], key: Key, value: Tree, place: str) -> None:
     Raises `ConfigError`, which begins with `place`, where there is no such item, or a value where a section has to be.
     """
     section: Tree = tree
-    for depth, part in enumerate(key[:-1], start=1):
-        if isinstance(section, dict) and section.get(str(part)) is None:
-            section[str(part)] = {}
-        section = _section(section, key[:depth], place)
-    _section(section, key, place)
-    if isinstance(section, list):
-        section[cast(int, key[-1])] = value
-    else:
-        cast(dict[str, Tree], section)[str(key[-1])] = value
-
-
-def _section(section: Tree, key: Key, place: str) -> Tree:
-    """The value at the last part of `key`; an error unless `section` can have such a part."""
-    part, around = key[-1], dotted(key[:-1])
-    if isinstance(section, list):
-        if not _holds(section, part):
+    for depth, part in enumerate(key):
+        around = dotted(key[:depth])
+        if isinstance(section, list) and not _holds(section, part):
             raise ConfigError(f"{place}: {around} has {len(section)} entries; they count from 0")
-        return _child(section, part)
-    if not isinstance(section, dict):
-        raise ConfigError(f"{place}: {around} is {section!r}, which has no key {part!r}")
-    return section.get(str(part))
+        if not isinstance(section, dict | list):
+            raise ConfigError(f"{place}: {around} is {section!r}, which has no key {part!r}")
+        index = part if isinstance(section, list) else str(part)
+        if depth == len(key) - 1:
+            cast(Any, section)[index] = value
+        elif isinstance(section, dict) and section.get(str(part)) is None:
+            section[str(part)] = {}
+        section = cast(Any, section)[index]
 
 
 def _holds(value: Tree, part: str | int) -> bool:
     if isinstance(value, list):
         return isinstance(part, int) and 0 <= part < len(value)
     return isinstance(value, dict) and part in value
-
-
-def _child(value: Tree, part: str | int) -> Tree:
-    if isinstance(value, list):
-        return value[cast(int, part)]
-    return cast(dict[str, Tree], value)[cast(str, part)]

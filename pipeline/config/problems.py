@@ -56,10 +56,8 @@ def conflicts(config: Config) -> Iterator[tuple[Key, str]]:
         )
     yield from _rationale_conflicts(config)
     if config.training.early_stopping is not None and not config.data.dev:
-        yield (
-            ("training", "early_stopping"),
-            "needs questions to measure on, never those of the test; name some in data.dev",
-        )
+        problem = "needs questions to measure on, never those of the test; name some in data.dev"
+        yield ("training", "early_stopping"), problem
     if config.training.processes > config.training.batch_size:
         yield (
             ("training", "batch_size"),
@@ -96,16 +94,13 @@ def _argument_conflicts(key: Key, arguments: Mapping[str, EngineValue]) -> Itera
         if SECRET.search(name):
             yield below, "a secret, and this file is saved with the run; set it in the environment (HF_TOKEN)"
         elif name == "trust_remote_code":
-            yield (
-                below,
-                "is said by teacher.trust_remote_code, for all that loads the teacher; a student's code never runs",
-            )
-        for number in value if isinstance(value, list) else (value,):
-            if isinstance(number, float) and not math.isfinite(number):
-                yield below, f"expected a finite number, found {number}"
-        for mapping in (value,) if isinstance(value, dict) else value if isinstance(value, list) else ():
-            if isinstance(mapping, dict):
-                yield from _argument_conflicts(below, mapping)
+            where = "teacher.trust_remote_code, for all that loads the teacher; a student's code never runs"
+            yield below, f"is said by {where}"
+        for part in value if isinstance(value, list) else (value,):
+            if isinstance(part, float) and not math.isfinite(part):
+                yield below, f"expected a finite number, found {part}"
+            if isinstance(part, dict):
+                yield from _argument_conflicts(below, part)
 
 
 def _said_elsewhere(config: Config) -> Iterator[tuple[Key, str]]:
@@ -139,10 +134,8 @@ def _rationale_conflicts(config: Config) -> Iterator[tuple[Key, str]]:
         )
     asked = attention.critical == "keywords" and attention.keyword_sources == ("teacher",) and not attention.keywords
     if asked and not rationales.keywords:
-        yield (
-            ("attention", "keyword_sources"),
-            "only the teacher is to name key words and is not asked; set rationales.keywords to true",
-        )
+        problem = "only the teacher is to name key words and is not asked; set rationales.keywords to true"
+        yield ("attention", "keyword_sources"), problem
 
 
 def _attention_conflicts(attention: AttentionSettings) -> Iterator[tuple[Key, str]]:
@@ -212,16 +205,12 @@ def _nearest_value(problem: Mapping[str, object]) -> str:
 
 def _nearest_key(key: Key) -> str:
     """The sibling spelled most like the last part of `key`, else a key of that name elsewhere, else all siblings."""
-    siblings, name = _valid_keys(key[:-1]), str(key[-1])
+    siblings, name = schema_of(key[:-1]), str(key[-1])
     near = [(*key[:-1], match) for match in difflib.get_close_matches(name, siblings, n=1)]
-    near += [(section, name) for section in Config.model_fields if name in _valid_keys((section,))]
+    near += [(section, name) for section in Config.model_fields if name in schema_of((section,))]
     if near:
         return f"; did you mean {dotted(near[0])}?"
     return f"; valid keys are {', '.join(siblings)}" if siblings else ""
-
-
-def _valid_keys(key: Key) -> list[str]:
-    return list(schema_of(key))
 
 
 def _description(key: Key) -> str:

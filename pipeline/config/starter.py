@@ -20,10 +20,7 @@ CHOSEN = {
     "student.model": "TinyLlama/TinyLlama-1.1B-Chat-v1.0",
 }
 MADE: dict[str, Tree] = {"store": "~/.cache/molsaki"}
-SOURCES = {
-    "train": "    - {name: svamp, split: train}",
-    "test": "    - {name: svamp, split: test}",
-}
+SOURCES = {"train": "    - {name: svamp, split: train}", "test": "    - {name: svamp, split: test}"}
 EXAMPLES = {
     "matrix": ("#   - {objective.name: [dss, mmi]}", "#   - {objective.name: [molsaki], objective.beta: [0.3, 1, 3]}"),
 }

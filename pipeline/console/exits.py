@@ -15,7 +15,7 @@ import click
 
 from cache.durable import DISK_FULL
 from data.errors import Interrupted, MolsakiError
-from pipeline.console.logs import Invocation
+from pipeline.console.logs import Invocation, log_without_run, record_exception
 
 
 class StageProcessError(Exception):
@@ -41,15 +41,15 @@ class ErrorsToExitCodes(click.Group):
             complain("stopped; run the same command to go on")
             ctx.exit(Interrupted.exit_code)
         except MolsakiError as error:
-            if _invocation(ctx).log is not None:
+            if ctx.ensure_object(Invocation).log is not None:
                 _write_down(ctx, error)
-            _report(ctx, error, str(error))
+            _explain(ctx, error, str(error))
             ctx.exit(error.exit_code)
         except Exception as error:
             if (full := _full_disk(error)) is not None:
-                _report(ctx, error, _describe_full_disk(full, _invocation(ctx).log))
-                ctx.exit(MolsakiError.exit_code)
-            _report(ctx, error, f"{_one_line(error)} (traceback: {_write_down(ctx, error)})")
+                _explain(ctx, error, _describe_full_disk(full, ctx.ensure_object(Invocation).log))
+            else:
+                _explain(ctx, error, f"{_one_line(error)} (traceback: {_write_down(ctx, error)})")
             ctx.exit(MolsakiError.exit_code)
 
 
@@ -63,14 +63,12 @@ def describe_failure(error: Exception, log: Path) -> str:
     """One line about an error that does not end the command, with its traceback in `log` but where the disk is full."""
     if (full := _full_disk(error)) is not None:
         return _describe_full_disk(full, log)
-    from pipeline.console.logs import record_exception
-
     record_exception(log, error)
     return str(error) if isinstance(error, MolsakiError) else f"{_one_line(error)} (traceback: {log})"
 
 
-def _report(ctx: click.Context, error: Exception, message: str) -> None:
-    if _invocation(ctx).debug:
+def _explain(ctx: click.Context, error: Exception, message: str) -> None:
+    if ctx.ensure_object(Invocation).debug:
         click.echo("".join(traceback.format_exception(error)), err=True, nl=False)
     complain(message)
 
@@ -80,8 +78,7 @@ def _full_disk(error: BaseException) -> BaseException | None:
 
     Libraries in native code (safetensors, torch) put the system's words into errors of their own.
     """
-    found: BaseException | None = None
-    seen: set[int] = set()
+    found, seen = None, set[int]()
     each: BaseException | None = error
     while each is not None and id(each) not in seen:
         seen.add(id(each))
@@ -107,17 +104,10 @@ def _one_line(error: Exception) -> str:
 
 def _write_down(ctx: click.Context, error: Exception) -> str:
     """Put the traceback into the log and say where that is; on stderr if the log cannot be written."""
-    from pipeline.console.logs import log_without_run, record_exception
-
-    log = _invocation(ctx).log or log_without_run()
+    log = ctx.ensure_object(Invocation).log or log_without_run()
     try:
         record_exception(log, error)
     except OSError as trouble:
         click.echo("".join(traceback.format_exception(error)), err=True, nl=False)
         return f"above; {log} cannot be written: {trouble}"
     return str(log)
-
-
-def _invocation(ctx: click.Context) -> Invocation:
-    found = ctx.find_object(Invocation)
-    return found if found is not None else Invocation()

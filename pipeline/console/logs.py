@@ -14,7 +14,7 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -138,4 +138,4 @@ class Invocation:
     """What is known about this call of the command line; the log becomes the run's as soon as there is a run."""
 
     debug: bool = False
-    log: Path | None = field(default=None)
+    log: Path | None = None

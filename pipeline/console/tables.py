@@ -5,6 +5,7 @@ that a log file is not cut to 80 columns.
 """
 
 import json
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,23 +31,21 @@ def json_text(value: object) -> str:
     return json.dumps(value, default=_plain, indent=1, ensure_ascii=False)
 
 
-def size(count: int) -> str:
+def size(count: float) -> str:
     """Bytes for people."""
-    amount = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if amount < 1000:
-            return f"{amount:.3g} {unit}"
-        amount /= 1000
-    return f"{amount:.3g} TB"
+    return _in_units(count, 1000, ("B", "kB", "MB", "GB", "TB"))
 
 
 def binary_size(count: float) -> str:
     """Bytes for people, in powers of 1,024 as memory and job schedulers count."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if abs(count) < 1024:
-            return f"{count:.3g} {unit}" if count < 1000 else f"{count:.0f} {unit}"
-        count /= 1024
-    return f"{count:.3g} TiB"
+    return _in_units(count, 1024, ("B", "KiB", "MiB", "GiB", "TiB"))
+
+
+def _in_units(count: float, step: int, units: Sequence[str]) -> str:
+    power = 0
+    while abs(count) >= step and power < len(units) - 1:
+        count, power = count / step, power + 1
+    return f"{count:.3g} {units[power]}" if count < 1000 else f"{count:.0f} {units[power]}"
 
 
 def new_table(*columns: str) -> "Table":
@@ -60,13 +59,21 @@ def new_table(*columns: str) -> "Table":
     return table
 
 
+def print_rows(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table of these rows to stdout."""
+    table = new_table(*columns)
+    for row in rows:
+        table.add_row(*row)
+    print_table(table)
+
+
 def print_table(table: "Table") -> None:
     """Print a table to stdout."""
     from rich.console import Console
 
     console = Console(highlight=False, markup=False)
     if not console.is_terminal:
-        console = Console(highlight=False, markup=False, width=WIDE)
+        console.width = WIDE
     with console.capture() as capture:
         console.print(table)
     click.echo("\n".join(line.rstrip() for line in capture.get().splitlines()).strip("\n"))

@@ -14,9 +14,9 @@ from typing import Literal
 
 from cache.spaces import Space
 from data.errors import MolsakiError
-from pipeline.run.inputs import Inputs, Split
-from pipeline.run.plan import STAGE_ONE, Stage, StageName, StagePlan
-from pipeline.run.points import PointStages, Run, look, shared_work, total_plan
+from pipeline.run.inputs import Split
+from pipeline.run.plan import Stage, StageName, StagePlan
+from pipeline.run.points import PointRun, PointStages, Run, all_work, look, total_plan
 from pipeline.run.provenance import StageRecord, executions
 from pipeline.run.teacher import AttentionStage, RationaleStage
 from stages.models.identity import TOKENIZER, ModelIdentity
@@ -85,38 +85,30 @@ class _Piece:
     records: Sequence[StageRecord]
 
     @property
-    def inputs(self) -> Inputs:
-        return self.stages.one.inputs
+    def point(self) -> PointRun:
+        return self.stages.point
+
+    @property
+    def unknown(self) -> Cost:
+        """What is known of its cost before anything was looked at."""
+        return Cost(stage=self.plan.name, units=self.plan.to_do, unit=self.plan.unit)
 
 
 def estimates(run: Run, names: Sequence[StageName], seeds: Sequence[int] = (), split: Split = "test") -> list[Estimate]:
     """Each stage's plan, that of all points together, with what it would cost by the best that is known."""
-    found = []
+    found, points = [], look(run)
     for name in names:
-        pieces = _pieces(run, name, seeds, split)
-        if pieces:
+        if pieces := [_piece(run, *work) for work in all_work(run, points, name, seeds, split)]:
             plan = total_plan([piece.plan for piece in pieces])
             left = [piece for piece in pieces if not piece.plan.finished]
-            found.append(Estimate(plan=plan, cost=_together([_cost(run, piece) for piece in left])))
+            found.append(Estimate(plan=plan, cost=_together([_cost(piece) for piece in left])))
     return found
 
 
-def _pieces(run: Run, name: StageName, seeds: Sequence[int], split: Split) -> list[_Piece]:
-    points = look(run)
-    by_name = {stages.one.name: stages for stages in points}
-    opened: list[tuple[Stage, PointStages]]
-    if name in STAGE_ONE:
-        opened = [(shared.stage, by_name[shared.points[0].name]) for shared in shared_work(points, name)]
-    else:
-        shares = zip(points, run.shares(seeds), strict=True)
-        has = [(stages, own) for stages, own in shares if own and (run.single or name in stages.one.stages)]
-        opened = [(stages.open(name, own, split), stages) for stages, own in has]
-    found = []
-    for stage, stages in opened:
-        plan = stage.plan()
-        records = [] if plan.finished else executions(run.folder.parent, name, stage.pace())
-        found.append(_Piece(plan=plan, stages=stages, records=records))
-    return found
+def _piece(run: Run, stage: Stage, needing: Sequence[PointStages]) -> _Piece:
+    plan = stage.plan()
+    records = [] if plan.finished else executions(run.folder.parent, stage.name, stage.pace())
+    return _Piece(plan=plan, stages=needing[0], records=records)
 
 
 def _together(costs: Sequence[Cost]) -> Cost | None:
@@ -128,17 +120,16 @@ def _together(costs: Sequence[Cost]) -> Cost | None:
         return None
     if len(costs) == 1:
         return costs[0]
-    units = sum(cost.units for cost in costs)
-    meanwhile = [cost.bytes_meanwhile for cost in costs]
+    units = [cost.units for cost in costs]
     return replace(
         costs[0],
-        units=units,
-        bytes=_added([cost.bytes for cost in costs], [cost.units for cost in costs]),
-        bytes_meanwhile=_largest(meanwhile),
+        units=sum(units),
+        bytes=_added([cost.bytes for cost in costs], units),
+        bytes_meanwhile=_largest([cost.bytes_meanwhile for cost in costs]),
         peak_bytes=_largest([cost.peak_bytes for cost in costs]),
         peak_gpu_bytes=_largest([cost.peak_gpu_bytes for cost in costs]),
-        seconds=_added([cost.seconds for cost in costs], [cost.units for cost in costs]),
-        cpu_seconds=_added([cost.cpu_seconds for cost in costs], [cost.units for cost in costs]),
+        seconds=_added([cost.seconds for cost in costs], units),
+        cpu_seconds=_added([cost.cpu_seconds for cost in costs], units),
         assumptions=tuple(dict.fromkeys(line for cost in costs for line in cost.assumptions)),
     )
 
@@ -155,8 +146,8 @@ def _largest(figures: Sequence[Figure]) -> Figure:
     return max(figures, key=lambda figure: figure.value or 0.0)
 
 
-def _cost(run: Run, piece: _Piece) -> Cost:
-    rough = _ROUGH[piece.plan.name](run, piece)
+def _cost(piece: _Piece) -> Cost:
+    rough = _ROUGH[piece.plan.name](piece)
     return _experienced(rough, piece) if piece.records else rough
 
 
@@ -196,32 +187,29 @@ def _steps_to_do(piece: _Piece) -> int:
     """Optimizer steps of the students that are left; 0 for other stages."""
     if piece.plan.name != "train":
         return 0
-    training, attention = piece.stages.one.config.training, piece.stages.all_attention
-    more, _ = expected_records(attention)
-    batches = math.ceil((len(attention.selection.examples) + more) / training.batch_size)
+    training, examples = piece.point.config.training, piece.stages.all_attention.selection.examples
+    batches = math.ceil((len(examples) + _expected_records(piece)[0]) / training.batch_size)
     return piece.plan.to_do * math.ceil(training.epochs * math.ceil(batches / training.gradient_accumulation))
 
 
-def expected_records(attention: AttentionStage) -> tuple[float, tuple[str, ...]]:
+def _expected_records(piece: _Piece) -> tuple[float, tuple[str, ...]]:
     """How many records of the run are still to come from questions not asked yet, and on what assumption."""
-    rationales = attention.rationales
-    plan = rationales.plan()
+    attention, most = piece.stages.all_attention, piece.point.config.rationales.samples
+    plan = attention.rationales.plan()
     if not plan.to_do:
         return 0.0, ()
     if not plan.done:
         return float(plan.to_do), (f"each of {plan.to_do:,} questions gives a record",)
-    most = float(rationales.samples)
-    share = min(most, len(attention.selection.examples) / plan.done) if rationales.rationales else 0.0
+    share = min(most, len(attention.selection.examples) / plan.done)
     give = f"{share:.0%} of {plan.to_do:,} questions give a record"
     if most > 1:
         give = f"each of {plan.to_do:,} questions gives {share:.2g} records"
     return share * plan.to_do, (f"{give}, as of the {plan.done:,} asked so far",)
 
 
-def _rough_rationales(_run: Run, piece: _Piece) -> Cost:
-    stage, plan, config, inputs = piece.stages.rationales, piece.plan, piece.stages.one.config, piece.inputs
-    settings = config.rationales
-    stored = _stored_attempts(stage)
+def _rough_rationales(piece: _Piece) -> Cost:
+    plan, settings = piece.plan, piece.point.config.rationales
+    stored = _stored_attempts(piece.stages.rationales)
     attempts = plan.to_do * (settings.samples + settings.keywords)
     pieces = math.ceil(attempts / settings.piece)
     if stored is None:
@@ -229,9 +217,9 @@ def _rough_rationales(_run: Run, piece: _Piece) -> Cost:
     else:
         size = Figure(value=stored * attempts, source="files", how="the size of those that are stored")
     elsewhere = settings.engine in {"file", "openai"}
-    model_bytes = _model_bytes(config.teacher.dtype)
-    memory = UNKNOWN if elsewhere else _memory(inputs.teacher, model_bytes, _vllm(settings.engine))
-    return Cost(stage="rationales", units=plan.to_do, unit=plan.unit, bytes=size, peak_bytes=memory)
+    teacher, dtype = piece.point.inputs.teacher, piece.point.config.teacher.dtype
+    memory = UNKNOWN if elsewhere else _answering_memory(teacher, dtype, settings.engine)
+    return replace(piece.unknown, bytes=size, peak_bytes=memory)
 
 
 def _stored_attempts(stage: RationaleStage) -> float | None:
@@ -243,24 +231,20 @@ def _stored_attempts(stage: RationaleStage) -> float | None:
     return sum(commit_bytes(stage.path, commit) for commit in commits) / records if records else None
 
 
-def _rough_attention(run: Run, piece: _Piece) -> Cost:
-    attention, plan, config, inputs = piece.stages.attention, piece.plan, piece.stages.one.config, piece.inputs
-    settings = config.attention
-    more, assumptions = expected_records(attention)
-    if run.share is not None:
-        more /= run.share.count
-    units = plan.to_do + round(more)
-    dtype = DTYPE_BYTES[config.teacher.dtype]
+def _rough_attention(piece: _Piece) -> Cost:
+    plan, settings, teacher = piece.plan, piece.point.config.attention, piece.point.inputs.teacher
+    more, assumptions = _expected_records(piece)
+    units = plan.to_do + round(more if plan.shard is None else more / plan.shard.count)
+    dtype = DTYPE_BYTES[piece.point.config.teacher.dtype]
 
     def passing(model: ModelSize) -> float:
         return dtype * model.parameters + 12 * dtype * settings.batch_tokens * model.width
 
-    return Cost(
-        stage="attention",
+    return replace(
+        piece.unknown,
         units=units,
-        unit=plan.unit,
-        bytes=_attention_bytes(attention, units, settings.piece, _size(inputs.teacher)),
-        peak_bytes=_memory(inputs.teacher, passing),
+        bytes=_attention_bytes(piece.stages.attention, units, settings.piece, _size(teacher)),
+        peak_bytes=_memory(teacher, passing),
         assumptions=assumptions,
     )
 
@@ -272,49 +256,45 @@ def _attention_bytes(stage: AttentionStage, units: int, piece: int, model: Model
         return UNKNOWN
     stored = part_sizes(stage.path, Space.open(stage.path).commits()) if stage.begun else None
     sizes = stored or DEFAULT_PARTS
-    cells = sum(len(one.marked.step_spans) * len(one.marked.critical_spans) for one in known) / len(known)
+    cells = sum(len(each.marked.step_spans) * len(each.marked.critical_spans) for each in known) / len(known)
     value = sizes.of(cells * model.layers * units, units, math.ceil(units / piece))
     if stored is None:
         return Figure(value=value, source="rough", how=f"cells of the texts, at {DEFAULT_PARTS.ratio:.0%} of float16")
     return Figure(value=value, source="files", how=f"cells of the texts, at {stored.ratio:.0%} as in stored parts")
 
 
-def _rough_training(_run: Run, piece: _Piece) -> Cost:
-    attention, plan, config, inputs = piece.stages.all_attention, piece.plan, piece.stages.one.config, piece.inputs
-    _, assumptions = expected_records(attention)
-    model, training = _size(inputs.student), config.training
-    longest = max((len(one.marked.text) for one in attention.selection.examples), default=0) / CHARACTERS_A_TOKEN
-    tokens = training.batch_size * min(longest, config.student.max_length)
+def _rough_training(piece: _Piece) -> Cost:
+    config, student = piece.point.config, piece.point.inputs.student
+    _, assumptions = _expected_records(piece)
+    model, examples = _size(student), piece.stages.all_attention.selection.examples
+    longest = max((len(example.marked.text) for example in examples), default=0) / CHARACTERS_A_TOKEN
+    tokens = config.training.batch_size * min(longest, config.student.max_length)
 
     def passing(model: ModelSize) -> float:
         return 16 * model.parameters + 4 * tokens * (20 * model.layers * model.width + 4 * model.vocabulary)
 
     if model is None:
-        return Cost(stage="train", units=plan.to_do, unit=plan.unit, assumptions=assumptions)
+        return replace(piece.unknown, assumptions=assumptions)
     how = f"{model.parameters:,} weights in float32, counted from {model.counted}"
     weights = 4 * model.parameters
-    return Cost(
-        stage="train",
-        units=plan.to_do,
-        unit=plan.unit,
-        bytes=Figure(value=plan.to_do * (weights + _tokenizer_bytes(inputs.student)), source="rough", how=how),
+    return replace(
+        piece.unknown,
+        bytes=Figure(value=piece.plan.to_do * (weights + _tokenizer_bytes(student)), source="rough", how=how),
         bytes_meanwhile=Figure(value=3 * weights, source="rough", how=f"{how}, and two moments of each"),
-        peak_bytes=_memory(inputs.student, passing),
+        peak_bytes=_memory(student, passing),
         assumptions=assumptions,
     )
 
 
-def _rough_evaluation(_run: Run, piece: _Piece) -> Cost:
-    plan, config, inputs = piece.plan, piece.stages.one.config, piece.inputs
-    settings = config.evaluation
+def _rough_evaluation(piece: _Piece) -> Cost:
+    settings, inputs = piece.point.config.evaluation, piece.point.inputs
     rows = len(inputs.labelled("test")) * len(settings.prompts)
-    size = Figure(value=plan.to_do * (5_000 + 30 * rows), source="rough", how="30 bytes an answer, compressed")
-    memory = _memory(inputs.student, _model_bytes(config.training.dtype), _vllm(settings.engine))
-    return Cost(stage="evaluate", units=plan.to_do, unit=plan.unit, bytes=size, peak_bytes=memory)
+    size = Figure(value=piece.plan.to_do * (5_000 + 30 * rows), source="rough", how="30 bytes an answer, compressed")
+    memory = _answering_memory(inputs.student, piece.point.config.training.dtype, settings.engine)
+    return replace(piece.unknown, bytes=size, peak_bytes=memory)
 
 
-Rough = Callable[[Run, _Piece], Cost]
-_ROUGH: Mapping[StageName, Rough] = {
+_ROUGH: Mapping[StageName, Callable[[_Piece], Cost]] = {
     "rationales": _rough_rationales,
     "attention": _rough_attention,
     "train": _rough_training,
@@ -330,20 +310,17 @@ def _size(identity: ModelIdentity) -> ModelSize | None:
         return None
 
 
-def _memory(identity: ModelIdentity, taken: Callable[[ModelSize], float], further: int = 0) -> Figure:
+def _answering_memory(identity: ModelIdentity, dtype: str, engine: str) -> Figure:
+    further = VLLM if engine in {"vllm", "ray"} else 0
+    return _memory(identity, lambda model: DTYPE_BYTES[dtype] * model.parameters + further)
+
+
+def _memory(identity: ModelIdentity, taken: Callable[[ModelSize], float]) -> Figure:
     model = _size(identity)
     if model is None:
         return UNKNOWN
     how = f"{model.parameters:,} weights, counted from {model.counted}, and rules of thumb"
-    return Figure(value=taken(model) + LIBRARIES + further, source="rough", how=how)
-
-
-def _model_bytes(dtype: str) -> Callable[[ModelSize], float]:
-    return lambda model: DTYPE_BYTES[dtype] * model.parameters
-
-
-def _vllm(engine: str) -> int:
-    return VLLM if engine in {"vllm", "ray"} else 0
+    return Figure(value=taken(model) + LIBRARIES, source="rough", how=how)
 
 
 def _tokenizer_bytes(identity: ModelIdentity) -> int:

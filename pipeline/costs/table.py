@@ -7,7 +7,7 @@ from dataclasses import asdict
 import click
 
 from pipeline.console.progress import duration
-from pipeline.console.tables import binary_size, new_table, print_table
+from pipeline.console.tables import binary_size, print_rows
 from pipeline.costs.estimate import Cost, Estimate, Figure
 from pipeline.run.plan import StageName, StagePlan, reasons
 from pipeline.run.points import Run
@@ -24,19 +24,15 @@ def plans_as_json(
     if points is None:
         return every
     by_point = [
-        {"point": one.name, "values": dict(one.point.values), "stages": list(found.values())}
-        for one, found in zip(run.points, points, strict=True)
+        {"point": point.name, "values": dict(point.values), "stages": list(found.values())}
+        for point, found in zip(run.points, points, strict=True)
     ]
     return {"matrix": run.folder, "shard": run.shard or run.share, "stages": every, "points": by_point}
 
 
 def print_plans(stages: Sequence[Estimate]) -> None:
     """Print what each stage has done and has to do, and what that would take."""
-    table = new_table("stage", "there", "to do", "unit", "disk", "memory", "time")
-    for stage in stages:
-        plan, cost = stage.plan, stage.cost
-        table.add_row(plan.title, f"{plan.done:,}", _to_do(plan, cost), plan.unit, *_cost_columns(cost))
-    print_table(table)
+    print_rows(("stage", "there", "to do", "unit", "disk", "memory", "time"), map(_row, stages))
     lines = [line for stage in stages for line in _remarks(stage.plan, stage.cost)]
     if any(stage.cost is not None and stage.cost.seconds.value is None for stage in stages):
         lines.append("~ is a rough estimate; to know more and how long it takes: molsaki run CONFIG --limit N")
@@ -47,10 +43,14 @@ def print_plans(stages: Sequence[Estimate]) -> None:
 def print_points(run: Run, names: Sequence[StageName], points: Sequence[Mapping[StageName, StagePlan]]) -> None:
     """Print what each point of a matrix has of every stage."""
     click.echo()
-    table = new_table("point", *names)
-    for one, found in zip(run.points, points, strict=True):
-        table.add_row(one.name, *(_state(found.get(name)) for name in names))
-    print_table(table)
+    found = zip(run.points, points, strict=True)
+    rows = ((point.name, *(_state(plans.get(name)) for name in names)) for point, plans in found)
+    print_rows(("point", *names), rows)
+
+
+def _row(stage: Estimate) -> tuple[str, ...]:
+    plan, cost = stage.plan, stage.cost
+    return plan.title, f"{plan.done:,}", _to_do(plan, cost), plan.unit, *_cost_columns(cost)
 
 
 def _state(plan: StagePlan | None) -> str:

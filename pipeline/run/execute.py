@@ -1,14 +1,14 @@
 """Doing one stage here in this process, and writing down what it took.
 
-In: a stage of a point, or the students of all points. Out: the stage's results, its plan as it is then, and a record in
-the provenance of the point. This is what the processes do that `pipeline.run.order` starts.
+In: a run and one of its stages. Out: the stage's results, and a record in the provenance of each point. This is what
+the processes do that `pipeline.run.order` starts.
 """
 
-import functools
 import logging
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -16,10 +16,10 @@ from data.errors import Interrupted, MolsakiError
 from pipeline.console.exits import StageProcessError, describe_failure
 from pipeline.console.logs import log_file
 from pipeline.run import provenance
-from pipeline.run.failures import Failures
 from pipeline.run.inputs import Split
 from pipeline.run.plan import Stage, StageName, StagePlan
 from pipeline.run.points import PointRun, Run, look
+from pipeline.run.processes import Failures
 from pipeline.run.teacher import StageWithSpace
 from pipeline.run.usage import Usage, disk_bytes
 from stages.runtime.progress import TARGETS, Progress, StopSignal
@@ -31,11 +31,11 @@ class Timed:
     """A progress that also measures: seconds until the work itself begins, and how much of it was done in how long.
 
     Loading is told apart from what grows with the work, so that a few questions tell what many will take. Putting
-    together what training aims at counts as loading.
+    together what training aims at counts as loading. `prefix` says which point it is about.
     """
 
-    def __init__(self, progress: Progress, clock: Callable[[], float] = time.monotonic) -> None:
-        self._progress, self._clock = progress, clock
+    def __init__(self, progress: Progress, prefix: str = "", clock: Callable[[], float] = time.monotonic) -> None:
+        self._progress, self._prefix, self._clock = progress, prefix, clock
         self._entered = self._since = clock()
         self._counts = False
         self.start_seconds, self.counted, self.counted_seconds = 0.0, 0, 0.0
@@ -45,7 +45,7 @@ class Timed:
         self._counts, self._since = task != TARGETS, self._clock()
         if self._counts and not self.start_seconds:
             self.start_seconds = self._since - self._entered
-        self._progress.start(task, total, done)
+        self._progress.start(self._prefix + task, total, done)
 
     def advance(self, count: int = 1) -> None:
         """Count units as done, and the time they took."""
@@ -57,42 +57,84 @@ class Timed:
 
     def note(self, message: str) -> None:
         """Say one line."""
-        self._progress.note(message)
+        self._progress.note(self._prefix + message)
 
 
-class PointProgress:
-    """A progress that says which point of how many it is about."""
+def execute_points(
+    run: Run,
+    name: StageName,
+    failures: Failures,
+    *,
+    progress: Progress,
+    stop: StopSignal,
+    seeds: Sequence[int] = (),
+    split: Split = "test",
+    without: Sequence[str] = (),
+) -> None:
+    """Do a stage of one point after the other, here in this process, for students that are its own.
 
-    def __init__(self, progress: Progress, point: str) -> None:
-        self._progress, self._point = progress, point
-
-    def start(self, task: str, total: int, done: int = 0) -> None:
-        """Begin a task of the point."""
-        self._progress.start(f"{self._point}: {task}", total, done)
-
-    def advance(self, count: int = 1) -> None:
-        """Count units as done."""
-        self._progress.advance(count)
-
-    def note(self, message: str) -> None:
-        """Say one line about the point."""
-        self._progress.note(f"{self._point}: {message}")
-
-
-def execute_stage(one: PointRun, stage: Callable[[], Stage], *, progress: Progress, stop: StopSignal) -> StagePlan:
-    """Do what one stage is missing, here in this process, and return its plan afterwards.
-
-    `stage` opens the stage; it is called again afterwards, to count what was done.
+    What a point of a matrix raises goes into `failures`, and the next one follows; `Interrupted` stops all.
     """
+    for number, (point, own) in enumerate(zip(run.points, run.shares(seeds), strict=True)):
+        if not own or point.name in without or not point.has(name):
+            continue
+        stage = partial(_open, run, number, name, own, split)
+        if run.single:
+            _execute(point, stage, progress, stop)
+        else:
+            prefix = f"point {number + 1} of {len(run.points)}, {point.name}: "
+            _execute_next(point, name, stage, failures, progress, stop, prefix)
+            stop.check("all that was committed")
+
+
+def execute_share(run: Run, seeds: Sequence[int], *, progress: Progress, stop: StopSignal) -> None:
+    """Take this process's part in training; nothing is recorded, which is the task of the process that counts."""
+    _open(run, 0, "train", seeds).execute(progress, stop)
+
+
+def _open(run: Run, number: int, name: StageName, seeds: Sequence[int], split: Split = "test") -> Stage:
+    """A stage of a point, as it is now."""
+    return look(run)[number].open(name, seeds, split)
+
+
+def _execute_next(
+    point: PointRun,
+    name: StageName,
+    stage: Callable[[], Stage],
+    failures: Failures,
+    progress: Progress,
+    stop: StopSignal,
+    prefix: str,
+) -> None:
+    """Do a stage of one of several points; what it raises goes into `failures`."""
+    failures.reach(point.name)
+    try:
+        with log_file(point.log):
+            _execute(point, stage, progress, stop, prefix)
+    except Interrupted:
+        raise
+    except StageProcessError as error:  # of several processes for one student
+        failures.failed[point.name] = f"{name} ended with exit code {error.code} and has said why above"
+    except Exception as error:
+        failures.failed[point.name] = f"{name}: {describe_failure(error, point.log)}"
+    if point.name in failures.failed:
+        progress.note(f"{prefix}failed, and the other points go on: {failures.failed[point.name]}")
+    failures.reach(None)
+
+
+def _execute(
+    point: PointRun, stage: Callable[[], Stage], progress: Progress, stop: StopSignal, prefix: str = ""
+) -> None:
+    """Do what one stage is missing; `stage` opens it, and again afterwards, to count what was done."""
     opened = stage()
     before = opened.plan()
     if before.finished:
-        progress.note(before.line())
-        return before
-    one.save()
-    disk, timed = disk_bytes(_places(one, opened)), Timed(progress)
+        progress.note(prefix + before.line())
+        return
+    point.save()
+    disk, timed = disk_bytes(_places(point, opened)), Timed(progress, prefix)
     with Usage() as usage:
-        record = functools.partial(_record, one, opened, provenance.now(), usage, timed, disk)
+        record = partial(_record, point, opened, provenance.now(), usage, timed, disk)
         try:
             opened.execute(timed, stop)
         except Interrupted:
@@ -103,67 +145,7 @@ def execute_stage(one: PointRun, stage: Callable[[], Stage], *, progress: Progre
             raise
         after = stage().plan()
         record("done", before.to_do - after.to_do)
-    progress.note(after.result())
-    return after
-
-
-def train_share(run: Run, seeds: Sequence[int], *, progress: Progress, stop: StopSignal) -> None:
-    """Take this process's part in training; nothing is recorded, which is the task of the process that counts."""
-    (stages,) = look(run)
-    stages.train(seeds).execute(progress, stop)
-
-
-def execute_students(
-    run: Run,
-    name: StageName,
-    *,
-    seeds: Sequence[int],
-    split: Split,
-    without: Sequence[str],
-    failures: Failures,
-    progress: Progress,
-    stop: StopSignal,
-) -> list[StagePlan]:
-    """Train or evaluate the students of one point after the other, here in this process; return the plans then.
-
-    What a point of a matrix raises goes into `failures`, and the next one follows; `Interrupted` stops all.
-    """
-    points, total, plans = look(run), len(run.points), []
-    for number, (stages, own) in enumerate(zip(points, run.shares(seeds), strict=True), start=1):
-        one = stages.one
-        if not own or one.name in without or not (run.single or name in one.stages):
-            continue
-        again = partial(_open, run, number - 1, name, own, split)
-        if run.single:
-            return [execute_stage(one, again, progress=progress, stop=stop)]
-        failures.at = one.name
-        failures.write()
-        said = PointProgress(progress, f"point {number} of {total}, {one.name}")
-        try:
-            with log_file(one.log):
-                plans.append(execute_stage(one, again, progress=said, stop=stop))
-        except Interrupted:
-            raise
-        except StageProcessError as error:  # of several processes for one student
-            failures.failed[one.name] = f"{name} ended with exit code {error.code} and has said why above"
-        except Exception as error:
-            failures.failed[one.name] = f"{name}: {describe_failure(error, one.log)}"
-        if one.name in failures.failed:
-            said.note(f"failed, and the other points go on: {failures.failed[one.name]}")
-        failures.at = None
-        failures.write()
-        stop.check("all that was committed")
-    return plans
-
-
-def execute_piece(run: Run, name: StageName, *, progress: Progress, stop: StopSignal) -> StagePlan:
-    """Do stage one of a run with one point, or a share of it."""
-    return execute_stage(run.points[0], partial(_open, run, 0, name), progress=progress, stop=stop)
-
-
-def _open(run: Run, number: int, name: StageName, seeds: Sequence[int] = (), split: Split = "test") -> Stage:
-    """A stage of a point, as it is now."""
-    return look(run)[number].open(name, seeds, split)
+    progress.note(prefix + after.result())
 
 
 def _committed(stage: Callable[[], Stage], before: StagePlan) -> int:
@@ -175,29 +157,26 @@ def _committed(stage: Callable[[], Stage], before: StagePlan) -> int:
         return 0
 
 
-def _places(one: PointRun, stage: Stage) -> list[Path]:
+def _places(point: PointRun, stage: Stage) -> list[Path]:
     """Folders that a stage writes to."""
     space = [stage.path] if isinstance(stage, StageWithSpace) else []
-    return [one.folder, one.config.store / "targets", *space]
+    return [point.folder, point.config.store / "targets", *space]
 
 
 def _record(
-    one: PointRun, stage: Stage, started: str, usage: Usage, timed: Timed, disk: int, outcome: str, units: int
+    point: PointRun, stage: Stage, started: str, usage: Usage, timed: Timed, disk: int, outcome: str, units: int
 ) -> None:
     used = usage.so_far()
     record = provenance.StageRecord(
         stage=stage.name,
-        shard=None if one.shard is None else str(one.shard),
+        shard=None if point.shard is None else str(point.shard),
         started=started,
         ended=provenance.now(),
-        seconds=round(used.seconds, 3),
+        **asdict(used),
         start_seconds=round(timed.start_seconds, 3),
         counted=timed.counted,
         counted_seconds=round(timed.counted_seconds, 3),
-        cpu_seconds=round(used.cpu_seconds, 3),
-        bytes_grown=disk_bytes(_places(one, stage)) - disk,
-        peak_bytes=used.peak_bytes,
-        peak_gpu_bytes=used.peak_gpu_bytes,
+        bytes_grown=disk_bytes(_places(point, stage)) - disk,
         units=max(units, 0),
         outcome=outcome,
         command=tuple(sys.argv),
@@ -205,5 +184,5 @@ def _record(
         pace=stage.pace(),
         environment=provenance.environment(),
     )
-    provenance.add_stage(one.folder, record)
+    provenance.add_stage(point.folder, record)
     log.info("%s %s: %d units in %.1f s", stage.name, outcome, record.units, used.seconds)

@@ -33,31 +33,17 @@ class Inputs:
 
     def __init__(self, config: Config, alike: "Inputs | None" = None) -> None:
         self.config = config
-        self._questions: dict[tuple[Split, tuple[DataSource, ...]], tuple[Question, ...]]
-        self._questions = {} if alike is None else alike._questions
-        self._models: dict[tuple[str, str, str | None, bool], ModelIdentity] = {} if alike is None else alike._models
+        self._questions: dict[tuple[Split, tuple[DataSource, ...]], tuple[Question, ...]] = {}
+        self._models: dict[tuple[str, str, str | None, bool], ModelIdentity] = {}
+        if alike is not None:
+            self._questions, self._models = alike._questions, alike._models
 
     def questions(self, split: Split) -> tuple[Question, ...]:
         """All questions of a split, source after source; raises `ConfigError` or `DataError` as the readers do."""
-        key = (split, self._sources(split))
+        key = (split, getattr(self.config.data, split))
         if key not in self._questions:
-            self._questions[key] = self._read(split)
+            self._questions[key] = _read(*key)
         return self._questions[key]
-
-    def _sources(self, split: Split) -> tuple[DataSource, ...]:
-        return {"train": self.config.data.train, "dev": self.config.data.dev, "test": self.config.data.test}[split]
-
-    def _read(self, split: Split) -> tuple[Question, ...]:
-        """Source after source; within a data set ids differ, for predictions are told apart by them."""
-        found: dict[tuple[str, str], Question] = {}
-        for number, source in enumerate(self._sources(split)):
-            for question in read_questions(source):
-                if (question.dataset, question.id) in found:
-                    raise ConfigError(
-                        f"data.{split}.{number}: {question.dataset} {question.id} stands in an earlier source too"
-                    )
-                found[question.dataset, question.id] = question
-        return tuple(found.values())
 
     def labelled(self, split: Split) -> tuple[Question, ...]:
         """The questions of a split that can be scored."""
@@ -78,7 +64,10 @@ class Inputs:
     def _identify(self, key: str, model: str, revision: str | None, *, weights: bool) -> ModelIdentity:
         known = (key, model, revision, weights)
         if known not in self._models:
-            self._models[known] = _identify(key, model, revision, weights=weights)
+            try:
+                self._models[known] = identify_model(model, revision, weights=weights)
+            except ConfigError as error:
+                raise ConfigError(f"{key}: {error}") from error
         return self._models[known]
 
     def check(self, stages: Sequence[StageName]) -> None:
@@ -128,11 +117,17 @@ def limited(matrix: Matrix, limit: int) -> list[str]:
     return [f"name={matrix.name}-limit-{limit}", f"data.train={json.dumps(sources)}"]
 
 
-def _identify(key: str, model: str, revision: str | None, *, weights: bool) -> ModelIdentity:
-    try:
-        return identify_model(model, revision, weights=weights)
-    except ConfigError as error:
-        raise ConfigError(f"{key}: {error}") from error
+def _read(split: Split, sources: Sequence[DataSource]) -> tuple[Question, ...]:
+    """Source after source; within a data set ids differ, for predictions are told apart by them."""
+    found: dict[tuple[str, str], Question] = {}
+    for number, source in enumerate(sources):
+        for question in read_questions(source):
+            if (question.dataset, question.id) in found:
+                raise ConfigError(
+                    f"data.{split}.{number}: {question.dataset} {question.id} stands in an earlier source too"
+                )
+            found[question.dataset, question.id] = question
+    return tuple(found.values())
 
 
 def _words(question: Question) -> str:

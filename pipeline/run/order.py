@@ -20,11 +20,10 @@ from pipeline.console.exits import StageProcessError, complain
 from pipeline.results.folder import EvaluationFolder, RunFolder
 from pipeline.results.scores import Score, compare, scores_of, write_scores
 from pipeline.results.table import score_table
-from pipeline.run.failures import Failures
 from pipeline.run.inputs import Split
 from pipeline.run.plan import STAGE_ONE, StageName
 from pipeline.run.points import Run, look, plan_points, shared_work, total_plan
-from pipeline.run.processes import ForwardingStop, stage_command
+from pipeline.run.processes import Failures, ForwardingStop, stage_command
 
 Say = Callable[[str], None]
 OUR_EXIT_CODES = frozenset({1, 2, 65, 75})
@@ -59,12 +58,12 @@ def _run_stage_one(
     run: Run, name: StageName, failed: dict[str, str], stop: ForwardingStop, *, say: Say, options: Sequence[str]
 ) -> None:
     """Run each piece of stage one that is missing in a process of its own, under the first point that needs it."""
-    sound = [point for point in look(run) if point.one.name not in failed]
-    for shared in shared_work(sound, name):
-        names, first = [one.name for one in shared.points], shared.points[0]
+    sound = [stages for stages in look(run) if stages.point.name not in failed]
+    for stage, needing in shared_work(sound, name):
+        names, first = [stages.point.name for stages in needing], needing[0].point
         try:
-            plan = shared.stage.plan()
-            say(plan.line() + _for_points(run, len(shared.points)))
+            plan = stage.plan()
+            say(plan.line() + _for_points(run, len(names)))
             if plan.finished:
                 continue
             if run.shard is not None:
@@ -73,7 +72,7 @@ def _run_stage_one(
                     "molsaki rationales CONFIG and molsaki attention CONFIG"
                 )
             command = stage_command(name, [str(first.config_file), "--runs", str(first.folder.parent), *options])
-            require_success(f"stage {name}", stop.run(command))
+            _require_success(name, stop.run(command))
         except StageProcessError as error:
             if run.single or error.code == Interrupted.exit_code:
                 raise
@@ -102,37 +101,39 @@ def _run_students(
     say(plan.line() + _for_points(run, len(plans)) + which)
     while not plan.finished:
         with TemporaryDirectory(prefix="molsaki-") as scratch:
-            path = Path(scratch) / "report.json"
+            path = Path(scratch) / "failures.json"
             code = stop.run(stage_command(name, _student_arguments(run, failed, path, quiet=quiet)))
             failures = Failures.read(path)
         failed |= failures.failed
         if code == 0 or (code == 1 and failures.failed and failures.at is None):
             return
         if code in OUR_EXIT_CODES or failures.at is None:
-            require_success(f"stage {name}", code)
+            _require_success(name, code)
         failed[str(failures.at)] = (
             f"{name}: its process was ended by {_cause(code)}; the machine may have run out of memory"
         )
         complain(f"{failures.at}: {failed[str(failures.at)]}; the other points go on")
 
 
-def _student_arguments(run: Run, failed: Mapping[str, str], report: Path, *, quiet: bool) -> list[str]:
+def _student_arguments(run: Run, failed: Mapping[str, str], failures: Path, *, quiet: bool) -> list[str]:
     shard = [] if run.shard is None else ["--shard", str(run.shard)]
     without = [argument for point in failed for argument in ("--without", point)]
     return [
-        *(str(run.config_file), "--runs", str(run.folder.parent), "--report", str(report)),
+        *(str(run.config_file), "--runs", str(run.folder.parent), "--failures", str(failures)),
         *(*shard, *without, *(["--quiet"] if quiet else [])),
     ]
 
 
-def require_success(what: str, code: int) -> None:
-    """Pass on how the process of `what` ended: `StageProcessError` where it has said why, else `EngineError`."""
+def _require_success(name: StageName, code: int) -> None:
+    """Pass on how the process of a stage ended: `StageProcessError` where it has said why, else `EngineError`."""
     if code == 0:
         return
     if code in OUR_EXIT_CODES:
         raise StageProcessError(code)
     hint = "; the machine may have run out of memory" if code == -signal.SIGKILL else ""
-    raise EngineError(f"the process of the {what} was ended by {_cause(code)}{hint}; run the same command to go on")
+    raise EngineError(
+        f"the process of the stage {name} was ended by {_cause(code)}{hint}; run the same command to go on"
+    )
 
 
 def _cause(code: int) -> str:
@@ -144,15 +145,15 @@ def unfinished_points(run: Run, failed: Mapping[str, str]) -> list[str]:
     known = dict(failed)
     plans = plan_points(replace(run, shard=None), ("evaluate",), failed=known)
     return [
-        one.name
-        for one, found in zip(run.points, plans, strict=True)
-        if one.name in known or ("evaluate" in found and not found["evaluate"].finished)
+        point.name
+        for point, found in zip(run.points, plans, strict=True)
+        if point.name in known or ("evaluate" in found and not found["evaluate"].finished)
     ]
 
 
 def evaluated_folders(run: Run, split: Split = "test") -> dict[str, EvaluationFolder]:
     """Where the answers to a split lie, of the points that have some."""
-    folders = {one.name: RunFolder(one.folder).evaluation(split) for one in run.points}
+    folders = {point.name: RunFolder(point.folder).evaluation(split) for point in run.points}
     return {name: folder for name, folder in folders.items() if folder.seeds()}
 
 

@@ -12,7 +12,7 @@ over all shards, and depends on the file alone, so that no pair is in two shards
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -20,7 +20,6 @@ from cache.durable import replace_file
 from data.errors import ConfigError, MolsakiError
 from pipeline.config.load import resolved_yaml
 from pipeline.config.matrix import Matrix, Point
-from pipeline.config.schema import Config
 from pipeline.results.folder import RunFolder
 from pipeline.run.inputs import Inputs, Split
 from pipeline.run.plan import STAGE_ONE, STAGES, Stage, StageName, StagePlan
@@ -31,23 +30,12 @@ from stages.student.objective import objective_of
 
 
 @dataclass(frozen=True, kw_only=True)
-class PointRun:
-    """One point: its configuration, the folder that its own results go to, and what it reads."""
+class PointRun(Point):
+    """One point: its name and configuration, the folder that its own results go to, and what it reads."""
 
-    point: Point
     folder: Path
     inputs: Inputs
-    shard: Shard | None = None
-
-    @property
-    def name(self) -> str:
-        """Name of the point."""
-        return self.point.name
-
-    @property
-    def config(self) -> Config:
-        """All that is asked of it."""
-        return self.point.config
+    shard: Shard | None
 
     @property
     def log(self) -> Path:
@@ -61,8 +49,14 @@ class PointRun:
 
     @property
     def stages(self) -> tuple[StageName, ...]:
-        """Its stages, in order."""
-        return stages_of(self.config)
+        """The stages that it asks for, in order; an objective without attention needs none recorded."""
+        attention: tuple[StageName, ...] = ("attention",) if objective_of(self.config.objective).needs_attention else ()
+        evaluate: tuple[StageName, ...] = ("evaluate",) if self.config.data.test else ()
+        return ("rationales", *attention, "train", *evaluate)
+
+    def has(self, name: StageName) -> bool:
+        """Whether a stage that was named is done for it; the only point of a run, which varies nothing, has all."""
+        return not self.values or name in self.stages
 
     def save(self) -> None:
         """Write the resolved configuration; the file is replaced at once, by however many processes do so."""
@@ -105,23 +99,23 @@ class Run:
         for point in self.matrix.points:
             inputs = Inputs(point.config, alike=found[0].inputs if found else None)
             folder = self.folder if self.single else self.folder / point.name
-            found.append(PointRun(point=point, folder=folder, inputs=inputs, shard=self.shard or self.share))
+            found.append(PointRun(**vars(point), folder=folder, inputs=inputs, shard=self.shard or self.share))
         return tuple(found)
 
     @property
     def stages(self) -> tuple[StageName, ...]:
         """All stages that any point has, in order."""
-        return tuple(name for name in STAGES if any(name in one.stages for one in self.points))
+        return tuple(name for name in STAGES if any(name in point.stages for point in self.points))
 
     def check(self, names: Sequence[StageName]) -> None:
         """Raise the first error that the stages of any point would meet in their inputs."""
-        for one in self.points:
-            one.inputs.check([name for name in names if name in one.stages] if not self.single else names)
+        for point in self.points:
+            point.inputs.check([name for name in names if point.has(name)])
 
     def save(self) -> None:
         """Write the run and each point's configuration, which runs by itself; of a matrix also the list of points."""
-        for one in self.points:
-            one.save()
+        for point in self.points:
+            point.save()
         if not self.single:
             replace_file(self.config_file, self.matrix.yaml().encode())
             values = {point.name: dict(point.values) for point in self.matrix.points}
@@ -143,18 +137,13 @@ class Run:
 class PointStages:
     """The stages of one point as they are now; those of stage one may be another point's too.
 
-    `rationales` and `attention` are a share where this process has one; students learn from the whole.
+    `rationales` and `attention` are a share where this process has one; students learn from `all_attention`.
     """
 
-    one: PointRun
+    point: PointRun
     rationales: RationaleStage
     attention: AttentionStage
-    all_rationales: RationaleStage
     all_attention: AttentionStage
-
-    def train(self, seeds: Sequence[int] = ()) -> TrainStage:
-        """The training of some of its students, or of all."""
-        return TrainStage(self.one.inputs, self.one.folder, self.all_rationales, self.all_attention, seeds)
 
     def open(self, name: StageName, seeds: Sequence[int] = (), split: Split = "test") -> Stage:
         """One stage; the later two for some of the students only."""
@@ -162,17 +151,8 @@ class PointStages:
             return self.rationales
         if name == "attention":
             return self.attention
-        if name == "train":
-            return self.train(seeds)
-        return EvaluateStage(self.one.inputs, self.train(seeds), split)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Shared:
-    """A piece of stage one, and the points that need it."""
-
-    stage: RationaleStage | AttentionStage
-    points: tuple[PointRun, ...]
+        train = TrainStage(self.point.inputs, self.point.folder, self.all_attention, seeds)
+        return train if name == "train" else EvaluateStage(train, split)
 
 
 def look(run: Run) -> list[PointStages]:
@@ -181,37 +161,44 @@ def look(run: Run) -> list[PointStages]:
     The stages remember what they saw, so look again after something was done.
     """
     rationales: dict[str, tuple[RationaleStage, RationaleStage]] = {}
-    attention: dict[str, tuple[AttentionStage, AttentionStage]] = {}
-    found = []
-    for one in run.points:
-        config = one.config.model_dump(mode="json", include={"store", "data", "teacher", "rationales", "attention"})
+    found: dict[str, PointStages] = {}
+    points = []
+    for point in run.points:
+        config = point.config.model_dump(mode="json", include={"store", "data", "teacher", "rationales", "attention"})
         config["data"] = config["data"]["train"]
         whole = json.dumps(config, sort_keys=True)
-        first = json.dumps({name: value for name, value in config.items() if name != "attention"}, sort_keys=True)
+        first = json.dumps({**config, "attention": None}, sort_keys=True)
         if first not in rationales:
-            every = RationaleStage(one.inputs)
-            rationales[first] = every, every if run.share is None else RationaleStage(one.inputs, run.share)
-        every, own = rationales[first]
-        if whole not in attention:
-            seen = AttentionStage(one.inputs, every)
+            every = RationaleStage(point.inputs)
+            rationales[first] = every, every if run.share is None else RationaleStage(point.inputs, run.share)
+        if whole not in found:
+            every, own = rationales[first]
+            seen = AttentionStage(point.inputs, every)
             plain = run.share is None and not run.totals
-            attention[whole] = seen, seen if plain else AttentionStage(one.inputs, every, run.share, totals=run.totals)
-        seen, own_seen = attention[whole]
-        found.append(PointStages(one=one, rationales=own, attention=own_seen, all_rationales=every, all_attention=seen))
-    return found
+            part = seen if plain else AttentionStage(point.inputs, every, run.share, totals=run.totals)
+            found[whole] = PointStages(point=point, rationales=own, attention=part, all_attention=seen)
+        points.append(replace(found[whole], point=point))
+    return points
 
 
-def shared_work(points: Sequence[PointStages], name: StageName) -> list[Shared]:
-    """What stage one has to do under `name` for these points, each piece once.
+def shared_work(points: Sequence[PointStages], name: StageName) -> list[tuple[Stage, list[PointStages]]]:
+    """What stage one has to do under `name`, each piece once, with the points that need it."""
+    pieces: dict[int, tuple[Stage, list[PointStages]]] = {}
+    for stages in points:
+        if stages.point.has(name):
+            stage = stages.open(name)
+            pieces.setdefault(id(stage), (stage, []))[1].append(stages)
+    return list(pieces.values())
 
-    The only point of a run is taken at its word.
-    """
-    pieces: dict[int, tuple[RationaleStage | AttentionStage, list[PointRun]]] = {}
-    for point in points:
-        if name in point.one.stages or not point.one.point.values:
-            stage = point.rationales if name == "rationales" else point.attention
-            pieces.setdefault(id(stage), (stage, []))[1].append(point.one)
-    return [Shared(stage=stage, points=tuple(needing)) for stage, needing in pieces.values()]
+
+def all_work(
+    run: Run, points: Sequence[PointStages], name: StageName, seeds: Sequence[int] = (), split: Split = "test"
+) -> list[tuple[Stage, list[PointStages]]]:
+    """The same of any stage; a piece of the later two is the students of a point that are this process's own."""
+    if name in STAGE_ONE:
+        return shared_work(points, name)
+    shares = zip(points, run.shares(seeds), strict=True)
+    return [(stages.open(name, own, split), [stages]) for stages, own in shares if own and stages.point.has(name)]
 
 
 def plan_points(
@@ -227,16 +214,15 @@ def plan_points(
     """
     found: list[dict[StageName, StagePlan]] = []
     for stages, own in zip(look(run), run.shares(seeds), strict=True):
-        has = [name for name in names if run.single or name in stages.one.stages]
-        idle = () if own else ("train", "evaluate")
-        plans: dict[StageName, StagePlan] = {}
+        point, plans = stages.point, dict[StageName, StagePlan]()
+        has = [name for name in names if point.has(name) and (own or name in STAGE_ONE)]
         try:
-            if stages.one.name not in (failed or {}):
-                plans = {name: stages.open(name, own, split).plan() for name in has if name not in idle}
+            if point.name not in (failed or {}):
+                plans = {name: stages.open(name, own, split).plan() for name in has}
         except MolsakiError as error:
             if failed is None:
                 raise
-            failed[stages.one.name] = str(error)
+            failed[point.name] = str(error)
         found.append(plans)
     return found
 
@@ -245,9 +231,8 @@ def plan_stages(
     run: Run, names: Sequence[StageName], seeds: Sequence[int] = (), split: Split = "test"
 ) -> list[StagePlan]:
     """What all points together have done and have to do of each stage; what they share of stage one counts once."""
-    points = plan_points(run, [name for name in names if name not in STAGE_ONE], seeds, split)
-    pieces = {name: [piece.stage.plan() for piece in shared_work(look(run), name)] for name in STAGE_ONE}
-    plans = [pieces.get(name) or [found[name] for found in points if name in found] for name in names]
+    points = look(run)
+    plans = [[stage.plan() for stage, _ in all_work(run, points, name, seeds, split)] for name in names]
     return [total_plan(found) for found in plans if found]
 
 
@@ -256,25 +241,16 @@ def total_plan(plans: Sequence[StagePlan]) -> StagePlan:
     assert plans, "no plan to add up"
     if len(plans) == 1:
         return plans[0]
-    dropped = plans[0].dropped
-    details = dict.fromkeys(plan.detail for plan in plans)
-    waits = [plan.waits_for for plan in plans if plan.waits_for]
+    first = plans[0]
     return StagePlan(
-        name=plans[0].name,
-        unit=plans[0].unit,
+        name=first.name,
+        unit=first.unit,
         done=sum(plan.done for plan in plans),
         to_do=sum(plan.to_do for plan in plans),
-        dropped=dropped if all(plan.dropped == dropped for plan in plans) else {},
-        detail=next(iter(details)) if len(details) == 1 else "",
-        waits_for=waits[0] if waits else None,
+        dropped=first.dropped if all(plan.dropped == first.dropped for plan in plans) else {},
+        detail=first.detail if all(plan.detail == first.detail for plan in plans) else "",
+        waits_for=next((plan.waits_for for plan in plans if plan.waits_for), None),
     )
-
-
-def stages_of(config: Config) -> tuple[StageName, ...]:
-    """The stages that `config` asks for, in order; an objective without attention needs none recorded."""
-    attention: tuple[StageName, ...] = ("attention",) if objective_of(config.objective).needs_attention else ()
-    evaluate: tuple[StageName, ...] = ("evaluate",) if config.data.test else ()
-    return ("rationales", *attention, "train", *evaluate)
 
 
 def shard_of(command: str, option: Shard | None = None) -> Shard | None:

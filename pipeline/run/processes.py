@@ -5,9 +5,11 @@ its end (vLLM keeps its share until then), and a crash in native code does not t
 
 The stage runs in a process group of its own, so that Ctrl-C reaches it once, through us, and not also the engine
 processes below it, which would end in the middle of a piece. Its standard input is a pipe that we hold open: should
-we be killed, the pipe closes and the stage asks itself to stop (`stop_with_parent`).
+we be killed, the pipe closes and the stage asks itself to stop (`stop_with_parent`). A process that works on the
+students of many points leaves a small file for the one that waits for it (`Failures`), there also when it was killed.
 """
 
+import json
 import os
 import signal
 import socket
@@ -18,14 +20,16 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import IO
+from typing import IO, TypeAlias
 
+from cache.durable import replace_file
 from data.errors import EngineError, Interrupted
 from stages.runtime.progress import StopSignal
 
+Process: TypeAlias = subprocess.Popen[bytes]
 LOOKS_PER_SECOND = 10
 SECONDS_ALONE = 5.0
 """What the others get once one has failed: mostly they fail of the same, and the first one has to say so."""
@@ -38,7 +42,7 @@ class ForwardingStop(StopSignal):
 
     def __init__(self) -> None:
         super().__init__()
-        self._stage: subprocess.Popen[bytes] | None = None
+        self._stage: Process | None = None
 
     def run(self, command: Sequence[str]) -> int:
         """Run `command` to its end and return its exit code; 75 if it ended by the signal that was forwarded."""
@@ -57,9 +61,37 @@ class ForwardingStop(StopSignal):
             self._stage.send_signal(number)
 
 
+@dataclass(kw_only=True)
+class Failures:
+    """What failed of the points in a process: errors by name, and the point that it is at."""
+
+    failed: dict[str, str] = field(default_factory=dict)
+    at: str | None = None
+    path: Path | None = None
+
+    def reach(self, point: str | None) -> None:
+        """Save that `point` is next for the process that waits, which wants to know also if this one is killed."""
+        self.at = point
+        if self.path is not None:
+            replace_file(self.path, json.dumps({"failed": self.failed, "at": self.at}).encode())
+
+    @classmethod
+    def read(cls, path: Path) -> "Failures":
+        """Read what a process has reported; empty where it has not come to that."""
+        if not path.exists():
+            return cls()
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return cls(failed=content["failed"], at=content["at"])
+
+
+def our_command(name: str, *arguments: object) -> list[str]:
+    """The command line of one of ours; -P keeps the user's own folder named `data` off the import path."""
+    return [sys.executable, "-P", "-m", "pipeline", name, *map(str, arguments)]
+
+
 def stage_command(stage: str, arguments: Sequence[str]) -> list[str]:
-    """The command line of a stage; -P keeps the user's own folder named `data` off the import path."""
-    return [sys.executable, "-P", "-m", "pipeline", stage, *arguments, "--supervised"]
+    """The command line of a stage that stops where we end."""
+    return [*our_command(stage, *arguments), "--supervised"]
 
 
 def stop_with_parent() -> None:
@@ -73,50 +105,36 @@ def stop_with_parent() -> None:
     threading.Thread(target=wait_for_end, name="stop-with-parent", daemon=True).start()
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Started:
-    process: subprocess.Popen[bytes]
-    said: IO[bytes] | None
-    """What it wrote to stderr; None where that went to ours."""
-
-
-def share_command(folder: Path, seeds: Sequence[int], *, quiet: bool) -> list[str]:
-    """The command line of one share; -P keeps the user's own folder named `data` off the import path."""
-    options = [part for seed in seeds for part in ("--seed", str(seed))] + (["--quiet"] if quiet else [])
-    return [sys.executable, "-P", "-m", "pipeline", "train-share", str(folder), *options]
-
-
 def run_together(command: Sequence[str], count: int, stop: StopSignal) -> int:
     """Run `command` in `count` processes; 0 where all ended well, 75 where they stopped, else the first failure's code.
 
     Raises `EngineError` where a signal from elsewhere has ended one of them.
     """
     with ExitStack() as stack:
+        said = [stack.enter_context(tempfile.TemporaryFile()) if rank else None for rank in range(count)]
         port = _free_port()
-        started = [_start(command, rank, count, port, stack) for rank in range(count)]
+        started = [stack.enter_context(_start(command, rank, count, port, said[rank])) for rank in range(count)]
         try:
             failed = _wait(started, stop)
         finally:
-            for one in started:
-                if one.process.poll() is None:
-                    one.process.kill()
-                one.process.wait()
+            for process in started:
+                if process.poll() is None:
+                    process.kill()
+                process.wait()
         if failed is None:
-            return max(one.process.returncode for one in started)
-        _show(failed, started[0])
-        code = failed.process.returncode
+            return max(process.returncode for process in started)
+        rank, code = started.index(failed), failed.returncode
+        _show(said[rank], started[0])
         if code < 0:
-            raise EngineError(
-                f"process {started.index(failed) + 1} of {count} was ended by {signal.Signals(-code).name}; "
-                "run the same command to go on"
-            )
+            ended = f"process {rank + 1} of {count} was ended by {signal.Signals(-code).name}"
+            raise EngineError(f"{ended}; run the same command to go on")
         return code
 
 
-def _start(command: Sequence[str], rank: int, count: int, port: int, stack: ExitStack) -> _Started:
-    threads = str(max((os.cpu_count() or 1) // count, 1))
+def _start(command: Sequence[str], rank: int, count: int, port: int, said: IO[bytes] | None) -> Process:
+    """Start one of several; what it writes to stderr goes into `said`, to ours where there is none."""
     environment = {
-        "OMP_NUM_THREADS": threads,
+        "OMP_NUM_THREADS": str(max((os.cpu_count() or 1) // count, 1)),
         "TORCH_CPP_LOG_LEVEL": "ERROR",  # or every process warns that all weights were in use
         **os.environ,
         "RANK": str(rank),
@@ -126,54 +144,50 @@ def _start(command: Sequence[str], rank: int, count: int, port: int, stack: Exit
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
     }
-    said = None if rank == 0 else stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115  the stack closes it
-    process = stack.enter_context(
-        subprocess.Popen(  # noqa: S603  our own command
-            command, env=environment, stdin=subprocess.PIPE, stderr=said, process_group=0
-        )
+    return subprocess.Popen(  # noqa: S603  our own command
+        command, env=environment, stdin=subprocess.PIPE, stderr=said, process_group=0
     )
-    return _Started(process=process, said=said)
 
 
-def _wait(started: Sequence[_Started], stop: StopSignal) -> _Started | None:
+def _wait(started: Sequence[Process], stop: StopSignal) -> Process | None:
     """Wait for all; return the first that failed, having given the others a moment to end."""
     handed_on = False
-    while running := [one for one in started if one.process.poll() is None]:
+    while running := [process for process in started if process.poll() is None]:
         failed = _first_failed(started)
         if failed is not None:
             _end(running)
             return failed
         if stop.received is not None and not handed_on:
             handed_on = True
-            for one in running:
-                one.process.send_signal(stop.received)
+            for process in running:
+                process.send_signal(stop.received)
         time.sleep(1 / LOOKS_PER_SECOND)
     return _first_failed(started)
 
 
-def _first_failed(started: Sequence[_Started]) -> _Started | None:
+def _first_failed(started: Sequence[Process]) -> Process | None:
     well = {None, 0, Interrupted.exit_code}
-    return next((one for one in started if one.process.poll() not in well), None)
+    return next((process for process in started if process.poll() not in well), None)
 
 
-def _end(running: Sequence[_Started]) -> None:
+def _end(running: Sequence[Process]) -> None:
     _wait_at_most(SECONDS_ALONE, running)
-    for one in running:
-        one.process.terminate()
+    for process in running:
+        process.terminate()
     _wait_at_most(SECONDS_TO_END, running)
 
 
-def _wait_at_most(seconds: float, running: Sequence[_Started]) -> None:
+def _wait_at_most(seconds: float, running: Sequence[Process]) -> None:
     deadline = time.monotonic() + seconds
-    while any(one.process.poll() is None for one in running) and time.monotonic() < deadline:
+    while any(process.poll() is None for process in running) and time.monotonic() < deadline:
         time.sleep(1 / LOOKS_PER_SECOND)
 
 
-def _show(failed: _Started, first: _Started) -> None:
+def _show(said: IO[bytes] | None, first: Process) -> None:
     """Show what a process said before it failed, unless the first one has failed as well and said so itself."""
-    if failed.said is not None and first.process.returncode <= 0:
-        failed.said.seek(0)
-        sys.stderr.write(failed.said.read().decode(errors="replace"))
+    if said is not None and first.returncode <= 0:
+        said.seek(0)
+        sys.stderr.write(said.read().decode(errors="replace"))
 
 
 def _free_port() -> int:

@@ -24,6 +24,8 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
 from cache.durable import replace_file
 from cache.fingerprints import JSON
 from pipeline.results.folder import RunFolder
@@ -86,6 +88,9 @@ class StageRecord:
     environment: Environment
 
 
+RECORDS = TypeAdapter(tuple[StageRecord, ...])
+
+
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
     """All that was done for a run, oldest first."""
@@ -109,13 +114,8 @@ def executions(root: Path, stage: str, pace: str) -> list[StageRecord]:
     """
     name = RunFolder(root).provenance.name
     paths = [*root.glob(f"*/{name}"), *root.glob(f"*/*/{name}")]
-    found = [
-        record
-        for path in paths
-        for record in _read(path)
-        if record.stage == stage and record.pace == pace and record.units
-    ]
-    found.sort(key=lambda record: record.started)
+    records = sorted((record for path in paths for record in _read(path)), key=lambda record: record.started)
+    found = [record for record in records if record.stage == stage and record.pace == pace and record.units]
     return [record for record in found if record.environment.device == found[-1].environment.device]
 
 
@@ -138,15 +138,18 @@ def _put_together(folder: Path) -> None:
 
 
 def _write(path: Path, provenance: Provenance) -> None:
-    content = json.dumps(asdict(provenance), indent=1, ensure_ascii=False).encode()
-    replace_file(path, content)
+    replace_file(path, json.dumps(asdict(provenance), indent=1, ensure_ascii=False).encode())
 
 
 def _read(path: Path) -> tuple[StageRecord, ...]:
-    """The entries in a file; none, with a warning, where it cannot be read."""
+    """The entries in a file; none, with a warning, where it cannot be read.
+
+    One from before entries had names gets one from its place, before all others.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        return tuple(_stage_record(entry, number) for number, entry in enumerate(content["stages"]))
+        entries = [{"id": f"0-{number:06d}", **entry} for number, entry in enumerate(content["stages"])]
+        return RECORDS.validate_python(entries)
     except FileNotFoundError:
         return ()
     except (ValueError, KeyError, TypeError) as error:
@@ -176,14 +179,6 @@ def commit_note() -> dict[str, JSON]:
 def now() -> str:
     """UTC to the second, as it is written everywhere in a run's folder."""
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _stage_record(entry: dict[str, object], number: int) -> StageRecord:
-    """An entry as it was written; one from before entries had names gets one from its place, before all others."""
-    found = {"id": f"0-{number:06d}", **entry}
-    found["environment"] = Environment(**found["environment"])  # type: ignore[arg-type]
-    found["command"] = tuple(found["command"])  # type: ignore[arg-type]
-    return StageRecord(**found)  # type: ignore[arg-type]
 
 
 def _device() -> str:

@@ -23,8 +23,8 @@ from pipeline.results.predictions import stored_fingerprint, write_predictions
 from pipeline.results.scores import scores_of, write_scores
 from pipeline.run.inputs import Inputs, Split
 from pipeline.run.plan import StageName, StagePlan
-from pipeline.run.processes import run_together, share_command
-from pipeline.run.teacher import AttentionStage, RationaleStage
+from pipeline.run.processes import our_command, run_together
+from pipeline.run.teacher import AttentionStage
 from stages.runtime.progress import Progress, SilentProgress, StopSignal
 from stages.runtime.shard import process_of
 from stages.settings import EvaluationSettings
@@ -51,18 +51,9 @@ class TrainStage:
 
     name: StageName = "train"
 
-    def __init__(
-        self,
-        inputs: Inputs,
-        folder: Path,
-        rationales: RationaleStage,
-        attention: AttentionStage,
-        seeds: Sequence[int] = (),
-    ) -> None:
-        self._inputs = inputs
-        self.folder = RunFolder(folder)
-        self._rationales = rationales
-        self._attention = attention
+    def __init__(self, inputs: Inputs, folder: Path, attention: AttentionStage, seeds: Sequence[int] = ()) -> None:
+        self.inputs, self.folder = inputs, RunFolder(folder)
+        self._rationales, self._attention = attention.rationales, attention
         self.seeds = chosen_seeds(inputs.config.training.seeds, seeds)
 
     def plan(self) -> StagePlan:
@@ -73,29 +64,28 @@ class TrainStage:
         left = len(self.seeds) - done
         if left and self._needs_attention and not self._attention.plan().finished:
             return self._waiting(self._attention.name)
-        detail = "; ".join(
-            part for part in (f"{len(self._attention.selection.examples):,} records each", self._stale_detail()) if part
-        )
+        detail = f"{len(self._attention.selection.examples):,} records each"
+        if stale := sum(self._is_stale(seed) for seed in self.seeds):
+            detail += f"; {stale} trained with other settings will be moved to {self.folder.earlier}"
         return StagePlan(name=self.name, unit="students", done=done, to_do=left, detail=detail)
 
     def execute(self, progress: Progress, stop: StopSignal) -> None:
         """Train the students that are not there, one seed after the other."""
         self._require_stage_one()
         examples = self._attention.selection.examples
-        config, share = self._inputs.config, process_of(os.environ)
+        config, share = self.inputs.config, process_of(os.environ)
         if share.is_main:
             move_to_earlier(self.folder, self._stale(), progress)
+        missing = [seed for seed in self.seeds if not self.is_finished(seed)]
         if config.training.processes > 1 and share.count == 1:
-            self._train_together(progress, stop)
+            self._train_together(missing, progress, stop)
             return
         from stages.student.train import train_student
 
         attention = self._attention.open() if self._needs_attention else None
         if attention is not None:
             examples = tuple(example for example in examples if example.key not in attention.dropped)
-        for seed in self.seeds:
-            if self.is_finished(seed):
-                continue
+        for seed in missing:
             student = self.folder.student(seed)
             if share.is_main:
                 student.path.mkdir(parents=True, exist_ok=True)
@@ -118,11 +108,11 @@ class TrainStage:
                 write_card(student)
             stop.check(f"the student of seed {seed}")
 
-    def _train_together(self, progress: Progress, stop: StopSignal) -> None:
+    def _train_together(self, missing: Sequence[int], progress: Progress, stop: StopSignal) -> None:
         """Start the processes that train the missing students, and wait for them."""
-        missing = [seed for seed in self.seeds if not self.is_finished(seed)]
-        command = share_command(self.folder.path, missing, quiet=isinstance(progress, SilentProgress))
-        code = run_together(command, self._inputs.config.training.processes, stop)
+        quiet = ["--quiet"] if isinstance(progress, SilentProgress) else []
+        command = our_command("train-share", self.folder.path, *(f"--seed={seed}" for seed in missing), *quiet)
+        code = run_together(command, self.inputs.config.training.processes, stop)
         if code == Interrupted.exit_code:
             raise Interrupted("stopped after saving a checkpoint; run the same command to go on")
         if code != 0:
@@ -131,11 +121,11 @@ class TrainStage:
     @property
     def origin(self) -> Origin:
         """What the students are made from."""
-        config = self._inputs.config
+        config = self.inputs.config
         return Origin(
             run=config.name,
-            teacher=self._inputs.teacher,
-            student=self._inputs.student,
+            teacher=self.inputs.teacher,
+            student=self.inputs.student,
             data=config.data.train,
             rationales=self._rationales.fingerprint,
             attention=self._attention.fingerprint if self._needs_attention else None,
@@ -150,7 +140,7 @@ class TrainStage:
     def pace(self) -> str:
         """What a student depends on but for its records and how often it sees them, and where it is trained."""
         spec = {name: value for name, value in self._spec().items() if name not in {"records", "rationales", "dev"}}
-        training, objective = asdict(self._inputs.config.training), self._objective.described()
+        training, objective = asdict(self.inputs.config.training), self._objective.described()
         return fingerprint(
             {
                 **spec,
@@ -174,10 +164,10 @@ class TrainStage:
 
     @cached_property
     def _objective(self) -> Objective:
-        return objective_of(self._inputs.config.objective)
+        return objective_of(self.inputs.config.objective)
 
     def _spec(self) -> Spec:
-        config, student = self._inputs.config, self._inputs.student
+        config, student = self.inputs.config, self.inputs.student
         training = asdict(config.training)
         peft: Spec = {"peft": config.student.peft} if config.student.peft else {}
         stopping = config.training.early_stopping is not None
@@ -199,21 +189,21 @@ class TrainStage:
 
     def _dev(self) -> "DevQuestions | None":
         """What early stopping asks the student, if it is asked at all."""
-        if self._inputs.config.training.early_stopping is None:
+        if self.inputs.config.training.early_stopping is None:
             return None
         from stages.student.dev import DevQuestions
 
-        evaluation = self._inputs.config.evaluation
+        evaluation = self.inputs.config.evaluation
         return DevQuestions(
-            questions=self._inputs.labelled("dev"),
+            questions=self.inputs.labelled("dev"),
             prompts=self._objective.tasks,
             max_new_tokens=evaluation.max_new_tokens,
             batch_size=evaluation.batch_size,
         )
 
     def _dev_spec(self) -> Spec:
-        questions: list[Spec] = [asdict(question) for question in self._inputs.labelled("dev")]
-        return {"dev": questions, "dev_max_new_tokens": self._inputs.config.evaluation.max_new_tokens}
+        questions: list[Spec] = [asdict(question) for question in self.inputs.labelled("dev")]
+        return {"dev": questions, "dev_max_new_tokens": self.inputs.config.evaluation.max_new_tokens}
 
     def _waiting(self, stage: StageName) -> StagePlan:
         return StagePlan(name=self.name, unit="students", done=0, to_do=len(self.seeds), waits_for=stage)
@@ -240,10 +230,6 @@ class TrainStage:
     def _is_stale(self, seed: int) -> bool:
         return self._stored(seed) not in {None, self.fingerprint}
 
-    def _stale_detail(self) -> str:
-        stale = sum(self._is_stale(seed) for seed in self.seeds)
-        return f"{stale} trained with other settings will be moved to {self.folder.earlier}" if stale else ""
-
     def _stored(self, seed: int) -> str | None:
         """The fingerprint that a finished student was trained under; None where there is no finished student."""
         student = self.folder.student(seed)
@@ -258,10 +244,8 @@ class EvaluateStage:
 
     name: StageName = "evaluate"
 
-    def __init__(self, inputs: Inputs, train: TrainStage, split: Split = "test") -> None:
-        self._inputs = inputs
-        self._split = split
-        self._train = train
+    def __init__(self, train: TrainStage, split: Split) -> None:
+        self._inputs, self._train, self._split = train.inputs, train, split
         self._seeds = train.seeds
 
     @property
@@ -351,7 +335,7 @@ class EvaluateStage:
         """The configuration's, with the prompts that the objective teaches: to others a student has no answer."""
         config = self._inputs.config
         taught = objective_of(config.objective).tasks
-        return replace(config.evaluation, prompts=tuple(one for one in config.evaluation.prompts if one in taught))
+        return replace(config.evaluation, prompts=tuple(task for task in config.evaluation.prompts if task in taught))
 
     def _move_stale(self, progress: Progress) -> None:
         paths = [self.results.predictions(seed) for seed in self._seeds]

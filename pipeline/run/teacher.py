@@ -5,10 +5,10 @@ stores hold with what the run needs; nothing is created and no model is loaded u
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from cache.fingerprints import Spec, fingerprint
 from cache.nearest import neighbour
@@ -28,23 +28,43 @@ from stages.rationales.spec import rationale_slug, rationale_spec
 from stages.rationales.write import RationalePlan, kept_rationales, own_questions, plan_rationales, write_rationales
 from stages.runtime.progress import Progress, StopSignal
 from stages.runtime.shard import Shard
-from stages.settings import RationaleSettings
+from stages.settings import AttentionSettings, RationaleSettings
 
 
 class StageWithSpace:
-    """What both stages share: results go to one space of a store, which follows from the configuration."""
+    """What both stages share: results go to one space of a store, which follows from the configuration.
+
+    With `shard`, a stage does that share of its questions or records only.
+    """
 
     name: Literal["rationales", "attention"]
-    _inputs: Inputs
+    _spec_of: ClassVar[Callable[..., Spec]]
+    _slug_of: ClassVar[Callable[..., str]]
+
+    def __init__(self, inputs: Inputs, shard: Shard | None = None) -> None:
+        self._inputs = inputs
+        self._shard = shard
 
     @property
+    def _settings(self) -> RationaleSettings | AttentionSettings:
+        raise NotImplementedError
+
+    @cached_property
     def spec(self) -> Spec:
         """What the results depend on."""
-        raise NotImplementedError
+        return self._spec_of(self._inputs.teacher, self._inputs.config.teacher, self._settings)
 
     @property
     def slug(self) -> str:
         """Readable part of the space's name."""
+        return self._slug_of(self._inputs.teacher, self._settings)
+
+    def plan(self) -> StagePlan:
+        """Count what is there and what is missing, once."""
+        return self._plan
+
+    @cached_property
+    def _plan(self) -> StagePlan:
         raise NotImplementedError
 
     @cached_property
@@ -97,21 +117,11 @@ class RationaleStage(StageWithSpace):
     """Lets the teacher explain the training questions; with `shard` its questions only."""
 
     name = "rationales"
-
-    def __init__(self, inputs: Inputs, shard: Shard | None = None) -> None:
-        self._inputs = inputs
-        self._settings = inputs.config.rationales
-        self._shard = shard
-
-    @cached_property
-    def spec(self) -> Spec:
-        """What the rationales depend on."""
-        return rationale_spec(self._inputs.teacher, self._inputs.config.teacher, self._settings)
+    _spec_of, _slug_of = staticmethod(rationale_spec), staticmethod(rationale_slug)
 
     @property
-    def slug(self) -> str:
-        """Readable part of the space's name."""
-        return rationale_slug(self._inputs.teacher, self._settings)
+    def _settings(self) -> RationaleSettings:
+        return self._inputs.config.rationales
 
     def _speed(self) -> Spec:
         settings = self._settings
@@ -122,34 +132,20 @@ class RationaleStage(StageWithSpace):
             "device": self._inputs.config.teacher.device,
         }
 
-    @property
-    def samples(self) -> int:
-        """How many rationales a question may get."""
-        return self._settings.samples
-
     @cached_property
     def questions(self) -> Sequence[Question]:
         """Those of the run's questions that are this process's own: all of them, or a shard."""
         everything = self._inputs.questions("train")
-        if self._shard is None:
-            return everything
-
-        return own_questions(everything, self._settings, self._shard)
+        return everything if self._shard is None else own_questions(everything, self._settings, self._shard)
 
     @cached_property
     def rationales(self) -> tuple[Rationale, ...]:
         """The kept rationales of these questions, as far as they are there."""
-        if not self.begun:
-            return ()
-
-        return tuple(kept_rationales(self.questions, self.open(), self._settings))
-
-    def plan(self) -> StagePlan:
-        """Count the questions that were asked and what became of them."""
-        return self._plan
+        return tuple(kept_rationales(self.questions, self.open(), self._settings)) if self.begun else ()
 
     @cached_property
     def _plan(self) -> StagePlan:
+        """Count the questions that were asked and what became of them."""
         attempts = self.open().attempts() if self.begun else {}
         plan = plan_rationales(self.questions, attempts, self._settings)
         return StagePlan(
@@ -188,26 +184,19 @@ class AttentionStage(StageWithSpace):
     """
 
     name = "attention"
+    _spec_of, _slug_of = staticmethod(attention_spec), staticmethod(attention_slug)
 
     def __init__(
         self, inputs: Inputs, rationales: RationaleStage, shard: Shard | None = None, *, totals: bool = False
     ) -> None:
         """`rationales` are those of the whole run: which of the records are a shard's own follows from the records."""
+        super().__init__(inputs, shard)
+        self.rationales = rationales
         self._totals = totals
-        self._inputs = inputs
-        self._settings = inputs.config.attention
-        self._rationales = rationales
-        self._shard = shard
-
-    @cached_property
-    def spec(self) -> Spec:
-        """What the attention depends on."""
-        return attention_spec(self._inputs.teacher, self._inputs.config.teacher, self._settings)
 
     @property
-    def slug(self) -> str:
-        """Readable part of the space's name."""
-        return attention_slug(self._inputs.teacher, self._settings)
+    def _settings(self) -> AttentionSettings:
+        return self._inputs.config.attention
 
     def _speed(self) -> Spec:
         teacher = self._inputs.config.teacher
@@ -217,7 +206,7 @@ class AttentionStage(StageWithSpace):
     @cached_property
     def selection(self) -> Selection:
         """The records of the run: kept rationales, marked, without those that have no critical word."""
-        return select_examples(self._rationales.rationales, self._settings)
+        return select_examples(self.rationales.rationales, self._settings)
 
     @cached_property
     def _share(self) -> tuple[Example, ...]:
@@ -225,15 +214,12 @@ class AttentionStage(StageWithSpace):
         examples, shard = self.selection.examples, self._shard
         return examples if shard is None else tuple(example for example in examples if shard.owns(example.key))
 
-    def plan(self) -> StagePlan:
+    @cached_property
+    def _plan(self) -> StagePlan:
         """Count the records whose attention is stored, as far as rationales are there.
 
         What was left out before it had a record belongs to no shard and is counted for the whole only.
         """
-        return self._plan
-
-    @cached_property
-    def _plan(self) -> StagePlan:
         keys = {example.key for example in self._share}
         unusable = {key: reason for key, reason in self._dropped.items() if key in keys}
         stored = keys & self.recorded
@@ -245,16 +231,16 @@ class AttentionStage(StageWithSpace):
             to_do=len(keys - stored - unusable.keys()),
             dropped=dict(dropped),
             detail=self._neighbour,
-            waits_for=None if self._rationales.plan().finished else self._rationales.name,
+            waits_for=None if self.rationales.plan().finished else self.rationales.name,
             shard=self._shard,
         )
 
     def execute(self, progress: Progress, stop: StopSignal) -> None:
         """Run the teacher over the records whose attention is missing."""
         if not self.selection.examples:
-            raise MissingRecordsError(no_rationales(self._rationales.plan()))
+            raise MissingRecordsError(no_rationales(self.rationales.plan()))
         if self.plan().waits_for:
-            progress.note(f"{self._rationales.plan().line()}; going on with those that are there")
+            progress.note(f"{self.rationales.plan().line()}; going on with those that are there")
         from stages.attention.write import write_attention
 
         config = self._inputs.config
@@ -273,17 +259,8 @@ class AttentionStage(StageWithSpace):
     @property
     def missing(self) -> tuple[Example, ...]:
         """Records of this process whose attention is neither stored nor known to be unusable."""
-        return tuple(one for one in self._share if one.key not in self.recorded and one.key not in self._dropped)
-
-    @property
-    def readable(self) -> tuple[Example, ...]:
-        """All records of the run but those that the teacher is known to be unable to read."""
-        return tuple(one for one in self.selection.examples if one.key not in self._dropped)
-
-    @property
-    def rationales(self) -> RationaleStage:
-        """The stage whose rationales it reads, all of the run's."""
-        return self._rationales
+        known = self.recorded | self._dropped.keys()
+        return tuple(example for example in self._share if example.key not in known)
 
     def open(self) -> AttentionStore:
         """Open the stored attention for training."""
@@ -292,17 +269,12 @@ class AttentionStage(StageWithSpace):
     @cached_property
     def recorded(self) -> set[str]:
         """Keys of all stored records that need nothing more, the run's or not."""
-        if not self.begun:
-            return set()
-
-        return recorded_keys(self._open(), with_totals=self._totals)
+        return recorded_keys(self._open(), with_totals=self._totals) if self.begun else set()
 
     @cached_property
     def _dropped(self) -> dict[str, str]:
         """Reasons of all records that the teacher could not read, the run's or not."""
-        if not self.begun:
-            return {}
-        return dropped_records(self._open().commits())
+        return dropped_records(self._open().commits()) if self.begun else {}
 
 
 def _details(plan: RationalePlan, settings: RationaleSettings) -> Iterator[str]:

@@ -57,8 +57,8 @@ class Usage:
         """What was used until now."""
         self._look()
         return Used(
-            seconds=time.monotonic() - self._clock,
-            cpu_seconds=cpu_seconds() - self._cpu,
+            seconds=round(time.monotonic() - self._clock, 3),
+            cpu_seconds=round(cpu_seconds() - self._cpu, 3),
             peak_bytes=peak_resident_bytes() + sum(self._peaks.values()),
             peak_gpu_bytes=_gpu_peak(),
         )

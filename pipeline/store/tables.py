@@ -5,22 +5,18 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cache.exchange.exporting import Exported
+from cache.exchange.importing import Imported
+from cache.gc import Leftover
+from cache.repair import Repair
 from cache.spaces import SpaceDescription, SpaceSummary, UnreadableSpace
+from cache.verify import Finding, Verification
 from pipeline.console.progress import duration
+from pipeline.console.tables import print_json, print_rows, size
 from pipeline.run.plan import reasons
 
 if TYPE_CHECKING:
-    from cache.gc import Leftover
-if TYPE_CHECKING:
-    from cache.repair import Repair
-if TYPE_CHECKING:
-    from cache.exchange.exporting import Exported
-    from cache.exchange.importing import Imported
-if TYPE_CHECKING:
-    from cache.verify import Verification
-if TYPE_CHECKING:
     from stages.attention.against_teacher import Drift
-from pipeline.console.tables import new_table, print_json, print_table, size
 
 
 def print_spaces(spaces: Sequence[SpaceSummary | UnreadableSpace], *, as_json: bool) -> None:
@@ -29,23 +25,20 @@ def print_spaces(spaces: Sequence[SpaceSummary | UnreadableSpace], *, as_json: b
         print_json(spaces)
         return
     problems = any(isinstance(space, UnreadableSpace) for space in spaces)
-    table = new_table("space", "records", "dropped", "parts", "size", *([""] if problems else []))
-    for space in spaces:
-        name = f"{space.kind}/{space.path.name}"
-        if isinstance(space, UnreadableSpace):
-            table.add_row(name, "", "", "", "", "damaged" if space.damaged else "of another version")
-        else:
-            table.add_row(name, f"{space.records:,}", f"{space.dropped:,}", f"{space.parts:,}", size(space.bytes))
-    print_table(table)
+    columns = ("space", "records", "dropped", "parts", "size", *([""] if problems else []))
+    print_rows(columns, map(_space_row, spaces))
+
+
+def _space_row(space: SpaceSummary | UnreadableSpace) -> tuple[str, ...]:
+    name = f"{space.kind}/{space.path.name}"
+    if isinstance(space, UnreadableSpace):
+        return name, "", "", "", "", "damaged" if space.damaged else "of another version"
+    return name, f"{space.records:,}", f"{space.dropped:,}", f"{space.parts:,}", size(space.bytes)
 
 
 def print_space(space: SpaceDescription, *, as_json: bool) -> None:
     """Print what one space holds and what it was made with."""
-    if as_json:
-        print_json(space)
-        return
     summary = space.summary
-    table = new_table("", "")
     rows: Iterable[tuple[str, object]] = (
         ("path", summary.path),
         ("fingerprint", summary.fingerprint),
@@ -56,9 +49,37 @@ def print_space(space: SpaceDescription, *, as_json: bool) -> None:
         *((f"made with {field}", value) for field, value in space.spec.items()),
         *((f"recorded {field}", value) for note in space.notes for field, value in note.items()),
     )
-    for name, value in rows:
-        table.add_row(name, str(value))
-    print_table(table)
+    _print_fields(space, rows, as_json=as_json)
+
+
+def print_exported(exported: Exported, *, as_json: bool) -> None:
+    """Print what an export holds."""
+    rows = (
+        ("target", exported.target),
+        ("fingerprint", exported.fingerprint),
+        ("records", f"{exported.records:,} in {exported.parts:,} parts"),
+        ("files", f"{exported.files:,}, {size(exported.bytes)}; {exported.written:,} written now"),
+    )
+    _print_fields(exported, rows, as_json=as_json)
+
+
+def print_imported(imported: Imported, *, as_json: bool) -> None:
+    """Print what an import has brought."""
+    rows = (
+        ("path", imported.path),
+        ("fingerprint", imported.fingerprint),
+        ("new records", f"{imported.records:,} in {imported.parts:,} parts, {size(imported.bytes)}"),
+        ("there already", f"{imported.known:,}"),
+    )
+    _print_fields(imported, rows, as_json=as_json)
+
+
+def _print_fields(record: object, rows: Iterable[tuple[str, object]], *, as_json: bool) -> None:
+    """Print a record for machines, or these lines of it for people."""
+    if as_json:
+        print_json(record)
+        return
+    print_rows(("", ""), ((name, str(value)) for name, value in rows))
 
 
 def _rounding(space: SpaceDescription) -> Iterator[tuple[str, str]]:
@@ -84,42 +105,11 @@ def _rounding(space: SpaceDescription) -> Iterator[tuple[str, str]]:
         )
 
 
-def print_exported(exported: "Exported", *, as_json: bool) -> None:
-    """Print what an export holds."""
-    if as_json:
-        print_json(exported)
-        return
-    table = new_table("", "")
-    table.add_row("target", exported.target)
-    table.add_row("fingerprint", exported.fingerprint)
-    table.add_row("records", f"{exported.records:,} in {exported.parts:,} parts")
-    table.add_row("files", f"{exported.files:,}, {size(exported.bytes)}; {exported.written:,} written now")
-    print_table(table)
-
-
-def print_imported(imported: "Imported", *, as_json: bool) -> None:
-    """Print what an import has brought."""
-    if as_json:
-        print_json(imported)
-        return
-    table = new_table("", "")
-    table.add_row("path", str(imported.path))
-    table.add_row("fingerprint", imported.fingerprint)
-    table.add_row("new records", f"{imported.records:,} in {imported.parts:,} parts, {size(imported.bytes)}")
-    table.add_row("there already", f"{imported.known:,}")
-    print_table(table)
-
-
-def print_findings(found: "Verification", repairs: "Sequence[Repair]", drift: "Drift | None") -> None:
+def print_findings(found: Verification, repairs: Sequence[Repair], drift: "Drift | None") -> None:
     """Print what is wrong in a space, what was done about it, and how far it is from its teacher."""
-    table = new_table("part", "file", "what is wrong", "records", "first of them")
-    for finding in found.findings:
-        inside = f"parts/{finding.part}/"
-        file = finding.file.removeprefix(inside)
-        first = finding.keys[0][:16] if finding.keys else ""
-        table.add_row(finding.part or "", file, finding.what, f"{finding.records:,}" if finding.records else "", first)
     if found.findings:
-        print_table(table)
+        columns = ("part", "file", "what is wrong", "records", "first of them")
+        print_rows(columns, map(_finding_row, found.findings))
     for repair in repairs:
         lost = "an unknown number" if repair.recompute is None else f"{repair.recompute:,}"
         click.echo(f"{repair.file}: {repair.kept:,} records kept, {lost} will be computed by the next run")
@@ -133,11 +123,19 @@ def print_findings(found: "Verification", repairs: "Sequence[Repair]", drift: "D
         )
 
 
-def print_leftovers(found: "Sequence[Leftover]") -> None:
+def _finding_row(finding: Finding) -> tuple[str, ...]:
+    file = finding.file.removeprefix(f"parts/{finding.part}/")
+    first = finding.keys[0][:16] if finding.keys else ""
+    return finding.part or "", file, finding.what, f"{finding.records:,}" if finding.records else "", first
+
+
+def print_leftovers(found: Sequence[Leftover], *, dry_run: bool, as_json: bool) -> None:
     """Print what is or would be removed from stores."""
-    if not found:
+    total = sum(leftover.bytes for leftover in found)
+    if as_json:
+        print_json({"removed": not dry_run, "bytes": total, "leftovers": found})
         return
-    table = new_table("leftover", "what", "size", "age")
-    for leftover in found:
-        table.add_row(str(leftover.path), leftover.what, size(leftover.bytes), duration(leftover.seconds))
-    print_table(table)
+    if found:
+        rows = ((str(one.path), one.what, size(one.bytes), duration(one.seconds)) for one in found)
+        print_rows(("leftover", "what", "size", "age"), rows)
+    click.echo(f"{len(found):,} leftovers, {size(total)} {'would be freed' if dry_run else 'freed'}")

@@ -121,16 +121,16 @@ def _of_config(path: Path, runs: Path, overrides: Sequence[str], folder: Path | 
     short = dict(zip(names, names, strict=True)) if run.single else short_names(names)
     reasons: list[ConfigError | MissingRecordsError] = []
     for points in spaces.values():
-        folders = {short[stages.one.name]: stages.one.folder for stages in points}
-        first = next((stages for stages in points if "attention" in stages.one.stages), points[0])
+        folders = {short[stages.point.name]: stages.point.folder for stages in points}
+        first = next((stages for stages in points if "attention" in stages.point.stages), points[0])
         try:
-            chosen = _of_stages(path, [one.attention for one in points], first.one.config, run.folder, folders)
+            chosen = _of_stages(path, [one.attention for one in points], first.point.config, run.folder, folders)
         except (ConfigError, MissingRecordsError) as error:
             reasons.append(error)
             continue
         if run.single:
             return chosen
-        others = [found[0].one.folder for found in spaces.values() if found is not points]
+        others = [found[0].point.folder for found in spaces.values() if found is not points]
         return replace(chosen, matrix=matrix.name, notes=tuple(_notes(matrix, points, first, others)))
     raise reasons[0]
 
@@ -141,14 +141,14 @@ def _notes(matrix: Matrix, points: Sequence[PointStages], first: PointStages, ot
         more = f" and {len(points) - 1} more" if len(points) > 1 else ""
         yield (
             f"{matrix.name}: teacher or rules differ between its points, whose attention lies in {len(others) + 1} "
-            f"spaces; this is that of {points[0].one.name}{more}. For another, name the folder of a point, as "
+            f"spaces; this is that of {points[0].point.name}{more}. For another, name the folder of a point, as "
             + " or ".join(map(str, others[:SHOWN]))
         )
-    taus = {one.one.config.objective.tau_teacher for one in points if "attention" in one.one.stages}
+    taus = {each.point.config.objective.tau_teacher for each in points if "attention" in each.point.stages}
     if len(taus) > 1:
         yield (
             f"{matrix.name}: objective.tau_teacher differs between its points; layers of the teacher are mixed as in "
-            f"{first.one.name}, with {first.one.config.objective.tau_teacher:g}"
+            f"{first.point.name}, with {first.point.config.objective.tau_teacher:g}"
         )
 
 

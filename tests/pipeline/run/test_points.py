@@ -217,7 +217,7 @@ def test_a_point_that_brings_its_process_down_is_left_out_of_the_next(
     def run_or_die(self: ForwardingStop, command: list[str]) -> int:
         if "train" in command and not killed:
             killed.append(command)
-            Path(command[command.index("--report") + 1]).write_text(json.dumps({"failed": {}, "at": DSS}))
+            Path(command[command.index("--failures") + 1]).write_text(json.dumps({"failed": {}, "at": DSS}))
             return -9
         return run_here(self, command)
 

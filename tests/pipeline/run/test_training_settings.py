@@ -24,7 +24,7 @@ def fingerprint(experiment: Experiment):
     def of(*overrides: str) -> str:
         matrix = load_matrix(Path("run.yaml"), overrides)
         (stages,) = look(Run(matrix=matrix, folder=Path("runs") / matrix.name))
-        return stages.train().fingerprint
+        return stages.open("train").fingerprints()["students"]
 
     assert experiment("rationales", "run.yaml").exit_code == 0
     return of
