@@ -1,11 +1,16 @@
-"""The group `molsaki cache`: what the stores hold, whether it is sound, and ways in and out of them."""
+"""The group `molsaki cache`: what the stores hold, whether it is sound, and ways in and out of them.
 
+What opens a store is imported where it is done, so that help needs neither zarr nor numpy.
+"""
+
+import re
 from pathlib import Path
 from typing import Any
 
 import click
 
 from cache.spaces import default_store, describe
+from data.errors import ConfigError
 from pipeline.cli.options import (
     FILE,
     POSITIVE,
@@ -16,11 +21,16 @@ from pipeline.cli.options import (
     read_by,
     store_option,
 )
-from pipeline.store.commands import collect_garbage, read_age, verify_space
-from pipeline.store.copies import run_export, run_import
-from pipeline.store.spaces import find_space, list_store
-from pipeline.store.tables import print_exported, print_imported, print_space
-from pipeline.views.record_table import show_record
+
+SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+
+
+def read_age(text: str) -> float:
+    """Read `1d`, `12h`, `30m`, `90s` or `2w` as seconds; raises `ConfigError` for anything else."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw])", text.strip())
+    if not found:
+        raise ConfigError(f"expected a number and s, m, h, d or w, such as 12h; found {text!r}")
+    return float(found[1]) * SECONDS[found[2]]
 
 
 @click.group()
@@ -34,6 +44,8 @@ def cache() -> None:
 @json_option
 def cache_ls(store: Path | None, as_json: bool) -> None:
     """List the spaces of a store; one that cannot be opened does not hide the others, and is an error."""
+    from pipeline.store.spaces import list_store
+
     list_store(store or default_store(), as_json=as_json)
 
 
@@ -57,10 +69,14 @@ def cache_show(
     `molsaki plot`.
     """
     if record is not None:
+        from pipeline.views.record_table import show_record
+
         show_record(space, store, record, layer=layer, mixture=mixture, as_json=as_json)
         return
     if layer is not None or mixture:
         raise click.UsageError("--layer and --mixture go with --record")
+    from pipeline.store.spaces import find_space
+    from pipeline.store.tables import print_space
 
     print_space(describe(find_space(space, store or default_store())), as_json=as_json)
 
@@ -82,6 +98,9 @@ def cache_export(space: str, target: str, keys: Path | None, store: Path | None,
 
     A README card says what it is. The same command goes on where it was interrupted, and adds what is new to a folder.
     """
+    from pipeline.store.copies import run_export
+    from pipeline.store.tables import print_exported
+
     print_exported(run_export(space, store or default_store(), target, keys=keys, quiet=quiet), as_json=as_json)
 
 
@@ -101,6 +120,9 @@ def cache_import(source: str, store: Path | None, quiet: bool, as_json: bool) ->
     Nothing in it is trusted: every byte and every record is checked before the store changes. Records that are there
     already stay as they are.
     """
+    from pipeline.store.copies import run_import
+    from pipeline.store.tables import print_imported
+
     print_imported(run_import(source, store or default_store(), quiet=quiet), as_json=as_json)
 
 
@@ -127,6 +149,8 @@ def cache_verify(space: str, store: Path | None, **options: Any) -> None:  # cli
 
     Sizes, hashes and checksums by default. Ends with exit code 65 where damage is left.
     """
+    from pipeline.store.commands import verify_space
+
     verify_space(space, store or default_store(), **options)
 
 
@@ -145,4 +169,6 @@ def cache_gc(spaces: tuple[str, ...], store: Path | None, **options: Any) -> Non
     imports and exports, and targets of spaces that are gone. What is younger than AGE stays, for somebody may be
     writing or reading it.
     """
+    from pipeline.store.commands import collect_garbage
+
     collect_garbage(spaces, store or default_store(), **options)

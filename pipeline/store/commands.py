@@ -3,7 +3,6 @@
 In: the options of a command. Out: findings and what was done about them on stdout; damage that is left is an error, 65.
 """
 
-import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -25,8 +24,6 @@ from stages.settings import Device
 
 if TYPE_CHECKING:
     from stages.attention.against_teacher import Drift
-
-SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
 def verify_space(
@@ -103,11 +100,3 @@ def collect_garbage(
     print_leftovers(gone, dry_run=dry_run, as_json=as_json)
     damaged = any(isinstance(error, DamagedCacheError) for error in unreadable)
     raise_unreadable([str(error) for error in unreadable], damaged=damaged)
-
-
-def read_age(text: str) -> float:
-    """Read `1d`, `12h`, `30m`, `90s` or `2w` as seconds; raises `ConfigError` for anything else."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw])", text.strip())
-    if not found:
-        raise ConfigError(f"expected a number and s, m, h, d or w, such as 12h; found {text!r}")
-    return float(found[1]) * SECONDS[found[2]]
