@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--questions", type=int, default=1000)
     parser.add_argument("--epochs", type=float, default=8)
-    parser.add_argument("--limit", type=int, default=128, help="questions that are done before it is asked")
+    parser.add_argument("--limit", type=int, default=250, help="questions that are done before it is asked")
     parser.add_argument("--engine", choices=["vllm", "transformers"], default="transformers")
     parser.add_argument("--models", type=Path, help="folder with teacher/ and student/, such as the demo's")
     options = parser.parse_args()

@@ -20,6 +20,8 @@ from cache.durable import replace_file
 from data.errors import DamagedCacheError
 
 STUDENT_ATTENTION = "student_attention.parquet"
+LOOKED_AT = 200
+"""Records whose attention is kept: a few megabytes, and two passes over so few cost little beside training."""
 When = Literal["before", "after"]
 SHAPE = ("layers", "steps", "words")
 SCHEMA = pa.schema(

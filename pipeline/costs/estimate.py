@@ -13,7 +13,9 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from cache.spaces import Space
+from cache.student_attention import LOOKED_AT
 from data.errors import MolsakiError
+from data.prompts import predict_target
 from pipeline.run.inputs import Split
 from pipeline.run.plan import Stage, StageName, StagePlan
 from pipeline.run.points import PointRun, PointStages, Run, all_work, look, total_plan
@@ -34,6 +36,8 @@ ATTEMPT_BYTES, PIECE_BYTES = 200, 5_000
 DEFAULT_PARTS = PartSizes(ratio=0.6, beside=450, part=13_000)
 """Attention where none is stored: float16 in 0.6 of its bytes (docs/log.md), texts and spans, metadata."""
 CHARACTERS_A_TOKEN = 3.5
+COMPRESSED, EVALUATION_BYTES = 0.3, 1_500
+"""What is left of the characters of answers in a Parquet file, and what a file has beside them."""
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
@@ -154,17 +158,18 @@ def _cost(piece: _Piece) -> Cost:
 def _experienced(rough: Cost, piece: _Piece) -> Cost:
     """Replace what earlier executions of the same work know better."""
     records = piece.records
-    units = sum(record.units for record in records)
+    units = _done(piece)
     how = f"{len(records):,} earlier execution{'s' * (len(records) > 1)} of {units:,} {piece.plan.unit}"
 
     def figure(value: float) -> Figure:
         return Figure(value=value, source="past", how=how) if value else UNKNOWN
 
     peak = figure(max(record.peak_bytes for record in records))
-    seconds = _seconds(rough.units, _steps_to_do(piece), records)
+    seconds, grown = _seconds(rough.units, piece), _grown(rough, piece)
     processors = sum(record.cpu_seconds for record in records) / max(sum(record.seconds for record in records), 1e-9)
     return replace(
         rough,
+        bytes=figure(grown) if grown else rough.bytes,
         peak_bytes=peak if peak.value else rough.peak_bytes,
         peak_gpu_bytes=figure(max(record.peak_gpu_bytes for record in records)),
         seconds=figure(seconds),
@@ -172,15 +177,49 @@ def _experienced(rough: Cost, piece: _Piece) -> Cost:
     )
 
 
-def _seconds(units: int, steps: int, records: Sequence[StageRecord]) -> float:
-    """Loading once, and what grows with the work: with optimizer steps, where there are some, and with units."""
-    done, counted = sum(record.units for record in records), sum(record.counted for record in records)
+def _seconds(units: int, piece: _Piece) -> float:
+    """Loading once, and what grows with the work: with optimizer steps, with what is written, or with units."""
+    records = piece.records
     start = sum(record.start_seconds for record in records) / len(records)
-    growing = sum(record.seconds - record.start_seconds for record in records)
-    if not steps or not counted:
+    growing, done = sum(record.seconds - record.start_seconds for record in records), _done(piece)
+    if written := sum(record.written for record in records):  # a student of few records runs on
+        return start + growing * (_written_to_do(piece) or written) / written
+    if not (steps := _steps_to_do(piece)) or not (counted := sum(record.counted for record in records)):
         return start + units * growing / done
     stepping = sum(record.counted_seconds for record in records)
     return start + units * (growing - stepping) / done + steps * stepping / counted
+
+
+def _grown(rough: Cost, piece: _Piece) -> float:
+    """Bytes of students: weights, and what is kept of records, which grows with the steps but for where they looked."""
+    counted, steps = sum(record.counted for record in piece.records), _steps_to_do(piece)
+    examples, model = piece.stages.all_attention.selection.examples, _size(piece.point.inputs.student)
+    if not counted or not steps or not examples or model is None or not rough.bytes.value:
+        return 0.0
+    left, done, times = piece.plan.to_do, _done(piece), steps / counted
+    records = len(examples) + _expected_records(piece)[0]
+    cells = sum(len(each.marked.step_spans) * len(each.marked.critical_spans) for each in examples) / len(examples)
+    looks = 2 * DTYPE_BYTES["float16"] * model.layers * cells  # of a record, before and after
+    beside = sum(record.bytes_grown for record in piece.records) - rough.bytes.value / left * done
+    beside = max(0.0, beside - looks * min(records / times, LOOKED_AT) * done)
+    return rough.bytes.value + beside * times + looks * min(records, LOOKED_AT) * left
+
+
+def _done(piece: _Piece) -> int:
+    return sum(record.units for record in piece.records)
+
+
+def _written_to_do(piece: _Piece) -> float:
+    """Characters that students have still to write, taken to be as many as they learn from; 0 where none are known."""
+    examples, prompts = piece.stages.all_attention.selection.examples, piece.point.config.evaluation.prompts
+    if piece.plan.name != "evaluate" or not examples:
+        return 0.0
+    lengths = {
+        "predict": sum(len(predict_target(example.rationale.question)) for example in examples) / len(examples),
+        "explain": sum(len(example.marked.rationale) for example in examples) / len(examples),
+    }
+    questions = piece.plan.to_do * len(piece.point.inputs.labelled("test"))
+    return questions * sum(lengths[prompt] for prompt in prompts)
 
 
 def _steps_to_do(piece: _Piece) -> int:
@@ -211,11 +250,10 @@ def _rough_rationales(piece: _Piece) -> Cost:
     plan, settings = piece.plan, piece.point.config.rationales
     stored = _stored_attempts(piece.stages.rationales)
     attempts = plan.to_do * (settings.samples + settings.keywords)
-    pieces = math.ceil(attempts / settings.piece)
-    if stored is None:
-        size = Figure(value=ATTEMPT_BYTES * attempts + PIECE_BYTES * pieces, source="rough", how="none is stored yet")
-    else:
-        size = Figure(value=stored * attempts, source="files", how="the size of those that are stored")
+    value = (stored or ATTEMPT_BYTES) * attempts + PIECE_BYTES * math.ceil(attempts / settings.piece)
+    size = Figure(value=value, source="rough", how="none is stored yet")
+    if stored is not None:
+        size = Figure(value=value, source="files", how="the size of those that are stored")
     elsewhere = settings.engine in {"file", "openai"}
     teacher, dtype = piece.point.inputs.teacher, piece.point.config.teacher.dtype
     memory = UNKNOWN if elsewhere else _answering_memory(teacher, dtype, settings.engine)
@@ -223,12 +261,13 @@ def _rough_rationales(piece: _Piece) -> Cost:
 
 
 def _stored_attempts(stage: RationaleStage) -> float | None:
-    """Bytes a stored attempt takes with its share of the commits; None where none is stored."""
+    """Bytes a stored attempt takes without what each commit adds; None where none is stored."""
     if not stage.begun:
         return None
     commits = [commit for commit in Space.open(stage.path).commits() if commit.part is not None]
     records = sum(commit.counts["records"] for commit in commits)
-    return sum(commit_bytes(stage.path, commit) for commit in commits) / records if records else None
+    beside = PIECE_BYTES * len(commits)
+    return max(0, sum(commit_bytes(stage.path, commit) for commit in commits) - beside) / records if records else None
 
 
 def _rough_attention(piece: _Piece) -> Cost:
@@ -288,8 +327,10 @@ def _rough_training(piece: _Piece) -> Cost:
 
 def _rough_evaluation(piece: _Piece) -> Cost:
     settings, inputs = piece.point.config.evaluation, piece.point.inputs
-    rows = len(inputs.labelled("test")) * len(settings.prompts)
-    size = Figure(value=piece.plan.to_do * (5_000 + 30 * rows), source="rough", how="30 bytes an answer, compressed")
+    answers = piece.plan.to_do * len(inputs.labelled("test")) * len(settings.prompts)
+    characters = _written_to_do(piece) or 100 * answers
+    how = f"{characters / max(answers, 1):.0f} characters an answer, compressed"
+    size = Figure(value=COMPRESSED * characters + EVALUATION_BYTES * piece.plan.to_do, source="rough", how=how)
     memory = _answering_memory(inputs.student, piece.point.config.training.dtype, settings.engine)
     return replace(piece.unknown, bytes=size, peak_bytes=memory)
 

@@ -37,22 +37,23 @@ class Timed:
     def __init__(self, progress: Progress, prefix: str = "", clock: Callable[[], float] = time.monotonic) -> None:
         self._progress, self._prefix, self._clock = progress, prefix, clock
         self._entered = self._since = clock()
-        self._counts = False
+        self._counts = self._warm = False
         self.start_seconds, self.counted, self.counted_seconds = 0.0, 0, 0.0
 
     def start(self, task: str, total: int, done: int = 0) -> None:
         """Begin a task; the first that counts ends the loading."""
-        self._counts, self._since = task != TARGETS, self._clock()
+        self._counts, self._warm, self._since = task != TARGETS, False, self._clock()
         if self._counts and not self.start_seconds:
             self.start_seconds = self._since - self._entered
         self._progress.start(self._prefix + task, total, done)
 
     def advance(self, count: int = 1) -> None:
-        """Count units as done, and the time they took."""
+        """Count units as done, and the time they took; the first of a task take longer and are none to go by."""
         if self._counts:
             now = self._clock()
-            self.counted, self.counted_seconds = self.counted + count, self.counted_seconds + now - self._since
-            self._since = now
+            if self._warm:
+                self.counted, self.counted_seconds = self.counted + count, self.counted_seconds + now - self._since
+            self._warm, self._since = True, now
         self._progress.advance(count)
 
     def note(self, message: str) -> None:
@@ -176,6 +177,7 @@ def _record(
         start_seconds=round(timed.start_seconds, 3),
         counted=timed.counted,
         counted_seconds=round(timed.counted_seconds, 3),
+        written=stage.written,
         bytes_grown=disk_bytes(_places(point, stage)) - disk,
         units=max(units, 0),
         outcome=outcome,

@@ -67,6 +67,10 @@ class Stage(Protocol):
     def name(self) -> StageName:
         """The command that runs it."""
 
+    @property
+    def written(self) -> int:
+        """Characters that students have answered with since it was opened; 0 for other stages."""
+
     def plan(self) -> StagePlan:
         """Say what is there and what is missing; no model is loaded."""
 

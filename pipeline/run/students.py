@@ -50,6 +50,7 @@ class TrainStage:
     """Trains the students; `seeds` narrows the configuration's to some of them."""
 
     name: StageName = "train"
+    written = 0
 
     def __init__(self, inputs: Inputs, folder: Path, attention: AttentionStage, seeds: Sequence[int] = ()) -> None:
         self.inputs, self.folder = inputs, RunFolder(folder)
@@ -243,6 +244,7 @@ class EvaluateStage:
     """Lets the students answer; `split` is `test`, or `dev` for choosing settings."""
 
     name: StageName = "evaluate"
+    written = 0
 
     def __init__(self, train: TrainStage, split: Split) -> None:
         self._inputs, self._train, self._split = train.inputs, train, split
@@ -300,6 +302,7 @@ class EvaluateStage:
                 progress=progress,
                 stop=stop,
             )
+            self.written += sum(len(one.output) for one in predictions)
             path = self.results.predictions(seed)
             write_predictions(path, seed, predictions, self.fingerprint)
             if self._split == "test":

@@ -18,16 +18,13 @@ import torch
 from torch import nn
 
 from cache.durable import replace_file
-from cache.student_attention import StudentLook, When
+from cache.student_attention import LOOKED_AT, StudentLook, When
 from stages.attention.stepwise import recording_attention
 from stages.attention.tokens import padded_ids, pooling
 from stages.student.model import DistillationModel
 from stages.student.step import TrainingStep
 from stages.student.summary import LAYER_WEIGHTS
 from stages.student.texts import TrainingCollator, TrainingRecord
-
-LOOKED_AT = 200
-"""Records whose attention is kept: a few megabytes, and two passes over so few cost little beside training."""
 
 
 def looked_at(records: Sequence[TrainingRecord]) -> list[TrainingRecord]:

@@ -84,13 +84,15 @@ def test_another_objective_or_engine_is_another_pace(experiment: Experiment) -> 
 
 
 def test_loading_is_told_apart_from_what_grows_with_the_work() -> None:
-    moments = iter([0.0, 5.0, 30.0, 31.0, 32.0, 40.0, 44.0])
+    moments = iter([0.0, 5.0, 30.0, 38.0, 39.0, 41.0, 50.0, 57.0, 58.0])
     timed = Timed(SilentProgress(), clock=lambda: next(moments))
     timed.start("targets", 7)  # at 5 s
     timed.advance(7)
-    timed.start("seed 0", 10, 2)  # at 30 s
+    timed.start("seed 0", 10, 2)  # at 30 s; the first step takes eight seconds, two more take three
     timed.advance()
     timed.advance()
-    timed.start("seed 1", 10)  # at 40 s, after eight seconds of saving and loading
     timed.advance()
-    assert (timed.start_seconds, timed.counted, timed.counted_seconds) == (30.0, 3, 6.0)
+    timed.start("seed 1", 10)  # at 50 s, after nine seconds of saving and loading; then steps of seven and of one
+    timed.advance()
+    timed.advance()
+    assert (timed.start_seconds, timed.counted, timed.counted_seconds) == (30.0, 3, 4.0)
