@@ -13,9 +13,8 @@ from markupsafe import Markup
 from pipeline.config.document import Tree, entry_yaml, to_yaml
 from pipeline.console.progress import duration
 from pipeline.console.tables import binary_size
-from pipeline.results.scores import Score, short_names
+from pipeline.results.scores import Score, difference_text, percent_text, short_names
 from pipeline.results.students import LOSS
-from pipeline.results.table import difference_text, percent_text
 from pipeline.run.plan import STAGES
 from pipeline.views.charts import (
     Line,
