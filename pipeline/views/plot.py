@@ -3,8 +3,15 @@
 In: a configuration or a space, and one of the figures of `pipeline.views.figures`. Out: a PNG or SVG file, and beside
 it, or on stdout, the figures in it as JSON. No model is loaded, and neither is torch; what is heavy is imported inside
 functions, because figures declare themselves with what is here.
+
+Figures are drawn with matplotlib, without pyplot: no display, no window, no state. Text comes from data sets, so
+nothing in it is ever read as mathematics. The same numbers give the same SVG, byte by byte: no date, no random names.
+All look alike. Colours are told apart by the colour-blind: those of Okabe and Ito for kinds, `cividis` and `viridis`
+for amounts.
 """
 
+import io
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +34,18 @@ FORMATS = (".png", ".svg")
 CHUNK = 1024
 """Records that are decoded at once."""
 BAND = "over records: mean, and the middle half between the percentiles 25 and 75"
+STYLE: Any = {  # matplotlib types it otherwise in every release
+    "font.family": "DejaVu Sans",  # comes with matplotlib
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "text.parse_math": False,
+    "text.usetex": False,
+    "svg.fonttype": "none",  # text stays text, and whoever shows it has the glyphs that we lack
+    "svg.hashsalt": "molsaki",
+    "savefig.dpi": 150,
+}
+COLOURS = {"critical": "#D55E00", "other": "#0072B2", "special": "#555555", "sinks": "#CC79A7"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +114,6 @@ class Plot(Generic[Numbers]):
         text = json_text(numbers)
         if request.out is not None:
             from cache.durable import replace_file
-            from pipeline.views.draw import encode
 
             beside = request.out.with_suffix(".json")
             request.out.parent.mkdir(parents=True, exist_ok=True)
@@ -104,6 +122,19 @@ class Plot(Generic[Numbers]):
             say(f"{request.out} written, and its figures to {beside}")
         if request.as_json:
             click.echo(text)
+
+
+def encode(draw: "Callable[[], Figure]", suffix: str) -> bytes:
+    """Draw, and return the file; `suffix` is .png or .svg."""
+    import matplotlib as mpl
+
+    written = io.BytesIO()
+    with mpl.rc_context(STYLE), warnings.catch_warnings():
+        # A glyph that the font lacks is drawn as a box, and in an SVG it is the viewer's: neither is an error.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        metadata = {"Date": None} if suffix == ".svg" else {}
+        draw().savefig(written, format=suffix.removeprefix("."), metadata=metadata)
+    return written.getvalue()
 
 
 def check_choice(layer: int | None, *, mixture: bool, tau: float | None = None) -> None:
