@@ -68,24 +68,35 @@ class PlotRequest:
             raise ConfigError("--out: name a file that ends in .png or .svg, or ask for the figures alone with --json")
         if self.out is not None and self.out.suffix not in FORMATS:
             raise ConfigError(f"--out {self.out}: expected a name that ends in {' or '.join(FORMATS)}")
-        check_choice(self.layer, mixture=self.mixture, tau=self.tau)
+        self.check_layers()
+
+    def check_layers(self) -> None:
+        """Raise `ConfigError` for options about layers that contradict each other."""
+        if self.layer is not None and self.mixture:
+            raise ConfigError("--layer and --mixture: one or the other; without them it is the mean of all layers")
+        if self.tau is not None and self.layer is not None:
+            raise ConfigError("--tau: a temperature for mixing layers, and --layer names one")
 
     def open(self) -> "Chosen":
-        """The records to look at."""
+        """The records to look at; raises `ConfigError` for a layer that is not there."""
         from pipeline.views.choose import choose
-        from pipeline.views.record import check_layer
 
         chosen = choose(self.what, store=self.store, runs=self.runs, overrides=self.overrides)
-        check_layer(self.layer, chosen.attention)
+        store = chosen.attention
+        if self.layer is not None and not 1 <= self.layer <= store.layers:
+            name = store.space.path.name
+            raise ConfigError(f"--layer {self.layer}: expected 1 to {store.layers}, the layers of {name}")
         for note in chosen.notes:
             say(note)
         return chosen
 
     def layers(self, chosen: "Chosen") -> "LayerChoice":
-        """How the layers of a record are put together."""
-        from pipeline.views.record import layer_choice
+        """How the layers of a record are put together: one, the teacher's mixture, or by default the mean of all."""
+        from stages.figures.attention_shares import mean_of_layers, one_layer, teachers_mixture
 
-        return layer_choice(self.layer, mixture=self.mixture, tau=self.temperature(chosen))
+        if self.layer is not None:
+            return one_layer(self.layer)
+        return teachers_mixture(self.temperature(chosen)) if self.mixture else mean_of_layers()
 
     def temperature(self, chosen: "Chosen") -> float:
         """The temperature of Eq. 4: as asked for, else the configuration's, else the default."""
@@ -135,14 +146,6 @@ def encode(draw: "Callable[[], Figure]", suffix: str) -> bytes:
         metadata = {"Date": None} if suffix == ".svg" else {}
         draw().savefig(written, format=suffix.removeprefix("."), metadata=metadata)
     return written.getvalue()
-
-
-def check_choice(layer: int | None, *, mixture: bool, tau: float | None = None) -> None:
-    """Raise `ConfigError` for options about layers that contradict each other."""
-    if layer is not None and mixture:
-        raise ConfigError("--layer and --mixture: one or the other; without them it is the mean of all layers")
-    if tau is not None and layer is not None:
-        raise ConfigError("--tau: a temperature for mixing layers, and --layer names one")
 
 
 def in_chunks(store: "AttentionStore", keys: Sequence[str]) -> Iterator[list[str]]:

@@ -18,8 +18,8 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.console.tables import one_line, print_json, step_label
-from pipeline.views.plot import PlotRequest, check_choice
-from pipeline.views.record import RecordView, StepView, view_record
+from pipeline.views.figures.record import RecordView, StepView, build
+from pipeline.views.plot import PlotRequest
 from stages.figures.attention_shares import GROUPS
 
 WITHOUT_TERMINAL = 160
@@ -41,9 +41,8 @@ def show_record(what: str, store: Path | None, key: str, *, layer: int | None, m
     request = PlotRequest(
         what=what, store=store, runs=Path("runs"), overrides=(), layer=layer, mixture=mixture, out=None, as_json=as_json
     )
-    check_choice(layer, mixture=mixture)
-    chosen = request.open()
-    view = view_record(chosen.attention, chosen.key(key), request.layers(chosen))
+    request.check_layers()
+    view = build(request, request.open(), key)
     if as_json:
         print_json(view)
     else:
