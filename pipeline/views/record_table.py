@@ -123,20 +123,11 @@ def grids(view: RecordView, width: int) -> list[Grid]:
     )
     largest = max((value for row in view.attention for value in row), default=0.0)
     if _needed(words) <= width or _needed(steps) > width:
-        return [
-            Grid(
-                corner="step",
-                rows=steps,
-                columns=words[piece],
-                cells=tuple(row[piece] for row in cells),
-                largest=largest,
-            )
-            for piece in _pieces(words, width - LABEL)
-        ]
+        cut = [(words[piece], tuple(row[piece] for row in cells)) for piece in _pieces(words, width - LABEL)]
+        return [Grid(corner="step", rows=steps, columns=some, cells=of, largest=largest) for some, of in cut]
     names = tuple(one_line(word.text, LABEL - 2) for word in view.words)
-    return [
-        Grid(corner="word, step", rows=names, columns=steps, cells=tuple(zip(*cells, strict=True)), largest=largest)
-    ]
+    turned = tuple(zip(*cells, strict=True))
+    return [Grid(corner="word, step", rows=names, columns=steps, cells=turned, largest=largest)]
 
 
 def _cell_width(name: str) -> int:
