@@ -44,8 +44,7 @@ class Score:
 
 def scores_of(run: str, evaluation: EvaluationFolder) -> list[Score]:
     """The accuracies of one run; `MissingRecordsError` where it has not been evaluated."""
-    groups = _right_or_wrong(run, evaluation)
-    return [_score(run, group, right, base=None) for group, right in groups.items()]
+    return compare({run: evaluation})
 
 
 def compare(evaluations: Mapping[str, EvaluationFolder], base: str | None = None) -> list[Score]:
@@ -253,9 +252,7 @@ def _right_or_wrong(run: str, evaluation: EvaluationFolder) -> "dict[Group, pd.D
     }
 
 
-def _score(
-    run: str, group: Group, right: "pd.DataFrame", base: "pd.DataFrame | None", named: str | None = None
-) -> Score:
+def _score(run: str, group: Group, right: "pd.DataFrame", base: "pd.DataFrame | None", named: str) -> Score:
     difference = _difference(base, right) if base is not None else None
     return Score(
         run=run,
