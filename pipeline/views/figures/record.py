@@ -4,8 +4,9 @@ In: the beginning of a record's key. Out: a `RecordView`, its texts, steps, word
 same that `molsaki cache show --record` has, so that both show the same numbers.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isnan
 from typing import TYPE_CHECKING
 
 import click
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from pipeline.views.choose import Chosen
-    from stages.figures.attention_shares import Floats, Group
+    from stages.figures.attention_shares import Group
 
 LATER = "0.88"
 """Grey of what cannot be looked at, for it is written later."""
@@ -80,8 +81,9 @@ def build(request: PlotRequest, chosen: "Chosen", key: str) -> RecordView:
     marked, attention_LSK = store.marked(key), store[key]
     weights_L = layers.weigh(attention_LSK)
     (totals,) = store.read_totals([key])
-    shares = None if totals is None else record_shares(totals, weights_L)
-    steps = zip(step_numbers(marked).tolist(), marked.step_spans, store.step_tokens(key).tolist(), strict=True)
+    numbers, tokens = step_numbers(marked).tolist(), store.step_tokens(key).tolist()
+    shares = [None] * len(numbers) if totals is None else record_shares(totals, weights_L).tolist()
+    steps = zip(numbers, marked.step_spans, tokens, shares, strict=True)
     return RecordView(
         space=store.space.path.name,
         key=key,
@@ -89,24 +91,18 @@ def build(request: PlotRequest, chosen: "Chosen", key: str) -> RecordView:
         text=marked.text,
         rationale_start=marked.rationale_start,
         steps=tuple(
-            StepView(
-                step=number, span=span, text=marked.text[slice(*span)], tokens=tokens, shares=_named(shares, place)
-            )
-            for place, (number, span, tokens) in enumerate(steps)
+            StepView(step=number, span=span, text=marked.text[slice(*span)], tokens=count, shares=_named(shares_G))
+            for number, span, count, shares_G in steps
         ),
         words=tuple(WordView(span=span, text=marked.text[slice(*span)]) for span in marked.critical_spans),
         attention=tuple(tuple(row) for row in layers.mixed(attention_LSK).tolist()),
     )
 
 
-def _named(shares_SG: "Floats | None", step: int) -> "Mapping[Group, float] | None":
-    import numpy as np
-
+def _named(shares_G: Sequence[float] | None) -> "Mapping[Group, float] | None":
     from stages.figures.attention_shares import GROUPS
 
-    if shares_SG is None or np.isnan(shares_SG[step]).any():
-        return None
-    return dict(zip(GROUPS, shares_SG[step].tolist(), strict=True))
+    return None if shares_G is None or any(map(isnan, shares_G)) else dict(zip(GROUPS, shares_G, strict=True))
 
 
 def draw(view: RecordView) -> "Figure":
