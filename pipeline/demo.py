@@ -23,8 +23,7 @@ from pipeline.console.exits import StageProcessError
 from pipeline.console.progress import duration, open_progress
 from pipeline.console.quiet import quieten_libraries
 from pipeline.results.folder import RunFolder
-from pipeline.results.scores import compare, evaluation_folders
-from pipeline.results.table import print_scores
+from pipeline.results.scores import compare, evaluation_folders, print_scores
 from pipeline.run.processes import ForwardingStop, our_command, stage_command
 from pipeline.views.report import write_report
 from stages.runtime.progress import Progress, StopSignal

@@ -7,9 +7,8 @@ import click
 
 from pipeline.cli.options import FILE, FOLDER, POSITIVE, examples, json_option, root_option, runs_option, set_option
 from pipeline.results.push import push_student
-from pipeline.results.scores import base_of, evaluation_folders, unevaluated_points
+from pipeline.results.scores import base_of, evaluation_folders, print_scores, unevaluated_points
 from pipeline.results.scores import compare as compare_folders
-from pipeline.results.table import print_scores
 from pipeline.views.choose import choose
 from pipeline.views.explore import Selected, default_out, look_at, write_explorer
 from pipeline.views.report import report_runs

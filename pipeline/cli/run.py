@@ -40,8 +40,7 @@ from pipeline.costs.estimate import estimates
 from pipeline.costs.table import plans_as_json, print_plans, print_points
 from pipeline.demo import make_models, run_demo
 from pipeline.results.folder import RunFolder
-from pipeline.results.scores import compare, scores_of
-from pipeline.results.table import print_scores
+from pipeline.results.scores import compare, print_scores, scores_of
 from pipeline.run.execute import execute_points, execute_share
 from pipeline.run.inputs import Split
 from pipeline.run.order import evaluated_folders, run_stages, unfinished_points, write_results

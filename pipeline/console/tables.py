@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import RenderableType
 
 
 WIDE = 160
@@ -48,29 +48,17 @@ def _in_units(count: float, step: int, units: Sequence[str]) -> str:
     return f"{count:.3g} {units[power]}" if count < 1000 else f"{count:.0f} {units[power]}"
 
 
-def new_table(*columns: str) -> "Table":
-    """An empty table with these headings, in the look of all of ours."""
+def print_rows(columns: Sequence[str], rows: "Iterable[Sequence[RenderableType]]") -> None:
+    """Print a table of these rows to stdout, in the look of all of ours; headings that are all empty are left out."""
     from rich.box import SIMPLE_HEAD
+    from rich.console import Console
     from rich.table import Table
 
     table = Table(box=SIMPLE_HEAD, show_header=any(columns), pad_edge=False)
     for column in columns:
         table.add_column(column, overflow="fold")
-    return table
-
-
-def print_rows(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table of these rows to stdout."""
-    table = new_table(*columns)
     for row in rows:
         table.add_row(*row)
-    print_table(table)
-
-
-def print_table(table: "Table") -> None:
-    """Print a table to stdout."""
-    from rich.console import Console
-
     console = Console(highlight=False, markup=False)
     if not console.is_terminal:
         console.width = WIDE

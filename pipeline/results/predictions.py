@@ -5,7 +5,7 @@ question and prompt, readable with any Parquet reader. The fingerprint stands in
 cannot part.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,8 @@ def write_predictions(path: Path, seed: int, predictions: Sequence[Prediction], 
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    table = pa.Table.from_pylist(list(_rows(seed, predictions)), schema=_schema(fingerprint))
+    rows = [{name: seed if name == "seed" else getattr(one, name) for name in COLUMNS} for one in predictions]
+    table = pa.Table.from_pylist(rows, schema=_schema(fingerprint))
     path.parent.mkdir(parents=True, exist_ok=True)
     written = pa.BufferOutputStream()
     pq.write_table(table, written, compression="zstd")
@@ -66,11 +67,6 @@ def _schema(fingerprint: str) -> "pa.Schema":  # type: ignore[name-defined]  # n
     types = {"seed": pa.int64(), "correct": pa.bool_()}
     fields = [pa.field(name, types.get(name, pa.string())) for name in COLUMNS]
     return pa.schema(fields, metadata={FINGERPRINT: fingerprint.encode()})
-
-
-def _rows(seed: int, predictions: Sequence[Prediction]) -> Iterator[dict[str, str | int | bool | None]]:
-    for prediction in predictions:
-        yield {name: seed if name == "seed" else getattr(prediction, name) for name in COLUMNS}
 
 
 def _damaged(path: Path, error: Exception) -> str:

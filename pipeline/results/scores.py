@@ -1,7 +1,8 @@
 """Accuracies of runs, from the predictions in their folders: what `evaluate` and `compare` show.
 
 In: evaluation folders. Out: one `Score` for each run, data set and prompt, and against the run that is the base one
-`PairedDifference`, over the seeds and questions that both runs have. The folder of a matrix stands for all its points.
+`PairedDifference`, over the seeds and questions that both runs have; and the table of these, for people, for machines
+and for documents. The folder of a matrix stands for all its points.
 """
 
 import json
@@ -11,10 +12,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
 import numpy as np
 
 from cache.durable import replace_file
 from data.errors import ConfigError, DamagedCacheError, MissingRecordsError
+from pipeline.console.tables import print_json, print_rows
 from pipeline.results.folder import EvaluationFolder, RunFolder
 from pipeline.results.predictions import read_predictions
 from stages.figures.statistics import Accuracy, PairedDifference, accuracy, paired_bootstrap
@@ -41,8 +44,7 @@ class Score:
 
 def scores_of(run: str, evaluation: EvaluationFolder) -> list[Score]:
     """The accuracies of one run; `MissingRecordsError` where it has not been evaluated."""
-    groups = _right_or_wrong(run, evaluation)
-    return [_score(run, group, right, base=None) for group, right in groups.items()]
+    return compare({run: evaluation})
 
 
 def compare(evaluations: Mapping[str, EvaluationFolder], base: str | None = None) -> list[Score]:
@@ -169,6 +171,68 @@ def short_names(runs: Sequence[str]) -> dict[str, str]:
     return {run: run for run in runs}
 
 
+def print_scores(scores: Sequence[Score], *, as_json: bool) -> None:
+    """Print accuracies in percent, and the paired differences to the base where there are any."""
+    if as_json:
+        print_json(scores)
+        return
+    found = score_table(scores)
+    print_rows(found.headings, found.rows)
+    if found.caption:
+        click.echo(found.caption)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreTable:
+    """Accuracies as text; `caption` says what is the same for all rows, which then has no column."""
+
+    headings: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    caption: str
+
+    def markdown(self) -> str:
+        """The table for a Markdown document."""
+        lines = [self.headings, tuple("---" for _ in self.headings), *self.rows]
+        return "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{self.caption}\n"
+
+
+def score_table(scores: Sequence[Score]) -> ScoreTable:
+    """The table of some runs; points of a matrix show only what varies."""
+    names = short_names(list(dict.fromkeys(score.run for score in scores)))
+    bases = dict.fromkeys(names[score.base] for score in scores if score.base)
+    columns = {
+        "run": [names[score.run] for score in scores],
+        "data set": [score.dataset for score in scores],
+        "prompt": [score.prompt for score in scores],
+        "accuracy": [percent_text(score.accuracy) for score in scores],
+        "seeds": [f"{score.accuracy.seeds}" for score in scores],
+        "questions": [f"{score.accuracy.questions:,}" for score in scores],
+    }
+    said = []
+    if bases:
+        differences = [difference_text(score.difference) for score in scores]
+        columns["difference"] = [difference for difference, _ in differences]
+        columns["95% interval"] = [interval for _, interval in differences]
+        alike = [name for name in ("data set", "seeds", "questions") if len(set(columns[name])) == 1]
+        said = [f"{name} {columns.pop(name)[0]}" for name in alike]
+        said.append(f"difference to {' or '.join(bases)}, of the same seeds and questions")
+    headings = tuple(columns)
+    return ScoreTable(headings=headings, rows=tuple(zip(*columns.values(), strict=True)), caption="; ".join(said))
+
+
+def percent_text(accuracy: Accuracy) -> str:
+    """Mean and, of several seeds, standard deviation."""
+    spread = f" ± {100 * accuracy.deviation:.1f}" if accuracy.seeds > 1 else ""
+    return f"{100 * accuracy.mean:.1f}{spread}"
+
+
+def difference_text(difference: PairedDifference | None) -> tuple[str, str]:
+    """Mean and interval of a difference in percent; empty where there is none."""
+    if difference is None:
+        return "", ""
+    return f"{100 * difference.mean:+.1f}", f"{100 * difference.low:+.1f} to {100 * difference.high:+.1f}"
+
+
 def _said(part: str) -> str:
     """`beta=3` as it is; what objective and alignment are called says enough."""
     key, _, value = part.partition("=")
@@ -188,9 +252,7 @@ def _right_or_wrong(run: str, evaluation: EvaluationFolder) -> "dict[Group, pd.D
     }
 
 
-def _score(
-    run: str, group: Group, right: "pd.DataFrame", base: "pd.DataFrame | None", named: str | None = None
-) -> Score:
+def _score(run: str, group: Group, right: "pd.DataFrame", base: "pd.DataFrame | None", named: str) -> Score:
     difference = _difference(base, right) if base is not None else None
     return Score(
         run=run,

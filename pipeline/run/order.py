@@ -18,8 +18,7 @@ from cache.durable import replace_file
 from data.errors import EngineError, Interrupted, MissingRecordsError, MolsakiError
 from pipeline.console.exits import StageProcessError, complain
 from pipeline.results.folder import EvaluationFolder, RunFolder
-from pipeline.results.scores import Score, compare, scores_of, write_scores
-from pipeline.results.table import score_table
+from pipeline.results.scores import Score, compare, score_table, scores_of, write_scores
 from pipeline.run.inputs import Split
 from pipeline.run.plan import STAGE_ONE, StageName
 from pipeline.run.points import Run, look, plan_points, shared_work, total_plan

@@ -83,9 +83,8 @@ def line_chart(title: str, lines: Sequence[Line], *, x_label: str, floor: float 
 
 def box_chart(title: str, boxes: Mapping[str, Spread], *, x_label: str, reference: float, style: str) -> Markup:
     """A box (quarters; whiskers 5 to 95%) for each name, over an axis from 0, with a dashed line at `reference`."""
-    y = Scale(
-        low=0.0, high=max([reference, *(box.p95 for box in boxes.values())]) * 1.05, start=HEIGHT - BOTTOM, end=TOP
-    )
+    highest = max([reference, *(box.p95 for box in boxes.values())])
+    y = Scale(low=0.0, high=highest * 1.05, start=HEIGHT - BOTTOM, end=TOP)
     right = WIDTH - RIGHT
     slot = (right - LEFT) / len(boxes)
     parts = [*_y_axis(y, right), _line(LEFT, y(reference), right, y(reference), "reference")]
@@ -221,9 +220,8 @@ def _end_labels(lines: Sequence[Line], y: Scale, right: float) -> Iterator[Marku
     """Labels at the ends of curves, from top to bottom, moved apart where they would overlap."""
     above = -math.inf
     for line in sorted(lines, key=lambda one: y(one.y[-1])):
-        place = max(y(line.y[-1]) + 4, above + 13)
-        above = place
-        yield _tag("g", f"series {line.style}", _text(right + 6, place, line.label, "tick named"))
+        above = max(y(line.y[-1]) + 4, above + 13)
+        yield _tag("g", f"series {line.style}", _text(right + 6, above, line.label, "tick named"))
 
 
 def _box(name: str, box: Spread, middle: float, width: float, y: Scale, style: str) -> Markup:

@@ -199,8 +199,8 @@ def _record(explored: Explored, key: str, marked: Marked, block: npt.NDArray[np.
         "key": key,
         "text": marked.text,
         "rationale": marked.rationale_start,
-        "steps": _spans(marked.step_spans),
-        "words": _spans(marked.critical_spans),
+        "steps": [[*span] for span in marked.step_spans],
+        "words": [[*span] for span in marked.critical_spans],
         "teacher": _look(block, weights),
         **({"students": students} if students else {}),
         **_origin(explored.origins.get((marked.question, marked.rationale))),
@@ -219,10 +219,6 @@ def _looked_at(students: Students, key: str, block: npt.NDArray[np.float16]) -> 
 def _look(attention_LSK: npt.NDArray[np.float16], weights_L: npt.NDArray[np.floating] | None) -> dict[str, JSON]:
     weights: JSON = None if weights_L is None else [float(f"{weight:.6g}") for weight in weights_L.tolist()]
     return {"layers": len(attention_LSK), "weights": weights, "packed": packed(attention_LSK)}
-
-
-def _spans(spans: Sequence[tuple[int, int]]) -> JSON:
-    return [[start, end] for start, end in spans]
 
 
 def _fits(looks: Iterable[StudentLook], block: npt.NDArray[np.float16], key: str) -> bool:

@@ -3,8 +3,15 @@
 In: a configuration or a space, and one of the figures of `pipeline.views.figures`. Out: a PNG or SVG file, and beside
 it, or on stdout, the figures in it as JSON. No model is loaded, and neither is torch; what is heavy is imported inside
 functions, because figures declare themselves with what is here.
+
+Figures are drawn with matplotlib, without pyplot: no display, no window, no state. Text comes from data sets, so
+nothing in it is ever read as mathematics. The same numbers give the same SVG, byte by byte: no date, no random names.
+All look alike. Colours are told apart by the colour-blind: those of Okabe and Ito for kinds, `cividis` and `viridis`
+for amounts.
 """
 
+import io
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +34,18 @@ FORMATS = (".png", ".svg")
 CHUNK = 1024
 """Records that are decoded at once."""
 BAND = "over records: mean, and the middle half between the percentiles 25 and 75"
+STYLE: Any = {  # matplotlib types it otherwise in every release
+    "font.family": "DejaVu Sans",  # comes with matplotlib
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "text.parse_math": False,
+    "text.usetex": False,
+    "svg.fonttype": "none",  # text stays text, and whoever shows it has the glyphs that we lack
+    "svg.hashsalt": "molsaki",
+    "savefig.dpi": 150,
+}
+COLOURS = {"critical": "#D55E00", "other": "#0072B2", "special": "#555555", "sinks": "#CC79A7"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,24 +68,35 @@ class PlotRequest:
             raise ConfigError("--out: name a file that ends in .png or .svg, or ask for the figures alone with --json")
         if self.out is not None and self.out.suffix not in FORMATS:
             raise ConfigError(f"--out {self.out}: expected a name that ends in {' or '.join(FORMATS)}")
-        check_choice(self.layer, mixture=self.mixture, tau=self.tau)
+        self.check_layers()
+
+    def check_layers(self) -> None:
+        """Raise `ConfigError` for options about layers that contradict each other."""
+        if self.layer is not None and self.mixture:
+            raise ConfigError("--layer and --mixture: one or the other; without them it is the mean of all layers")
+        if self.tau is not None and self.layer is not None:
+            raise ConfigError("--tau: a temperature for mixing layers, and --layer names one")
 
     def open(self) -> "Chosen":
-        """The records to look at."""
+        """The records to look at; raises `ConfigError` for a layer that is not there."""
         from pipeline.views.choose import choose
-        from pipeline.views.record import check_layer
 
         chosen = choose(self.what, store=self.store, runs=self.runs, overrides=self.overrides)
-        check_layer(self.layer, chosen.attention)
+        store = chosen.attention
+        if self.layer is not None and not 1 <= self.layer <= store.layers:
+            name = store.space.path.name
+            raise ConfigError(f"--layer {self.layer}: expected 1 to {store.layers}, the layers of {name}")
         for note in chosen.notes:
             say(note)
         return chosen
 
     def layers(self, chosen: "Chosen") -> "LayerChoice":
-        """How the layers of a record are put together."""
-        from pipeline.views.record import layer_choice
+        """How the layers of a record are put together: one, the teacher's mixture, or by default the mean of all."""
+        from stages.figures.attention_shares import mean_of_layers, one_layer, teachers_mixture
 
-        return layer_choice(self.layer, mixture=self.mixture, tau=self.temperature(chosen))
+        if self.layer is not None:
+            return one_layer(self.layer)
+        return teachers_mixture(self.temperature(chosen)) if self.mixture else mean_of_layers()
 
     def temperature(self, chosen: "Chosen") -> float:
         """The temperature of Eq. 4: as asked for, else the configuration's, else the default."""
@@ -95,7 +125,6 @@ class Plot(Generic[Numbers]):
         text = json_text(numbers)
         if request.out is not None:
             from cache.durable import replace_file
-            from pipeline.views.draw import encode
 
             beside = request.out.with_suffix(".json")
             request.out.parent.mkdir(parents=True, exist_ok=True)
@@ -106,12 +135,17 @@ class Plot(Generic[Numbers]):
             click.echo(text)
 
 
-def check_choice(layer: int | None, *, mixture: bool, tau: float | None = None) -> None:
-    """Raise `ConfigError` for options about layers that contradict each other."""
-    if layer is not None and mixture:
-        raise ConfigError("--layer and --mixture: one or the other; without them it is the mean of all layers")
-    if tau is not None and layer is not None:
-        raise ConfigError("--tau: a temperature for mixing layers, and --layer names one")
+def encode(draw: "Callable[[], Figure]", suffix: str) -> bytes:
+    """Draw, and return the file; `suffix` is .png or .svg."""
+    import matplotlib as mpl
+
+    written = io.BytesIO()
+    with mpl.rc_context(STYLE), warnings.catch_warnings():
+        # A glyph that the font lacks is drawn as a box, and in an SVG it is the viewer's: neither is an error.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        metadata = {"Date": None} if suffix == ".svg" else {}
+        draw().savefig(written, format=suffix.removeprefix("."), metadata=metadata)
+    return written.getvalue()
 
 
 def in_chunks(store: "AttentionStore", keys: Sequence[str]) -> Iterator[list[str]]:

@@ -7,7 +7,7 @@ markup, and what would steer a terminal is replaced, a character by a character,
 
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,10 +16,10 @@ import click
 from cache.rationales import KEPT, Attempt
 from data.errors import ConfigError, MissingRecordsError
 from data.keyword_prompts import read_keywords
-from data.records import Marked, Phase, Question, Rationale, Span
+from data.records import Phase, Question, Rationale, Span
 from pipeline.config.load import load_config
 from pipeline.config.schema import Config
-from pipeline.console.tables import new_table, print_json, print_table
+from pipeline.console.tables import print_json, print_rows
 from pipeline.run.inputs import Inputs
 from pipeline.run.teacher import RationaleStage, no_rationales
 from stages.attention.select import NO_CRITICAL_WORD, mark_rationale
@@ -107,7 +107,8 @@ def show_rationales(
             f"{overview.named:,} key words named by the teacher, {overview.left_out:,} left out: not in the text"
         )
     if overview.dropped:
-        _print_reasons(overview.dropped)
+        click.echo()
+        print_rows(("dropped for", "attempts", "for example", ""), map(_reason_row, overview.dropped))
 
 
 def look(config: Config, number: int, outcome: str | None, datasets: Sequence[str]) -> Overview:
@@ -156,18 +157,16 @@ def _entries(stand: Standing, settings: AttentionSettings) -> Iterator[Entry]:
 
 def _kept(attempt: Attempt, rationale: Rationale, settings: AttentionSettings) -> Entry:
     marked = mark_rationale(rationale, settings)
-    outcome = KEPT if marked.critical_spans else NO_CRITICAL_WORD
-    return _entry(attempt, outcome, keywords=rationale.keywords, marked=marked)
-
-
-def _entry(attempt: Attempt, outcome: str, *, keywords: tuple[str, ...] = (), marked: Marked | None = None) -> Entry:
-    return Entry(
-        **{name: getattr(attempt, name) for name in SAME},
-        outcome=outcome,
-        keywords=keywords or attempt.keywords,
-        step_spans=marked.step_spans if marked else (),
-        critical_spans=marked.critical_spans if marked else (),
+    return replace(
+        _entry(attempt, KEPT if marked.critical_spans else NO_CRITICAL_WORD),
+        keywords=rationale.keywords or attempt.keywords,
+        step_spans=marked.step_spans,
+        critical_spans=marked.critical_spans,
     )
+
+
+def _entry(attempt: Attempt, outcome: str) -> Entry:
+    return Entry(**{name: getattr(attempt, name) for name in SAME}, outcome=outcome, keywords=attempt.keywords)
 
 
 def _reasons(entries: Iterable[Entry]) -> list[Reason]:
@@ -195,10 +194,8 @@ def _print_entry(entry: Entry) -> None:
 
     sample = f", sample {entry.sample}" if entry.sample else ""
     click.secho(visible(f"{entry.dataset} {entry.question_id}: {entry.outcome} ({entry.phase}{sample})"), bold=True)
-    table = new_table("", "")
-    for number, text in _lines(entry):
-        table.add_row(number, text if isinstance(text, Text) else Text(visible(text)))
-    print_table(table)
+    lines = _lines(entry)
+    print_rows(("", ""), ((number, text if isinstance(text, Text) else Text(visible(text))) for number, text in lines))
 
 
 def _lines(entry: Entry) -> "Iterator[tuple[str, str | Text]]":
@@ -248,15 +245,11 @@ def _colours() -> bool:
     return console.is_terminal and not console.no_color
 
 
-def _print_reasons(reasons: Sequence[Reason]) -> None:
+def _reason_row(each: Reason) -> "tuple[str, str, Text, Text]":
     from rich.text import Text
 
-    click.echo()
-    table = new_table("dropped for", "attempts", "for example", "")
-    for each in reasons:
-        example = each.example
-        written = " ".join(visible(example.output).split()) or "(nothing)"
-        short = written if len(written) <= EXAMPLE else f"…{written[-EXAMPLE:]}"
-        name = Text(visible(f"{example.dataset} {example.question_id}"))
-        table.add_row(each.reason, f"{each.attempts:,}", name, Text(short))
-    print_table(table)
+    example = each.example
+    written = " ".join(visible(example.output).split()) or "(nothing)"
+    short = written if len(written) <= EXAMPLE else f"…{written[-EXAMPLE:]}"
+    name = visible(f"{example.dataset} {example.question_id}")
+    return each.reason, f"{each.attempts:,}", Text(name), Text(short)

@@ -18,8 +18,8 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.console.tables import one_line, print_json, step_label
-from pipeline.views.plot import PlotRequest, check_choice
-from pipeline.views.record import RecordView, StepView, view_record
+from pipeline.views.figures.record import RecordView, StepView, build
+from pipeline.views.plot import PlotRequest
 from stages.figures.attention_shares import GROUPS
 
 WITHOUT_TERMINAL = 160
@@ -41,9 +41,8 @@ def show_record(what: str, store: Path | None, key: str, *, layer: int | None, m
     request = PlotRequest(
         what=what, store=store, runs=Path("runs"), overrides=(), layer=layer, mixture=mixture, out=None, as_json=as_json
     )
-    check_choice(layer, mixture=mixture)
-    chosen = request.open()
-    view = view_record(chosen.attention, chosen.key(key), request.layers(chosen))
+    request.check_layers()
+    view = build(request, request.open(), key)
     if as_json:
         print_json(view)
     else:
@@ -124,20 +123,11 @@ def grids(view: RecordView, width: int) -> list[Grid]:
     )
     largest = max((value for row in view.attention for value in row), default=0.0)
     if _needed(words) <= width or _needed(steps) > width:
-        return [
-            Grid(
-                corner="step",
-                rows=steps,
-                columns=words[piece],
-                cells=tuple(row[piece] for row in cells),
-                largest=largest,
-            )
-            for piece in _pieces(words, width - LABEL)
-        ]
+        cut = [(words[piece], tuple(row[piece] for row in cells)) for piece in _pieces(words, width - LABEL)]
+        return [Grid(corner="step", rows=steps, columns=some, cells=of, largest=largest) for some, of in cut]
     names = tuple(one_line(word.text, LABEL - 2) for word in view.words)
-    return [
-        Grid(corner="word, step", rows=names, columns=steps, cells=tuple(zip(*cells, strict=True)), largest=largest)
-    ]
+    turned = tuple(zip(*cells, strict=True))
+    return [Grid(corner="word, step", rows=names, columns=steps, cells=turned, largest=largest)]
 
 
 def _cell_width(name: str) -> int:

@@ -13,27 +13,13 @@ from markupsafe import Markup
 from pipeline.config.document import Tree, entry_yaml, to_yaml
 from pipeline.console.progress import duration
 from pipeline.console.tables import binary_size
-from pipeline.results.scores import Score, short_names
+from pipeline.results.scores import Score, difference_text, percent_text, short_names
 from pipeline.results.students import LOSS
-from pipeline.results.table import difference_text, percent_text
 from pipeline.run.plan import STAGES
-from pipeline.views.charts import (
-    Line,
-    Scale,
-    Whisker,
-    bar,
-    box_chart,
-    line_chart,
-    series_style,
-    spread_scale,
-    strip,
-    strip_axis,
-    swatch,
-)
+from pipeline.views import charts
 from pipeline.views.page import Page
 from pipeline.views.run_figures import Dropped, Figures, Layers, RunFigures, StageTotal
 from stages.figures.curves import Curve
-from stages.figures.statistics import Spread
 
 LOSS_TITLES = {
     LOSS: "Total loss",
@@ -86,7 +72,7 @@ class Named:
     @property
     def swatch(self) -> Markup:
         """Its colour, for a legend."""
-        return swatch(self.style)
+        return charts.swatch(self.style)
 
 
 ScoreRow = tuple[Named, tuple[str, Markup], tuple[str, str, Markup] | None]
@@ -154,7 +140,9 @@ def report_page(figures: Figures, names: Sequence[str]) -> Page:
 def _named(runs: Sequence[RunFigures]) -> dict[str, Named]:
     short = short_names([run.name for run in runs])
     return {
-        run.name: Named(number=number, short=short[run.name], whole=run.name, style=f"r{number} {series_style(number)}")
+        run.name: Named(
+            number=number, short=short[run.name], whole=run.name, style=f"r{number} {charts.series_style(number)}"
+        )
         for number, run in enumerate(runs)
     }
 
@@ -226,7 +214,9 @@ def _score_groups(figures: Figures, runs: Mapping[str, Named]) -> Iterator[Score
         groups.setdefault((score.dataset, score.prompt), []).append(score)
     by_seed = {run.name: run.accuracies for run in figures.runs}
     accuracies = _accuracy_scale(figures)
+    accuracy_axis = charts.strip_axis("accuracy in percent", accuracies, lambda share: f"{100 * share:g}")
     differences = _difference_scale(figures)
+    difference_axis = None if differences is None else charts.strip_axis("difference in points", differences, _signed)
     for (dataset, prompt), scores in groups.items():
         rows = [
             _score_row(score, by_seed[score.run][dataset, prompt], runs[score.run], accuracies, differences)
@@ -239,18 +229,16 @@ def _score_groups(figures: Figures, runs: Mapping[str, Named]) -> Iterator[Score
             count=_count(scores),
             rows=rows,
             base=", ".join(bases),
-            accuracy_axis=strip_axis("accuracy in percent", accuracies, _plain_percent),
-            difference_axis=None
-            if differences is None
-            else strip_axis("difference in points", differences, _signed_percent),
+            accuracy_axis=accuracy_axis,
+            difference_axis=difference_axis,
         )
 
 
-def _accuracy_scale(figures: Figures) -> Scale:
+def _accuracy_scale(figures: Figures) -> charts.Scale:
     """One scale for all accuracies of the page, so that data sets and prompts can be compared by eye."""
     shares = [share for run in figures.runs for seeds in run.accuracies.values() for share in seeds.values()]
     edges = [edge for score in figures.scores for edge in _spread(score)]
-    return spread_scale([*shares, *edges] or [0.0], start=8, end=252, least=0.1)
+    return charts.spread_scale([*shares, *edges] or [0.0], start=8, end=252, least=0.1)
 
 
 def _spread(score: Score) -> tuple[float, float]:
@@ -259,17 +247,14 @@ def _spread(score: Score) -> tuple[float, float]:
     return max(0.0, mean - deviation), min(1.0, mean + deviation)
 
 
-def _difference_scale(figures: Figures) -> Scale | None:
+def _difference_scale(figures: Figures) -> charts.Scale | None:
     found = [score.difference for score in figures.scores if score.difference]
     values = [value for one in found for value in (one.low, one.high)]
-    return spread_scale([0.0, *values], start=8, end=212, least=0.04) if values else None
+    return charts.spread_scale([0.0, *values], start=8, end=212, least=0.04) if values else None
 
 
-def _plain_percent(value: float) -> str:
-    return f"{100 * value:g}"
-
-
-def _signed_percent(value: float) -> str:
+def _signed(value: float) -> str:
+    """A share of 1 in percent, with its sign."""
     return f"{100 * value:+g}" if abs(value) > 1e-9 else "0"
 
 
@@ -286,21 +271,21 @@ def _range(values: Iterable[int]) -> str:
 
 
 def _score_row(
-    score: Score, seeds: Mapping[int, float], run: Named, accuracies: Scale, differences: Scale | None
+    score: Score, seeds: Mapping[int, float], run: Named, accuracies: charts.Scale, differences: charts.Scale | None
 ) -> ScoreRow:
     low, high = _spread(score)
     accuracy = percent_text(score.accuracy)
     single = tuple(seeds.values()) if len(seeds) > 1 else ()
     title = f"{accuracy} percent" + (f"; by seed {', '.join(f'{100 * one:.1f}' for one in single)}" if single else "")
-    whisker = Whisker(mean=score.accuracy.mean, low=low, high=high, points=single)
-    drawn = accuracy, strip(title, accuracies, whisker, style=run.style)
+    whisker = charts.Whisker(mean=score.accuracy.mean, low=low, high=high, points=single)
+    drawn = accuracy, charts.strip(title, accuracies, whisker, style=run.style)
     if differences is None:
         return run, drawn, None
     difference, interval = difference_text(score.difference)
     one = score.difference
-    compared = None if one is None else Whisker(mean=one.mean, low=one.low, high=one.high)
+    compared = None if one is None else charts.Whisker(mean=one.mean, low=one.low, high=one.high)
     title = f"{difference} points, 95% interval {interval}" if one else "not compared"
-    return run, drawn, (difference, interval, strip(title, differences, compared, style=run.style, zero=True))
+    return run, drawn, (difference, interval, charts.strip(title, differences, compared, style=run.style, zero=True))
 
 
 def _dropped_table(figures: Figures, runs: Mapping[str, Named]) -> Table | None:
@@ -347,7 +332,7 @@ def _losses(figures: Figures, runs: Mapping[str, Named]) -> Iterator[Figure]:
 def _curves(title: str, curves: Sequence[tuple[Named, Curve]]) -> Figure:
     banded = len(curves) <= BANDED_RUNS
     lines = [
-        Line(
+        charts.Line(
             name=run.whole,
             x=one.steps,
             y=one.mean,
@@ -360,7 +345,7 @@ def _curves(title: str, curves: Sequence[tuple[Named, Curve]]) -> Figure:
     rows = [(run.short, *_quarters(one)) for run, one in curves]
     return Figure(
         title=title,
-        drawing=line_chart(title, lines, x_label="optimizer step"),
+        drawing=charts.line_chart(title, lines, x_label="optimizer step"),
         table=Table(caption="Mean over seeds along training", headings=("run", *QUARTERS, "lowest"), rows=rows),
     )
 
@@ -387,27 +372,24 @@ def _layers(run: RunFigures) -> list[Figure]:
 
 def _spread_figure(title: str, layers: Layers, style: str) -> Figure:
     boxes = {str(number): one for number, one in enumerate(layers.spread, start=1)}
-    rows = [(name, *_spread_row(one)) for name, one in boxes.items()]
-    even = 1 / len(boxes)
+    columns = {"5%": "p5", "25%": "p25", "median": "median", "75%": "p75", "95%": "p95", "mean": "mean"}
+    rows = [(name, *(f"{getattr(one, each):.3f}" for each in columns.values())) for name, one in boxes.items()]
+    whole = f"{title}: weight of each over records"
     return Figure(
         title=title,
-        drawing=box_chart(f"{title}: weight of each over records", boxes, x_label="layer", reference=even, style=style),
-        table=Table(caption=title, headings=("layer", "5%", "25%", "median", "75%", "95%", "mean"), rows=rows),
+        drawing=charts.box_chart(whole, boxes, x_label="layer", reference=1 / len(boxes), style=style),
+        table=Table(caption=title, headings=("layer", *columns), rows=rows),
         note=f"{layers.records:,} records",
     )
-
-
-def _spread_row(one: Spread) -> tuple[str, ...]:
-    return tuple(f"{value:.3f}" for value in (one.p5, one.p25, one.median, one.p75, one.p95, one.mean))
 
 
 def _over_training(curves: Sequence[Curve]) -> Figure:
     """The student's layers along training; those that weigh most in the end have colours and names."""
     heaviest = sorted(range(len(curves)), key=lambda number: -curves[number].mean[-1])[:NAMED_LAYERS]
-    styles = {number: series_style(place) for place, number in enumerate(sorted(heaviest))}
+    styles = {number: charts.series_style(place) for place, number in enumerate(sorted(heaviest))}
     order = sorted(range(len(curves)), key=lambda number: number in styles)  # the named ones on top
     lines = [
-        Line(
+        charts.Line(
             name=f"layer {number + 1}",
             x=curves[number].steps,
             y=curves[number].mean,
@@ -418,10 +400,9 @@ def _over_training(curves: Sequence[Curve]) -> Figure:
         if curves[number].steps
     ]
     rows = [(str(number), *_quarters(one)) for number, one in enumerate(curves, start=1) if one.steps]
-    title = "Student over training"
     return Figure(
-        title=title,
-        drawing=line_chart("Student's layers over training", lines, x_label="optimizer step", floor=0.0),
+        title="Student over training",
+        drawing=charts.line_chart("Student's layers over training", lines, x_label="optimizer step", floor=0.0),
         table=Table(caption="Mean over seeds and batches", headings=("layer", *QUARTERS, "lowest"), rows=rows),
         note=f"{curves[0].students} seed{'' if curves[0].students == 1 else 's'}",
     )
@@ -429,20 +410,15 @@ def _over_training(curves: Sequence[Curve]) -> Figure:
 
 def _stage_rows(figures: Figures, runs: Mapping[str, Named]) -> Iterator[tuple[Named, StageTotal, Markup, list[str]]]:
     """Stage by stage what it took for each run: its time drawn, and what stands in the row's other cells."""
-    longest = max((total.seconds for run in figures.runs for total in run.stages), default=0.0) or 1.0
-    for stage in STAGES:
-        for run, total in [
-            (runs[each.name], one) for each in figures.runs for one in each.stages if one.stage == stage
-        ]:
-            time = duration(total.seconds)
-            sizes = (total.peak_bytes, total.peak_gpu_bytes, total.bytes_grown)
-            cells = [
-                time,
-                duration(total.cpu_seconds) if total.cpu_seconds else "",
-                *(binary_size(size) if size else "" for size in sizes),
-                _outcomes(total),
-            ]
-            yield run, total, bar(f"{run.short}, {stage}: {time}", total.seconds / longest, run.style), cells
+    found = [(runs[each.name], total) for each in figures.runs for total in each.stages]
+    longest = max((total.seconds for _, total in found), default=0.0) or 1.0
+    for run, total in sorted(found, key=lambda one: STAGES.index(one[1].stage)):
+        time = duration(total.seconds)
+        processor = duration(total.cpu_seconds) if total.cpu_seconds else ""
+        sizes = (total.peak_bytes, total.peak_gpu_bytes, total.bytes_grown)
+        cells = [time, processor, *(binary_size(size) if size else "" for size in sizes), _outcomes(total)]
+        drawn = charts.bar(f"{run.short}, {total.stage}: {time}", total.seconds / longest, run.style)
+        yield run, total, drawn, cells
 
 
 def _outcomes(total: StageTotal) -> str:

@@ -36,6 +36,8 @@ ALL_POINTS = 30_000
 FEWEST_POINTS, MOST_POINTS = 24, 160
 FOLDER_DIGITS = 16
 """Digits of a fingerprint in the name of a space's folder."""
+NO_ORIGIN = f"{SUMMARY} of an earlier version: the revisions of teacher and student are not known"
+NO_LAYERS = f"no {LAYER_WEIGHTS} beside the students (an earlier version, or FSDP): no layer weights by record"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,16 +146,17 @@ def _read_run(name: str, folder: Path, students: Sequence[TrainedStudent], point
     evaluation = RunFolder(folder).evaluation()
     why_dropped, not_known = _dropped(folder, fingerprints)
     accuracies = accuracies_by_seed(name, evaluation) if evaluation.seeds() else {}
-    missing = [
-        *([] if config else [f"no {RunFolder(folder).config.name}: what the run was asked for is not known"]),
-        *([] if students else ["no student is trained yet"]),
-        *_seeds_missing(config, {one.seed for one in students}),
-        *([] if accuracies else ["no student is evaluated yet"]),
-        *_no_origin(students),
-        *_no_layers(students, teacher),
-        *([not_known] if not_known else []),
-        *([] if executions else ["no provenance: time and memory are not known"]),
-    ]
+    left = _seeds_left(config, students)
+    missing = {
+        f"no {RunFolder(folder).config.name}: what the run was asked for is not known": not config,
+        "no student is trained yet": not students,
+        f"not trained yet: seed {_ranges(left)}": left,
+        "no student is evaluated yet": not accuracies,
+        NO_ORIGIN: any("teacher" not in student.summary for student in students),
+        NO_LAYERS: teacher is None and any(student.layers for student in students),
+        not_known: not_known,
+        "no provenance: time and memory are not known": not executions,
+    }
     return RunFigures(
         name=name,
         folder=folder,
@@ -166,7 +169,7 @@ def _read_run(name: str, folder: Path, students: Sequence[TrainedStudent], point
         executions=executions,
         dropped=why_dropped,
         accuracies=accuracies,
-        missing=tuple(missing),
+        missing=tuple(line for line, holds in missing.items() if holds),
     )
 
 
@@ -176,12 +179,11 @@ def _config(folder: Path) -> Mapping[str, Tree]:
     return read_document(path).tree if path.is_file() else {}
 
 
-def _seeds_missing(config: Mapping[str, Tree], there: set[int]) -> Iterator[str]:
-    training = config.get("training")
-    seeds = training.get("seeds") if isinstance(training, dict) else None
-    left = [seed for seed in seeds if isinstance(seed, int) and seed not in there] if isinstance(seeds, list) else []
-    if there and left:
-        yield f"not trained yet: seed {_ranges(left)}"
+def _seeds_left(config: Mapping[str, Tree], students: Sequence[TrainedStudent]) -> list[int]:
+    """The seeds that are still to be trained, once some are."""
+    seeds, there = _section(config, "training").get("seeds"), {student.seed for student in students}
+    asked = seeds if isinstance(seeds, list) else []
+    return [seed for seed in asked if isinstance(seed, int) and seed not in there] if there else []
 
 
 def _training(students: Sequence[TrainedStudent], points: int) -> Training | None:
@@ -214,16 +216,6 @@ def _layers(students: Sequence[TrainedStudent], points: int) -> tuple[Layers | N
         Layers(spread=spread_by_column(teacher[0]), records=len(teacher[0])) if teacher else None,
         student if weights or training else None,
     )
-
-
-def _no_origin(students: Sequence[TrainedStudent]) -> Iterator[str]:
-    if any("teacher" not in student.summary for student in students):
-        yield f"{SUMMARY} of an earlier version: the revisions of teacher and student are not known"
-
-
-def _no_layers(students: Sequence[TrainedStudent], teacher: Layers | None) -> Iterator[str]:
-    if teacher is None and any(student.layers for student in students):
-        yield f"no {LAYER_WEIGHTS} beside the students (an earlier version, or FSDP): no layer weights by record"
 
 
 def _totals(executions: Sequence[StageRecord]) -> Iterator[StageTotal]:
@@ -278,8 +270,8 @@ def _facts(
         "student before training": _model(config) or _model(summary),
         "student's revision": _at(summary, "student", "revision"),
         "objective": _pairs(summary.get("objective")) or _at(config, "objective", "name"),
-        "training data": _sources(config, "train") or _named(summary.get("data")),
-        "test data": _sources(config, "test"),
+        "training data": _named(_section(config, "data").get("train")) or _named(summary.get("data")),
+        "test data": _named(_section(config, "data").get("test")),
         "records learned from": f"{summary['records']:,}" if summary.get("records") else "",
         "optimizer steps": f"{summary['steps']:,}" if summary.get("steps") else "",
         "seeds": _ranges([student.seed for student in students]),
@@ -295,9 +287,14 @@ def _facts(
     return {name: value for name, value in facts.items() if value}
 
 
+def _section(config: Mapping[str, Tree], name: str) -> Mapping[str, Tree]:
+    """What stands below a key; empty where nothing does."""
+    found = config.get(name)
+    return found if isinstance(found, dict) else {}
+
+
 def _at(config: Mapping[str, Tree], section: str, key: str) -> str:
-    found = config.get(section)
-    return str(found.get(key) or "") if isinstance(found, dict) else ""
+    return str(_section(config, section).get(key) or "")
 
 
 def _model(config: Mapping[str, Tree]) -> str:
@@ -312,11 +309,6 @@ def _pairs(described: object) -> str:
         return ""
     rest = [f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}" for key, value in described.items()]
     return ", ".join(rest).removeprefix("name ")
-
-
-def _sources(config: Mapping[str, Tree], split: str) -> str:
-    data = config.get("data")
-    return _named(data.get(split) if isinstance(data, dict) else None)
 
 
 def _named(sources: object) -> str:
@@ -358,10 +350,8 @@ def _each(values: Iterator[str]) -> str:
 def _period(executions: Sequence[StageRecord]) -> str:
     if not executions:
         return ""
-    first, last = (
-        when.replace("T", " ")[:16]
-        for when in (min(one.started for one in executions), max(one.ended for one in executions))
-    )
+    first = min(one.started for one in executions).replace("T", " ")[:16]
+    last = max(one.ended for one in executions).replace("T", " ")[:16]
     return f"{first} to {last.removeprefix(first[:11])} UTC"
 
 

@@ -10,7 +10,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from pipeline.console.tables import one_line
-from pipeline.views.plot import BAND, Plot, PlotRequest, in_chunks, say_missing
+from pipeline.views.plot import BAND, COLOURS, Plot, PlotRequest, in_chunks, say_missing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -119,8 +119,6 @@ def draw(figure: LayersFigure) -> "Figure":
 def _draw_layers(axes: "Axes", models: "Sequence[Sequence[Spread]]", colour: str, filled: float) -> None:
     """Bars of the mean weights with the middle halves, of each model beside the others at every layer."""
     import numpy as np
-
-    from pipeline.views.draw import COLOURS
 
     width = 0.7 / len(models)
     for place, layers in enumerate(models):

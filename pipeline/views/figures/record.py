@@ -1,12 +1,17 @@
 """The matrix steps × critical words of one record (Fig. 1c, 2b after arXiv 2604.15701), as a heat map.
 
-In: the beginning of a record's key. Out: a `RecordView`, the same as `molsaki cache show --record` has.
+In: the beginning of a record's key. Out: a `RecordView`, its texts, steps, words and the matrix between them; it is the
+same that `molsaki cache show --record` has, so that both show the same numbers.
 """
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import isnan
 from typing import TYPE_CHECKING
 
 import click
 
+from data.records import Span
 from pipeline.console.tables import one_line, step_label
 from pipeline.views.plot import Plot, PlotRequest
 
@@ -16,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from pipeline.views.choose import Chosen
-    from pipeline.views.record import RecordView
+    from stages.figures.attention_shares import Group
 
 LATER = "0.88"
 """Grey of what cannot be looked at, for it is written later."""
@@ -25,14 +30,82 @@ MOST_NUMBERS = 400
 """Cells up to which a heat map has a number in each."""
 
 
-def build(request: PlotRequest, chosen: "Chosen", key: str) -> "RecordView":
-    """The record whose key begins so."""
-    from pipeline.views.record import view_record
+@dataclass(frozen=True, kw_only=True)
+class StepView:
+    """One step: its number (−1 is the question's last, 1 the rationale's first), its text, and where it looks.
 
-    return view_record(chosen.attention, chosen.key(key), request.layers(chosen))
+    `shares` of its attention by who receives it are None where the store does not tell, and where it has no token.
+    """
+
+    step: int
+    span: Span
+    text: str
+    tokens: int
+    shares: "Mapping[Group, float] | None"
 
 
-def draw(view: "RecordView") -> "Figure":
+@dataclass(frozen=True, kw_only=True)
+class WordView:
+    """One critical word."""
+
+    span: Span
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordView:
+    """One record; `attention[s][k]` is what word k receives from step s (Eq. 2), layers put together as `layers` says.
+
+    `text` is question, line break, rationale, and spans count characters in it.
+    """
+
+    space: str
+    key: str
+    layers: str
+    text: str
+    rationale_start: int
+    steps: tuple[StepView, ...]
+    words: tuple[WordView, ...]
+    attention: tuple[tuple[float, ...], ...]
+
+    def is_later(self, step: int, word: int) -> bool:
+        """Whether a word (by its place in `words`) begins after a step has ended, so that it cannot be looked at."""
+        return self.words[word].span[0] >= self.steps[step].span[1]
+
+
+def build(request: PlotRequest, chosen: "Chosen", key: str) -> RecordView:
+    """Read the record whose key begins so, with its layers put together."""
+    from stages.figures.attention_shares import record_shares, step_numbers
+
+    store, key, layers = chosen.attention, chosen.key(key), request.layers(chosen)
+    marked, attention_LSK = store.marked(key), store[key]
+    weights_L = layers.weigh(attention_LSK)
+    (totals,) = store.read_totals([key])
+    numbers, tokens = step_numbers(marked).tolist(), store.step_tokens(key).tolist()
+    shares = [None] * len(numbers) if totals is None else record_shares(totals, weights_L).tolist()
+    steps = zip(numbers, marked.step_spans, tokens, shares, strict=True)
+    return RecordView(
+        space=store.space.path.name,
+        key=key,
+        layers=layers.label,
+        text=marked.text,
+        rationale_start=marked.rationale_start,
+        steps=tuple(
+            StepView(step=number, span=span, text=marked.text[slice(*span)], tokens=count, shares=_named(shares_G))
+            for number, span, count, shares_G in steps
+        ),
+        words=tuple(WordView(span=span, text=marked.text[slice(*span)]) for span in marked.critical_spans),
+        attention=tuple(tuple(row) for row in layers.mixed(attention_LSK).tolist()),
+    )
+
+
+def _named(shares_G: Sequence[float] | None) -> "Mapping[Group, float] | None":
+    from stages.figures.attention_shares import GROUPS
+
+    return None if shares_G is None or any(map(isnan, shares_G)) else dict(zip(GROUPS, shares_G, strict=True))
+
+
+def draw(view: RecordView) -> "Figure":
     """Heat map steps × words; grey where a word is written after the step."""
     import matplotlib as mpl
     import numpy as np

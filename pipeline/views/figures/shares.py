@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from data.errors import MissingRecordsError
 from pipeline.console.tables import one_line, step_label
-from pipeline.views.plot import BAND, Plot, PlotRequest, in_chunks, say, say_missing
+from pipeline.views.plot import BAND, COLOURS, Plot, PlotRequest, in_chunks, say, say_missing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -94,8 +94,6 @@ def draw(figure: SharesFigure) -> "Figure":
     import numpy as np
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
-
-    from pipeline.views.draw import COLOURS
 
     most = max(step.records for step in figure.steps)
     shown = [step for step in figure.steps if step.records >= FEW * most]

@@ -2,8 +2,7 @@
 
 import pytest
 
-from pipeline.results.scores import Score, short_names
-from pipeline.results.table import print_scores
+from pipeline.results.scores import Score, print_scores, short_names
 from stages.figures.statistics import Accuracy, PairedDifference
 
 

@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 
 from cache import open_attention
 from pipeline.cli.main import molsaki
-from pipeline.views.record import RecordView, StepView, WordView
+from pipeline.views.figures.record import RecordView, StepView, WordView
 from pipeline.views.record_table import LATER, LEAST, grids
 from tests.pipeline.views.test_plot import hostile_space, space, teacher  # noqa: F401  (fixtures)
 

@@ -11,8 +11,7 @@ from click.testing import CliRunner, Result
 from selenium.webdriver.common.keys import Keys
 
 from pipeline.cli.main import molsaki
-from pipeline.results.scores import compare, evaluation_folders
-from pipeline.results.table import score_table
+from pipeline.results.scores import compare, evaluation_folders, score_table
 from pipeline.views.run_figures import read_figures
 from stages.student.summary import LAYER_WEIGHTS
 from tests.browser import Browser
