@@ -10,7 +10,7 @@ import click
 
 from pipeline.cli.options import FILE, examples, runs_option, set_option, store_option
 from pipeline.views import figures
-from pipeline.views.plot import Plot, PlotRequest
+from pipeline.views.plot import Plot, PlotOptions
 
 SHARED = (
     click.argument("what", metavar="CONFIG|SPACE"),
@@ -50,8 +50,8 @@ def _command(name: str, plot: Plot[Any]) -> click.Command:
     """A figure's command; the options that figures share arrive as one request."""
 
     def make(**options: Any) -> None:  # click's own types
-        shared = {option: options.pop(option) for option in PlotRequest.__annotations__.keys() & options.keys()}
-        plot.make(PlotRequest(**shared), **options)
+        shared = {option: options.pop(option) for option in PlotOptions.__annotations__.keys() & options.keys()}
+        plot.make(PlotOptions(**shared), **options)
 
     for option in reversed((*SHARED, *(LAYERS if plot.layers else ()), *LAST, *plot.options)):
         make = option(make)

@@ -49,7 +49,7 @@ COLOURS = {"critical": "#D55E00", "other": "#0072B2", "special": "#555555", "sin
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlotRequest:
+class PlotOptions:
     """What the options shared by all figures say."""
 
     what: str
@@ -118,7 +118,7 @@ class Plot(Generic[Numbers]):
     options: tuple[Callable[[Callable[..., Any]], Callable[..., Any]], ...] = ()  # click's own types
     layers: bool = True
 
-    def make(self, request: PlotRequest, **own: Any) -> None:  # the figure's own options
+    def make(self, request: PlotOptions, **own: Any) -> None:  # the figure's own options
         """Write the drawing and the figures in it beside each other, or print the figures, or both."""
         request.check()
         numbers = self.build(request, request.open(), **own)

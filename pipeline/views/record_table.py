@@ -19,7 +19,7 @@ from rich.text import Text
 
 from pipeline.console.tables import one_line, print_json, step_label
 from pipeline.views.figures.record import RecordView, StepView, build
-from pipeline.views.plot import PlotRequest
+from pipeline.views.plot import PlotOptions
 from stages.figures.attention_shares import GROUPS
 
 WITHOUT_TERMINAL = 160
@@ -38,7 +38,7 @@ RAMP = ((0, 34, 78), (65, 77, 107), (125, 124, 120), (188, 174, 108), (254, 232,
 
 def show_record(what: str, store: Path | None, key: str, *, layer: int | None, mixture: bool, as_json: bool) -> None:
     """Print the record whose key begins so, with its heat map, or its numbers."""
-    request = PlotRequest(
+    request = PlotOptions(
         what=what, store=store, runs=Path("runs"), overrides=(), layer=layer, mixture=mixture, out=None, as_json=as_json
     )
     request.check_layers()

@@ -10,7 +10,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from pipeline.console.tables import one_line
-from pipeline.views.plot import BAND, COLOURS, Plot, PlotRequest, in_chunks, say_missing
+from pipeline.views.plot import BAND, COLOURS, Plot, PlotOptions, in_chunks, say_missing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -54,7 +54,7 @@ class LayersFigure:
     students: tuple[StudentWeights, ...]
 
 
-def build(request: PlotRequest, chosen: "Chosen") -> LayersFigure:
+def build(request: PlotOptions, chosen: "Chosen") -> LayersFigure:
     """The teacher's weights of all records meant, and the students' as they lie in the folders of runs."""
     from pipeline.results.students import trained_students
     from stages.figures.attention_shares import record_layer_weights

@@ -13,7 +13,7 @@ import click
 
 from data.records import Span
 from pipeline.console.tables import one_line, step_label
-from pipeline.views.plot import Plot, PlotRequest
+from pipeline.views.plot import Plot, PlotOptions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -73,7 +73,7 @@ class RecordView:
         return self.words[word].span[0] >= self.steps[step].span[1]
 
 
-def build(request: PlotRequest, chosen: "Chosen", key: str) -> RecordView:
+def build(request: PlotOptions, chosen: "Chosen", key: str) -> RecordView:
     """Read the record whose key begins so, with its layers put together."""
     from stages.figures.attention_shares import record_shares, step_numbers
 

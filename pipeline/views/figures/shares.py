@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from data.errors import MissingRecordsError
 from pipeline.console.tables import one_line, step_label
-from pipeline.views.plot import BAND, COLOURS, Plot, PlotRequest, in_chunks, say, say_missing
+from pipeline.views.plot import BAND, COLOURS, Plot, PlotOptions, in_chunks, say, say_missing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -46,7 +46,7 @@ class SharesFigure:
     steps: "tuple[StepShares, ...]"
 
 
-def build(request: PlotRequest, chosen: "Chosen") -> SharesFigure:
+def build(request: PlotOptions, chosen: "Chosen") -> SharesFigure:
     """Add up the shares of all records meant, and say which are not in it."""
     from cache.reader import RECOMPUTE
 
