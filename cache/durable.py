@@ -11,7 +11,7 @@ import os
 import secrets
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -162,8 +162,6 @@ def newest(path: Path) -> float:
     """Return the latest time at which a file or folder, or anything below it, was written to."""
     times = [path.lstat().st_mtime]
     for below in path.rglob("*"):
-        try:
+        with suppress(FileNotFoundError):  # a writer's temporary file, gone since the folder was listed
             times.append(below.lstat().st_mtime)
-        except FileNotFoundError:  # a writer's temporary file, gone since the folder was listed
-            continue
     return max(times)
