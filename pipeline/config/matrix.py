@@ -180,8 +180,7 @@ def point_name(values: Mapping[str, Tree]) -> str:
 
 def _short_key(key: str) -> str:
     section, _, rest = key.partition(".")
-    short = rest if rest and section in SHORT_SECTIONS else key
-    short = SHORT.get(key, short)
+    short = SHORT.get(key, rest if rest and section in SHORT_SECTIONS else key)
     return short if PLAIN.fullmatch(short) else f"{_readable(short)}.{_hash(key)}"
 
 

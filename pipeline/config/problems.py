@@ -131,18 +131,12 @@ def _rationale_conflicts(config: Config) -> Iterator[tuple[Key, str]]:
 def _attention_conflicts(attention: AttentionSettings) -> Iterator[tuple[Key, str]]:
     if attention.critical == "regex" and attention.pattern is None:
         yield ("attention", "pattern"), "missing; `critical: regex` needs the regular expression that finds the words"
-    if attention.pattern is not None and (problem := _regex_problem(attention.pattern)):
-        yield ("attention", "pattern"), f"expected a regular expression, found {attention.pattern!r}: {problem}"
+    try:
+        re.compile(attention.pattern or "")
+    except re.error as error:
+        yield ("attention", "pattern"), f"expected a regular expression, found {attention.pattern!r}: {error}"
     if attention.piece > LARGEST_PIECE:
         yield ("attention", "piece"), f"expected at most {LARGEST_PIECE:,}, found {attention.piece:,}"
-
-
-def _regex_problem(pattern: str) -> str | None:
-    try:
-        re.compile(pattern)
-    except re.error as error:
-        return str(error)
-    return None
 
 
 def _floats(config: Config) -> Iterator[tuple[Key, float]]:

@@ -5,8 +5,7 @@ In: the options of a command. Out: what was copied, found and done about it on s
 """
 
 import shlex
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +13,6 @@ from typing import TYPE_CHECKING
 from cache.exchange.chosen import read_keys
 from cache.exchange.exporting import export_space
 from cache.exchange.importing import import_space
-from cache.exchange.metering import Meter
 from cache.gc import Leftover, discard, leftovers, leftovers_of_store, remove
 from cache.reader import AttentionStore
 from cache.repair import Repair, repair
@@ -51,18 +49,13 @@ class StoppingMeter:
         self.stop.check(self.saved)
 
 
-@contextmanager
-def _meter(saved: str, *, quiet: bool) -> Iterator[Meter]:
-    with StopSignal() as stop, open_progress(quiet=quiet) as progress:
-        yield StoppingMeter(progress=progress, stop=stop, saved=saved)
-
-
 def run_export(space: str, store: Path, target: str, *, keys: Path | None, as_json: bool, quiet: bool) -> None:
     """Hand a space on, and print what the export holds."""
     chosen = None if keys is None else read_keys(keys)
     found = find_space(space, store)
     saved = "nothing, for a tar file is written as a whole" if target.endswith(".tar") else "the files exported so far"
-    with _meter(saved, quiet=quiet) as meter:
+    with StopSignal() as stop, open_progress(quiet=quiet) as progress:
+        meter = StoppingMeter(progress=progress, stop=stop, saved=saved)
         exported = export_space(found, target, keys=chosen, meter=meter)
     rows = (
         ("target", exported.target),
@@ -75,7 +68,8 @@ def run_export(space: str, store: Path, target: str, *, keys: Path | None, as_js
 
 def run_import(source: str, store: Path, *, as_json: bool, quiet: bool) -> None:
     """Take a space in, and print what is new."""
-    with _meter("nothing, the store is as it was", quiet=quiet) as meter:
+    with StopSignal() as stop, open_progress(quiet=quiet) as progress:
+        meter = StoppingMeter(progress=progress, stop=stop, saved="nothing, the store is as it was")
         imported = import_space(source, store, meter=meter)
     rows = (
         ("path", imported.path),
