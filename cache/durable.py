@@ -2,14 +2,16 @@
 
 `create_exclusively` is the one primitive that all commits rest on: of any number of processes that create the same
 path, exactly one succeeds, and nobody ever sees half of the file. Errors of the file system name the file that they
-happened at, so that whoever meets a full disk knows which one.
+happened at, so that whoever meets a full disk knows which one. Machines that share a file system disagree about the
+time, so the age of a file is the difference to one made just now.
 """
 
 import errno
 import os
 import secrets
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,6 +23,11 @@ NO_FOLDER_SYNC = {errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP}
 
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 """No space left, for everybody or for this user."""
+
+CANNOT_WRITE = {errno.EACCES, errno.EPERM, errno.EROFS, *DISK_FULL}
+
+ABANDONED_SECONDS = 86400.0
+"""Nobody who lives writes nothing for a day: imports and exports then remove what a killed one has left."""
 
 
 @contextmanager
@@ -133,3 +140,28 @@ def _new_synced(path: Path) -> Iterator[BinaryIO]:
         yield file
         file.flush()
         os.fsync(file.fileno())
+
+
+def now(folder: Path) -> float:
+    """Return the time as the file system of `folder` sees it; this machine's time where nothing can be written."""
+    try:
+        with temporary_file(folder, b"") as path:
+            return path.stat().st_mtime
+    except OSError as error:
+        if error.errno not in CANNOT_WRITE:
+            raise
+        return time.time()
+
+
+def age(path: Path) -> float:
+    """Return how many seconds ago a file was last written to."""
+    return now(path.parent) - path.stat().st_mtime
+
+
+def newest(path: Path) -> float:
+    """Return the latest time at which a file or folder, or anything below it, was written to."""
+    times = [path.lstat().st_mtime]
+    for below in path.rglob("*"):
+        with suppress(FileNotFoundError):  # a writer's temporary file, gone since the folder was listed
+            times.append(below.lstat().st_mtime)
+    return max(times)

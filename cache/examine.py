@@ -24,8 +24,7 @@ import numpy.typing as npt
 
 from cache.certificates import SMALLEST_NORMAL
 from cache.commits import VERIFY
-from cache.key_index import KEY_BYTES, hex_keys
-from cache.keys import record_key
+from cache.keys import KEY_BYTES, hex_keys, record_key
 from cache.layout import ARRAYS, LAYOUTS, STEP_ATTENTION, TEXT_END, Array, decode, open_array, open_rebuilt
 from cache.rounding import ALL_BITS
 from cache.step_totals import step_totals

@@ -17,8 +17,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from cache.age import age, newest, now
 from cache.commits import is_torn
+from cache.durable import age, newest, now
 from cache.repair import WITHDRAWN
 from cache.spaces import KINDS, Space, children
 from cache.verify import CLAIM_SECONDS

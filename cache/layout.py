@@ -27,7 +27,7 @@ from zarr.storage import LocalStore, MemoryStore
 
 from cache.commits import VERIFY, Commit, damage_at, read_committed
 from cache.fingerprints import JSON, SCHEMA_VERSION
-from cache.key_index import KEY_BYTES
+from cache.keys import KEY_BYTES
 from cache.spaces import Space, check_files
 from cache.step_totals import RECEIVERS
 from data.errors import DamagedCacheError

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cache.commits import VERIFY, Commit
-from cache.key_index import KeyIndex, KeyRows, hex_keys
+from cache.keys import KeyIndex, KeyRows, hex_keys
 from cache.layout import STEP_ATTENTION, TEXT_END, Array, check_part, decode, layouts_in, open_array, read_keys
 from cache.spaces import Space, check_files, dropped_records
 from cache.step_totals import StepTotals, step_totals

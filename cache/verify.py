@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from cache.age import age
 from cache.commits import Commit, FileEntry, decode_commit, is_damage, is_torn, reason_of
+from cache.durable import age
 from cache.examine import Examined, examine
 from cache.fingerprints import hash_file
 from cache.keys import KEY

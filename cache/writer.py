@@ -17,8 +17,7 @@ import zarr
 
 from cache.commits import Commit
 from cache.fingerprints import JSON
-from cache.key_index import KEY_BYTES
-from cache.keys import record_key
+from cache.keys import KEY_BYTES, record_key
 from cache.layout import MAX_RECORDS, STEP_ATTENTION, TEXT_END, Array, counts_of, write_arrays
 from cache.rounding import ALL_BITS, kept_bits, largest_value, stored_values
 from cache.spaces import Space

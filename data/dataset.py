@@ -1,4 +1,4 @@
-"""What a data set declares about itself in its module of `data.sets`, and how it is found by its name."""
+"""What a data set declares about itself in its module of `data.sets`, how it is found by its name, and scored."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TypeAlias
 
+from data.answers import same_answer
 from data.records import Question
 from data.rows.files import file_rows
 from data.rows.hub import hub_rows
@@ -47,3 +48,11 @@ def data_set(name: DatasetName) -> DataSet:
     declared = import_module(f"data.sets.{name}").SET
     assert isinstance(declared, DataSet), f"data/sets/{name}.py: expected SET to be a DataSet, found {declared!r}"
     return declared
+
+
+def is_right(answer: str | None, question: Question) -> bool:
+    """Whether a canonical answer is the gold one as its set is scored; none is wrong, and so is any without gold."""
+    if answer is None or question.answer is None:
+        return False
+    rounded = question.benchmark is not None and data_set(question.benchmark).rounded_labels
+    return same_answer(answer, question.answer, question.answer_kind, rounded=rounded)

@@ -10,10 +10,10 @@ from itertools import product
 from pathlib import Path
 
 from data.answers import parse_answer
+from data.dataset import is_right
 from data.errors import ConfigError
 from data.prompts import explain_prompt, predict_prompt
 from data.records import Prediction, Question
-from data.scoring import is_right
 from stages.engines.contract import Decoding, EngineSetup
 from stages.engines.start import open_engine
 from stages.runtime.progress import Progress, StopSignal

@@ -4,25 +4,32 @@ Only committed parts are exported. Files are written in an order that makes ever
 the commit that names it, and spec.json last, without which nobody takes the place for a space. Where the place holds a
 whole export already and gets what is new, the card comes last. The same export goes on where it was interrupted, also
 one of chosen records: names and bytes follow from the records.
+
+The card, README.md as `card.jinja` has it, is for somebody who has found the files and nothing else. The lines between
+`---` are read by the Hugging Face hub. The licence is for whoever hands the records on to state: it depends on the
+teacher and on the questions.
 """
 
+import json
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from cache.commits import VERIFY, Commit
-from cache.exchange.card import write_card
 from cache.exchange.chosen import select
 from cache.exchange.incoming import MAX_SPEC_BYTES, check_address
 from cache.exchange.locations import README_FILE, TAR, Folder, Source, Target, exists, open_source, open_target
 from cache.exchange.metering import Meter, Unmetered
 from cache.exchange.strict_json import load_strictly
-from cache.fingerprints import describe_differences, differences, hash_blocks, hash_file
+from cache.fingerprints import JSON, describe_differences, differences, hash_blocks, hash_file
 from cache.gc import EXPORT_PREFIX
-from cache.spaces import SPEC_FILE, Kind, Space, summarise
+from cache.spaces import SPEC_FILE, Kind, Space, describe, layers_of, summarise
 from data.errors import ConfigError, DamagedCacheError, MismatchError
+
+SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+TEMPLATE = Path(__file__).with_name("card.jinja")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +75,7 @@ def export_space(
 def _export(space: Space, address: str, meter: Meter) -> Exported:
     with tempfile.TemporaryDirectory(prefix=EXPORT_PREFIX) as folder:
         card = Path(folder) / README_FILE
-        card.write_text(write_card(space), encoding="utf-8")
+        card.write_text(_card(space), encoding="utf-8")
         commits = space.commits()
         summary = summarise(space, commits)
         files = [_file(README_FILE, card), *_files_of(space, commits), _file(SPEC_FILE, space.path / SPEC_FILE)]
@@ -198,3 +205,34 @@ def _refuse_other_card(space: Space, source: Source, size: int, *, whole: bool) 
         raise ConfigError(
             f"{source.address}: holds a {README_FILE} that no export of this space has written; name an empty place"
         )
+
+
+def _card(space: Space) -> str:
+    """Return README.md for an exported space."""
+    from jinja2 import Environment, StrictUndefined  # who exports nothing needs none of it
+
+    summary = describe(space).summary
+    layers = ", ".join(map(str, layers_of(space.commits())))
+    facts: Mapping[str, str] = {
+        "kind": space.kind,
+        "fingerprint": f"`{space.fingerprint}`",
+        **{name: _cell(space.spec[name]) for name in ("model", "dtype") if name in space.spec},
+        "records" if space.kind == "attention" else "attempts": f"{summary.records:,} in {summary.parts:,} parts",
+        "left out": f"{summary.dropped:,}, each with its reason in `commits/`",
+        **({"layers": layers} if layers else {}),
+        "size": f"{summary.bytes:,} bytes",
+    }
+    markdown = Environment(undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True, autoescape=False)  # noqa: S701  Markdown
+    return markdown.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+        title=json.dumps(f"{space.slug}: {space.kind} of a teacher"),
+        name=space.slug,
+        kind=space.kind,
+        size=next((size for limit, size in SIZES if summary.records < limit), "n>1M"),
+        facts=facts,
+        spec=json.dumps(space.spec, indent=1, ensure_ascii=False).replace("```", "'''"),
+    )
+
+
+def _cell(value: JSON) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return f"`{text}`".replace("|", "\\|").replace("\n", " ")

@@ -14,9 +14,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cache.age import ABANDONED_SECONDS
 from cache.commits import VERIFY, Commit
-from cache.durable import make_folder
+from cache.durable import ABANDONED_SECONDS, make_folder
 from cache.exchange.incoming import Offer, read_offer, stage
 from cache.exchange.locations import open_source
 from cache.exchange.metering import Meter, Unmetered

@@ -21,8 +21,7 @@ import fsspec
 from fsspec.implementations.dirfs import DirFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
-from cache.age import ABANDONED_SECONDS, age
-from cache.durable import appearing, make_folder
+from cache.durable import ABANDONED_SECONDS, age, appearing, make_folder
 from cache.exchange.archive import Member, read_members
 from cache.fingerprints import READ_SIZE
 from cache.spaces import SPEC_FILE

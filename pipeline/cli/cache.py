@@ -93,15 +93,14 @@ def cache_show(
 @store_option
 @quiet_option
 @json_option
-def cache_export(space: str, target: str, keys: Path | None, store: Path | None, quiet: bool, as_json: bool) -> None:
+def cache_export(space: str, target: str, store: Path | None, **options: Any) -> None:  # click's own types
     """Write SPACE to TARGET: a folder, a .tar file, or an address such as s3://bucket/space.
 
     A README card says what it is. The same command goes on where it was interrupted, and adds what is new to a folder.
     """
-    from pipeline.store.copies import run_export
-    from pipeline.store.tables import print_exported
+    from pipeline.store.commands import run_export
 
-    print_exported(run_export(space, store or default_store(), target, keys=keys, quiet=quiet), as_json=as_json)
+    run_export(space, store or default_store(), target, **options)
 
 
 @examples(
@@ -114,16 +113,15 @@ def cache_export(space: str, target: str, keys: Path | None, store: Path | None,
 @store_option
 @quiet_option
 @json_option
-def cache_import(source: str, store: Path | None, quiet: bool, as_json: bool) -> None:
+def cache_import(source: str, store: Path | None, **options: Any) -> None:  # click's own types
     """Take the space at SOURCE into the store: a folder, a .tar file, or an address such as s3://bucket/space.
 
     Nothing in it is trusted: every byte and every record is checked before the store changes. Records that are there
     already stay as they are.
     """
-    from pipeline.store.copies import run_import
-    from pipeline.store.tables import print_imported
+    from pipeline.store.commands import run_import
 
-    print_imported(run_import(source, store or default_store(), quiet=quiet), as_json=as_json)
+    run_import(source, store or default_store(), **options)
 
 
 @examples(

@@ -7,8 +7,7 @@ options and hand over; each is loaded when it is asked for, so that `molsaki --h
 import click
 
 from pipeline.cli.lazy import LazyGroup
-from pipeline.console.exits import ErrorsToExitCodes
-from pipeline.console.logs import Invocation
+from pipeline.console.exits import ErrorsToExitCodes, Invocation
 
 COMMANDS = {
     "demo": ("run", "Run the whole pipeline on made-up word problems; needs no network and no GPU."),

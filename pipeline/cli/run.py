@@ -31,8 +31,7 @@ from pipeline.cli.options import (
     units_option,
 )
 from pipeline.config.matrix import load_matrix
-from pipeline.console.exits import StageProcessError
-from pipeline.console.logs import command_log
+from pipeline.console.exits import StageProcessError, command_log
 from pipeline.console.progress import open_progress
 from pipeline.console.quiet import quieten_libraries, stdout_to_stderr
 from pipeline.console.tables import print_json

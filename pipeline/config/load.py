@@ -31,7 +31,8 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
 def read_config(path: Path, overrides: Sequence[str] = ()) -> Document:
     """Read and override a configuration file without checking it."""
     document = read_document(path, overrides)
-    _drop_empty_sections(document.tree)
+    for name in [name for name, value in document.tree.items() if value is None and name in ConfigFile.model_fields]:
+        del document.tree[name]  # a section whose keys are all commented out means the defaults
     return document
 
 
@@ -51,12 +52,6 @@ def check_document(document: Document) -> Config:
 def resolved_yaml(config: Config) -> str:
     """Every value of `config`, defaults included, as a file that loads back to an equal `Config`."""
     return to_yaml(cast(Tree, config.model_dump(mode="json")))
-
-
-def _drop_empty_sections(tree: dict[str, Tree]) -> None:
-    """A section whose keys are all commented out reads as null; it means the defaults."""
-    for section in [name for name, value in tree.items() if value is None and name in ConfigFile.model_fields]:
-        del tree[section]
 
 
 def _expand_home(tree: dict[str, Tree]) -> None:

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from itertools import product
+from itertools import permutations, product
 from pathlib import Path
 from typing import TypeAlias, cast
 
@@ -134,9 +134,8 @@ def _varied_key(document: Document, at: Key) -> Key:
     name = str(at[-1])
     if (key := parse_key(name)) is None:
         raise _complaint(document, at, "expected a key such as objective.beta")
-    for fixed, reason in FIXED.items():
-        if key == tuple(fixed.split(".")):
-            raise _complaint(document, at, f"{fixed} cannot vary: {reason}")
+    if (fixed := dotted(key)) in FIXED:
+        raise _complaint(document, at, f"{fixed} cannot vary: {FIXED[fixed]}")
     for set_key, place in document.places.items():
         if set_key[: len(key)] == key and place.startswith("--set "):
             raise _complaint(document, at, f"varies here and is one value by `{place}`; leave out one of the two")
@@ -144,10 +143,9 @@ def _varied_key(document: Document, at: Key) -> Key:
 
 
 def _refuse_overlap(document: Document, keys: Mapping[str, Key], at: Key) -> None:
-    for name, key in keys.items():
-        for other, longer in keys.items():
-            if name != other and longer[: len(key)] == key:
-                raise _complaint(document, (*at, other), f"is part of {name}, which varies too; keep one of the two")
+    for (name, key), (other, longer) in permutations(keys.items(), 2):
+        if longer[: len(key)] == key:
+            raise _complaint(document, (*at, other), f"is part of {name}, which varies too; keep one of the two")
 
 
 def _point(document: Document, chosen: Sequence[Choice]) -> Point:
@@ -182,8 +180,7 @@ def point_name(values: Mapping[str, Tree]) -> str:
 
 def _short_key(key: str) -> str:
     section, _, rest = key.partition(".")
-    short = rest if rest and section in SHORT_SECTIONS else key
-    short = SHORT.get(key, short)
+    short = SHORT.get(key, rest if rest and section in SHORT_SECTIONS else key)
     return short if PLAIN.fullmatch(short) else f"{_readable(short)}.{_hash(key)}"
 
 

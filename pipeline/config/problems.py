@@ -49,21 +49,15 @@ def conflicts(config: Config) -> Iterator[tuple[Key, str]]:
     rationales = config.rationales
     taught = objective_class(config.objective.name).tasks
     if not set(taught) & set(config.evaluation.prompts):
-        yield (
-            ("evaluation", "prompts"),
-            f"expected {' or '.join(taught)}, all that objective.name {config.objective.name} teaches, "
-            f"found {list(config.evaluation.prompts)}",
-        )
+        expected = f"{' or '.join(taught)}, all that objective.name {config.objective.name} teaches"
+        yield ("evaluation", "prompts"), f"expected {expected}, found {list(config.evaluation.prompts)}"
     yield from _rationale_conflicts(config)
     if config.training.early_stopping is not None and not config.data.dev:
         problem = "needs questions to measure on, never those of the test; name some in data.dev"
         yield ("training", "early_stopping"), problem
     if config.training.processes > config.training.batch_size:
-        yield (
-            ("training", "batch_size"),
-            f"expected at least the {config.training.processes} of training.processes, which share each batch, "
-            f"found {config.training.batch_size}",
-        )
+        expected = f"at least the {config.training.processes} of training.processes, which share each batch"
+        yield ("training", "batch_size"), f"expected {expected}, found {config.training.batch_size}"
     if len(set(config.training.seeds)) < len(config.training.seeds):
         yield ("training", "seeds"), f"expected different seeds, found {list(config.training.seeds)}"
     yield from _server_conflicts(rationales)
@@ -81,10 +75,8 @@ def _server_conflicts(rationales: RationaleSettings) -> Iterator[tuple[Key, str]
     if rationales.author is not None and rationales.engine != "openai":
         yield ("rationales", "author"), f"needs `engine: openai`; with `engine: {rationales.engine}` the teacher writes"
     if rationales.author is not None and rationales.served_model is not None:
-        yield (
-            ("rationales", "served_model"),
-            "means that the server runs teacher.model, rationales.author that another model writes; leave one out",
-        )
+        problem = "means that the server runs teacher.model, rationales.author that another model writes; leave one out"
+        yield ("rationales", "served_model"), problem
 
 
 def _argument_conflicts(key: Key, arguments: Mapping[str, EngineValue]) -> Iterator[tuple[Key, str]]:
@@ -127,11 +119,9 @@ def _rationale_conflicts(config: Config) -> Iterator[tuple[Key, str]]:
     if rationales.samples > 1 and rationales.engine == "file":
         yield ("rationales", "samples"), f"expected 1 with rationales.engine `file`, found {rationales.samples}"
     elif rationales.samples > 1 and rationales.temperature == 0:
-        yield (
-            ("rationales", "samples"),
-            f"expected 1 with rationales.temperature 0, which gives the same text every time, found "
-            f"{rationales.samples}; set rationales.temperature, such as 0.7",
-        )
+        expected = "1 with rationales.temperature 0, which gives the same text every time"
+        found = f"{rationales.samples}; set rationales.temperature, such as 0.7"
+        yield ("rationales", "samples"), f"expected {expected}, found {found}"
     asked = attention.critical == "keywords" and attention.keyword_sources == ("teacher",) and not attention.keywords
     if asked and not rationales.keywords:
         problem = "only the teacher is to name key words and is not asked; set rationales.keywords to true"
@@ -141,18 +131,12 @@ def _rationale_conflicts(config: Config) -> Iterator[tuple[Key, str]]:
 def _attention_conflicts(attention: AttentionSettings) -> Iterator[tuple[Key, str]]:
     if attention.critical == "regex" and attention.pattern is None:
         yield ("attention", "pattern"), "missing; `critical: regex` needs the regular expression that finds the words"
-    if attention.pattern is not None and (problem := _regex_problem(attention.pattern)):
-        yield ("attention", "pattern"), f"expected a regular expression, found {attention.pattern!r}: {problem}"
+    try:
+        re.compile(attention.pattern or "")
+    except re.error as error:
+        yield ("attention", "pattern"), f"expected a regular expression, found {attention.pattern!r}: {error}"
     if attention.piece > LARGEST_PIECE:
         yield ("attention", "piece"), f"expected at most {LARGEST_PIECE:,}, found {attention.piece:,}"
-
-
-def _regex_problem(pattern: str) -> str | None:
-    try:
-        re.compile(pattern)
-    except re.error as error:
-        return str(error)
-    return None
 
 
 def _floats(config: Config) -> Iterator[tuple[Key, float]]:

@@ -50,15 +50,11 @@ def starter_text() -> str:
 def _top_level() -> Iterator[str]:
     for name, schema in schema_of(()).items():
         if keys := schema_of((name,)):
-            yield ""
-            yield from _comment(_about(schema), "")
-            yield f"{name}:"
+            yield from ("", *_comment(_about(schema), ""), f"{name}:")
             for key, below in keys.items():
                 yield from _sources(key, below) if name == "data" else _entry(key, below, f"{name}.{key}", "  ")
         elif name in EXAMPLES:
-            yield ""
-            yield from _comment(_about(schema), "")
-            yield from (f"# {name}:", *EXAMPLES[name])
+            yield from ("", *_comment(_about(schema), ""), f"# {name}:", *EXAMPLES[name])
         else:
             yield from _entry(name, schema, name, "")
 

@@ -3,19 +3,35 @@
 In: whatever a command raises. Out: one `error: …` line for each problem and the code of the error's family (0 done,
 1 failed, 2 wrong usage or configuration, 65 damaged data, 75 stopped after saving). An exception that is none of
 ours is a bug or the machine's trouble: one line, and the traceback in a log file whose place the line names. For a full
-disk that line says which one, and how to go on.
+disk that line says which one, and how to go on; for a folder that a user names and the system refuses, which and why.
 """
 
 import errno
+import logging
 import os
+import shlex
+import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
 from cache.durable import DISK_FULL
-from data.errors import Interrupted, MolsakiError
-from pipeline.console.logs import Invocation, log_without_run, record_exception
+from data.errors import ConfigError, Interrupted, MolsakiError
+from pipeline.console.logs import log_file, log_without_run, record_exception
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(kw_only=True)
+class Invocation:
+    """What is known about this call of the command line; the log becomes the run's as soon as there is a run."""
+
+    debug: bool = False
+    log: Path | None = None
 
 
 class StageProcessError(Exception):
@@ -51,6 +67,38 @@ class ErrorsToExitCodes(click.Group):
             else:
                 _explain(ctx, error, f"{_one_line(error)} (traceback: {_write_down(ctx, error)})")
             ctx.exit(MolsakiError.exit_code)
+
+
+@contextmanager
+def command_log(path: Path) -> Iterator[None]:
+    """`log_file` for a command, which becomes its first line; an error that ends the command later goes there too."""
+    with folder_of(f"the run's folder {path.parent}", "name another place by --runs"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    click.get_current_context().ensure_object(Invocation).log = path
+    with log_file(path):
+        log.info("command: %s", shlex.join(sys.argv))
+        yield
+
+
+@contextmanager
+def folder_of(name: str, remedy: str) -> Iterator[None]:
+    """Say that the folder called `name` cannot be written, and the `remedy`, where the system refuses it inside.
+
+    A full disk stays what it is, for that has a line of its own.
+    """
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, MolsakiError) or error.errno in DISK_FULL:
+            raise
+        reason = f"{error.strerror or error}: {error.filename}"
+        raise ConfigError(f"{name} cannot be written ({reason}); {remedy}") from error
+
+
+def require_writable(folder: Path) -> None:
+    """Raise `OSError` where nothing can be written into a folder that is there."""
+    if not os.access(folder, os.W_OK):
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
 
 
 def complain(message: str) -> None:

@@ -10,18 +10,15 @@ systems do not append atomically between machines: a shard therefore writes to a
 import json
 import logging
 import os
-import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 
 from cache.spaces import default_store
-from pipeline.console.folders import folder_of
 
 ROOMS = frozenset({"pipeline", "stages", "cache", "data"})
 log = logging.getLogger(__name__)
@@ -87,17 +84,6 @@ def log_file(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def command_log(path: Path) -> Iterator[None]:
-    """`log_file` for a command, which becomes its first line; an error that ends the command later goes there too."""
-    with folder_of(f"the run's folder {path.parent}", "name another place by --runs"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    click.get_current_context().ensure_object(Invocation).log = path
-    with log_file(path):
-        log.info("command: %s", shlex.join(sys.argv))
-        yield
-
-
-@contextmanager
 def _appending(path: Path) -> Iterator[LogFile]:
     path.parent.mkdir(parents=True, exist_ok=True)
     handler = LogFile(path)
@@ -131,11 +117,3 @@ def log_without_run() -> Path:
 
 def _ours_or_warning(record: logging.LogRecord) -> bool:
     return record.levelno >= logging.WARNING or record.name.partition(".")[0] in ROOMS
-
-
-@dataclass(kw_only=True)
-class Invocation:
-    """What is known about this call of the command line; the log becomes the run's as soon as there is a run."""
-
-    debug: bool = False
-    log: Path | None = None

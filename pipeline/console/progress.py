@@ -39,9 +39,8 @@ class LineProgress:
 
     def __init__(self, seconds_between: float = SECONDS_BETWEEN_LINES) -> None:
         self._between = seconds_between
-        self._task, self._total, self._done = "", 0, 0
-        self._started = self._said = time.monotonic()
-        self._first: tuple[int, float] | None = None
+        self._first: tuple[int, float] | None
+        self.start("", 0)
 
     def start(self, task: str, total: int, done: int = 0) -> None:
         """Begin `task`; the first line comes when there is something to say."""

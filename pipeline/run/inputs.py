@@ -86,10 +86,8 @@ class Inputs:
 
             adapter_config(self.config.student.peft)
         if "train" in stages and self.config.training.early_stopping is not None and not self.labelled("dev"):
-            raise ConfigError(
-                f"data.dev: none of {len(self.questions('dev')):,} questions has a gold answer, which "
-                "training.early_stopping needs"
-            )
+            none = f"none of {len(self.questions('dev')):,} questions has a gold answer"
+            raise ConfigError(f"data.dev: {none}, which training.early_stopping needs")
         if "train" in stages and self.config.training.report_to:
             from stages.student.trackers import require_trackers
 
@@ -122,11 +120,10 @@ def _read(split: Split, sources: Sequence[DataSource]) -> tuple[Question, ...]:
     found: dict[tuple[str, str], Question] = {}
     for number, source in enumerate(sources):
         for question in read_questions(source):
-            if (question.dataset, question.id) in found:
-                raise ConfigError(
-                    f"data.{split}.{number}: {question.dataset} {question.id} stands in an earlier source too"
-                )
-            found[question.dataset, question.id] = question
+            key = (question.dataset, question.id)
+            if key in found:
+                raise ConfigError(f"data.{split}.{number}: {' '.join(key)} stands in an earlier source too")
+            found[key] = question
     return tuple(found.values())
 
 

@@ -80,8 +80,7 @@ class Failures:
         """Read what a process has reported; empty where it has not come to that."""
         if not path.exists():
             return cls()
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return cls(failed=content["failed"], at=content["at"])
+        return cls(**json.loads(path.read_text(encoding="utf-8")))
 
 
 def our_command(name: str, *arguments: object) -> list[str]:

@@ -20,6 +20,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -121,19 +122,14 @@ def executions(root: Path, stage: str, pace: str) -> list[StageRecord]:
 
 
 def add_stage(folder: Path, record: StageRecord) -> None:
-    """Write the entry `record`, then all entries into one file; a reader never sees half of either."""
+    """Write the entry `record`, then all entries into one file, those that came meanwhile too; no reader sees half."""
     entries = RunFolder(folder).provenance_entries
     earlier = () if entries.is_dir() else read_provenance(folder).stages  # of a version without entries
     entries.mkdir(parents=True, exist_ok=True)
     for each in (*earlier, record):
         _write(entries / f"{each.id}.json", Provenance(stages=(each,)))
-    _put_together(folder)
-
-
-def _put_together(folder: Path) -> None:
-    """Write provenance.json, again if entries came meanwhile: so whoever is last of several at once writes them all."""
     written = None
-    while (provenance := read_provenance(folder)) != written:
+    while (provenance := read_provenance(folder)) != written:  # whoever is last of several at once writes them all
         _write(RunFolder(folder).provenance, provenance)
         written = provenance
 
@@ -192,10 +188,8 @@ def _device() -> str:
 def _versions() -> dict[str, str]:
     versions = {}
     for name in LIBRARIES:
-        try:
+        with suppress(importlib.metadata.PackageNotFoundError):  # of the two vllm at most one is there
             versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue  # vllm is one of two distributions, and a machine for stage two has neither
     return versions
 
 

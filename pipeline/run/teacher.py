@@ -18,7 +18,7 @@ from cache.spaces import Space, dropped_records, is_space, space_path
 from cache.writer import AttentionWriter
 from data.errors import MissingRecordsError
 from data.records import Question, Rationale
-from pipeline.console.folders import folder_of, require_writable
+from pipeline.console.exits import folder_of, require_writable
 from pipeline.run.inputs import Inputs
 from pipeline.run.plan import StagePlan, reasons
 from pipeline.run.provenance import commit_note

@@ -1,14 +1,18 @@
-"""`molsaki cache verify` and `molsaki cache gc`: what a user asks for enters, tables or JSON and an exit code leave.
+"""`molsaki cache export`, `import`, `verify` and `gc`: what a user asks for enters, tables or JSON and a code leave.
 
-In: the options of a command. Out: findings and what was done about them on stdout; damage that is left is an error, 65.
+In: the options of a command. Out: what was copied, found and done about it on stdout; damage that is left is an error,
+65. A signal arrives between two blocks that are copied, so that nothing half written keeps its name.
 """
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cache.exchange.chosen import read_keys
+from cache.exchange.exporting import export_space
+from cache.exchange.importing import import_space
 from cache.gc import Leftover, discard, leftovers, leftovers_of_store, remove
 from cache.reader import AttentionStore
 from cache.repair import Repair, repair
@@ -17,13 +21,63 @@ from cache.verify import commit_count, verify
 from data.errors import ConfigError, DamagedCacheError, MismatchError
 from pipeline.console.progress import open_progress
 from pipeline.console.quiet import quieten_libraries, stdout_to_stderr
-from pipeline.console.tables import print_json
-from pipeline.store.spaces import find_folder, raise_unreadable
-from pipeline.store.tables import print_findings, print_leftovers
+from pipeline.console.tables import print_json, size
+from pipeline.store.spaces import find_folder, find_space, raise_together
+from pipeline.store.tables import print_fields, print_findings, print_leftovers
+from stages.runtime.progress import Progress, StopSignal
 from stages.settings import Device
 
 if TYPE_CHECKING:
     from stages.attention.against_teacher import Drift
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoppingMeter:
+    """Moves the bar, and raises `Interrupted` where a signal has asked to stop."""
+
+    progress: Progress
+    stop: StopSignal
+    saved: str
+
+    def start(self, task: str, total: int) -> None:
+        """Begin a task."""
+        self.progress.start(task, total)
+
+    def advance(self, count: int = 1) -> None:
+        """Count bytes, and see whether to go on."""
+        self.progress.advance(count)
+        self.stop.check(self.saved)
+
+
+def run_export(space: str, store: Path, target: str, *, keys: Path | None, as_json: bool, quiet: bool) -> None:
+    """Hand a space on, and print what the export holds."""
+    chosen = None if keys is None else read_keys(keys)
+    found = find_space(space, store)
+    saved = "nothing, for a tar file is written as a whole" if target.endswith(".tar") else "the files exported so far"
+    with StopSignal() as stop, open_progress(quiet=quiet) as progress:
+        meter = StoppingMeter(progress=progress, stop=stop, saved=saved)
+        exported = export_space(found, target, keys=chosen, meter=meter)
+    rows = (
+        ("target", exported.target),
+        ("fingerprint", exported.fingerprint),
+        ("records", f"{exported.records:,} in {exported.parts:,} parts"),
+        ("files", f"{exported.files:,}, {size(exported.bytes)}; {exported.written:,} written now"),
+    )
+    print_fields(exported, rows, as_json=as_json)
+
+
+def run_import(source: str, store: Path, *, as_json: bool, quiet: bool) -> None:
+    """Take a space in, and print what is new."""
+    with StopSignal() as stop, open_progress(quiet=quiet) as progress:
+        meter = StoppingMeter(progress=progress, stop=stop, saved="nothing, the store is as it was")
+        imported = import_space(source, store, meter=meter)
+    rows = (
+        ("path", imported.path),
+        ("fingerprint", imported.fingerprint),
+        ("new records", f"{imported.records:,} in {imported.parts:,} parts, {size(imported.bytes)}"),
+        ("there already", f"{imported.known:,}"),
+    )
+    print_fields(imported, rows, as_json=as_json)
 
 
 def verify_space(
@@ -98,5 +152,4 @@ def collect_garbage(
             found = leftovers_of_store(store, older_than=older_than)
             gone += found if dry_run else map(discard, found)
     print_leftovers(gone, dry_run=dry_run, as_json=as_json)
-    damaged = any(isinstance(error, DamagedCacheError) for error in unreadable)
-    raise_unreadable([str(error) for error in unreadable], damaged=damaged)
+    raise_together(unreadable)

@@ -6,30 +6,37 @@ from pathlib import Path
 
 from cache.spaces import KINDS, SPEC_FILE, Kind, Space, UnreadableSpace, list_spaces, space_folders
 from data.errors import ConfigError, DamagedCacheError, MismatchError
-from pipeline.store.tables import print_spaces
+from pipeline.console.tables import print_json, print_rows
+from pipeline.store.tables import space_row
 
 
 def list_store(store: Path, *, as_json: bool) -> None:
     """Print a line for each space; those that cannot be opened are an error, with what helps, once all are printed."""
     spaces = list_spaces(store)
-    print_spaces(spaces, as_json=as_json)
-    unreadable = [space for space in spaces if isinstance(space, UnreadableSpace)]
-    lines = [_what_helps(space, store) for space in unreadable]
-    raise_unreadable(lines, damaged=any(space.damaged for space in unreadable))
+    if as_json:
+        print_json(spaces)
+    else:
+        problems = any(isinstance(space, UnreadableSpace) for space in spaces)
+        columns = ("space", "records", "dropped", "parts", "size", *([""] if problems else []))
+        print_rows(columns, map(space_row, spaces))
+    raise_together([_unreadable(space, store) for space in spaces if isinstance(space, UnreadableSpace)])
 
 
-def raise_unreadable(lines: Sequence[str], *, damaged: bool) -> None:
+def raise_together(errors: Sequence[DamagedCacheError | MismatchError]) -> None:
     """Raise one error for all spaces that could not be opened, if there are any: damage counts for more than age."""
-    if lines:
-        raise (DamagedCacheError if damaged else MismatchError)("\n".join(lines))
+    if errors:
+        damaged = any(isinstance(error, DamagedCacheError) for error in errors)
+        raise (DamagedCacheError if damaged else MismatchError)("\n".join(map(str, errors)))
 
 
-def _what_helps(space: UnreadableSpace, store: Path) -> str:
+def _unreadable(space: UnreadableSpace, store: Path) -> DamagedCacheError | MismatchError:
+    """What is wrong with a space, and what helps."""
     name = f"{space.kind}/{space.path.name}"
     if not space.damaged:
-        return f"{name}: {space.problem}"
+        return MismatchError(f"{name}: {space.problem}")
     command = shlex.join(["molsaki", "cache", "verify", name, "--store", str(store)])
-    return f"{name}: damaged: {space.problem}; `{command}` lists all damage and, with --repair, keeps what is sound"
+    helps = f"`{command}` lists all damage and, with --repair, keeps what is sound"
+    return DamagedCacheError(f"{name}: damaged: {space.problem}; {helps}")
 
 
 def find_space(wanted: str, store: Path) -> Space:
@@ -39,8 +46,9 @@ def find_space(wanted: str, store: Path) -> Space:
 
 def find_folder(wanted: str, store: Path, *, kinds: Sequence[Kind] = KINDS) -> Path:
     """The same without opening it: its folder, however damaged what lies in it may be; by name only of `kinds`."""
-    if _looks_like_a_space(Path(wanted)):
-        return Path(wanted)
+    folder = Path(wanted)
+    if (folder / SPEC_FILE).is_file() or (folder / "parts").is_dir():
+        return folder
     names = {f"{folder.parent.name}/{folder.name}": folder for folder in space_folders(store, kinds=kinds)}
     found = [name for name in names if name.startswith(wanted) or name.partition("/")[2].startswith(wanted)]
     if not found:
@@ -48,7 +56,3 @@ def find_folder(wanted: str, store: Path, *, kinds: Sequence[Kind] = KINDS) -> P
     if len(found) > 1:
         raise ConfigError(f"space {wanted}: could be {' or '.join(found)}; write more of the name")
     return names[found[0]]
-
-
-def _looks_like_a_space(folder: Path) -> bool:
-    return (folder / SPEC_FILE).is_file() or (folder / "parts").is_dir()

@@ -1,12 +1,10 @@
-"""What commands on stores print: spaces, copies, findings and leftovers, for people and for machines."""
+"""What commands on stores print: spaces, findings and leftovers, for people and for machines."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import click
 
-from cache.exchange.exporting import Exported
-from cache.exchange.importing import Imported
 from cache.gc import Leftover
 from cache.repair import Repair
 from cache.spaces import SpaceDescription, SpaceSummary, UnreadableSpace
@@ -19,17 +17,8 @@ if TYPE_CHECKING:
     from stages.attention.against_teacher import Drift
 
 
-def print_spaces(spaces: Sequence[SpaceSummary | UnreadableSpace], *, as_json: bool) -> None:
-    """Print one line for each space of a store; for machines with the problem where one cannot be opened."""
-    if as_json:
-        print_json(spaces)
-        return
-    problems = any(isinstance(space, UnreadableSpace) for space in spaces)
-    columns = ("space", "records", "dropped", "parts", "size", *([""] if problems else []))
-    print_rows(columns, map(_space_row, spaces))
-
-
-def _space_row(space: SpaceSummary | UnreadableSpace) -> tuple[str, ...]:
+def space_row(space: SpaceSummary | UnreadableSpace) -> tuple[str, ...]:
+    """The line of one space in the list of a store; for one that cannot be opened, with the reason."""
     name = f"{space.kind}/{space.path.name}"
     if isinstance(space, UnreadableSpace):
         return name, "", "", "", "", "damaged" if space.damaged else "of another version"
@@ -49,32 +38,10 @@ def print_space(space: SpaceDescription, *, as_json: bool) -> None:
         *((f"made with {field}", value) for field, value in space.spec.items()),
         *((f"recorded {field}", value) for note in space.notes for field, value in note.items()),
     )
-    _print_fields(space, rows, as_json=as_json)
+    print_fields(space, rows, as_json=as_json)
 
 
-def print_exported(exported: Exported, *, as_json: bool) -> None:
-    """Print what an export holds."""
-    rows = (
-        ("target", exported.target),
-        ("fingerprint", exported.fingerprint),
-        ("records", f"{exported.records:,} in {exported.parts:,} parts"),
-        ("files", f"{exported.files:,}, {size(exported.bytes)}; {exported.written:,} written now"),
-    )
-    _print_fields(exported, rows, as_json=as_json)
-
-
-def print_imported(imported: Imported, *, as_json: bool) -> None:
-    """Print what an import has brought."""
-    rows = (
-        ("path", imported.path),
-        ("fingerprint", imported.fingerprint),
-        ("new records", f"{imported.records:,} in {imported.parts:,} parts, {size(imported.bytes)}"),
-        ("there already", f"{imported.known:,}"),
-    )
-    _print_fields(imported, rows, as_json=as_json)
-
-
-def _print_fields(record: object, rows: Iterable[tuple[str, object]], *, as_json: bool) -> None:
+def print_fields(record: object, rows: Iterable[tuple[str, object]], *, as_json: bool) -> None:
     """Print a record for machines, or these lines of it for people."""
     if as_json:
         print_json(record)

@@ -6,11 +6,11 @@ engine, job or order of work the output came from; that two samples are alike is
 
 from cache.rationales import KEPT
 from data.answers import parse_answer
+from data.dataset import is_right
 from data.keyword_prompts import NamedWords, read_keywords
 from data.leaks import lets_on
 from data.prompts import answer_sentence, finish_rationale
 from data.records import Phase, Question
-from data.scoring import is_right
 from stages.engines.contract import Generation
 
 WRONG = "wrong answer"

@@ -10,13 +10,14 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Protocol, Self
 
+from cache.exchange.metering import Meter, Unmetered
 from data.errors import Interrupted
 
 TARGETS = "targets"
 """The task of putting together what training aims at, once before it; whoever measures counts it as loading."""
 
 
-class Progress(Protocol):
+class Progress(Meter, Protocol):
     """Receives the advance of one stage."""
 
     def start(self, task: str, total: int, done: int = 0) -> None:
@@ -25,21 +26,15 @@ class Progress(Protocol):
         What the task needs is loaded by then, so that time from here on grows with the units.
         """
 
-    def advance(self, count: int = 1) -> None:
-        """Count units as done."""
-
     def note(self, message: str) -> None:
         """Say one line that also belongs into the log."""
 
 
-class SilentProgress:
+class SilentProgress(Unmetered):
     """A `Progress` that shows nothing."""
 
     def start(self, task: str, total: int, done: int = 0) -> None:
         """Begin a task."""
-
-    def advance(self, count: int = 1) -> None:
-        """Count units as done."""
 
     def note(self, message: str) -> None:
         """Take a line."""

@@ -13,8 +13,8 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from data.answers import parse_answer
+from data.dataset import is_right
 from data.records import Question
-from data.scoring import is_right
 from stages.attention.stepwise import attention_implementation
 from stages.engines.contract import Decoding, EngineSetup
 from stages.engines.kinds.transformers import TransformersEngine

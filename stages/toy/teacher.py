@@ -17,9 +17,9 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from data.answers import parse_answer
+from data.dataset import is_right
 from data.prompts import answer_sentence, explain_prompt, predict_prompt, rationale_prompt
 from data.records import Question
-from data.scoring import is_right
 from stages.engines.contract import Decoding, EngineSetup
 from stages.engines.start import open_engine
 from stages.runtime.progress import Progress, StopSignal

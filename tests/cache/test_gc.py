@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-import cache.age
+import cache.durable
 from cache.exchange.exporting import export_space
 from cache.exchange.importing import fetch, import_space
 from cache.gc import Leftover, discard, leftovers, leftovers_of_store, remove
@@ -144,7 +144,7 @@ def test_a_full_disk_does_not_keep_from_making_room(space, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(cache.age, "temporary_file", full)
+    monkeypatch.setattr(cache.durable, "temporary_file", full)
     assert len(collect(space)) == 1
     assert not part.exists()
 

@@ -8,7 +8,7 @@ import pytest
 import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
-from cache.key_index import hex_keys
+from cache.keys import hex_keys
 from cache.layout import KEY_SHARD, MAX_RECORDS, counts_of, read_keys, write_arrays
 from cache.reader import AttentionStore
 from cache.spaces import Space

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.answers import canonical_answer, parse_answer, same_answer, with_choices
+from data.dataset import is_right
 from data.numbers import number_text, number_value
 from data.records import AnswerKind, Question
-from data.scoring import is_right
 from data.sets import DatasetName
 from tests.ways_of_answering import WAYS
 

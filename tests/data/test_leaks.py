@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from data.answers import parse_answer
+from data.dataset import is_right
 from data.leaks import lets_on
 from data.prompts import finish_rationale
 from data.readers import read_questions, read_rationales
 from data.records import Question
-from data.scoring import is_right
 from data.sets import DatasetName
 from data.settings import DataSource, RationaleFields
 

@@ -6,10 +6,10 @@ from string import ascii_uppercase
 import pytest
 
 from data.answers import parse_answer
+from data.dataset import is_right
 from data.numbers import number_text, number_value
 from data.readers import read_questions
 from data.records import Question
-from data.scoring import is_right
 from data.sets import DatasetName
 from data.settings import DataSource
 from tests.ways_of_answering import WAYS, spelled

@@ -18,9 +18,8 @@ import zarr
 import cache
 import cache.exchange.chosen
 import cache.exchange.importing
-from cache.exchange.card import TEMPLATE
 from cache.exchange.chosen import read_keys
-from cache.exchange.exporting import Exported, export_space
+from cache.exchange.exporting import TEMPLATE, Exported, export_space
 from cache.exchange.importing import import_space
 from cache.exchange.incoming import read_offer, stage
 from cache.exchange.locations import open_source

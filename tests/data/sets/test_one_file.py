@@ -10,10 +10,9 @@ from shutil import copytree
 import pytest
 
 import data.sets
-from data.dataset import data_set
+from data.dataset import data_set, is_right
 from data.prompts import rationale_prompt
 from data.readers import read_questions
-from data.scoring import is_right
 from data.settings import DataSource
 from data.worked_examples import worked_examples
 

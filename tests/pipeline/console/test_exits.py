@@ -21,8 +21,8 @@ from data.errors import (
     MissingRecordsError,
     ModelError,
 )
-from pipeline.console.exits import ErrorsToExitCodes, StageProcessError
-from pipeline.console.logs import Invocation, log_file
+from pipeline.console.exits import ErrorsToExitCodes, Invocation, StageProcessError
+from pipeline.console.logs import log_file
 
 
 def ends(error: Exception, *, debug: bool = False, log: Path | None = None) -> Result:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from data.errors import ConfigError, DamagedCacheError
-from pipeline.console.folders import folder_of
+from pipeline.console.exits import folder_of
 from tests.pipeline.conftest import Experiment
 
 

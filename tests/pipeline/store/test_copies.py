@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-import pipeline.store.copies
+import pipeline.store.commands
 from cache.spaces import Space
 from cache.writer import AttentionWriter
 from pipeline.cli.main import molsaki
@@ -111,13 +111,13 @@ def test_damage_ends_with_65(space: Space) -> None:
 
 
 def test_a_signal_ends_both_with_75_at_a_safe_place(space: Space, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Stopped(pipeline.store.copies.StoppingMeter):
+    class Stopped(pipeline.store.commands.StoppingMeter):
         def start(self, task: str, total: int) -> None:
             super().start(task, total)
             os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patched:
-        patched.setattr(pipeline.store.copies, "StoppingMeter", Stopped)
+        patched.setattr(pipeline.store.commands, "StoppingMeter", Stopped)
         (line,) = fails(75, "export", "teacher", "out.tar", "--store", "ours", "--quiet")
         assert "stopped by SIGTERM after saving nothing, for a tar file is written as a whole" in line
         assert not Path("out.tar").exists()
