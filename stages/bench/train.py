@@ -23,7 +23,7 @@ from data.errors import ConfigError, MismatchError
 from stages.attention.stepwise import IMPLEMENTATION, Recording, attention_implementation, checkpointing_contexts
 from stages.attention.tokens import Pooling
 from stages.bench.attention import MethodsJob, Text, Times, check_text, made_up_records
-from stages.bench.measure import Memory, Work, measure_memory, nothing, spread_rounds, take_turns, warmed_up
+from stages.bench.measure import Memory, Work, measure_memory, nothing, rounds_of, take_turns, warmed_up
 from stages.mixture import Target
 from stages.runtime.device import unless_out_of_memory
 from stages.settings import Dtype, ObjectiveSettings
@@ -37,7 +37,7 @@ from stages.toy.random_llama import SEED, random_llama, setting_of
 Method: TypeAlias = Literal["dss", "molsaki", "output_attentions"]
 METHODS: tuple[Method, ...] = ("dss", "molsaki", "output_attentions")
 COMPARED_WITH: Mapping[Method, Method] = {"molsaki": "dss", "output_attentions": "dss"}
-SLOW_ROUNDS = 5
+MOST_ROUNDS: Mapping[Method, int] = {"output_attentions": 5}
 """Rounds that the method with T × T matrices takes part in, at most."""
 PREDICT_SHARE = 0.6
 """Length of a `predict` text beside its `explain` text: on SVAMP the question with its answer is about so much of
@@ -170,7 +170,7 @@ def measure_times(job: TrainJob, *, after_each: Work = nothing) -> Times:
     fitting = warmed_up(works, before_each=student.set_kernel, after_each=after_each)
     rounds = take_turns(
         {method: works[method] for method in fitting},
-        rounds_of={method: rounds_of(method, job.repeats) for method in fitting},
+        rounds_of=rounds_of(fitting, job.repeats, MOST_ROUNDS),
         device=student.device,
         before_each=student.set_kernel,
         after_each=after_each,
@@ -189,11 +189,6 @@ def measure_peak(job: TrainJob) -> Memory | None:
         return measure_memory(partial(student.step, method, 2), student.device)
 
     return unless_out_of_memory(measured)
-
-
-def rounds_of(method: Method, repeats: int) -> tuple[int, ...]:
-    """In which rounds a method takes part."""
-    return spread_rounds(repeats, SLOW_ROUNDS if method == "output_attentions" else repeats)
 
 
 def _difference(student: _Student) -> float | None:
