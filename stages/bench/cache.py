@@ -29,7 +29,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -191,13 +191,8 @@ def _varied(pattern: AttentionBlock, marked: Marked, source: np.random.Generator
         factors: npt.NDArray[np.float32] = np.exp(NOISE * source.standard_normal(values.shape, dtype=np.float32))
         return values * factors
 
-    return AttentionBlock(
-        key=record_key(marked),
-        marked=marked,
-        attention=changed(pattern.attention),
-        step_tokens=pattern.step_tokens,
-        receivers=changed(_receivers(pattern)),
-    )
+    attention, receivers = changed(pattern.attention), changed(_receivers(pattern))
+    return replace(pattern, key=record_key(marked), marked=marked, attention=attention, receivers=receivers)
 
 
 def measure_writing(job: CacheJob, *, after_each: Callable[[], object] = nothing) -> Written:
