@@ -178,12 +178,8 @@ def _computed(
     records: Sequence[Marked], model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 ) -> list[AttentionBlock]:
     located = [locate(tokenizer, marked) for marked in records]
-    return [
-        attention_block(record_key(marked), marked, where, found)
-        for marked, where, found in zip(
-            records, located, stepwise_of(model, located, TokenBudget(BATCH_TOKENS)), strict=True
-        )
-    ]
+    found = zip(records, located, stepwise_of(model, located, TokenBudget(BATCH_TOKENS)), strict=True)
+    return [attention_block(record_key(marked), marked, where, block) for marked, where, block in found]
 
 
 def _varied(pattern: AttentionBlock, marked: Marked, source: np.random.Generator) -> AttentionBlock:
