@@ -13,9 +13,9 @@ from typing import Any, Literal, TypeAlias
 from pipeline.bench import compare
 from pipeline.bench.compare import Column, amount, measuring_in_a_folder, median_memory, number, print_rows
 from stages.bench import cache, index
-from stages.bench.cache import METHODS, REFERENCE, CacheJob, ColdEpoch, Method, StoreSetting, Written, rounds_of
+from stages.bench.cache import METHODS, MOST_ROUNDS, REFERENCE, CacheJob, ColdEpoch, Method, StoreSetting, Written
 from stages.bench.index import IndexJob, Opening
-from stages.bench.measure import Rounds, median, median_ratio
+from stages.bench.measure import Rounds, median, median_ratio, rounds_of
 from stages.runtime.progress import Progress
 
 Case: TypeAlias = Literal["write", "open", "first epoch", "random reads", "epoch", "open index"]
@@ -89,7 +89,7 @@ def bench_cache(*, out: Path | None, index_records: int, as_json: bool, quiet: b
 
 def measure_records(job: CacheJob, progress: Progress) -> tuple[StoreSetting, list[CacheRow]]:
     """Write all records by all methods and read them in several ways."""
-    rounds, advance = {method: rounds_of(method, job.repeats) for method in METHODS}, progress.advance
+    rounds, advance = rounds_of(METHODS, job.repeats, MOST_ROUNDS), progress.advance
     progress.start("bench cache: writing", 1 + len(METHODS) * job.repeats)
     written = compare.run_process(cache.measure_writing, job, advance=advance)
     progress.start("bench cache: fresh processes", sum(map(len, rounds.values())))
