@@ -25,9 +25,9 @@ BATCHES = 2
 BENCHMARK = Benchmark[AttentionJob](
     peak=attention.measure_peak,
     times=attention.measure_times,
-    rounds_of=attention.rounds_of,
+    most_rounds=attention.MOST_ROUNDS,
     compared_with={name: method.compared_with for name, method in METHODS.items()},
-    slow=[name for name, method in METHODS.items() if method.slow],
+    slow=attention.MOST_ROUNDS,
     smaller="--batch-tokens",
 )
 COLUMNS = [number("case", "case"), number("records", "records", ","), *comparison_columns("seconds", "max_difference")]

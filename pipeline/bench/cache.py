@@ -5,23 +5,27 @@ of its own that goes away at the end, after errors and after signals that ask to
 ways it is read, and what the attention is made of stands in `stages.bench.cache` and `stages.bench.index`.
 """
 
-import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from pipeline.bench import compare
-from pipeline.bench.compare import Column, amount, measuring_in_a_folder, number, print_rows
+from pipeline.bench.compare import Column, amount, measuring_in_a_folder, median_memory, number, print_rows
 from stages.bench import cache, index
-from stages.bench.cache import METHODS, REFERENCE, CacheJob, ColdEpoch, Method, StoreSetting, Written, rounds_of
+from stages.bench.cache import METHODS, MOST_ROUNDS, REFERENCE, CacheJob, ColdEpoch, Method, StoreSetting, Written
 from stages.bench.index import IndexJob, Opening
-from stages.bench.measure import Rounds, median, median_ratio
+from stages.bench.measure import Rounds, median, median_ratio, rounds_of
 from stages.runtime.progress import Progress
 
 Case: TypeAlias = Literal["write", "open", "first epoch", "random reads", "epoch", "open index"]
 OPENING: tuple[Case, ...] = ("open", "open index")
 """Cases in which no record is read."""
+COLD: Mapping[Case, Callable[[ColdEpoch], float]] = {
+    "open": lambda one: one.open_seconds,
+    "first epoch": lambda one: one.open_seconds + one.epoch_seconds,
+}
+"""Cases in fresh processes, and which seconds of one are theirs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +89,7 @@ def bench_cache(*, out: Path | None, index_records: int, as_json: bool, quiet: b
 
 def measure_records(job: CacheJob, progress: Progress) -> tuple[StoreSetting, list[CacheRow]]:
     """Write all records by all methods and read them in several ways."""
-    rounds, advance = {method: rounds_of(method, job.repeats) for method in METHODS}, progress.advance
+    rounds, advance = rounds_of(METHODS, job.repeats, MOST_ROUNDS), progress.advance
     progress.start("bench cache: writing", 1 + len(METHODS) * job.repeats)
     written = compare.run_process(cache.measure_writing, job, advance=advance)
     progress.start("bench cache: fresh processes", sum(map(len, rounds.values())))
@@ -97,11 +101,7 @@ def measure_records(job: CacheJob, progress: Progress) -> tuple[StoreSetting, li
     times = compare.run_process(cache.measure_reading, job, advance=advance)
     return written.setting, [
         *(_written_row(job, method, written) for method in METHODS),
-        *(_cold_row("open", job, method, cold, lambda one: one.open_seconds) for method in METHODS),
-        *(
-            _cold_row("first epoch", job, method, cold, lambda one: one.open_seconds + one.epoch_seconds)
-            for method in METHODS
-        ),
+        *(_cold_row(case, job, method, cold) for case in COLD for method in METHODS),
         *(_row("random reads", min(job.reads, job.records), method, times.reads) for method in METHODS),
         *(_row("epoch", job.records, method, times.epochs) for method in METHODS),
     ]
@@ -129,15 +129,9 @@ def _written_row(job: CacheJob, method: Method, written: Written) -> CacheRow:
     )
 
 
-def _cold_row(
-    case: Case,
-    job: CacheJob,
-    method: Method,
-    cold: Mapping[Method, Sequence[ColdEpoch]],
-    seconds: Callable[[ColdEpoch], float],
-) -> CacheRow:
+def _cold_row(case: Case, job: CacheJob, method: Method, cold: Mapping[Method, Sequence[ColdEpoch]]) -> CacheRow:
     times = len(cold[method])
-    rounds: dict[Method, Rounds] = {each: tuple(map(seconds, found[:times])) for each, found in cold.items()}
+    rounds: dict[Method, Rounds] = {each: tuple(map(COLD[case], found[:times])) for each, found in cold.items()}
     return _with_memory(_row(case, job.records, method, rounds), cold[method])
 
 
@@ -157,13 +151,7 @@ def _row(case: Case, records: int, method: Method, rounds: Mapping[Method, Round
 
 
 def _with_memory(row: CacheRow, found: Sequence[Opening]) -> CacheRow:
-    return replace(
-        row,
-        baseline_bytes=statistics.median_low(one.baseline_bytes for one in found),
-        peak_bytes=statistics.median_low(one.peak_bytes for one in found),
-        peak_bytes_by_process=tuple(one.peak_bytes for one in found),
-        cold=all(one.dropped for one in found),
-    )
+    return replace(row, **median_memory(found), cold=all(one.dropped for one in found))
 
 
 def _setting_line(setting: StoreSetting, rows: Sequence[CacheRow]) -> str:

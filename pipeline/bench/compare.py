@@ -19,7 +19,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -28,7 +28,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar, cast, get_type_hints
 
 import click
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, validate_call
 from pydantic_core import to_json
 
 from data.errors import ConfigError, Interrupted, MolsakiError
@@ -38,7 +38,7 @@ from pipeline.console.progress import open_progress
 from pipeline.console.quiet import stdout_to_stderr
 from pipeline.console.tables import print_json, size
 from pipeline.run.processes import stop_with_parent
-from stages.bench.measure import Memory, Rounds, fastest, median, median_ratio, nothing
+from stages.bench.measure import Memory, Rounds, fastest, median, median_ratio, nothing, rounds_of
 from stages.runtime.progress import Progress, StopSignal
 from stages.settings import Device, Dtype
 
@@ -68,13 +68,9 @@ def with_model(
     presets: "Mapping[str | None, Shape]",
     *,
     preset: str | None = None,
-    layers: int | None,
-    width: int | None,
-    heads: int | None,
-    kv_heads: int | None,
     device: Device,
     dtype: Dtype | None,
-    **others: Any,  # click's own types
+    **options: Any,  # click's own types
 ) -> dict[str, Any]:
     """What a job on a random model is made with: shape, device and number format stand in for the options of them.
 
@@ -82,26 +78,27 @@ def with_model(
     `ConfigError` where no model of this shape exists, and for a GPU that is not there.
     """
     from stages.runtime.device import torch_device
-    from stages.toy.random_llama import check_shape
+    from stages.toy.random_llama import Shape, check_shape
 
-    said = {"layers": layers, "width": width, "heads": heads, "kv_heads": kv_heads or heads}
+    said = {field.name: options.pop(field.name) for field in fields(Shape)}
+    said["kv_heads"] = said["kv_heads"] or said["heads"]
     shape = replace(presets[preset], **{name: value for name, value in said.items() if value is not None})
     check_shape(shape)
     place = torch_device(device).type
-    return {**others, "shape": shape, "device": place, "dtype": dtype or DTYPES[place]}
+    return {**options, "shape": shape, "device": place, "dtype": dtype or DTYPES[place]}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Benchmark(Generic[J]):
     """Methods that take turns on a job: the tasks that measure them, and which method is put beside which.
 
-    `slow` are those whose memory one process will do for. Where the process that takes the times is killed, the error
-    names the option `smaller`.
+    Those in `most_rounds` take part in so many rounds at most, and `slow` are those whose memory one process will do
+    for. Where the process that takes the times is killed, the error names the option `smaller`.
     """
 
     peak: Callable[[J], Memory | None]
     times: "Callable[..., Times]"
-    rounds_of: Callable[[Any, int], Collection[int]]
+    most_rounds: Mapping[Any, int]
     compared_with: Mapping[Any, str | None]
     slow: Collection[str] = ()
     smaller: str
@@ -109,8 +106,8 @@ class Benchmark(Generic[J]):
     def compare(self, title: str, job: J, progress: Progress) -> "tuple[list[Comparison], Times | None]":
         """Peak memory of each method, then the times of those that fit."""
         processes = {method: 1 if method in self.slow else PEAKS[job.device] for method in job.methods}
-        rounds = sum(len(self.rounds_of(method, job.repeats)) for method in job.methods)
-        progress.start(title, sum(processes.values()) + len(job.methods) + rounds)
+        rounds = rounds_of(job.methods, job.repeats, self.most_rounds)
+        progress.start(title, sum(processes.values()) + len(job.methods) + sum(map(len, rounds.values())))
         peaks = {}
         for method in job.methods:
             peaks[method] = self._peaks(replace(job, methods=(method,)), processes[method], progress)
@@ -178,25 +175,28 @@ def compared(
     method: str, other: str | None, peaks: Mapping[str, Sequence[Memory]], rounds: Mapping[str, Rounds]
 ) -> Comparison:
     """Put a method's times and peaks beside those of `other`; what did not fit into memory is missing in `rounds`."""
-    own, memory = rounds.get(method, ()), peaks[method]
+    own, memory = rounds.get(method, ()), median_memory(peaks[method])
     reference = rounds.get(other) if other and own else None
     return Comparison(
         method=method,
         status="ok" if own else OUT_OF_MEMORY,
         seconds=median(own) if own else None,
-        peak_bytes=_median_peak(memory) if memory else None,
-        baseline_bytes=median_low(one.baseline_bytes for one in memory) if memory else None,
+        **memory,
         compared_with=other if reference else None,
         time_ratio=median_ratio(own, reference) if reference else None,
         fastest_ratio=fastest(own) / fastest(reference) if reference else None,
-        memory_ratio=_median_peak(memory) / _median_peak(peaks[other]) if reference and other else None,
+        memory_ratio=memory["peak_bytes"] / median_memory(peaks[other])["peak_bytes"] if reference and other else None,
         seconds_by_round=own,
-        peak_bytes_by_process=tuple(one.peak_bytes for one in memory),
     )
 
 
-def _median_peak(memory: Sequence[Memory]) -> int:
-    return median_low(one.peak_bytes for one in memory)
+def median_memory(found: Sequence[Memory]) -> dict[str, Any]:
+    """Memory of the same work in several processes, as a row says it."""
+    return {
+        "peak_bytes": median_low(one.peak_bytes for one in found) if found else None,
+        "baseline_bytes": median_low(one.baseline_bytes for one in found) if found else None,
+        "peak_bytes_by_process": tuple(one.peak_bytes for one in found),
+    }
 
 
 # What is printed --------------------------------------------------------------------------------------------------
@@ -259,28 +259,27 @@ def comparison_columns(seconds: str, difference: str) -> list[Column]:
 
 
 # Processes that measure -------------------------------------------------------------------------------------------
+class _StopAtOnce(StopSignal):
+    """Raises `Interrupted` wherever a signal arrives: there is nothing to save."""
+
+    def _remember(self, number: int, _frame: FrameType | None) -> None:
+        for each in self.SIGNALS:
+            signal.signal(each, signal.SIG_IGN)  # a second one must not keep the folder from being removed
+        raise Interrupted(f"stopped by {signal.Signals(number).name}; run the same command to measure again")
+
+
 @contextmanager
 def measuring_in_a_folder(out: Path | None, *, quiet: bool) -> Iterator[tuple[Progress, Path]]:
     """Progress, and a new folder below `out`, or where the system has its temporary files.
 
-    The folder is removed in the end, also after errors and after a signal that asks to stop, for which `Interrupted` is
-    raised at once: there is nothing to save.
+    The folder is removed in the end, also after errors and after a signal that asks to stop.
     """
     if out is not None and not out.is_dir():
         raise ConfigError(f"--out {out}: no such folder; make it, or leave out --out")
 
-    def stop(number: int, _frame: FrameType | None) -> None:
-        for each in StopSignal.SIGNALS:
-            signal.signal(each, signal.SIG_IGN)  # a second one must not keep the folder from being removed
-        raise Interrupted(f"stopped by {signal.Signals(number).name}; run the same command to measure again")
-
-    before = {each: signal.signal(each, stop) for each in StopSignal.SIGNALS}
-    try:
-        with open_progress(quiet=quiet) as progress, tempfile.TemporaryDirectory("", "molsaki-bench-", out) as folder:
-            yield progress, Path(folder)
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
+    temporary = partial(tempfile.TemporaryDirectory, "", "molsaki-bench-", out)
+    with _StopAtOnce(), open_progress(quiet=quiet) as progress, temporary() as folder:
+        yield progress, Path(folder)
 
 
 def run_process(task: Callable[..., R], *arguments: object, advance: Callable[[], object] = nothing) -> R:
@@ -323,13 +322,9 @@ def do_task(name: str, arguments: str, say: Callable[[str], object]) -> None:
     """The other end of `run_process`: do a task here, and say `{}` for each piece of it and its result in the end."""
     module, _, function = name.partition(":")
     task, done = getattr(import_module(module), function), partial(say, "{}")
-    parameters, types = inspect.signature(task).parameters, get_type_hints(task)
-    pairs = zip(parameters, json.loads(arguments), strict=False)
-    values = [TypeAdapter(types[parameter]).validate_python(value) for parameter, value in pairs]
-    if "after_each" in parameters:
-        found = task(*values, after_each=done)
-    else:
-        found = task(*values)
+    watched = {"after_each": done} if "after_each" in inspect.signature(task).parameters else {}
+    found = validate_call(task)(*json.loads(arguments), **watched)
+    if not watched:
         done()
     say(to_json({"result": found}).decode())
 

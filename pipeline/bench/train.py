@@ -20,7 +20,7 @@ PRESETS = {
 BENCHMARK = Benchmark[TrainJob](
     peak=train.measure_peak,
     times=train.measure_times,
-    rounds_of=train.rounds_of,
+    most_rounds=train.MOST_ROUNDS,
     compared_with=train.COMPARED_WITH,
     smaller="--records",
 )

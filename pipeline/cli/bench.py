@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from pipeline.cli.options import POSITIVE, Command, all_of, device_option, examples, json_option, quiet_option
+from pipeline.cli.options import Command, all_of, device_option, examples, json_option, quiet_option
 from pipeline.console.quiet import quieten_libraries
 
 
@@ -16,38 +16,41 @@ def bench() -> None:
     """Measure what the stages cost on this machine."""
 
 
-def _separated(*, allowed: tuple[str, ...], numbers: bool = False) -> Callable[..., tuple[str, ...]]:
-    """Check an option whose values are separated by commas."""
+def _number(name: str, default: int | None, text: str, *, least: int = 1) -> Callable[[Command], Command]:
+    """An option that is a whole number of at least `least`."""
+    return click.option(name, type=click.IntRange(min=least), default=default, help=text)
 
-    def split(_context: click.Context, _parameter: click.Parameter, text: str) -> tuple[str, ...]:
-        values = tuple(value.strip() for value in text.split(","))
+
+def _separated(
+    name: str, default: str, text: str, *, allowed: tuple[str, ...], numbers: bool = False
+) -> Callable[[Command], Command]:
+    """An option whose values are separated by commas, each of them allowed or, where they may be, a number."""
+
+    def split(_context: click.Context, _parameter: click.Parameter, said: str) -> tuple[str, ...]:
+        values = tuple(value.strip() for value in said.split(","))
         for value in values:
             if value not in allowed and not (numbers and value.isdecimal() and int(value) > 0):
                 expected = ", ".join((*(["numbers above zero"] if numbers else []), *allowed))
                 raise click.BadParameter(f"expected {expected}, separated by commas; found {value!r}")
         return values
 
-    return split
+    return click.option(name, default=default, callback=split, help=text)
 
 
 def _shape_options(what: str, *, layers: int = 8, width: int = 512) -> Callable[[Command], Command]:
     """Add the size of a random model; nothing is filled in, for a preset or a model may say it."""
     return all_of(
-        click.option("--layers", type=POSITIVE, help=f"Layers of the random {what}.  [default: {layers}]"),
-        click.option("--width", type=POSITIVE, help=f"Its hidden size.  [default: {width}]"),
-        click.option("--heads", type=POSITIVE, help="Its query heads.  [default: 8]"),
-        click.option("--kv-heads", type=POSITIVE, help="Its key-value heads.  [default: as many as query heads]"),
+        _number("--layers", None, f"Layers of the random {what}.  [default: {layers}]"),
+        _number("--width", None, f"Its hidden size.  [default: {width}]"),
+        _number("--heads", None, "Its query heads.  [default: 8]"),
+        _number("--kv-heads", None, "Its key-value heads.  [default: as many as query heads]"),
     )
 
 
-def _device_options(*, dtypes: tuple[str, ...] = ("float32", "bfloat16", "float16")) -> Callable[[Command], Command]:
+def _device_options(*dtypes: str) -> Callable[[Command], Command]:
     """Add where and in which numbers models run."""
-    return all_of(
-        device_option,
-        click.option(
-            "--dtype", type=click.Choice(dtypes), help="Number format.  [default: float32, on a GPU bfloat16]"
-        ),
-    )
+    shown = "Number format.  [default: float32, on a GPU bfloat16]"
+    return all_of(device_option, click.option("--dtype", type=click.Choice(dtypes), help=shown))
 
 
 def _measure(name: str, options: Mapping[str, Any]) -> None:
@@ -56,10 +59,13 @@ def _measure(name: str, options: Mapping[str, Any]) -> None:
     getattr(import_module(f"pipeline.bench.{name}"), f"bench_{name}")(**options)
 
 
-threads_option = click.option("--threads", type=POSITIVE, help="Threads on a CPU.  [default: what torch takes]")
+text_options = all_of(
+    _number("--words", 24, "Critical words in a record."), _number("--steps", 8, "Reasoning steps in a record.")
+)
+threads_option = _number("--threads", None, "Threads on a CPU.  [default: what torch takes]")
 output_options = all_of(quiet_option, json_option)
 BENCH_METHODS = ("forward", "molsaki", "output_attentions", "one-by-one")
-MORE_BENCH_METHODS = ("words",)
+TRAIN_METHODS = ("dss", "molsaki", "output_attentions")
 
 
 @examples(
@@ -68,32 +74,30 @@ MORE_BENCH_METHODS = ("words",)
     "molsaki bench attention --preset 7b --device cuda --lengths 512,4096",
 )
 @bench.command("attention")
-@click.option(
+@_separated(
     "--lengths",
-    default="1024,4096",
-    callback=_separated(allowed=("svamp",), numbers=True),
-    help="Tokens a record, a case each; `svamp` is a mix of lengths, steps and words as in SVAMP with rationales.",
+    "1024,4096",
+    "Tokens a record, a case each; `svamp` is a mix of lengths, steps and words as in SVAMP with rationales.",
+    allowed=("svamp",),
+    numbers=True,
 )
-@click.option("--words", type=POSITIVE, default=24, help="Critical words in a record.")
-@click.option("--steps", type=POSITIVE, default=8, help="Reasoning steps in a record.")
-@click.option("--records", type=POSITIVE, help="Records of a case.  [default: two full batches, two at least]")
-@click.option(
+@text_options
+@_number("--records", None, "Records of a case.  [default: two full batches, two at least]")
+@_separated(
     "--methods",
-    default=",".join(BENCH_METHODS),
-    callback=_separated(allowed=(*BENCH_METHODS, *MORE_BENCH_METHODS)),
-    help="What to compare: the bare pass, ours, eager attention in the same batches, the same a record at a time; "
+    ",".join(BENCH_METHODS),
+    "What to compare: the bare pass, ours, eager attention in the same batches, the same a record at a time; "
     "`words` is ours as a student needs it, without what the steps look at in all.",
+    allowed=(*BENCH_METHODS, "words"),
 )
-@click.option("--repeats", type=POSITIVE, default=5, help="Rounds; eager attention is in three at most.")
+@_number("--repeats", 5, "Rounds; eager attention is in three at most.")
 @click.option("--model", metavar="PATH_OR_ID", help="A model of transformers instead of a random one.")
 @click.option(
     "--preset", type=click.Choice(["7b"]), help="Shape of Llama-2-7B: 32 layers, width 4096, 32 heads of both kinds."
 )
 @_shape_options("Llama")
-@click.option(
-    "--batch-tokens", type=POSITIVE, help="Tokens of a batch, padding included.  [default: 4096, on a GPU 8192]"
-)
-@_device_options()
+@_number("--batch-tokens", None, "Tokens of a batch, padding included.  [default: 4096, on a GPU 8192]")
+@_device_options("float32", "bfloat16", "float16")
 @threads_option
 @output_options
 def bench_attention(**options: Any) -> None:  # click's own types
@@ -111,21 +115,11 @@ def bench_attention(**options: Any) -> None:  # click's own types
     "molsaki bench cache --teacher demo/teacher --out . --json > cache.json",
 )
 @bench.command("cache")
-@click.option("--records", type=POSITIVE, default=20_000, help="Records that are written and read.")
-@click.option("--layers", type=POSITIVE, help="Layers of each record.  [default: 32]")
-@click.option(
-    "--repeats",
-    type=POSITIVE,
-    default=3,
-    help="Rounds; epochs in which the store decodes each record alone are in one.",
-)
-@click.option("--reads", type=POSITIVE, default=2000, help="Random reads in a round.")
-@click.option(
-    "--index-records",
-    type=click.IntRange(min=0),
-    default=500_000,
-    help="Records of the store whose opening is measured; 0 leaves it out.",
-)
+@_number("--records", 20_000, "Records that are written and read.")
+@_number("--layers", None, "Layers of each record.  [default: 32]")
+@_number("--repeats", 3, "Rounds; epochs in which the store decodes each record alone are in one.")
+@_number("--reads", 2000, "Random reads in a round.")
+@_number("--index-records", 500_000, "Records of the store whose opening is measured; 0 leaves it out.", least=0)
 @click.option(
     "--teacher", metavar="PATH_OR_ID", help="A model of transformers whose attention is taken, instead of a random one."
 )
@@ -155,13 +149,13 @@ def bench_cache(layers: int | None, **options: Any) -> None:  # click's own type
     "molsaki bench rationales --layers 32 --width 4096 --heads 32 --kv-heads 8 --device cuda",
 )
 @bench.command("rationales")
-@click.option("--questions", type=POSITIVE, default=1000, help="Made-up questions in a run.")
-@click.option("--shots", type=click.IntRange(min=0), default=4, help="Worked examples before each question.")
-@click.option("--max-tokens", type=POSITIVE, default=64, help="Length of every output, in tokens.")
-@click.option("--piece", type=POSITIVE, default=256, help="Questions per commit.")
-@click.option("--repeats", type=POSITIVE, default=5, help="Rounds.")
+@_number("--questions", 1000, "Made-up questions in a run.")
+@_number("--shots", 4, "Worked examples before each question.", least=0)
+@_number("--max-tokens", 64, "Length of every output, in tokens.")
+@_number("--piece", 256, "Questions per commit.")
+@_number("--repeats", 5, "Rounds.")
 @_shape_options("teacher", layers=4, width=256)
-@_device_options()
+@_device_options("float32", "bfloat16", "float16")
 @output_options
 def bench_rationales(**options: Any) -> None:  # click's own types
     """Throughput of the rationale stage beside a bare LLM.generate over the same prompts, by the same vLLM.
@@ -172,33 +166,29 @@ def bench_rationales(**options: Any) -> None:  # click's own types
     _measure("rationales", options)
 
 
-TRAIN_METHODS = ("dss", "molsaki", "output_attentions")
-
-
 @examples(
     "molsaki bench train",
     "molsaki bench train --gradient-checkpointing --json > train.json",
     "molsaki bench train --preset 1b --device cuda --records 16",
 )
 @bench.command("train")
-@click.option("--length", type=POSITIVE, default=256, help="Tokens of an `explain` text.")
-@click.option("--words", type=POSITIVE, default=24, help="Critical words in a record.")
-@click.option("--steps", type=POSITIVE, default=8, help="Reasoning steps in a record.")
-@click.option("--records", type=POSITIVE, default=8, help="Records of a batch.")
-@click.option(
+@_number("--length", 256, "Tokens of an `explain` text.")
+@text_options
+@_number("--records", 8, "Records of a batch.")
+@_separated(
     "--methods",
-    default=",".join(TRAIN_METHODS),
-    callback=_separated(allowed=TRAIN_METHODS),
-    help="What to compare: without attention, ours, and eager attention of the student in a pass of its own.",
+    ",".join(TRAIN_METHODS),
+    "What to compare: without attention, ours, and eager attention of the student in a pass of its own.",
+    allowed=TRAIN_METHODS,
 )
-@click.option("--repeats", type=POSITIVE, default=7, help="Rounds; eager attention is in five at most.")
+@_number("--repeats", 7, "Rounds; eager attention is in five at most.")
 @click.option(
     "--preset", type=click.Choice(["1b"]), help="Shape of TinyLlama: 22 layers, width 2048, 32 heads, 4 for keys."
 )
 @_shape_options("student")
-@click.option("--vocabulary", type=POSITIVE, default=32_000, help="Its vocabulary.")
+@_number("--vocabulary", 32_000, "Its vocabulary.")
 @click.option("--gradient-checkpointing", is_flag=True, help="Compute layers again in the backward pass.")
-@_device_options(dtypes=("float32", "bfloat16"))
+@_device_options("float32", "bfloat16")
 @threads_option
 @output_options
 def bench_train(**options: Any) -> None:  # click's own types

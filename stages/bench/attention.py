@@ -28,7 +28,7 @@ from stages.bench.measure import (
     Work,
     measure_memory,
     nothing,
-    spread_rounds,
+    rounds_of,
     take_turns,
     warmed_up,
 )
@@ -43,8 +43,8 @@ Blocks: TypeAlias = dict[int, np.ndarray]
 
 VOCABULARY = 1000
 """Rows of the random model's embedding, which is not what is measured."""
-SLOW_ROUNDS = 3
-"""Rounds that methods with T × T matrices take part in, at most."""
+MOST_ROUNDS: Mapping[Method, int] = {"output_attentions": 3, "one-by-one": 3}
+"""Rounds that the slow methods, those with T × T matrices, take part in, at most."""
 DIFFERENCE_A_TOKEN = 1e-3
 """Largest difference between two methods in float32, for each token of a step: its attention sums up to one."""
 DIFFERENCE_SHARE: Mapping[Dtype, float] = {"float32": 1e-2, "bfloat16": 0.2, "float16": 0.2}
@@ -120,8 +120,6 @@ class Approach:
     compared_with: Method | None
     alone: bool = False
     """Each record is a batch of its own."""
-    slow: bool = False
-    """It takes part in `SLOW_ROUNDS` rounds only."""
 
 
 def check_text(text: Text) -> None:
@@ -145,7 +143,7 @@ def measure_times(job: AttentionJob, *, after_each: Work = nothing) -> Times:
     differences = compare(found, records, job.dtype)
     rounds = take_turns(
         {method: works[method] for method in found},
-        rounds_of={method: rounds_of(method, job.repeats) for method in found},
+        rounds_of=rounds_of(found, job.repeats, MOST_ROUNDS),
         device=model.device,
         before_each=set_kernel,
         after_each=after_each,
@@ -163,11 +161,6 @@ def measure_peak(job: AttentionJob) -> Memory | None:
         return measure_memory(_work(method, model, records, job.batch_tokens), model.device)
 
     return unless_out_of_memory(measured)
-
-
-def rounds_of(method: Method, repeats: int) -> tuple[int, ...]:
-    """In which rounds a method takes part."""
-    return spread_rounds(repeats, SLOW_ROUNDS if METHODS[method].slow else repeats)
 
 
 def compare(found: Mapping[Method, Blocks], records: Sequence[Located], dtype: Dtype) -> dict[Method, float]:
@@ -310,6 +303,6 @@ METHODS: Mapping[Method, Approach] = {
     "forward": Approach(kernel="sdpa", run=_forward, compared_with=None),
     "molsaki": Approach(kernel="sdpa", run=_molsaki, compared_with="forward"),
     "words": Approach(kernel="sdpa", run=partial(_molsaki, receivers=False), compared_with="molsaki"),
-    "output_attentions": Approach(kernel="eager", run=_output_attentions, compared_with="molsaki", slow=True),
-    "one-by-one": Approach(kernel="eager", run=_output_attentions, compared_with="molsaki", alone=True, slow=True),
+    "output_attentions": Approach(kernel="eager", run=_output_attentions, compared_with="molsaki"),
+    "one-by-one": Approach(kernel="eager", run=_output_attentions, compared_with="molsaki", alone=True),
 }

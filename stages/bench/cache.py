@@ -28,8 +28,8 @@ import itertools
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -58,7 +58,7 @@ from stages.attention.stepwise import stepwise_of
 from stages.attention.tokens import locate
 from stages.attention.write import attention_block
 from stages.bench.index import Opening
-from stages.bench.measure import Rounds, Size, drop, nothing, size_of, take_turns, warm
+from stages.bench.measure import Rounds, Size, drop, nothing, rounds_of, size_of, take_turns, warm
 from stages.mixture import mixed_targets
 from stages.models.load import load_causal_lm
 from stages.models.tokenizer import load_tokenizer
@@ -69,6 +69,8 @@ from stages.toy.teacher import word_tokenizer
 Method: TypeAlias = Literal["store", "memory-map", "torch-save", "torch-save-float16"]
 METHODS: tuple[Method, ...] = get_args(Method)
 REFERENCE: Method = "torch-save"
+MOST_ROUNDS: Mapping[Method, int] = {"store": 1}
+"""Rounds of epochs that a method takes part in, at most: decoding each record alone is slow and varies little."""
 DTYPES: Mapping[Method, torch.dtype] = {"torch-save": torch.float32, "torch-save-float16": torch.float16}
 Read: TypeAlias = Callable[[str], torch.Tensor]
 PATTERNS = 128
@@ -138,11 +140,6 @@ class ReadTimes:
     epochs: dict[Method, Rounds]
 
 
-def rounds_of(method: Method, repeats: int) -> range:
-    """Rounds of an epoch that a method takes part in: decoding each record alone is slow and varies little."""
-    return range(min(1, repeats) if method == "store" else repeats)
-
-
 def made_up_blocks(job: CacheJob) -> list[AttentionBlock]:
     """Records with attention as the module describes; equal jobs give equal ones."""
     questions = synthetic_questions(job.records, seed=SEED, split="train")
@@ -178,12 +175,8 @@ def _computed(
     records: Sequence[Marked], model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 ) -> list[AttentionBlock]:
     located = [locate(tokenizer, marked) for marked in records]
-    return [
-        attention_block(record_key(marked), marked, where, found)
-        for marked, where, found in zip(
-            records, located, stepwise_of(model, located, TokenBudget(BATCH_TOKENS)), strict=True
-        )
-    ]
+    found = zip(records, located, stepwise_of(model, located, TokenBudget(BATCH_TOKENS)), strict=True)
+    return [attention_block(record_key(marked), marked, where, block) for marked, where, block in found]
 
 
 def _varied(pattern: AttentionBlock, marked: Marked, source: np.random.Generator) -> AttentionBlock:
@@ -191,13 +184,8 @@ def _varied(pattern: AttentionBlock, marked: Marked, source: np.random.Generator
         factors: npt.NDArray[np.float32] = np.exp(NOISE * source.standard_normal(values.shape, dtype=np.float32))
         return values * factors
 
-    return AttentionBlock(
-        key=record_key(marked),
-        marked=marked,
-        attention=changed(pattern.attention),
-        step_tokens=pattern.step_tokens,
-        receivers=changed(_receivers(pattern)),
-    )
+    attention, receivers = changed(pattern.attention), changed(_receivers(pattern))
+    return replace(pattern, key=record_key(marked), marked=marked, attention=attention, receivers=receivers)
 
 
 def measure_writing(job: CacheJob, *, after_each: Callable[[], object] = nothing) -> Written:
@@ -289,7 +277,7 @@ def measure_reading(job: CacheJob, *, after_each: Callable[[], object] = nothing
             raise MismatchError(f"{method}: {len(found):,} records, {len(keys):,} are in the store; or other ones")
     compare(readers, _shuffled(keys, SEED)[:COMPARED])
 
-    def timed(count: int, rounds: Mapping[Method, range]) -> dict[Method, Rounds]:
+    def timed(count: int, rounds: Mapping[Method, Collection[int]]) -> dict[Method, Rounds]:
         passes = {method: _Passes(read, keys, count) for method, read in readers.items()}
         return take_turns(
             passes,
@@ -301,7 +289,7 @@ def measure_reading(job: CacheJob, *, after_each: Callable[[], object] = nothing
 
     return ReadTimes(
         reads=timed(job.reads, dict.fromkeys(METHODS, range(job.repeats))),
-        epochs=timed(len(keys), {method: rounds_of(method, job.repeats) for method in METHODS}),
+        epochs=timed(len(keys), rounds_of(METHODS, job.repeats, MOST_ROUNDS)),
     )
 
 

@@ -19,7 +19,7 @@ from cache.spaces import Space
 from cache.step_totals import RECEIVERS
 from cache.writer import AttentionBlock, AttentionWriter
 from data.records import Marked
-from stages.bench.measure import drop, nothing
+from stages.bench.measure import Memory, drop, nothing
 from stages.runtime.memory import peak_resident_bytes, resident_bytes
 
 RATIONALE = "So 1."
@@ -39,13 +39,11 @@ class IndexJob:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Opening:
+class Opening(Memory):
     """A store opened in a fresh process: seconds, and memory before it (libraries included) and at most."""
 
     records: int
     open_seconds: float
-    baseline_bytes: int
-    peak_bytes: int
     dropped: bool
     """Whether the files' pages had been given up before."""
 

@@ -14,7 +14,7 @@ files: what is read afterwards is cold in content, not in metadata. Pages that a
 import os
 import statistics
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -111,6 +111,11 @@ def spread_rounds(repeats: int, most: int) -> tuple[int, ...]:
     """At most `most` of the rounds 0 … repeats − 1, evenly spread, the first among them."""
     count = min(repeats, most)
     return tuple(i * repeats // count for i in range(count))
+
+
+def rounds_of(names: Iterable[Name], repeats: int, most: Mapping[Name, int]) -> dict[Name, tuple[int, ...]]:
+    """The rounds that each work takes part in: all, or at most as many as `most` says."""
+    return {name: spread_rounds(repeats, most.get(name, repeats)) for name in names}
 
 
 def median(rounds: Rounds) -> float:

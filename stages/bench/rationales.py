@@ -7,9 +7,8 @@ text, so that all outputs have the same length; that both give the same texts is
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any, Literal, TypeAlias
@@ -30,7 +29,7 @@ from stages.rationales.spec import rationale_spec
 from stages.rationales.write import engine_setup, write_rationales
 from stages.runtime.progress import SilentProgress, StopSignal
 from stages.settings import Device, Dtype, RationaleSettings, TeacherSettings
-from stages.toy.random_llama import SEED, Setting, Shape, random_llama
+from stages.toy.random_llama import SEED, Setting, Shape, random_llama, setting_on
 from stages.toy.teacher import word_tokenizer
 
 Method: TypeAlias = Literal["generate", "stage"]
@@ -142,17 +141,15 @@ class _Asking:
 class _Counting(Engine):
     """Looks, at each answer, how many are not committed yet."""
 
-    def __init__(self, engine: Engine, committed: Callable[[], int]) -> None:
+    def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._committed = committed
-        self.answered = 0
-        self.most = 0
+        self.answered = self.committed = self.most = 0
 
     def stream(self, prompts: Sequence[str], decoding: Decoding | None = None) -> Answers:
         """Answer as the engine below does."""
         for answer in self._engine.stream(prompts, decoding):
             self.answered += 1
-            self.most = max(self.most, self.answered - self._committed())
+            self.most = max(self.most, self.answered - self.committed)
             yield answer
 
     def close(self) -> None:
@@ -198,16 +195,15 @@ def measure_peak(job: RationalesJob, method: Method) -> Memory:
 
 def _compared(asking: _Asking, outputs: Sequence[Any]) -> int:
     """Run the stage once, see that it stores the texts in `outputs`, and return the most that was not committed."""
-    committed = Counter[str]()
+    counting = _Counting(asking.engine)
 
     class Watched(RationaleStore):
         def append(self, attempts: Sequence[Attempt]) -> Commit:
             commit = super().append(attempts)
-            committed["answers"] += len(attempts)
+            counting.committed += len(attempts)
             return commit
 
     asking.forget()
-    counting = _Counting(asking.engine, lambda: committed["answers"])
     stored = Counter(attempt.output for attempt in asking.stage(counting, Watched).attempts().values())
     bare = Counter(output.outputs[0].text for output in outputs)
     assert counting.answered == asking.job.questions, "something was there before"
@@ -224,10 +220,5 @@ def _compared(asking: _Asking, outputs: Sequence[Any]) -> int:
 def _setting(job: RationalesJob) -> Setting:
     from vllm.platforms import current_platform
 
-    return Setting(
-        device="cpu" if current_platform.is_cpu() else str(current_platform.get_device_name()),
-        threads=torch.get_num_threads(),
-        torch=torch.__version__,
-        transformers=version("transformers"),
-        **asdict(job.shape),
-    )
+    device = "cpu" if current_platform.is_cpu() else str(current_platform.get_device_name())
+    return setting_on(device, job.shape)

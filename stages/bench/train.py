@@ -9,7 +9,7 @@ Shapes: B batch, T tokens, L layers, P targets of a record, S reasoning steps, K
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal, TypeAlias
@@ -23,7 +23,7 @@ from data.errors import ConfigError, MismatchError
 from stages.attention.stepwise import IMPLEMENTATION, Recording, attention_implementation, checkpointing_contexts
 from stages.attention.tokens import Pooling
 from stages.bench.attention import MethodsJob, Text, Times, check_text, made_up_records
-from stages.bench.measure import Memory, Work, measure_memory, nothing, spread_rounds, take_turns, warmed_up
+from stages.bench.measure import Memory, Work, measure_memory, nothing, rounds_of, take_turns, warmed_up
 from stages.mixture import Target
 from stages.runtime.device import unless_out_of_memory
 from stages.settings import Dtype, ObjectiveSettings
@@ -37,7 +37,7 @@ from stages.toy.random_llama import SEED, random_llama, setting_of
 Method: TypeAlias = Literal["dss", "molsaki", "output_attentions"]
 METHODS: tuple[Method, ...] = ("dss", "molsaki", "output_attentions")
 COMPARED_WITH: Mapping[Method, Method] = {"molsaki": "dss", "output_attentions": "dss"}
-SLOW_ROUNDS = 5
+MOST_ROUNDS: Mapping[Method, int] = {"output_attentions": 5}
 """Rounds that the method with T × T matrices takes part in, at most."""
 PREDICT_SHARE = 0.6
 """Length of a `predict` text beside its `explain` text: on SVAMP the question with its answer is about so much of
@@ -73,36 +73,34 @@ class OutputAttentions(Molsaki):
 
     def losses(self, step: TrainingStep) -> dict[str, torch.Tensor]:
         """Return what `Molsaki.losses` does, to rounding."""
-        l_pre, l_exp = step.cross_entropy("predict"), step.cross_entropy("explain")
-        l_att, layer_weights = step.attention_loss(_eager_recording(step))
-        loss = self.alpha * l_pre + (1 - self.alpha) * l_exp + self.beta * l_att
-        return {"loss": loss, "L_pre": l_pre, "L_exp": l_exp, "L_att": l_att, "layer_weights": layer_weights}
+        return super().losses(_EagerStep(step.student, step.aligner, step.batch))
 
 
-def _eager_recording(step: TrainingStep) -> Recording:
-    """All layers' T × T matrices, averaged over heads and pooled, and the value states that the router needs."""
-    body = step.student.base_model
-    recording = Recording(pooling=Pooling(steps_BST=step.batch["steps_BST"], words_BTK=step.batch["words_BTK"]))
-    with _value_states(body, recording.values_BTC), attention_implementation(step.student, "eager"):
-        answer = body(input_ids=step.batch["explain_ids"], use_cache=False, output_attentions=True)
-    for layer, matrix_BHTT in enumerate(answer.attentions):
-        mean_BTT = matrix_BHTT.float().mean(dim=1)
-        recording.attention_BSK[layer] = recording.pooling.steps_BST @ mean_BTT @ recording.pooling.words_BTK
-    return recording
+class _EagerStep(TrainingStep):
+    """Records in a pass of its own, after the one made inside."""
+
+    @contextmanager
+    def recording(self) -> Iterator[Recording]:
+        """All layers' T × T matrices, averaged over heads and pooled, and the value states that the router needs."""
+        body = self.student.base_model
+        recording = Recording(pooling=Pooling(steps_BST=self.batch["steps_BST"], words_BTK=self.batch["words_BTK"]))
+        yield recording
+        with _value_states(body, recording.values_BTC), attention_implementation(self.student, "eager"):
+            answer = body(input_ids=self.batch["explain_ids"], use_cache=False, output_attentions=True)
+        for layer, matrix_BHTT in enumerate(answer.attentions):
+            mean_BTT = matrix_BHTT.float().mean(dim=1)
+            recording.attention_BSK[layer] = recording.pooling.steps_BST @ mean_BTT @ recording.pooling.words_BTK
 
 
 @contextmanager
 def _value_states(body: PreTrainedModel, found: dict[int, torch.Tensor]) -> Iterator[None]:
-    def remember(module: nn.Module, _: object, output: torch.Tensor) -> None:
-        found[layers.index(module)] = output
+    def remember(layer: int, _module: nn.Module, _: object, output: torch.Tensor) -> None:
+        found[layer] = output
 
-    layers = [layer.self_attn.v_proj for layer in body.layers]
-    handles = [layer.register_forward_hook(remember) for layer in layers]
-    try:
+    with ExitStack() as hooks:
+        for number, layer in enumerate(body.layers):
+            hooks.enter_context(layer.self_attn.v_proj.register_forward_hook(partial(remember, number)))
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 class _Student:
@@ -170,7 +168,7 @@ def measure_times(job: TrainJob, *, after_each: Work = nothing) -> Times:
     fitting = warmed_up(works, before_each=student.set_kernel, after_each=after_each)
     rounds = take_turns(
         {method: works[method] for method in fitting},
-        rounds_of={method: rounds_of(method, job.repeats) for method in fitting},
+        rounds_of=rounds_of(fitting, job.repeats, MOST_ROUNDS),
         device=student.device,
         before_each=student.set_kernel,
         after_each=after_each,
@@ -189,11 +187,6 @@ def measure_peak(job: TrainJob) -> Memory | None:
         return measure_memory(partial(student.step, method, 2), student.device)
 
     return unless_out_of_memory(measured)
-
-
-def rounds_of(method: Method, repeats: int) -> tuple[int, ...]:
-    """In which rounds a method takes part."""
-    return spread_rounds(repeats, SLOW_ROUNDS if method == "output_attentions" else repeats)
 
 
 def _difference(student: _Student) -> float | None:

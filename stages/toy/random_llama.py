@@ -1,6 +1,6 @@
 """Random models for benchmarks, Llama-shaped: what is measured does not depend on what the weights know."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 
 import torch
@@ -76,14 +76,17 @@ def setting_of(model: PreTrainedModel) -> Setting:
     """Say what `model` is and runs on."""
     config = model.config.get_text_config()
     heads = config.num_attention_heads
-    on_gpu = model.device.type == "cuda"
+    kv_heads = getattr(config, "num_key_value_heads", None) or heads
+    shape = Shape(layers=config.num_hidden_layers, width=config.hidden_size, heads=heads, kv_heads=kv_heads)
+    return setting_on(torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else "cpu", shape)
+
+
+def setting_on(device: str, shape: Shape) -> Setting:
+    """Say what a model of this shape runs on."""
     return Setting(
-        device=torch.cuda.get_device_name(model.device) if on_gpu else "cpu",
+        device=device,
         threads=torch.get_num_threads(),
         torch=torch.__version__,
         transformers=version("transformers"),
-        layers=config.num_hidden_layers,
-        width=config.hidden_size,
-        heads=heads,
-        kv_heads=getattr(config, "num_key_value_heads", None) or heads,
+        **asdict(shape),
     )
