@@ -20,8 +20,7 @@ import click
 
 from data.sets.synthetic import synthetic_questions
 from pipeline.console.exits import StageProcessError
-from pipeline.console.progress import duration, open_progress
-from pipeline.console.quiet import quieten_libraries
+from pipeline.console.progress import duration, open_progress, quieten_libraries
 from pipeline.results.folder import RunFolder
 from pipeline.results.scores import compare, evaluation_folders, print_scores
 from pipeline.run.processes import ForwardingStop, our_command, stage_command

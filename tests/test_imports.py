@@ -79,7 +79,6 @@ WITHOUT_TORCH = (
     "stages.bench.measure",
     "stages.engines.start",
     "stages.evaluation",
-    "stages.figures.curves",
     "stages.figures.attention_shares",
     "stages.figures.statistics",
     "stages.models.identity",

@@ -34,8 +34,7 @@ from pydantic_core import to_json
 from data.errors import ConfigError, Interrupted, MolsakiError
 from pipeline.console import tables
 from pipeline.console.exits import StageProcessError, complain
-from pipeline.console.progress import open_progress
-from pipeline.console.quiet import stdout_to_stderr
+from pipeline.console.progress import open_progress, stdout_to_stderr
 from pipeline.console.tables import print_json, size
 from pipeline.run.processes import stop_with_parent
 from stages.bench.measure import Memory, Rounds, fastest, median, median_ratio, nothing, rounds_of

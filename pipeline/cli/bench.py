@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from pipeline.cli.options import Command, all_of, device_option, examples, json_option, quiet_option
-from pipeline.console.quiet import quieten_libraries
+from pipeline.console.progress import quieten_libraries
 
 
 @click.group()

@@ -32,8 +32,7 @@ from pipeline.cli.options import (
 )
 from pipeline.config.matrix import load_matrix
 from pipeline.console.exits import StageProcessError, command_log
-from pipeline.console.progress import open_progress
-from pipeline.console.quiet import quieten_libraries, stdout_to_stderr
+from pipeline.console.progress import open_progress, quieten_libraries, stdout_to_stderr
 from pipeline.console.tables import print_json
 from pipeline.costs.estimate import estimates
 from pipeline.costs.table import plans_as_json, print_plans, print_points

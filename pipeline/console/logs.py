@@ -88,7 +88,7 @@ def _appending(path: Path) -> Iterator[LogFile]:
     path.parent.mkdir(parents=True, exist_ok=True)
     handler = LogFile(path)
     handler.setFormatter(JsonLines())
-    handler.addFilter(_ours_or_warning)
+    handler.addFilter(lambda record: record.levelno >= logging.WARNING or record.name.partition(".")[0] in ROOMS)
     root, level = logging.getLogger(), logging.getLogger().level
     root.addHandler(handler)
     root.setLevel(min(level, logging.INFO))
@@ -113,7 +113,3 @@ def record_exception(path: Path, error: BaseException) -> None:
 def log_without_run() -> Path:
     """Where a failure is written down before the run's folder is known."""
     return default_store() / f"log-{os.getuid() if hasattr(os, 'getuid') else 'user'}.jsonl"
-
-
-def _ours_or_warning(record: logging.LogRecord) -> bool:
-    return record.levelno >= logging.WARNING or record.name.partition(".")[0] in ROOMS

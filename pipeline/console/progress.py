@@ -1,7 +1,9 @@
-"""How far a stage is, for the person at the terminal and for the log.
+"""How far a stage is, for the person at the terminal and for the log, with the terminal kept for what we say.
 
 In: the calls of `stages.runtime.progress.Progress`. Out, on stderr: a bar on a terminal; elsewhere a plain line at most
-every ten seconds, so that a job's output file stays short; nothing with `--quiet`. Notes also go to the log.
+every ten seconds, so that a job's output file stays short; nothing with `--quiet`. Notes also go to the log. Libraries
+print bars, hints and logs wherever they like: while a stage works stdout is stderr, and their bars are off where no
+person watches.
 """
 
 import logging
@@ -18,9 +20,13 @@ from stages.runtime.progress import Progress, SilentProgress
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
+import os
+from contextlib import redirect_stdout
 
 log = logging.getLogger(__name__)
 SECONDS_BETWEEN_LINES = 10.0
+QUIET_LIBRARIES = {"TRANSFORMERS_VERBOSITY": "error"}
+NO_BARS = {"TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
 
 
 class QuietProgress(SilentProgress):
@@ -125,3 +131,24 @@ def duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def quieten_libraries(*, quiet: bool) -> None:
+    """Set what the user has not set; it works only before the libraries are imported."""
+    wanted = QUIET_LIBRARIES | (NO_BARS if quiet or not sys.stderr.isatty() else {})
+    for name, value in wanted.items():
+        os.environ.setdefault(name, value)
+
+
+@contextmanager
+def stdout_to_stderr() -> Iterator[None]:
+    """Send what is printed to stdout to stderr, that of processes started meanwhile included."""
+    sys.stdout.flush()
+    before = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.dup2(before, 1)
+        os.close(before)

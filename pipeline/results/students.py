@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.results.folder import RunFolder, StudentFolder
-from stages.figures.curves import Log
+from stages.figures.statistics import Log
 from stages.student.summary import damaged_student, read_summary
 
 OF_TRAINER = frozenset({"step", "epoch", "learning_rate", "grad_norm", "total_flos"})

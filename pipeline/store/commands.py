@@ -19,8 +19,7 @@ from cache.repair import Repair, repair
 from cache.spaces import Space, space_folders
 from cache.verify import commit_count, verify
 from data.errors import ConfigError, DamagedCacheError, MismatchError
-from pipeline.console.progress import open_progress
-from pipeline.console.quiet import quieten_libraries, stdout_to_stderr
+from pipeline.console.progress import open_progress, quieten_libraries, stdout_to_stderr
 from pipeline.console.tables import print_json, size
 from pipeline.store.spaces import find_folder, find_space, raise_together
 from pipeline.store.tables import print_fields, print_findings, print_leftovers

@@ -19,7 +19,7 @@ from pipeline.run.plan import STAGES
 from pipeline.views import charts
 from pipeline.views.page import Page
 from pipeline.views.run_figures import Dropped, Figures, Layers, RunFigures, StageTotal
-from stages.figures.curves import Curve
+from stages.figures.statistics import Curve
 
 LOSS_TITLES = {
     LOSS: "Total loss",

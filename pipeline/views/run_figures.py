@@ -27,8 +27,7 @@ from pipeline.run.inputs import Inputs
 from pipeline.run.plan import STAGES
 from pipeline.run.provenance import StageRecord, read_provenance
 from stages.attention.select import select_examples
-from stages.figures.curves import Curve, curve
-from stages.figures.statistics import Spread, spread_by_column
+from stages.figures.statistics import Curve, Spread, curve, spread_by_column
 from stages.student.summary import LAYER_WEIGHTS, SUMMARY
 
 ALL_POINTS = 30_000

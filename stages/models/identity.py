@@ -64,13 +64,9 @@ def identify_model(model: str, revision: str | None, *, weights: bool = True) ->
     Raises `ConfigError` where there is no such folder, where something is missing in it, and where a hub id can neither
     be looked up nor found among the models downloaded earlier.
     """
-    if _is_local(model):
+    if model.startswith((".", "/", "~")) or model.count(os.sep) > 1 or Path(model).exists():
         return _identify_folder(Path(model).expanduser(), weights=weights)
     return _identify_hub(model, revision)
-
-
-def _is_local(model: str) -> bool:
-    return model.startswith((".", "/", "~")) or model.count(os.sep) > 1 or Path(model).exists()
 
 
 def _identify_folder(folder: Path, *, weights: bool) -> ModelIdentity:

@@ -5,7 +5,7 @@ import sys
 
 CODE = """
 import os, subprocess
-from pipeline.console.quiet import stdout_to_stderr
+from pipeline.console.progress import stdout_to_stderr
 with stdout_to_stderr():
     print("printed")
     subprocess.run(["echo", "by a process"], check=True)

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.figures.curves import curve
+from stages.figures.statistics import curve
 
 
 def test_few_enough_points_stay_as_they_were_logged():
