@@ -1,11 +1,16 @@
 """`run --limit N`: the first questions for real, into the real store, and what they tell about the rest."""
 
 import json
+import sys
+import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
+from data.records import Prediction
 from pipeline.run.execute import Timed
 from pipeline.run.provenance import executions, read_provenance
 from stages.runtime.progress import SilentProgress
@@ -96,3 +101,20 @@ def test_loading_is_told_apart_from_what_grows_with_the_work() -> None:
     timed.advance()
     timed.advance()
     assert (timed.start_seconds, timed.counted, timed.counted_seconds) == (30.0, 3, 4.0)
+
+
+def test_students_are_taken_to_write_as_much_as_they_learn_from(
+    experiment: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two students answer four questions by seven characters; the answers they learn from, 3 to 6, have one."""
+
+    def run_on(*arguments: Any, **options: Any) -> list[Prediction]:
+        time.sleep(0.05)
+        return [replace(one, output="1234567") for one in experiment.scripted.evaluate_student(*arguments, **options)]
+
+    monkeypatch.setattr(sys.modules["stages.evaluation"], "evaluate_student", run_on)
+    experiment.run("--limit", "4")
+    (past,) = [record for record in read_provenance(Path("runs/small-limit-4")).stages if record.stage == "evaluate"]
+    assert past.written == 2 * 4 * 7
+    plans = {plan["name"]: plan for plan in json.loads(experiment("status", "run.yaml", "--json").stdout)}
+    assert plans["evaluate"]["cost"]["seconds"]["value"] == pytest.approx(past.seconds / 7)
