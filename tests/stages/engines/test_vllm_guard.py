@@ -20,6 +20,7 @@ child.stdout.readline()
 time.sleep(float(sys.argv[1]))
 print(guard.pid, child.pid, flush=True)
 if sys.argv[2] == "ends its guard":
+    sys.stdin.readline()
     guard.terminate()
     guard.wait()
 else:
@@ -30,7 +31,9 @@ else:
 def started(seconds: float, then: str) -> tuple["subprocess.Popen[str]", psutil.Process, psutil.Process]:
     """A process with a guard and a child that does not listen to SIGTERM, after so many seconds; guard and child."""
     command = [sys.executable, "-c", PARENT, str(seconds), then]
-    parent = subprocess.Popen(command, cwd=Path(__file__).parents[3], stdout=subprocess.PIPE, text=True)
+    parent = subprocess.Popen(
+        command, cwd=Path(__file__).parents[3], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     assert parent.stdout is not None
     guard, child = map(int, parent.stdout.readline().split())
     return parent, psutil.Process(guard), psutil.Process(child)
@@ -46,7 +49,7 @@ def test_the_children_of_a_killed_process_end_and_then_its_guard(tmp_path: Path)
 
 def test_without_its_guard_nothing_is_ended() -> None:
     parent, guard, child = started(0, "ends its guard")
-    parent.communicate(timeout=30)
+    parent.communicate("its pid is known\n", timeout=30)
     time.sleep(2)
     assert not guard.is_running() and child.is_running()
     child.kill()
