@@ -178,12 +178,18 @@ def _experienced(rough: Cost, piece: _Piece) -> Cost:
 
 
 def _seconds(units: int, piece: _Piece) -> float:
-    """Loading once, and what grows with the work: with optimizer steps, with what is written, or with units."""
+    """Loading and closing once, and what grows with the work: with optimizer steps, what is written, or units.
+
+    Each student is loaded and saved by itself, so that closing counts apart for stages of the teacher only.
+    """
     records = piece.records
     start = sum(record.start_seconds for record in records) / len(records)
     growing, done = sum(record.seconds - record.start_seconds for record in records), _done(piece)
     if written := sum(record.written for record in records):  # a student of few records runs on
         return start + growing * (_written_to_do(piece) or written) / written
+    if piece.plan.name in {"rationales", "attention"}:
+        ends = sum(record.end_seconds for record in records)
+        return start + ends / len(records) + units * (growing - ends) / done
     if not (steps := _steps_to_do(piece)) or not (counted := sum(record.counted for record in records)):
         return start + units * growing / done
     stepping = sum(record.counted_seconds for record in records)

@@ -28,10 +28,10 @@ log = logging.getLogger(__name__)
 
 
 class Timed:
-    """A progress that also measures: seconds until the work itself begins, and how much of it was done in how long.
+    """A progress that also measures: seconds until the work itself begins and since, and how much was done in how long.
 
-    Loading is told apart from what grows with the work, so that a few questions tell what many will take. Putting
-    together what training aims at counts as loading. `prefix` says which point it is about.
+    Loading and closing are told apart from what grows with the work, so that a few questions tell what many will take.
+    Putting together what training aims at counts as loading. `prefix` says which point it is about.
     """
 
     def __init__(self, progress: Progress, prefix: str = "", clock: Callable[[], float] = time.monotonic) -> None:
@@ -55,6 +55,10 @@ class Timed:
                 self.counted, self.counted_seconds = self.counted + count, self.counted_seconds + now - self._since
             self._warm, self._since = True, now
         self._progress.advance(count)
+
+    def end_seconds(self) -> float:
+        """Seconds since the last unit of the work was done; 0 where none was."""
+        return self._clock() - self._since if self._warm else 0.0
 
     def note(self, message: str) -> None:
         """Say one line."""
@@ -175,6 +179,7 @@ def _record(
         ended=provenance.now(),
         **asdict(used),
         start_seconds=round(timed.start_seconds, 3),
+        end_seconds=round(timed.end_seconds(), 3),
         counted=timed.counted,
         counted_seconds=round(timed.counted_seconds, 3),
         written=stage.written,

@@ -61,11 +61,12 @@ def entry_id() -> str:
 class StageRecord:
     """One execution of one stage, or of one `shard` of it: `units` of work in `seconds`, and how it ended.
 
-    `start_seconds` of them passed before the work itself began; of that, `counted` units of its progress (answers,
-    records, optimizer steps) took `counted_seconds`. Students have answered with `written` characters. `pace` is equal
-    where a unit costs alike: the same models, settings and space. `bytes_grown` is what was added to the space or the
-    run's folder meanwhile, by whomever; `peak_bytes` the resident memory of the stage's processes, `peak_gpu_bytes`
-    what torch reserved. All are 0 or empty in entries of earlier versions.
+    `start_seconds` of them passed before the work itself began, `end_seconds` after its last unit was done; between
+    them, `counted` units of its progress (answers, records, optimizer steps) took `counted_seconds`. Students have
+    answered with `written` characters. `pace` is equal where a unit costs alike: the same models, settings and space.
+    `bytes_grown` is what was added to the space or the run's folder meanwhile, by whomever; `peak_bytes` the resident
+    memory of the stage's processes, `peak_gpu_bytes` what torch reserved. All are 0 or empty in entries of earlier
+    versions.
     """
 
     id: str = field(default_factory=entry_id)
@@ -76,6 +77,7 @@ class StageRecord:
     seconds: float
     units: int
     start_seconds: float = 0.0
+    end_seconds: float = 0.0
     counted: int = 0
     counted_seconds: float = 0.0
     written: int = 0

@@ -1,10 +1,12 @@
 """What is said about costs before a run and after some of it, and where each figure comes from."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pipeline.costs import estimate
 from tests.pipeline.conftest import Experiment
 
 SHAPE = {"num_hidden_layers": 2, "hidden_size": 64, "vocab_size": 500, "num_attention_heads": 4}
@@ -78,6 +80,50 @@ def test_earlier_executions_of_the_same_space_say_what_the_rest_takes(experiment
     assert seconds["how"] == "1 earlier execution of 4 records"
     other = status(experiment, "--set", "attention.steps=lines")["attention"]["cost"]
     assert other["seconds"]["source"] == "unknown"
+
+
+SHORT = ("--set", "training.batch_size=2", "--set", "training.epochs=3")
+
+
+def after_four_questions(experiment: Experiment, stage: str, **measured: float) -> None:
+    """Four of ten questions are done, and this stage is said to have taken what is `measured`."""
+    give_shape(experiment)
+    experiment.run("--limit", "4", *SHORT)
+    path = Path("runs/small-limit-4/provenance.json")
+    provenance = json.loads(path.read_text())
+    for record in provenance["stages"]:
+        if record["stage"] == stage:
+            record.update(measured)
+    path.write_text(json.dumps(provenance))
+
+
+def test_loading_and_closing_come_once_and_questions_take_their_time_each(experiment: Experiment) -> None:
+    after_four_questions(experiment, "rationales", seconds=14, start_seconds=3, end_seconds=1)
+    cost = status(experiment, *SHORT)["rationales"]["cost"]
+    assert cost["units"] == 6 and cost["seconds"]["value"] == 3 + 1 + 6 * (14 - 3 - 1) / 4
+
+
+def test_students_take_their_steps_and_each_its_loading_and_saving(experiment: Experiment) -> None:
+    """Ten records in batches of two, three times: 15 steps of four seconds; of two students each has 25 s beside."""
+    after_four_questions(experiment, "train", seconds=100, start_seconds=10, counted=10, counted_seconds=40)
+    assert status(experiment, *SHORT)["train"]["cost"]["seconds"]["value"] == 10 + 2 * 25 + 2 * 15 * 4
+
+
+def test_bytes_of_students_grow_with_steps_but_for_where_they_looked(
+    experiment: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside weights 3,000 bytes after ten steps, so 9,000 after thirty; of cells at most five records are kept.
+
+    A record has four steps and six critical words ("Ann has 1 figs and finds 2. How many figs?", "1 and 2 make 3. The
+    answer is 3."), in two layers, in float16, before and after training.
+    """
+    monkeypatch.setattr(estimate, "LOOKED_AT", 5)
+    weights = 500 * 64 * 2 + 2 * (4 * 64 * 64 + 3 * 64 * 256)
+    files, looks = 2 * (4 * weights + 2), 4 * 6 * 2 * 2 * 2
+    after_four_questions(experiment, "train", counted=10, counted_seconds=40, bytes_grown=files + 3000)
+    looks_now = 2 * looks * 10 / 3
+    expected = files + 3 * (3000 - looks_now) + 2 * looks * 5
+    assert status(experiment, *SHORT)["train"]["cost"]["bytes"]["value"] == pytest.approx(expected)
 
 
 def test_table_of_costs_fits_into_80_columns(experiment: Experiment) -> None:

@@ -89,7 +89,7 @@ def test_another_objective_or_engine_is_another_pace(experiment: Experiment) -> 
 
 
 def test_loading_is_told_apart_from_what_grows_with_the_work() -> None:
-    moments = iter([0.0, 5.0, 30.0, 38.0, 39.0, 41.0, 50.0, 57.0, 58.0])
+    moments = iter([0.0, 5.0, 30.0, 38.0, 39.0, 41.0, 50.0, 57.0, 58.0, 61.5])
     timed = Timed(SilentProgress(), clock=lambda: next(moments))
     timed.start("targets", 7)  # at 5 s
     timed.advance(7)
@@ -101,6 +101,8 @@ def test_loading_is_told_apart_from_what_grows_with_the_work() -> None:
     timed.advance()
     timed.advance()
     assert (timed.start_seconds, timed.counted, timed.counted_seconds) == (30.0, 3, 4.0)
+    assert timed.end_seconds() == 3.5
+    assert Timed(SilentProgress()).end_seconds() == 0, "nothing was done"
 
 
 def test_students_are_taken_to_write_as_much_as_they_learn_from(
