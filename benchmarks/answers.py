@@ -6,9 +6,8 @@ right or wrong as its label says; for ours, `read` also counts where the answer 
 
 - `ours`: `data.answers.parse_answer` and `data.dataset.is_right`.
 - `math-verify`: `math_verify.parse` with its default extraction for numbers and with that of letters for choices,
-  then `verify`. It sees the gold answer as it is written, in dollar signs if it is LaTeX without them. It has no way to
-  read yes and no, several numbers and words; such cases are left out for it. It takes 45% for 0.45 as well, which is
-  no mistake of its own, but no answer to a question about percent here.
+  then `verify`. It sees the gold answer as it is written, in dollar signs if it is LaTeX without them. Yes and no,
+  several numbers and words are not what it reads; such cases are left out for it. To it 45% and 0.45 are one number.
 
 Both are timed over judging one output after another, in one process, after one that is not counted. `same` is how ours
 does on the cases that math-verify reads at all.
@@ -109,23 +108,26 @@ def share(judged: Sequence[Judged], *, read: bool = False) -> str:
 
 def table(results: dict[str, list[Judged]]) -> list[str]:
     """A line for each kind of trouble and one for all, then what an answer costs."""
-    columns: dict[str, Callable[[Sequence[str]], str]] = {}
+    columns: dict[str, tuple[Sequence[Judged], bool]] = {}
     for name, judged in results.items():
-        columns[name] = lambda troubles, judged=judged: share(_of(judged, troubles))
+        columns[name] = (judged, False)
         if name == "ours":
-            columns["read"] = lambda troubles, judged=judged: share(_of(judged, troubles), read=True)
-            columns["same"] = lambda troubles, judged=judged: share(_of(_in_both(judged), troubles))
+            columns |= {"read": (judged, True), "same": (_in_both(judged), False)}
     troubles = list(dict.fromkeys(case.trouble for case in ANSWERS))
-    rows = [(trouble, [trouble]) for trouble in troubles] + [("all", troubles)]
     lines = [f"{'kind of trouble':26}" + "".join(f"{name:>13}" for name in columns)]
-    lines += [f"{name:26}" + "".join(f"{column(chosen):>13}" for column in columns.values()) for name, chosen in rows]
-    for name, judged in results.items():
-        milliseconds = [1000 * each.seconds for each in judged]
-        lines.append(
-            f"{name}: {statistics.median(milliseconds):.2f} ms an answer in the median, "
-            f"{statistics.mean(milliseconds):.2f} in the mean, {max(milliseconds):.0f} at most"
-        )
-    return lines
+    for name, chosen in [*((trouble, [trouble]) for trouble in troubles), ("all", troubles)]:
+        shares = [share(_of(judged, chosen), read=read) for judged, read in columns.values()]
+        lines.append(f"{name:26}" + "".join(f"{each:>13}" for each in shares))
+    return lines + [cost(name, judged) for name, judged in results.items()]
+
+
+def cost(name: str, judged: Sequence[Judged]) -> str:
+    """What an answer costs a parser."""
+    milliseconds = [1000 * each.seconds for each in judged]
+    return (
+        f"{name}: {statistics.median(milliseconds):.2f} ms an answer in the median, "
+        f"{statistics.mean(milliseconds):.2f} in the mean, {max(milliseconds):.0f} at most"
+    )
 
 
 def _of(judged: Sequence[Judged], troubles: Sequence[str]) -> list[Judged]:
