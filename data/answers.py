@@ -17,12 +17,12 @@ Canonical forms, by the question's kind:
 import math
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from itertools import pairwise, zip_longest
 from string import ascii_uppercase
 
+from data.expressions import calculated, leading_calculation
 from data.numbers import (
     LONGEST_NUMBER,
     SHORT_SCALES,
@@ -34,12 +34,16 @@ from data.numbers import (
     plain_numbers,
     words_as_digits,
 )
+from data.outputs import in_ascii, plain_label, plain_text
 from data.records import AnswerKind, Question, Span
+from data.statements import Statement, sentences, statements
 
 # Differences up to this share are the rounding of floating-point labels and results; whole numbers have none.
 NUMBER_TOLERANCE = Fraction(1, 1_000_000)
 CHOICES_HEADING = "Answer Choices:"
-_SCALE_ASKED_FOR = re.compile(r"\b(?:how\s+many|in)\s+(hundred|thousand|million|billion)s?\b", re.IGNORECASE)
+_SCALE_ASKED_FOR = re.compile(
+    r"\b(?:how\s+many|in)\s+(dozen|hundred|thousand|million|billion|trillion)s?\b", re.IGNORECASE
+)
 _YES_NO = {"yes": "yes", "true": "yes", "no": "no", "false": "no"}
 # After a yes or no a sentence ends, goes on behind a mark, gives a reason, or says the same at length ("no it cannot").
 _GOES_ON = (
@@ -49,37 +53,17 @@ _GOES_ON = (
 # The word, where it does not belong to the one after it.
 _NO = rf"no{_GOES_ON}"
 
-# "The answer is …", "Final answer: …", "the answer to how many he has is …", "The correct option is …", "#### …"; what
-# follows is the answer.
-_STATED = re.compile(
-    r"(?:(?:\banswer(?:s|\s+choice|\s+option)?|\b(?:correct|right|best)\s+(?:option|choice))\s*(?:\([^()\n]*\)\s*)?"
-    r"(?:(?:is|are|would\s+be|=|:)(?!\w)|(?:to|for)\s[^.\n]{1,120}?\sis\b)\s*:?|\bans\.?\s*[:=]|####)\s*",
-    re.IGNORECASE,
-)
-BOXED = re.compile(r"\\boxed\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
-_SENTENCE_END = re.compile(
-    r"(?<!\b[DMS]r)(?<!\bM[rs]s)(?<!\bMs)(?<!\bSt)(?<!\bvs)(?<!\bsq)[.!?]+(?=\s|$)|\n", re.IGNORECASE
-)
-_NEXT_QUESTION = re.compile(r"\n\s*Q:")
-# What a model that does not stop writes before it asks itself something new, in the manner of some corpus.
-_NEXT_TURN = re.compile(
-    r"\n\s*(?:#+\s*)?(?:question|problem|exercise|example|instruction|input|user|human)\s*[0-9]*\s*:"
-    r"|\n#+\s*(?:question|problem|exercise|example|instruction)\s*[0-9]*\s*\n|(?<=[.!?)])\s+Q:\s",
-    re.IGNORECASE,
-)
-# What reasoning models write for themselves; a template may have opened it, and a text may end in the midst of it.
-_THOUGHT = re.compile(r"\A.*</think(?:ing)?>|<think(?:ing)?>.*\Z", re.DOTALL | re.IGNORECASE)
-_TAGGED_ANSWER = re.compile(r"<answer>\s*(.*?)\s*(?:</answer>|\Z)", re.DOTALL | re.IGNORECASE)
-_BOLD = re.compile(r"(?<![0-9])\*\*|\*\*(?![0-9])")
-_UNDERLINED = re.compile(r"(?<!\w)(_{1,3})(?=[^\s_])([^_\n]*[^\s_])\1(?!\w)")
-_DISPLAYED = re.compile(r"\$\$((?:[^$\\]|\\.)*)\$\$", re.DOTALL)
-_TYPESET_FRACTION = re.compile(r"\\[dt]?frac\s*(?:\{(-?[0-9][0-9,]*)\}\s*\{([0-9][0-9,]*)\}|([0-9])\s*([0-9]))")
-_TYPESET_TEXT = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mbox)\s*\{([^{}]*)\}")
 _PART_OF_RATIO = r"\d+(?:,\d{3})*(?:\.\d+)?"
 _RATIO = re.compile(rf"(?<![\d.,]){_PART_OF_RATIO}(?:\s*(?:[:∶]|\bto\b)\s*{_PART_OF_RATIO})+")
 _LETTER_IN_BRACKETS = re.compile(r"\(\s*([A-Za-z])\s*\)")
 _SEVERAL_LETTERS = re.compile(
-    r"\(\s*[A-Z]\s*\)(?:[^()]{0,60}\b(?:or|and)\s+|\s*[,/&;]\s*)\(\s*[A-Z]\s*\)", re.IGNORECASE
+    r"\(\s*[A-Za-z]\s*\)(?:[^()]{0,60}\b(?:[Oo]r|[Aa]nd)\s+|\s*[,/&;]\s*)\(\s*[A-Za-z]\s*\)"
+    r"|^\W*[A-Z]\)?\s*(?:[,/&;]|\bor\b|\band\b)\s*(?:(?:or|and)\s+)?\(?[A-Z]\)?(?=\W*$|\s*[,/&;]|\s+(?:or|and)\b)"
+)
+# A letter of which something is said other than that it is right: "(A) is loud", "(E) would be too cold".
+_DISCUSSED = re.compile(
+    r"\(\s*[A-Za-z]\s*\)(?:\s+[^().;,]{1,60}?)?\s+(?:is|are|was|were|has|have|does|do|can|could|would|will|might|may)"
+    r"(?:n['’]t)?\b(?!\s+(?:\w+\s+){0,3}?(?:correct|right|best|answer|choice|option|one)\b)"
 )
 _LEADING_WORD = r"(?:[Ss]o|[Tt]hus|[Tt]herefore|[Hh]ence|[Tt]hen)\b"
 _LETTER_ALONE = re.compile(
@@ -87,7 +71,7 @@ _LETTER_ALONE = re.compile(
     r"(?:[).:,;]|$|\s[-–—]|\s+(?:because|since|is|which)\b)"
 )
 _LETTER_NAMED = re.compile(
-    r"\b(?:[Oo]ption|[Cc]hoice|[Cc]hoose|[Pp]ick|[Ss]elect|[Aa]nswer)\s+\(?([A-Z])\b(?!['’])\)?"
+    r"\b(?:[Oo]ption|[Cc]hoice|[Cc]hoose|[Pp]ick|[Ss]elect|[Aa]nswer|ANSWER|OPTION|CHOICE)\s+\(?([A-Z])\b(?!['’])\)?"
     r"(?=\W*(?:$|[.,;:]|\s(?:is|as|because|since)\b))"
     rf"|(?:^|\b{_LEADING_WORD})\W*([A-Z])\)?\s+is\s+(?:the\s+)?(?:correct|right|best)\b"
     r"|\b(?:[Ii]t['’]s|(?:[Ii]t|[Tt]his|[Tt]hat)\s+(?:is|must\s+be|would\s+be)|[Gg]o(?:ing)?\s+with|say)\s+\(?([A-Z])\)?"
@@ -111,29 +95,38 @@ _LEFT_OPEN = {"choice": re.compile(""), "number": re.compile("[0-9]"), "boolean"
 _REASON = re.compile(r"(?<=[\w)\]%.'\"”’])[\s,;:(–—-]+(because|since|where|given\s+that|due\s+to)\b.*", re.I | re.S)
 _CALCULATED_ASIDE = re.compile(r"\([^()]*=[^()]*\)")
 # Behind a number: it is only the first part of a sum or product, of a range, or of a ratio ("8:00" is 8).
-_UNFINISHED = re.compile(r"[^\S\n]*(?:[+*×·÷^/–−-]|[xX](?=[\s\d]))[^\S\n]*[$€£({]?\.?\d|\s*[:∶](?!00(?!\d))\s*\d")
-_ROOT = re.compile(r"(?:√|\\sqrt)[\s({]*$")
+_UNFINISHED = re.compile(
+    r"[^\S\n]*(?:[+*×·÷^/–−-]|[xX](?=[\s\d]))[^\S\n]*[$€£({]?\.?\d|\s*[:∶](?!00(?!\d))\s*\d|\s*[*×·^]\s*[a-zA-Z]\b"
+)
+_PART_OF_LARGER = re.compile(
+    r"(?:(?:√|\\sqrt)[\s({]*|[\w)\]]\s*[+*×·÷^/]\s*[($€£{]*|[a-z)\]]\s+[-−–]\s+[($€£{]*)$", re.IGNORECASE
+)
+# Behind a calculation: it is one of several, or part of a larger one that holds what is not known.
+_GOES_ON_CALCULATING = re.compile(
+    r"[^\W\d_]|\s*(?:[*×·÷^/+:]|(?:and|or|[,;&])\s*[($€£]*-?[0-9])|\s+[-−–]\s+[a-z]\b|\s*[xy]\b"
+)
+_ROUGHLY = re.compile(
+    r"[\s:≈~]*(?:(?:about|exactly|approximately|around|roughly|simply|just|only|nearly|almost)\s[\s:≈~]*)*"
+)
+_GROUPED_BY_SPACES = re.compile(r"\A[\s$€£(]*[0-9]{1,3}(?: [0-9]{3})+(?![0-9]|[.,/][0-9])")
+_LONE_SIGN = re.compile(r"\A\s*[-−–]\s+(?=[0-9])")
+# What may stand before "is the answer": a number with its unit, and nothing to calculate.
+_NUMBER_FIRST = re.compile(
+    r"\W*(?:(?:so|thus|therefore|hence|then|and|that|means|which|only|exactly|about)\W+)*"
+    r"[$€£(]*-?[0-9.,/]*[0-9][)%]*\W*(?:[^\W\d]+\W*){0,3}",
+    re.IGNORECASE,
+)
+_POINTS_BACK = re.compile(r"\W*(?:this|that|it|which|what|here|there|these|those|the\s+following)\b", re.IGNORECASE)
+_CONCLUDES = re.compile(
+    r"\b(?:so|thus|therefore|hence|leaves|leaving|left|remains?|remaining|in\s+total|altogether|in\s+all|finally)\b",
+    re.IGNORECASE,
+)
 _CALCULATION = re.compile(r"[\s\d.,$€£+*×·÷^/xX–−()-]*")
+_FORMULA = re.compile(r"[\\^]")
 _QUOTED = re.compile(r"\"(.+)\"|'(.+)'|“(.+)”|‘(.+)’|`(.+)`|\((.+)\)|\[(.+)\]", re.DOTALL)
 
 # What stands before a word that it denies, with up to two words between.
 _DENIED = re.compile(r"\b(?:not|never|\w+n['’]t)\s+((?:\w+\s+){0,2})\Z", re.IGNORECASE)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Statement:
-    """A place at which an output says outright what its answer is."""
-
-    start: int
-    """Where the words that announce the answer begin."""
-    answer_start: int
-    """Where the answer itself begins."""
-    end: int
-    """Where its sentence or line ends."""
-    text: str
-    """The answer as it is written there."""
-    line: str
-    """The same up to the end of the line, for answers that hold a period."""
 
 
 def parse_answer(output: str, question: Question) -> str | None:
@@ -144,12 +137,20 @@ def parse_answer(output: str, question: Question) -> str | None:
     for choices the one that the last sentence names; for yes and no the last sentence that begins or ends with one of
     them; for text the last line. Who hedges ("5 or 6", "(A) or (B)") has not answered.
     """
-    text = _in_the_unit_asked_for(plain_text(output), question)
-    stated = list(statements(text))
-    answer = next((each for each in (_read(one, question) for one in reversed(stated)) if each is not None), None)
+    text = _in_the_unit_asked_for(in_ascii(plain_text(output)), question)
+    stated = [each for each in statements(text, question) if not each.part or _is_last(each, text, question)]
+    stated = [each for each in stated if not each.weak] or stated
+    read = [(each, answer) for each in stated if (answer := _read(each, question)) is not None or not each.behind]
+    answer = next((answer for _, answer in reversed(read) if answer is not None), None)
     if answer is not None:
         return answer
-    return None if stated and _leaves_open(stated[-1], question) else _unstated(text, question)
+    return None if read and _leaves_open(read[-1][0], question) else _unstated(text, question)
+
+
+def _is_last(statement: Statement, text: str, question: Question) -> bool:
+    """Whether nothing follows a statement that could be the answer, so that it is no part of one."""
+    rest = text[statement.end :]
+    return not re.search("[0-9]" if question.answer_kind in ("number", "numbers") else r"\w", rest)
 
 
 def same_answer(answer: str, gold: str, kind: AnswerKind, *, rounded: bool = False) -> bool:
@@ -171,10 +172,10 @@ def canonical_answer(raw: object, kind: AnswerKind, choices: Sequence[str] = ())
     """
     if not isinstance(raw, str | int | float) or (isinstance(raw, float) and not math.isfinite(raw)):
         return None
-    text = str(raw).strip()
+    text = plain_label(str(raw)) if isinstance(raw, str) else str(raw)
     match kind:
         case "number":
-            value = _number_in_file(raw)
+            value = _number_in_file(text if isinstance(raw, str) else raw)
             written = None if value is None else number_text(value)
             return written if written is None or len(written) <= LONGEST_NUMBER else None
         case "numbers":
@@ -223,29 +224,6 @@ def with_choices(stem: str, choices: Sequence[str]) -> str:
     return "\n".join([stem, CHOICES_HEADING, *lines])
 
 
-def without_thoughts(output: str) -> str:
-    """An output without what a reasoning model writes for itself between <think> and </think>."""
-    return _THOUGHT.sub("", output)
-
-
-def plain_text(output: str) -> str:
-    """An output without thoughts, bold type and what sets formulas, up to where it asks itself something else."""
-    text = re.sub(r"\\[()\[\]]", "", _DISPLAYED.sub(r"\1", without_thoughts(output)))
-    text = _UNDERLINED.sub(r"\2", _BOLD.sub("", _NEXT_QUESTION.split(text, maxsplit=1)[0]))
-    text = text.replace("\\$", "$").replace("{,}", ",").replace("\\%", "%")
-    text = text.replace("\\times", "×").replace("\\cdot", "·").replace("\\div", "÷")
-    text = re.sub(r"\\[,!;:]", " ", re.sub(r"(?<=[0-9])\\[,!;:](?=[0-9]{3})", ",", text))
-    text = _TYPESET_FRACTION.sub(_typeset_fraction, _TYPESET_TEXT.sub(r"\1", text))
-    return _until_next_turn(_TAGGED_ANSWER.sub(r"\n#### \1\n", text))
-
-
-def _until_next_turn(text: str) -> str:
-    """A text up to where it asks itself something new after it has answered; a question at its head is repeated."""
-    answered = _STATED.search(text) or BOXED.search(text)
-    following = _NEXT_TURN.search(text, answered.end()) if answered else None
-    return text[: following.start()] if following else text
-
-
 def _in_the_unit_asked_for(text: str, question: Question) -> str:
     """To "how many millions" the answers "26 million" and "$26M" are 26; to other questions they are 26,000,000."""
     asked = _SCALE_ASKED_FOR.search(question.text) if question.answer_kind in ("number", "numbers") else None
@@ -255,34 +233,13 @@ def _in_the_unit_asked_for(text: str, question: Question) -> str:
     return re.sub(rf"\s+{word}s?\b|(?<=[0-9]){SHORT_SCALES.get(word, word)}\b", "", text, flags=re.IGNORECASE)
 
 
-def _typeset_fraction(found: re.Match[str]) -> str:
-    """3/4, apart from a whole number right before it."""
-    follows_number = found.start() > 0 and found.string[found.start() - 1].isdigit()
-    upper, lower = (found[1] or found[3]).replace(",", ""), (found[2] or found[4]).replace(",", "")
-    return f"{' ' if follows_number else ''}{upper}/{lower}"
-
-
-def statements(text: str) -> Iterator[Statement]:
-    """Every outright statement of an answer in a plain text, in order; one ends where the next begins."""
-    found = [(match.start(), match.end(), None) for match in _STATED.finditer(text)]
-    boxed = [(match.start(), match.start(1), match) for match in BOXED.finditer(text)]
-    places = sorted([*found, *boxed], key=lambda place: place[0])
-    starts = [start for start, _, _ in places]
-    for (start, answer_start, box), following in zip(places, [*starts[1:], len(text)], strict=False):
-        border = max(following, answer_start)
-        ending = _SENTENCE_END.search(text, answer_start, border)
-        end = box.end() if box else ending.end() if ending else border
-        body = box.group(1) if box else text[answer_start:end]
-        line = text[answer_start:border].partition("\n")[0]
-        yield Statement(start=start, answer_start=answer_start, end=end, text=body.strip(), line=line.strip())
-
-
 def _number_in_file(raw: str | int | float) -> Fraction | None:
     """The number that a data file holds, written or as a number; truth values are none."""
     if not isinstance(raw, str):
         return None if isinstance(raw, bool) else Fraction(str(raw))
     sign, bare = ("-", raw.strip()[1:]) if raw.strip()[:1] in ("-", "−") else ("", raw.strip())
-    return number_value(plain_numbers(sign + bare.lstrip("$€£ ").removesuffix("%").rstrip()))
+    value = number_value(plain_numbers(sign + bare.lstrip("$€£ ").removesuffix("%").rstrip()))
+    return calculated(raw) if value is None and _FORMULA.search(raw) else value
 
 
 def _written_numbers(text: str) -> str | None:
@@ -322,8 +279,10 @@ def _read(statement: Statement, question: Question) -> str | None:
     """The answer in the words that state it."""
     claimed = _claimed(statement.text, question)
     match question.answer_kind:
+        case "number" if statement.behind:
+            return _read_number(claimed) if _NUMBER_FIRST.fullmatch(claimed) else None
         case "number":
-            return _read_number(claimed)
+            return _read_number(_LONE_SIGN.sub("-", claimed) if statement.boxed else claimed)
         case "numbers":
             return _read_numbers(claimed)
         case "choice":
@@ -331,7 +290,9 @@ def _read(statement: Statement, question: Question) -> str | None:
         case "boolean":
             return _read_yes_no(claimed)
         case _:
-            return canonical_answer(statement.text, "text")
+            return (
+                None if statement.behind and _POINTS_BACK.match(claimed) else canonical_answer(statement.text, "text")
+            )
 
 
 def _claimed(stated: str, question: Question) -> str:
@@ -349,7 +310,7 @@ def _leaves_open(statement: Statement, question: Question) -> bool:
 
 def _unstated(text: str, question: Question) -> str | None:
     """The answer in an output that does not say outright what it is."""
-    last_sentence = next((piece for piece in reversed(_SENTENCE_END.split(text)) if piece.strip()), "").strip()
+    last_sentence = next(reversed(sentences(text, question.answer_kind)), "")
     match question.answer_kind:
         case "number":
             return _last_number(plain_numbers(text)) or _only_spelled(last_sentence)
@@ -358,7 +319,7 @@ def _unstated(text: str, question: Question) -> str | None:
         case "choice":
             return (
                 canonical_choice(text, question)
-                or _read_choice(last_sentence, question, outright=False)
+                or _read_choice(_claimed(last_sentence, question), question, outright=False)
                 or _sentence_of_its_own(text, question)
             )
         case "boolean":
@@ -368,14 +329,20 @@ def _unstated(text: str, question: Question) -> str | None:
 
 
 def _read_number(stated: str) -> str | None:
-    """The first number of a statement, or its last result: "84 / 2" is a quotient, "3 + 4" and "3:2" are no number."""
-    text = words_as_digits(plain_numbers(_affirmed(stated)))
+    """The first number of a statement, its last result, or the value of a calculation: "(84 / 2)" is 42.
+
+    "3:2", "10-12" and "4 * x" are no number.
+    """
+    text = words_as_digits(plain_numbers(_GROUPED_BY_SPACES.sub(_without_spaces, _affirmed(stated))))
     bare = _CALCULATED_ASIDE.sub("", text)
     for side in reversed((bare if _finished(bare) else text).split("=")):
-        side = re.sub(r"(?<=\d)\s*/\s*(?=\d)", "/", side)
         found = numbers_in_digits(side)
         if found and _hedged(side, [span for span, _ in found]):
             return None
+        side = _ROUGHLY.sub("", side, count=1)
+        if calculation := leading_calculation(side):
+            value, end = calculation
+            return None if _GOES_ON_CALCULATING.match(side, end) else number_text(value)
         if _finished(side):
             return number_text(found[0][1])
     return None
@@ -387,7 +354,7 @@ def _finished(text: str) -> bool:
     if not found:
         return False
     (start, end), _ = found[0]
-    return not _UNFINISHED.match(text, end) and not _ROOT.search(text[:start])
+    return not _UNFINISHED.match(text, end) and not _PART_OF_LARGER.search(text[:start])
 
 
 def _affirmed(stated: str) -> str:
@@ -395,6 +362,10 @@ def _affirmed(stated: str) -> str:
     if not re.match(r"\W*not\b", stated, re.IGNORECASE):
         return stated
     return "".join(re.split(r"\bbut\b|[,;–—]\s", stated, maxsplit=1)[1:])
+
+
+def _without_spaces(found: re.Match[str]) -> str:
+    return found.group().replace(" ", "")
 
 
 def _hedged(text: str, spans: Sequence[Span]) -> bool:
@@ -413,8 +384,20 @@ def _last_number(text: str) -> str | None:
     each = [_result(left, right) for left, right in pairwise(sides)]
     if each and each[-1] is None and _CALCULATION.fullmatch(sides[-1]) and re.search(r"\d", sides[-1]):
         return None
-    numbers = list(filter(None, each)) or [number_text(value) for _, value in numbers_in_digits(text)]
-    return next(reversed(numbers), None)
+    if results := list(filter(None, each)):
+        return _concluded(sides[-1], results[-1]) or results[-1]
+    return next((number_text(value) for _, value in reversed(numbers_in_digits(text))), None)
+
+
+def _concluded(rest: str, result: str) -> str | None:
+    """The number to which a later sentence goes on from the last result: "… = 7. He eats 2, so he has 5 left."."""
+    later = [sentence for sentence in sentences(rest, "number")[1:] if re.search("[0-9]", sentence)]
+    if not later or not (conclusion := _CONCLUDES.search(later[-1])):
+        return None
+    after = later[-1][conclusion.end() :]
+    numbers = numbers_in_digits(after) or numbers_in_digits(later[-1])
+    values = {number_text(value) for _, value in numbers}
+    return values.pop() if len(values) == 1 and result not in values else None
 
 
 def _result(left: str, right: str) -> str | None:
@@ -423,7 +406,7 @@ def _result(left: str, right: str) -> str | None:
     if first is None or not _UNFINISHED.match(right, first.end()):
         found = numbers_in_digits(first.group()) if first else []
     else:
-        found = numbers_in_digits(_SENTENCE_END.split(left)[-1])
+        found = numbers_in_digits(next(reversed(sentences(left, "number")), ""))
         found = found if len(found) == 1 else []
     return number_text(found[0][1]) if found else None
 
@@ -453,6 +436,8 @@ def _read_choice(stated: str, question: Question, *, outright: bool = True) -> s
     stated = _denied_choices(question.choices).sub(" ", stated)
     if _SEVERAL_LETTERS.search(stated):
         return None
+    if not outright:
+        stated = _DISCUSSED.sub(" ", stated)
     bracketed = [letter.upper() for letter in _LETTER_IN_BRACKETS.findall(stated) if letter.upper() in letters]
     if not outright and len(set(bracketed)) > 1:
         return None
@@ -477,7 +462,7 @@ def _denied_choices(choices: tuple[str, ...]) -> re.Pattern[str]:
 
 def _sentence_of_its_own(text: str, question: Question) -> str | None:
     """The one choice that a sentence or line consists of: "(C) the desert. It is dry there."."""
-    found = {canonical_choice(sentence, question) for sentence in _SENTENCE_END.split(text)} - {None}
+    found = {canonical_choice(sentence, question) for sentence in sentences(text, "choice")} - {None}
     return found.pop() if len(found) == 1 else None
 
 
@@ -517,7 +502,7 @@ def _by_value(stated: str, question: Question) -> str | None:
 
 def _sole_number(choice: str) -> str | None:
     """The number of a choice that is a number with a unit, "24 minutes" and "$65", and no formula."""
-    text = plain_numbers(choice)
+    text = plain_numbers(plain_label(choice))
     found = numbers_in_digits(text)
     if len(found) != 1:
         return None
@@ -551,7 +536,8 @@ def _mentioned(stated: str, choices: Sequence[str]) -> list[str]:
 @lru_cache(maxsize=65536)
 def _spoken(text: str) -> str:
     """Words, exact numbers and signs of operation of a text, without case, currency, units' marks and punctuation."""
-    text = plain_numbers(re.sub(r"[−–—]", "-", text.casefold()).replace("#", " "))
+    text = re.sub(r"(?<=\d)\s*[:∶]\s*(?=\d)", ":", re.sub(r"[−–—]", "-", plain_label(text).casefold()))
+    text = plain_numbers(text.replace("#", " "))
     place, pieces = 0, []
     for (start, end), value in numbers_in_digits(text):
         pieces += [text[place:start], f"#{number_text(value)}"]

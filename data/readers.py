@@ -10,14 +10,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
-from data.answers import canonical_answer, canonical_choice, parse_answer, plain_text, same_answer, statements
+from data.answers import canonical_answer, canonical_choice, parse_answer, same_answer
 from data.dataset import Placed, data_set
 from data.errors import ConfigError, DataError
+from data.outputs import plain_text
 from data.prompts import answer_sentence
 from data.records import Question
 from data.rows.files import file_rows
 from data.rows.row import Row
 from data.settings import DataSource, RationaleFields
+from data.statements import statements
 
 
 def read_questions(source: DataSource) -> list[Question]:
@@ -109,5 +111,5 @@ def _with_answer(rationale: str, question: Question, stated: object) -> str:
 
 def _states(rationale: str, question: Question, answer: str) -> bool:
     """Whether a rationale says outright that this is the answer."""
-    found = parse_answer(rationale, question) if any(statements(plain_text(rationale))) else None
+    found = parse_answer(rationale, question) if any(statements(plain_text(rationale), question)) else None
     return found is not None and same_answer(found, answer, question.answer_kind)
