@@ -24,7 +24,8 @@ from dataclasses import dataclass
 
 import click
 
-from data.answers import letters_of, parse_answer
+from data.answers.choices import letters_of
+from data.answers.parse import parse_answer
 from data.dataset import is_right
 from tests.data.test_corpus import ANSWERS, Case, is_as_labelled
 

@@ -13,13 +13,15 @@ from dataclasses import replace
 from itertools import chain, cycle
 from typing import get_args
 
-from data.answers import CHOICES_HEADING, canonical_answer, choice_text, letters_of, parse_answer, same_answer
+from data.answers.canonical import canonical_answer, same_answer
+from data.answers.choices import CHOICES_HEADING, choice_text, letters_of
+from data.answers.numbers import number_text, numbers_in_digits, plain_numbers, words_as_digits
+from data.answers.outputs import BOXED, plain_text
+from data.answers.parse import parse_answer
+from data.answers.statements import Statement, statements, without_adverbs
 from data.errors import ConfigError, DataError
-from data.numbers import number_text, numbers_in_digits, plain_numbers, words_as_digits
-from data.outputs import BOXED, plain_text
 from data.records import AnswerKind, Question
 from data.sets import names
-from data.statements import Statement, statements
 from data.worked_examples import worked_examples
 
 STOP_STRINGS: tuple[str, ...] = ("\n\n", "\nQ:")
@@ -127,7 +129,8 @@ def finish_rationale(output: str, question: Question, answer: str) -> str:
     stays. An output that is nothing but an answer leaves the sentence alone.
     """
     sentence = answer_sentence(question, answer)
-    text = _unboxed(_HINT.sub("", plain_text(output)), question)
+    text = re.sub(r"(?<=[.!?])(?=\\boxed)", " ", _HINT.sub("", plain_text(output)))
+    text = _unboxed(text, question)
     for letter in letters_of(question.choices):
         text = text.replace(answer_sentence(question, letter), "The answer is.")
     while (bare := _bare_statement(text, question, answer) or _literally(sentence, text)) is not None:
@@ -200,7 +203,7 @@ def _bare_statement(text: str, question: Question, answer: str) -> tuple[int, in
     answer") goes only where it is the answer that counts; for a part that is the last one of a text.
     """
     for statement in reversed(list(statements(text, question))):
-        if not _is_bare(statement.text, question):
+        if not _is_bare(statement.text, question) and not _is_bare(without_adverbs(statement.text), question):
             continue
         if statement.part or statement.weak or statement.behind:
             found = parse_answer(f"The answer is {statement.text.rstrip('.')}.", question)

@@ -10,16 +10,18 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
-from data.answers import canonical_answer, canonical_choice, parse_answer, same_answer
+from data.answers.canonical import canonical_answer, same_answer
+from data.answers.choices import canonical_choice
+from data.answers.outputs import plain_text
+from data.answers.parse import parse_answer
+from data.answers.statements import statements
 from data.dataset import Placed, data_set
 from data.errors import ConfigError, DataError
-from data.outputs import plain_text
 from data.prompts import answer_sentence
 from data.records import Question
 from data.rows.files import file_rows
 from data.rows.row import Row
 from data.settings import DataSource, RationaleFields
-from data.statements import statements
 
 
 def read_questions(source: DataSource) -> list[Question]:

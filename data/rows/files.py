@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeAlias
 
+from data.answers.numbers import LONGEST_NUMBER
 from data.errors import ConfigError, DataError
-from data.numbers import LONGEST_NUMBER
 from data.rows.row import Row
 from data.rows.xml_records import BadXml, xml_records
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from data.answers import canonical_answer
+from data.answers.canonical import canonical_answer
 from data.errors import DataError
 from data.records import AnswerKind, Question
 

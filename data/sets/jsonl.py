@@ -9,7 +9,8 @@ questions count to a data set named as the file; they are nobody's benchmark, so
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from data.answers import canonical_answer, letters_of, with_choices
+from data.answers.canonical import canonical_answer
+from data.answers.choices import letters_of, with_choices
 from data.dataset import DataSet, Placed
 from data.errors import ConfigError
 from data.records import AnswerKind, Question

@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.answers import canonical_answer, parse_answer, same_answer, with_choices
+from data.answers.canonical import canonical_answer, same_answer
+from data.answers.choices import with_choices
+from data.answers.numbers import number_text, number_value
+from data.answers.parse import parse_answer
 from data.dataset import is_right
-from data.numbers import number_text, number_value
 from data.records import AnswerKind, Question
 from data.sets import DatasetName
 from tests.ways_of_answering import WAYS

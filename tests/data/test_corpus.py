@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from data.answers import canonical_answer, parse_answer, same_answer, with_choices
+from data.answers.canonical import canonical_answer, same_answer
+from data.answers.choices import with_choices
+from data.answers.parse import parse_answer
 from data.dataset import is_right
 from data.prompts import answer_sentence, finish_rationale
 from data.records import AnswerKind, Question

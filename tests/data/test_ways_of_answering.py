@@ -5,9 +5,9 @@ from string import ascii_uppercase
 
 import pytest
 
-from data.answers import parse_answer
+from data.answers.numbers import number_text, number_value
+from data.answers.parse import parse_answer
 from data.dataset import is_right
-from data.numbers import number_text, number_value
 from data.readers import read_questions
 from data.records import Question
 from data.sets import DatasetName

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 import stages.rationales.write
 from cache.rationales import Attempt, AttemptName, RationaleStore
 from cache.spaces import Space
-from data.answers import parse_answer
+from data.answers.parse import parse_answer
 from data.errors import ConfigError, EngineError, Interrupted
 from data.prompts import answer_sentence, hint, rationale_prompt
 from data.readers import read_questions

@@ -1,4 +1,4 @@
-r"""Calculations that stand for their result: "(84 / 2)", "2^{10}", "\sqrt{16}", "5 × (2 + 3)".
+r"""Calculations that stand for their result: "(84 / 2)", "2^{10}", "√16", "5 × (2 + 3)", "\frac{2^{3}}{4}".
 
 Enters: text. Leaves: the exact value, where all of it can be told. Arithmetic is parsed by Python's own grammar, LaTeX
 by latex2sympy2-extended; neither is evaluated by them, but here, in fractions and within bounds.
@@ -17,6 +17,9 @@ LONGEST = 160
 """More characters than this are no calculation that states an answer."""
 _MOST_BITS = 400
 _LARGEST_EXPONENT = 100
+_FORMULA = re.compile(r"[\\^√π]|[-+*/=]|[0-9][a-z]")
+_TAME = re.compile(r"(?!.*\^[^a-z0-9]*(?:[0-9]{2,}|[^^]*\^))(?!.*[0-9]{13})[-+*/^=.,()\[\]{}\s\w√π\\<>≤≥]{1,120}")
+_ROOTED = re.compile(r"√(?:\(([^()]*)\)|(\w))")
 _NUMBER = re.compile(r"(?<![\w.])[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?(?![\w,])|[0-9]+(?:\.[0-9]+)?|\.[0-9]+")
 _SIGNS = str.maketrans(
     {"×": "*", "·": "*", "∙": "*", "÷": "/", "−": "-", "–": "-", "{": "(", "}": ")", "[": "(", "]": ")"}
@@ -24,9 +27,10 @@ _SIGNS = str.maketrans(
 _TIMES = re.compile(r"(?<=[0-9)])\s*[xX]\s*(?=[0-9(])")
 # What a calculation may be written with; it begins with a number or a bracket and ends with one.
 _WRITTEN = re.compile(
-    r"[-−–+(\[{$€£\s]*(?:[0-9.]|\\[a-z]+)(?:[\s0-9.,+*/^×·∙÷−–$€£%()\[\]{}-]|[xX](?=\s*[0-9(])|\\(?:d?frac|sqrt))*"
+    r"[-−–+(\[{$€£√\s]*(?:[0-9.]|\\[a-z]+)"
+    r"(?:(?!(?<=[0-9)])\s+\()(?:[\s0-9.,+*/^×·∙÷−–√$€£%()\[\]{}-]|[xX](?=\s*[0-9(])|\\(?:d?frac|sqrt)))*"
 )
-_OPERATION = re.compile(r"[-+*/^×·∙÷−–xX\\](?=.)", re.DOTALL)
+_OPERATION = re.compile(r"[-+*/^×·∙÷−–xX√\\](?=.)", re.DOTALL)
 # Dates and numbers of telephones, and ranges: "10-12", of which the second is larger.
 _NO_CALCULATION = re.compile(r"[0-9]+(?:/[0-9]+){2,}|[0-9]+(?:[-–][0-9]+){2,}|[0-9.]+/[0-9.]+/")
 _RANGE = re.compile(r"\s*[$€£]?([0-9][0-9,.]*)\s*[-–−]\s*[$€£]?([0-9][0-9,.]*)\s*")
@@ -73,7 +77,8 @@ def _of_arithmetic(text: str) -> Fraction | None:
         return f" n{len(numbers) - 1} "
 
     plain = _TIMES.sub("*", text.translate(_SIGNS)).replace("**", "^")
-    plain = re.sub(r"(?<=[0-9)])\s*(?=\()|(?<=\))\s*(?=[0-9])", "*", plain)
+    plain = re.sub(r"(?<=[0-9)])(?=[(√])|(?<=\))(?=[0-9])", "*", plain)
+    plain = re.sub(r"√\s*([0-9.]+|\([^()]*\))", r"(\1^(1/2))", plain)
     if re.search(r"[^0-9.,+*/^()\s-]|//", plain):
         return None
     try:
@@ -155,3 +160,21 @@ def _of_tree(tree: "Basic") -> Fraction | None:
     for part in values[1:]:
         value = None if value is None or part is None else _operated(operator, value, part)
     return value
+
+
+def same_formula(answer: str, gold: str) -> bool:
+    """Whether two formulas mean the same, "2√3" and "√12", "x + 1" and "1 + x", as math-verify sees it.
+
+    Only what is short and without tall powers is looked at, so that comparing takes no longer than a moment.
+    """
+    if not all(_FORMULA.search(each) and _TAME.fullmatch(each) for each in (answer, gold)):
+        return False
+    from math_verify import LatexExtractionConfig, parse, verify  # half a second, for the few answers that are formulas
+
+    read = [parse(_in_latex(each), [LatexExtractionConfig()], parsing_timeout=None) for each in (gold, answer)]
+    return bool(all(read) and verify(*read, timeout_seconds=None))
+
+
+def _in_latex(formula: str) -> str:
+    rooted = _ROOTED.sub(lambda found: f"\\sqrt{{{found[1] or found[2]}}}", formula)
+    return f"${rooted}$".replace("π", "\\pi ")

@@ -1,16 +1,16 @@
 r"""The places at which a text says outright what its answer is.
 
-Enters: a plain text (`data.outputs.plain_text`) and its question. Leaves: `Statement` records, in order. "The answer is
+Enters: a plain text (`data.answers.outputs.plain_text`) and its question. Leaves: `Statement` records, in order. "The answer is
 …", "my final answer would be …", "Answer: …", "#### …", "\boxed{…}", "15 is the answer", and for choices "the correct
 option is …" and "I pick …". No statement of the answer is what a story says of answers ("each correct answer is 5
 points", "his answers are 15"), what somebody in it says, or what is only supposed ("if the answer is 5").
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from data.outputs import BOXED
+from data.answers.outputs import BOXED
 from data.records import AnswerKind, Question
 
 _ADVERBS = (
@@ -19,14 +19,15 @@ _ADVERBS = (
 )
 _BE = (
     r"(?:is|equals?|becomes|(?:comes|works)\s+(?:out\s+)?(?:to|at)(?:\s+be)?|turns\s+out\s+to\s+be|amounts\s+to"
-    rf"|(?:would|must|should|will|has\s+to|can\s+only|ought\s+to)\s+{_ADVERBS}be)(?!\w)"
+    rf"|(?:would(?:\s+have\s+to)?|must|should|will|has\s+to|can\s+only|ought\s+to)\s+{_ADVERBS}be)(?!\w)"
 )
 _WEAK = re.compile(r"\b(?:must|should|has\s+to|can\s+only|ought\s+to)\b", re.IGNORECASE)
-_FOR = rf"(?P<part>\s+(?:to|for|of|on|in)\s[^.\n]{{1,120}}?)\s+{_ADVERBS}{_BE}\s*{_ADVERBS}:?"
-_IS = rf"\s*(?:{_BE}\s*{_ADVERBS}:?|[=:])"
+_FOR = rf"(?P<part>\s+(?:to|for|of|on|in)\s[^.\n]{{1,120}}?)\s+{_ADVERBS}{_BE}\s*:?"
+_IS = rf"\s*(?:{_ADVERBS}{_BE}\s*:?|[=:])"
+_LEADING_ADVERBS = re.compile(rf"\W*{_ADVERBS}(?:of\s+course|in\s+fact)?\s*[:,]?\s*", re.IGNORECASE)
 _BEST = r"(?:correct|right|best|final|true|only|most\s+likely|likeliest|closest|most\s+\w+)"
 _ANNOUNCED = re.compile(
-    rf"\banswer(?:\s+(?:choice|option))?\s*(?:\([^()\n]*\))?(?:{_IS}|{_FOR})\s*"
+    rf"\banswer(?:\s+(?:choice|option))?\s*(?:\([^()\n]*\))?(?:{_IS}|{_FOR})\s*|\banswer[ \t]*\n\s*"
     r"|\banswers\s*(?:are\b\s*:?|:)\s*|\bans\.?\s*[:=]\s*|####\s*|\b(?:results?|final)\s*:\s*",
     re.IGNORECASE,
 )
@@ -37,8 +38,15 @@ _CHOSEN = re.compile(
     r"|\banswer\s+(?=\(?(?-i:[A-Z])\)?\W*$)",
     re.IGNORECASE | re.MULTILINE,
 )
+_ANNOUNCING = (
+    *("ans", "Ans", "ANS", "result", "Result", "RESULT", "final:", "Final:", "FINAL:", "final :", "Final :", "####"),
+)
+_CHOOSING = (
+    *("option ", "choice ", " one ", "option:", "choice:", "one:", "option=", "OPTION", "CHOICE", "ANSWER", "nswer "),
+    *(" pick", " choose", " chose", " select", " go with", " say "),
+)
 _IN_OTHER_LANGUAGES = re.compile(
-    r"答案(?:就|应该|應該|应|應)?[是为為:：]+\s*|(?:答え|正解|解答)\s*[は:：]\s*|(?:정답|답)\s*(?:은|[:：])\s*|คำตอบ\s*(?:คือ|:)\s*"
+    r"答案(?:就|应该|應該|应|應)?[是为為:：]+\s*|(?:应该|應該)?[选選](?:择|擇|项|項)?\s*[:：]?\s*(?=[(（]?[A-Z])|(?:答え|正解|解答)\s*[は:：]\s*|(?:정답|답)\s*(?:은|[:：])\s*|คำตอบ\s*(?:คือ|:)\s*"
     r"|\b(?:la\s+respuesta(?:\s+(?:correcta|final))?\s+es|la\s+réponse(?:\s+finale)?\s+est|die\s+Antwort\s+(?:ist|lautet)|"
     r"a\s+resposta(?:\s+(?:correta|final))?\s+é|la\s+risposta(?:\s+finale)?\s+è|ответ)\s*:?(?!\w)\s*",
     re.IGNORECASE,
@@ -46,6 +54,10 @@ _IN_OTHER_LANGUAGES = re.compile(
 _OF_THE_QUESTION = re.compile(
     r"\s+(?:(?:to|for|of)\s+(?:the|this|that|our|your)\s+(?:\w+\s+)?(?:question|problem|exercise|task|riddle)\b|in\s+\w+\Z)",
     re.IGNORECASE,
+)
+_MAY_BE_BEHIND = re.compile(
+    r"(?:the|our|my) (?:[a-z]+ ){0,3}(?:answer|solution|choice|option|one)\b(?! (?:is|to|for|of|choice|option)\b| ?[=:])"
+    r"|(?:is|be) (?:[a-z]+ ){0,2}(?:correct|right)"
 )
 _BEHIND = re.compile(
     r"(?:^|(?<=[.!?:;,]\s)|\b(?:so|thus|therefore|hence|then)\s)\s*"
@@ -55,24 +67,27 @@ _BEHIND = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 
-# What may stand before "answer" where it is ours, and before that what makes it somebody's or a supposition.
-_OURS = re.compile(
-    r"(?:\b(?P<the>the|my|our|your|this|that)\s+)?"
-    r"(?:\b(?:correct|right|best|final|true|only|overall|full|complete|exact|numerical|numeric|simplified|required|desired|"
-    r"expected|likely|closest|most|possible|plausible|logical|obvious|short|single|reasonable|suitable|appropriate|accurate|"
-    r"sensible)\s+)*\Z",
-    re.IGNORECASE,
+# Words that may stand between "the" and "answer" where it is ours, and before them where it is.
+_ADJECTIVES = frozenset(
+    (
+        "correct right best final true only overall full complete exact numerical numeric simplified required desired "
+        "expected likely closest most possible plausible logical obvious sensible short single reasonable suitable "
+        "appropriate accurate"
+    ).split()
 )
-_CONNECTS = re.compile(
-    r"\b(?:so|thus|therefore|hence|then|and|or|finally|is|as|means|gives|get|here|now)\s+\Z", re.IGNORECASE
+_THE = frozenset(("the", "my", "our", "your", "this", "that"))
+_CONNECTING = frozenset("so thus therefore hence then and or finally is as means gives get here now".split())
+# After these an answer is supposed only, or somebody's.
+_SUPPOSING = frozenset("if whether unless until suppose supposing assume assuming when once".split())
+_SAYING = frozenset(
+    "say says said thinks thought guesses guessed believes believed claims claimed writes wrote knows knew told hopes "
+    "hoped wonders wondered".split()
 )
-_SUPPOSED = re.compile(
-    r"\b(?:if|whether|unless|until|suppose|supposing|assume|assuming|when|once|(?<!\bI )(?<!\bwe )(?:says?|said|thinks|"
-    r"thought|guess(?:es|ed)|believe[sd]|claim(?:s|ed)|writes|wrote|knows|knew|told|hopes?|wonders?))"
-    r"(?:\s+(?:that|us|him|her|them))*\s*[:,]?\s*[\"'“‘]?\Z",
-    re.IGNORECASE,
-)
+_BORDER = ".,:;!?()[]{}*_#>~|\"'“”‘’«»=$—–-…。！？：，、）（"
+_BETWEEN = frozenset(("that", "us", "him", "her", "them"))
 
+_LEADING_CONNECTIVES = re.compile(r"(?:(?:so|thus|therefore|hence|then|and|but|that|means|which)\b\W*)+", re.IGNORECASE)
+_LISTED = re.compile(r"^\s*(?:[-*•]|[0-9]{1,2}[.)])\s+(.+)$", re.MULTILINE)
 _MARKS = re.compile(r"[.!?]+(?=\s|$)|\n|[。！？｡]")
 _ABBREVIATED = re.compile(
     r"\b(?:[DMS]r|M[rs]s|Ms|St|Mt|Prof|Gen|Sen|Rep|Capt|Lt|Rev|vs|sq|cu|approx|cf|ca|e\.g|i\.e)\Z", re.IGNORECASE
@@ -98,6 +113,8 @@ class Statement:
     """The answer as it is written there."""
     line: str
     """The same up to the end of the line, for answers that hold a period."""
+    below: str = ""
+    """The entries of the list that is announced."""
     boxed: bool = False
     """Whether it stands in a box."""
     part: bool = False
@@ -111,12 +128,11 @@ class Statement:
 def statements(text: str, question: Question) -> Iterator[Statement]:
     """Every outright statement of an answer in a plain text, in order; one ends where the next begins."""
     found: dict[int, tuple[int, re.Match[str] | None, bool]] = {}
-    for pattern in (_ANNOUNCED, _IN_OTHER_LANGUAGES, *([_CHOSEN] if question.answer_kind == "choice" else [])):
-        for match in pattern.finditer(text):
-            if _is_ours(text, match, question.answer_kind):
-                part = match.groupdict().get("part")
-                found.setdefault(match.start(), (match.end(), None, bool(part and not _OF_THE_QUESTION.match(part))))
-    for box in BOXED.finditer(text):
+    for match in _announcements(text, question.answer_kind):
+        if _is_ours(text, match, question.answer_kind):
+            part = match.groupdict().get("part")
+            found.setdefault(match.start(), (match.end(), None, bool(part and not _OF_THE_QUESTION.match(part))))
+    for box in BOXED.finditer(text) if "\\boxed" in text else ():
         found[box.start()] = (box.start(1), box, False)
     starts = sorted(found)
     announced = [
@@ -127,6 +143,20 @@ def statements(text: str, question: Question) -> Iterator[Statement]:
     return iter(sorted([*announced, *behind], key=lambda statement: statement.start))
 
 
+def _announcements(text: str, kind: AnswerKind) -> Iterator[re.Match[str]]:
+    """Where an answer may be announced; the words that a pattern needs are looked for first, which is far quicker."""
+    for word in _ANNOUNCING:
+        place = text.find(word)
+        while place >= 0:
+            if match := _ANNOUNCED.match(text, place):
+                yield match
+            place = text.find(word, match.end() if match else place + 1)
+    if not text.isascii() or any(word in text for word in ("espuesta", "ntwort", "isposta", "esposta")):
+        yield from _IN_OTHER_LANGUAGES.finditer(text)
+    if kind == "choice" and any(word in text for word in _CHOOSING):
+        yield from _CHOSEN.finditer(text)
+
+
 def sentence_end(text: str, start: int, border: int, kind: AnswerKind) -> int:
     """Where the sentence that goes on at `start` ends, with its mark; the full stop of an abbreviation ends none."""
     for mark in _MARKS.finditer(text, start, border):
@@ -134,6 +164,11 @@ def sentence_end(text: str, start: int, border: int, kind: AnswerKind) -> int:
         if mark.group() != "." or not after.strip() or not _abbreviates(before, after[:20], kind):
             return mark.end()
     return border
+
+
+def without_adverbs(text: str) -> str:
+    """What is stated without "clearly", "most likely" and the like before it, which may also be how a name begins."""
+    return _LEADING_ADVERBS.sub("", text, count=1)
 
 
 def sentences(text: str, kind: AnswerKind) -> list[str]:
@@ -167,6 +202,7 @@ def _statement(
         end=end,
         text=body.strip(),
         line=text[answer_start:border].partition("\n")[0].strip(),
+        below="; ".join(_LISTED.findall(text[answer_start:border])) if _LISTED.match(text, answer_start) else "",
         boxed=box is not None,
         part=part,
         weak=_WEAK.search(text, start, answer_start) is not None,
@@ -174,9 +210,9 @@ def _statement(
 
 
 def _behind(text: str, kind: AnswerKind) -> Iterator[Statement]:
-    for match in _BEHIND.finditer(text):
+    for match in _BEHIND.finditer(text) if _MAY_BE_BEHIND.search(text) else ():
         if kind == "choice" or (match["what"] or "").casefold() in ("answer", "solution"):
-            start, said = match.start("said"), match["said"].strip()
+            start, said = match.start("said"), _LEADING_CONNECTIVES.sub("", match["said"].strip(), count=1)
             end = sentence_end(text, match.end(), len(text), kind)
             yield Statement(start=start, answer_start=start, end=end, text=said, line=said, behind=True)
 
@@ -192,10 +228,30 @@ def _is_ours(text: str, match: re.Match[str], kind: AnswerKind) -> bool:
         return True
     if word.group().casefold() == "answers" and "are" in match.group().casefold() and kind != "numbers":
         return False
-    line = text[max(0, match.start() - 120, text.rfind("\n", 0, match.start()) + 1) : match.start()]
-    ours = _OURS.search(line)
-    assert ours  # it matches nothing as well
-    before = line[: ours.start()]
-    if _SUPPOSED.search(before):
-        return False
-    return ours["the"] is not None or _CONNECTS.search(before) is not None or not re.search(r"[\w'’-]\s*\Z", before)
+    line = text[max(0, match.start() - 80, text.rfind("\n", 0, match.start()) + 1) : match.start()]
+    if ":" not in match.group() and match.group()[len(word.group()) :].strip() == "" and "\n" in match.group():
+        line = line.rsplit("\n", 1)[-1].strip("#*>_ \t")  # a heading of its own
+        return not line or line.casefold() in _ADJECTIVES
+    words = line.split()
+    while words and _bare(words[-1]) in _ADJECTIVES:
+        if words.pop()[0] in _BORDER:
+            return True
+    if words and _bare(words[-1]) in _THE:
+        border = words.pop()[0] in _BORDER
+        return border or not _supposed(words)
+    last = words[-1] if words else ""
+    return not last or last[-1] in _BORDER or (_bare(last) in _CONNECTING and not _supposed(words))
+
+
+def _bare(word: str) -> str:
+    return word.lstrip(_BORDER).casefold()
+
+
+def _supposed(words: Sequence[str]) -> bool:
+    """Whether these words make of the clause that follows what is supposed, or what somebody says."""
+    before = [_bare(word).rstrip(_BORDER) for word in words[-4:]]
+    while before and before[-1] in _BETWEEN:
+        before.pop()
+    return bool(before) and (
+        before[-1] in _SUPPOSING or (before[-1] in _SAYING and before[-2:-1] not in (["i"], ["we"]))
+    )

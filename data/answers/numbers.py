@@ -46,8 +46,8 @@ _PART = "|".join((*_MANY_PARTS, *_PARTS))
 _IN_WORDS = re.compile(
     rf"(?<![\w-])(?:(?P<sign>minus|negative)\s+)?"
     rf"(?:(?P<count>(?:a\s+(?={_SCALE}))?(?:{_COUNT})(?:(?:\s*-\s*|\s+(?:and\s+)?)(?:{_COUNT}))*)"
-    rf"(?:[\s-]+(?P<part>{_PART})|\s+and\s+(?:a|one)\s+(?P<more>half|quarter|third))?"
-    rf"|(?P<halved>half\s+an?\s+(?:{_SCALE}))"
+    rf"(?:[\s-]+(?P<part>{_PART})|\s+and\s+(?:a|one)\s+(?P<more>half|quarter|third)(?:\s+(?P<times>{_SCALE}))?)?"
+    rf"|(?P<halved>(?:half|(?:(?:a|one)\s+)?(?:quarter|third|fifth|tenth)\s+of)\s+an?\s+(?:{_SCALE}))"
     rf"|(?:(?:a|one)\s+)?(?P<alone>half|third|quarter|fourth|fifth))(?![\w-])",
     re.IGNORECASE,
 )
@@ -130,7 +130,7 @@ def _power(found: re.Match[str]) -> str:
 
 
 def _joined(found: re.Match[str]) -> str:
-    return re.sub(r"[ ,'’]", "", found[0])
+    return re.sub(r"[ ,'’_]", "", found[0])
 
 
 def _raised(found: re.Match[str]) -> str:
@@ -171,7 +171,7 @@ _REWRITTEN: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], 
     (re.compile(r"\b(?:minus|negative)\s+(?=[$€£]?\.?[0-9])", re.IGNORECASE), _sign),
     (re.compile(r"(?<=[0-9])[\u00a0\u2009\u202f](?=[0-9]{3}(?![0-9]))"), ","),
     # 1'250 as in Switzerland; 10 000 and 1 234 567, while 2 500 may be two of something that holds 500
-    (re.compile(rf"{_ALONE}[0-9]{{1,3}}(?:['’][0-9]{{3}})+(?![0-9])"), _joined),
+    (re.compile(rf"{_ALONE}[0-9]{{1,3}}(?:['’_][0-9]{{3}})+(?![0-9])"), _joined),
     (re.compile(rf"{_ALONE}[0-9]{{1,3}}(?:(?: [0-9]{{3}}){{2,}}|(?: 000)+)(?![0-9]|[.,/][0-9])"), _joined),
     (re.compile(rf"{_ALONE}(?:{_GROUPED}/(?:{_GROUPED}|[0-9]+)|[0-9]+/{_GROUPED})(?![0-9/]|[.,][0-9])"), _joined),
     # 1,00,000 as in India, and 1.234,5 as on the European continent
@@ -190,7 +190,12 @@ _REWRITTEN: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], 
     ),
     (re.compile(rf"{_ALONE}([0-9]{{1,15}}(?:\.[0-9]{{1,15}})?)([⁰¹²³⁴-⁹]{{1,2}})(?!\w)"), _raised),
     (re.compile(r"([0-9]) ?([¼½¾⅐-⅞])"), _with_glyph),
-    (re.compile(rf"{_ALONE}([0-9]{{1,15}}) (?:and )?([0-9]{{1,15}})/([0-9]{{1,15}})(?![0-9/]|\.[0-9])"), _mixed),
+    (
+        re.compile(
+            rf"{_ALONE}([0-9]{{1,15}})(?: (?:and )?|-(?=[0-9]/))([0-9]{{1,15}})/([0-9]{{1,15}})(?![0-9/]|\.[0-9])"
+        ),
+        _mixed,
+    ),
     (re.compile(rf"{_ALONE}([0-9]{{1,15}})\sand\s(?:a|one)\s(half|third|quarter|fourth|fifth)\b", re.I), _and_a_part),
     (re.compile(rf"{_ALONE}({_GROUPED}|{_DIGITS})[\s-]({_SCALE})\b", re.I), _scaled),
     (re.compile(rf"(?<=[$€£])({_GROUPED}|{_DIGITS})([kKmMbBtT]n?)\b"), _scaled),
@@ -217,7 +222,8 @@ def _spelled(found: re.Match[str]) -> Fraction | None:
     """The value of a number in words, None for words that form none, such as "two three" or "one quarters"."""
     sign = -1 if found["sign"] else 1
     if found["halved"]:
-        return sign * Fraction(_SCALES[found["halved"].split()[-1].casefold()], 2)
+        words = found["halved"].casefold().split()
+        return sign * Fraction(_SCALES[words[-1]], next(_PARTS[word] for word in words if word in _PARTS))
     if found["alone"]:
         return sign * Fraction(1, _PARTS[found["alone"].casefold()])
     count = _counted(re.findall(r"[a-z]+", found["count"].casefold()))
@@ -228,7 +234,7 @@ def _spelled(found: re.Match[str]) -> Fraction | None:
         parts = _PARTS if count == 1 else _MANY_PARTS
         return sign * Fraction(count, parts[part]) if part in parts else None
     more = Fraction(1, _PARTS[found["more"].casefold()]) if found["more"] else Fraction(0)
-    return sign * (count + more)
+    return sign * (count + more) * (_SCALES[found["times"].casefold()] if found["times"] else 1)
 
 
 def _counted(words: Sequence[str]) -> int | None:

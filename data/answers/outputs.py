@@ -24,6 +24,8 @@ _THOUGHT = re.compile(
     rf"|(?:{_OPENING}).*\Z",
     re.DOTALL | re.IGNORECASE,
 )
+_MAY_BE_MARKED = re.compile(r"[<◁]|\[[Tt]|assistantfinal|\A\s*(?:analysis|Here)")
+"""What every mark of a thought begins with; most outputs hold none."""
 _SPECIAL_TOKEN = re.compile(r"<\|[A-Za-z_]{2,24}\|>|</?response>|</?s>")
 _TAGGED_ANSWER = re.compile(r"<answer>\s*(.*?)\s*(?:</answer>|\Z)", re.DOTALL | re.IGNORECASE)
 
@@ -36,6 +38,8 @@ _INLINE = re.compile(r"\s*\$((?:[^$\\]|\\.)+)\$\s*")
 _DIGITS = r"-?[0-9][0-9,]*(?:\.[0-9]+)?"
 _FRACTION = re.compile(rf"\\[dtc]?frac\s*(?:\{{\s*({_DIGITS})\s*\}}\s*\{{\s*({_DIGITS})\s*\}}|([0-9])\s*([0-9]))")
 _TEXT = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox|operatorname)\s*\{([^{}]*)\}")
+_UNIT = re.compile(r"(?<=[0-9}])\s*(?:\\[,; ])?\s*\\(?:text|mathrm|mbox)\s*\{[^{}0-9]*\}(?=\s*\$?\s*\Z)")
+"""A unit behind a label in LaTeX, which says itself that it is none of the number."""
 _SIGNS = {
     **{"\\$": "$", "\\%": "%", "{,}": ",", "\\times": "×", "\\cdot": "·", "\\div": "÷", "\\approx": "≈", "\\left": ""},
     **{"\\right": "", "\\colon": ":", "^{\\circ}": "°", "^\\circ": "°", "\\degree": "°", "\\dots": "…", "\\ldots": "…"},
@@ -52,30 +56,47 @@ _NEXT_TURN = re.compile(
 _ANSWERED = re.compile(
     r"\banswers?\b[^\n.]{0,140}?(?:\b(?:is|are|be)\b|[:=])|\bans\.?\s*[:=]|####|\\boxed\b", re.IGNORECASE
 )
-_WIDE = str.maketrans(
-    {**{chr(code): chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)}, "\u3000": " ", "．": ".", "｡": "。"}
+_ZEROS = (0x0660, 0x06F0, 0x0966, 0x09E6, 0x0E50, 0x0ED0, 0x1040, 0x17E0)
+"""The zeros of scripts with digits of their own: Arabic, Persian, Devanagari, Bengali, Thai, Lao, Burmese, Khmer."""
+_PLAIN_SIGNS = str.maketrans(
+    {
+        **{chr(code): chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)},
+        **{chr(zero + digit): str(digit) for zero in _ZEROS for digit in range(10)},
+        "\u3000": " ",
+        "｡": "。",
+    }
 )
+_ROOT = re.compile(r"\\sqrt\s*(?:\{\s*(\w+)\s*\}|\{([^{}]*)\}|([0-9]))")
 
 
 def without_thoughts(output: str) -> str:
     """An output without what a reasoning model writes for itself, and without special tokens."""
-    return _SPECIAL_TOKEN.sub("", _THOUGHT.sub("", output))
+    return _SPECIAL_TOKEN.sub("", _THOUGHT.sub("", output)) if _MAY_BE_MARKED.search(output) else output
 
 
 def plain_text(output: str) -> str:
     """An output without thoughts, bold type and what sets formulas, up to where it asks itself something else."""
     text = _NEXT_QUESTION.split(without_thoughts(output), maxsplit=1)[0]
     text = _BOLD_WITHOUT_END.sub(r"\1", _BOLD.sub(r"\1", text)) if "**" in text else text
+    text = re.sub(r"~~[^~\n]*~~", "", text) if "~~" in text else text
     text = plain_formulas(_DISPLAYED.sub(r"\1", _UNDERLINED.sub(r"\2", text)))
     return _until_next_turn(_TAGGED_ANSWER.sub(r"\n#### \1\n", text))
 
 
-def plain_label(label: str) -> str:
-    r"""A label or choice without the LaTeX that sets it: of "$\frac{3}{4}$" 3/4, of "\boxed{\text{Oslo}}" Oslo."""
+def unwrapped(label: str) -> str:
+    r"""A label without what sets it: of "$x + 1$" x + 1, of "\boxed{\text{Oslo}}" Oslo."""
+    if "$" not in label and "\\" not in label:
+        return label.strip()
     inline = _INLINE.fullmatch(label)
-    text = inline[1] if inline else label
-    boxed = BOXED.fullmatch(text.strip())
-    return plain_formulas(boxed[1] if boxed else text).strip() if "\\" in text or "{,}" in text else text.strip()
+    text = inline[1].strip() if inline else label.strip()
+    boxed = BOXED.fullmatch(text)
+    return _TEXT.sub(r"\1", boxed[1] if boxed else text).strip()
+
+
+def plain_label(label: str) -> str:
+    r"""A label or choice without LaTeX: of "$\frac{3}{4}$" 3/4, of "6\text{ cm}" 6, of "\sqrt{2}" √2."""
+    text = unwrapped(_UNIT.sub("", label) if "\\" in label else label)
+    return in_plain_signs(plain_formulas(text)).strip()
 
 
 def plain_formulas(text: str) -> str:
@@ -87,9 +108,15 @@ def plain_formulas(text: str) -> str:
     return _FRACTION.sub(_plain_fraction, _TEXT.sub(r"\1", re.sub(r"\\[,!;: ]", " ", text)))
 
 
-def in_ascii(text: str) -> str:
-    """A text with full-width digits, letters and marks as the usual ones: "（Ｂ）", "４２", "：" are (B), 42 and a colon."""
-    return text if text.isascii() else text.translate(_WIDE)
+def in_plain_signs(text: str) -> str:
+    r"""A text in which "（Ｂ）", "４２", "๔๒", "：", "\sqrt{2}" and "\pi" are (B), 42, 42, a colon, √2 and π: for reading."""
+    if "\\" in text:
+        text = re.sub(r"\\pi(?![a-z])", "π", _ROOT.sub(_plain_root, text))
+    return text if text.isascii() else text.translate(_PLAIN_SIGNS)
+
+
+def _plain_root(found: re.Match[str]) -> str:
+    return f"√({found[2]})" if found[2] is not None else f"√{found[1] or found[3]}"
 
 
 def _plain_fraction(found: re.Match[str]) -> str:
