@@ -38,8 +38,11 @@ _LEAD = re.compile(
     r"that|the|my|our|final|correct|right|best|most|likely)[,:]?\s+)+$",
     re.IGNORECASE,
 )
+_ENDS_BEHIND = re.compile(r"(?:answer|solution|choice|option|one|correct|right)\W*\Z", re.IGNORECASE)
+_CALCULATES = re.compile(r"[0-9]\s*[-+*/×÷=]\s*[0-9]")
+_RULES_AT_END = re.compile(r"(?:(?:\A|\n)[ \t]*(?:[-*_]{3,}|#+|>)[ \t]*)+\s*\Z")
 _CONCLUDING = re.compile(r"\b(?:so|thus|therefore|hence|then|and|finally|conclusion|means|get)\b", re.IGNORECASE)
-_OPENING_MARKS = re.compile(r"[($*]+\s*$")
+_OPENING_MARKS = re.compile(r"[($*]+\s*$|(?:(?<=\n)|\A)[ \t]*[#>*_-]+[ \t]*$")
 _CLOSING_MARKS = re.compile(r"(?:[)$*.]|\s)+")
 # Behind a box nothing but the end of its line or sentence.
 _ENDS_HERE = re.compile(r"[)$*\s]*(?:\Z|\n|[.!?](?:\s|\Z))")
@@ -136,7 +139,18 @@ def finish_rationale(output: str, question: Question, answer: str) -> str:
     while (bare := _bare_statement(text, question, answer) or _literally(sentence, text)) is not None:
         text = _without(text, bare)
     text = re.sub(r"[ \t]*\n\s*", "\n", _ANSWER_LABEL.sub("", BOXED.sub(r"\1", text))).strip()
+    text = _without_last_line(_RULES_AT_END.sub("", text), question, answer)
     return sentence if _says_no_more(text, question, answer) else f"{_closed(text)} {sentence}"
+
+
+def _without_last_line(text: str, question: Question, answer: str) -> str:
+    """A text without a last line that is the answer and nothing else."""
+    before, _, last = text.rpartition("\n")
+    if not before or question.answer_kind == "text" or not _is_bare(last, question):
+        return text
+    found = parse_answer(last, question)
+    same = found is not None and same_answer(found, answer, question.answer_kind)
+    return _RULES_AT_END.sub("", before).rstrip() if same else text
 
 
 def _says_no_more(text: str, question: Question, answer: str) -> bool:
@@ -155,6 +169,8 @@ def _says_no_more(text: str, question: Question, answer: str) -> bool:
             return False
         return _is_bare(text, question) or words <= _LITTLE_WORDS | (set() if values & gold else _words(asked))
     gold = _words(_written(question, answer))
+    if _CALCULATES.search(text):
+        return False
     return _words(text) <= _LITTLE_WORDS | gold | _words(stem)
 
 
@@ -169,7 +185,10 @@ def _unboxed(text: str, question: Question) -> str:
             before = text[: _clause_start(text, statement)].rstrip(" ")
             alone = not before or before[-1] in ".!?:\n"
             if not (alone and _ENDS_HERE.match(text, statement.end)):
-                text = text[: statement.start] + statement.text + text[statement.end :]
+                before, after = text[: statement.start], text[statement.end :]
+                if before.endswith("$") and after.startswith("$"):
+                    before, after = before[:-1], after[1:]
+                text = before + statement.text + after
     return text
 
 
@@ -204,6 +223,8 @@ def _bare_statement(text: str, question: Question, answer: str) -> tuple[int, in
     """
     for statement in reversed(list(statements(text, question))):
         if not _is_bare(statement.text, question) and not _is_bare(without_adverbs(statement.text), question):
+            continue
+        if statement.behind and not _ENDS_BEHIND.search(text[statement.start : statement.end]):
             continue
         if statement.part or statement.weak or statement.behind:
             found = parse_answer(f"The answer is {statement.text.rstrip('.')}.", question)

@@ -87,6 +87,11 @@ _BORDER = ".,:;!?()[]{}*_#>~|\"'“”‘’«»=$—–-…。！？：，、�
 _BETWEEN = frozenset(("that", "us", "him", "her", "them"))
 
 _LEADING_CONNECTIVES = re.compile(r"(?:(?:so|thus|therefore|hence|then|and|but|that|means|which)\b\W*)+", re.IGNORECASE)
+# What makes a statement somebody's words: "… 12," said Mia.
+_SPOKEN = re.compile(
+    r"[^\n\"“”]{1,80}[,.!?][\"”’']+\s+(?:said|says|asked|replied|answered|cried|thought|guessed|shouted)\b",
+    re.IGNORECASE,
+)
 _LISTED = re.compile(r"^\s*(?:[-*•]|[0-9]{1,2}[.)])\s+(.+)$", re.MULTILINE)
 _MARKS = re.compile(r"[.!?]+(?=\s|$)|\n|[。！？｡]")
 _ABBREVIATED = re.compile(
@@ -129,7 +134,7 @@ def statements(text: str, question: Question) -> Iterator[Statement]:
     """Every outright statement of an answer in a plain text, in order; one ends where the next begins."""
     found: dict[int, tuple[int, re.Match[str] | None, bool]] = {}
     for match in _announcements(text, question.answer_kind):
-        if _is_ours(text, match, question.answer_kind):
+        if _is_ours(text, match, question.answer_kind) and not _SPOKEN.match(text, match.end()):
             part = match.groupdict().get("part")
             found.setdefault(match.start(), (match.end(), None, bool(part and not _OF_THE_QUESTION.match(part))))
     for box in BOXED.finditer(text) if "\\boxed" in text else ():
@@ -249,6 +254,8 @@ def _bare(word: str) -> str:
 
 def _supposed(words: Sequence[str]) -> bool:
     """Whether these words make of the clause that follows what is supposed, or what somebody says."""
+    if words and words[-1][-1] in ".!?;":
+        return False
     before = [_bare(word).rstrip(_BORDER) for word in words[-4:]]
     while before and before[-1] in _BETWEEN:
         before.pop()
