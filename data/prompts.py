@@ -218,8 +218,8 @@ def _worked(question: Question, shots: int, gold_shown: bool) -> Iterator[tuple[
 def _bare_statement(text: str, question: Question, answer: str) -> tuple[int, int] | None:
     """Where the last clause lies that states an answer and nothing else, its leading words included.
 
-    What is said of a part ("the answer for Monday is 4"), of what the answer must be, or the other way round ("42 is the
-    answer") goes only where it is the answer that counts; for a part that is the last one of a text.
+    What is said of a part ("the answer for Monday is 4"), of what the answer must be, or the other way round ("42 is
+    the answer") goes only where it is the answer that counts; for a part that is the last one of a text.
     """
     for statement in reversed(list(statements(text, question))):
         if not _is_bare(statement.text, question) and not _is_bare(without_adverbs(statement.text), question):

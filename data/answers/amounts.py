@@ -22,7 +22,8 @@ from data.answers.statements import sentences
 from data.records import AnswerKind, Span
 
 _SCALE_ASKED_FOR = re.compile(
-    r"\b(?:how\s+many|in)\s+(dozen|hundred|thousand|million|billion|trillion)s?\b", re.IGNORECASE
+    r"\b(?:how\s+many(?:\s+(?:more|additional|total))?|in)\s+(dozen|hundred|thousand|million|billion|trillion)s?\b",
+    re.IGNORECASE,
 )
 _SHARE_ASKED_FOR = re.compile(r"\b(?:probability|chances?|odds|fraction|proportion|share|ratio)\b", re.IGNORECASE)
 _OUT_OF = re.compile(r"(?<![\w.,])([0-9]+)\s+(?:out\s+of|in)\s+([0-9]+)(?![\w]|[.,][0-9])")
@@ -67,10 +68,11 @@ NUMBER_FIRST = re.compile(
     r"\W*(?:(?:only|exactly|about|option)\W+)*[$€£(]*-?[0-9.,/]*[0-9][)%]*\W*(?:[^\W\d]+\W*){0,3}", re.IGNORECASE
 )
 _CONCLUDES = re.compile(
-    r"\b(?:so|thus|therefore|hence|leaves|leaving|left|remains?|remaining|in\s+total|(?:a\s+)?total\s+of|altogether|"
-    r"in\s+all|finally|which\s+means|that\s+(?:is|makes)|makes?)\b",
+    r"\b(?:so|thus|therefore|hence|leaves|leaving|left\s+with|in\s+total|(?:a\s+)?total\s+of|altogether|in\s+all|finally|"
+    r"which\s+means|that\s+(?:is|makes)|(?<!to )makes?)\b",
     re.IGNORECASE,
 )
+_GIVEN_REASON = re.compile(r"[\s,]+(?:since|because)\b[^.\n]*")
 _NAMED_RESULT = re.compile(
     r"\b(?:total|sum|result|difference|product|quotient|remainder|average|cost|price|amount)\s+(?:[a-z]+\s+){0,4}?"
     r"(?:is|are|was|equals|comes\s+to)\s+[$€£]?(?P<number>-?[0-9][0-9,./]*)",
@@ -81,6 +83,13 @@ _LEFT_OVER = re.compile(
 )
 _DENIED_NUMBER = re.compile(r"\b(?:not|never|cannot|\w+n['’]t)\s+(?:be\s+|equal\s+|have\s+)?[$€£]?\Z", re.IGNORECASE)
 _OFFERED = re.compile(r"[0-9]\s+or\s+[$€£]?[0-9][^0-9]*\Z")
+
+# "and" between two numbers in words, not within one: "three and four", but "two and a half" and "a hundred and five".
+_AND_ANOTHER = re.compile(
+    r"(?<!hundred)(?<!thousand)(?<!million)(?<!billion)\s+and\s+(?!(?:a|one)\s+(?:half|quarter|third)\b|[0-9]+/)",
+    re.IGNORECASE,
+)
+_RESULTING_IN_SEVERAL = re.compile(r"[,;]\s*(?:that\s+is|i\.e\.|namely)\b,?(?=.*[0-9])", re.IGNORECASE)
 
 
 def in_the_unit_asked_for(text: str, asked: str, kind: AnswerKind) -> str:
@@ -132,7 +141,7 @@ def stated_numbers(stated: str) -> str | None:
 
 
 def last_number(output: str) -> str | None:
-    """The number in which an output ends that states none: the last result of an equation, or what is concluded from it.
+    """The number in which an output ends that states none: the last result of an equation, or what follows from it.
 
     Without equation it is what all of the text comes to, the total that the last sentence names, or the last number;
     there is none where the text breaks off within a calculation, denies the number or offers two.
@@ -165,14 +174,6 @@ def affirmed(stated: str) -> str:
     return "".join(re.split(border, stated, maxsplit=1)[1:])
 
 
-# "and" between two numbers in words, not within one: "three and four", but "two and a half" and "a hundred and five".
-_AND_ANOTHER = re.compile(
-    r"(?<!hundred)(?<!thousand)(?<!million)(?<!billion)\s+and\s+(?!(?:a|one)\s+(?:half|quarter|third)\b|[0-9]+/)",
-    re.IGNORECASE,
-)
-_RESULTING_IN_SEVERAL = re.compile(r"[,;]\s*(?:that\s+is|i\.e\.|namely)\b,?(?=.*[0-9])", re.IGNORECASE)
-
-
 def _percent_of(found: re.Match[str]) -> str:
     return number_text(Fraction(found[1]) * Fraction(found[2]) / 100)
 
@@ -196,11 +197,11 @@ def _finished(text: str) -> bool:
 
 def _meant(side: str, first: tuple[Span, Fraction], count: int) -> str:
     """The first number of a statement, or the one to which "half of 30, so 15" leads from it."""
-    (start, end), value = first
+    (_, end), value = first
     resulting = _RESULTING.search(side, end) if count > 1 else None
     if resulting and re.search(r"\bof\b", side[: resulting.start()]):
         later = numbers_in_digits(side[resulting.end() :])
-        return number_text(later[0][1]) if later else number_text(value)
+        return number_text(later[0][1] if later else value)
     return number_text(value)
 
 
@@ -216,6 +217,7 @@ def _hedged(text: str, spans: Sequence[Span]) -> bool:
 
 def _concluded(rest: str, result: str) -> str | None:
     """The number to which the text goes on from its last result: "… = 7. He eats 2, so he has 5 left."."""
+    rest = _GIVEN_REASON.sub("", rest)
     after = [numbers_in_digits(rest[found.end() :]) for found in _CONCLUDES.finditer(rest)]
     later = [sentence for sentence in sentences(rest, "number")[1:] if re.search("[0-9]", sentence)]
     clause = numbers_in_digits(re.split(r",\s", later[-1])[-1]) if later else []

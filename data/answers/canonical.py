@@ -24,7 +24,7 @@ from fractions import Fraction
 from itertools import zip_longest
 
 from data.answers.amounts import RATIO, ratio_text
-from data.answers.choices import letters_of, letters_saying, same_words
+from data.answers.choices import letters_of, letters_saying
 from data.answers.expressions import calculated, same_formula
 from data.answers.numbers import LONGEST_NUMBER, decimal_places, number_text, number_value, plain_numbers
 from data.answers.outputs import in_plain_signs, plain_formulas, plain_label, unwrapped

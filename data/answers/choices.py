@@ -1,7 +1,7 @@
 """Which choice a text names: by its letter, its words, its number, or the formula that it is.
 
-Enters: the words of a statement, or a sentence that states nothing outright. Leaves: the letter, or None where no choice
-or several are named.
+Enters: the words of a statement, or a sentence that states nothing outright. Leaves: the letter, or None where no
+choice or several are named.
 """
 
 import re
@@ -87,11 +87,11 @@ def stated_choice(stated: str, question: Question, *, outright: bool = True) -> 
     if not outright and len(set(bracketed)) > 1:
         return None
     first, named = _LETTER_ALONE.match(stated), _LETTER_NAMED.search(stated)
-    for alone in filter(None, (first, *([] if bracketed else [named]))):
+    for alone in filter(None, (first, None if bracketed else named)):
         if found := [letter for letter in alone.groups() if letter and letter in letters]:
-            return found[0]
+            return str(found[0])
     if bracketed:
-        return bracketed[0]
+        return str(bracketed[0])
     stated = _as_listed(stated, question.choices)
     result = stated.rpartition("=")[2]
     return canonical_choice(stated, question) or _named_choice(stated, question) or _named_choice(result, question)
@@ -207,4 +207,5 @@ def letters_saying(stated: str, choices: Sequence[str]) -> Iterator[str]:
 
 
 def same_words(choice: str, stated: str) -> bool:
+    """Whether a choice and a text are the same words, numbers and signs."""
     return _spoken(choice) == _spoken(stated) and bool(_spoken(choice))

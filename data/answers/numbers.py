@@ -3,8 +3,8 @@
 Enters: text. Leaves: exact fractions, and the canonical text of each. The notation is English: a comma groups digits,
 a point begins the decimals. What can mean nothing else is read as well: "1.234,5" (1234.5), "1,00,000" (100000),
 "1'250", "10 000", "472/10,000", "3 × 10^4", "5²", "2e3", "1 1/2", "1½", "2 and a half", "minus 5", "3 million", "$3M",
-"42k", "2 dozen", "twenty-five", "half a million", "three quarters". "3,5" is two numbers. Units, currency and the percent
-sign are left out: "45%" is 45, never 0.45.
+"42k", "2 dozen", "twenty-five", "half a million", "three quarters". "3,5" is two numbers. Units, currency and the
+percent sign are left out: "45%" is 45, never 0.45.
 """
 
 import re

@@ -38,11 +38,13 @@ _LEFT_OPEN = {"choice": re.compile(""), "text": re.compile(""), "number": re.com
 _REASON = re.compile(r"(?<=[\w)\]%.'\"”’])[\s,;:(–—-]+(because|since|where|given\s+that|due\s+to)\b.*", re.I | re.S)
 _POINTS_BACK = re.compile(r"\W*(?:this|that|it|which|what|here|there|these|those|the\s+following)\b", re.IGNORECASE)
 _HEDGES = re.compile(
-    r"\A\W*(?:(?:most\s+)?(?:likely|probably)|clearly|definitely|certainly|surely|obviously)\s+|,\s+(?:of\s+course|I\s+think)\W*\Z",
+    r"\A\W*(?:(?:most\s+)?(?:likely|probably)|clearly|definitely|certainly|surely|obviously)\s+"
+    r"|,\s+(?:of\s+course|I\s+think)\W*\Z",
     re.IGNORECASE,
 )
 _CORRECTION = re.compile(
-    r"\bwait\b[,.!:]*|\bcorrection\b|\bsorry\b|\bI\s+mean(?:t)?\b|\bedit:|\boops\b|\bscratch\s+that\b|(?:\.\.\.|…)\s*no\b",
+    r"(?:[.!?;,(…—–-]|\n)\s*(?:(?:no|oh|oops)\b[,.!]?\s*)?(?:wait\s*[,.!:—–-]|correction\b|sorry\b|oops\b|edit:|"
+    r"scratch\s+that\b|I\s+meant?\b)|(?:\.\.\.|…)\s*no\b",
     re.IGNORECASE,
 )
 _SEVERAL_BOXES = re.compile(r"(?<=[0-9])\s*\}\s*(?:,|;|&|\band\b)+\s*\\boxed\s*\{\s*(?=-?[0-9])")

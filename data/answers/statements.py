@@ -1,9 +1,9 @@
 r"""The places at which a text says outright what its answer is.
 
-Enters: a plain text (`data.answers.outputs.plain_text`) and its question. Leaves: `Statement` records, in order. "The answer is
-…", "my final answer would be …", "Answer: …", "#### …", "\boxed{…}", "15 is the answer", and for choices "the correct
-option is …" and "I pick …". No statement of the answer is what a story says of answers ("each correct answer is 5
-points", "his answers are 15"), what somebody in it says, or what is only supposed ("if the answer is 5").
+Enters: a plain text (`data.answers.outputs.plain_text`) and its question. Leaves: `Statement` records, in order. "The
+answer is …", "my final answer would be …", "Answer: …", "#### …", "\boxed{…}", "15 is the answer", and for choices "the
+correct option is …" and "I pick …". No statement of the answer is what a story says of answers ("each correct answer is
+5 points", "his answers are 15"), what somebody in it says, or what is only supposed ("if the answer is 5").
 """
 
 import re
@@ -27,8 +27,9 @@ _IS = rf"\s*(?:{_ADVERBS}{_BE}\s*:?|[=:])"
 _LEADING_ADVERBS = re.compile(rf"\W*{_ADVERBS}(?:of\s+course|in\s+fact)?\s*[:,]?\s*", re.IGNORECASE)
 _BEST = r"(?:correct|right|best|final|true|only|most\s+likely|likeliest|closest|most\s+\w+)"
 _ANNOUNCED = re.compile(
-    rf"\banswer(?:\s+(?:choice|option))?\s*(?:\([^()\n]*\))?(?:{_IS}|{_FOR})\s*|\banswer[ \t]*\n\s*"
-    r"|\banswers\s*(?:are\b\s*:?|:)\s*|\bans\.?\s*[:=]\s*|####\s*|\b(?:results?|final)\s*:\s*",
+    rf"\banswer(?:\s+(?:choice|option))?\s*(?:\([^()\n]*\))?(?:{_IS}|{_FOR})\s*|(?P<heading>\banswer[ \t]*\n\s*)"
+    r"|(?P<several>\banswers\s+are\b\s*:?\s*)|\banswers\s*:\s*|(?P<mark>\bans\.?\s*[:=]\s*|####\s*)"
+    r"|\b(?:results?|final)\s*:\s*",
     re.IGNORECASE,
 )
 _CHOSEN = re.compile(
@@ -46,7 +47,8 @@ _CHOOSING = (
     *(" pick", " choose", " chose", " select", " go with", " say "),
 )
 _IN_OTHER_LANGUAGES = re.compile(
-    r"答案(?:就|应该|應該|应|應)?[是为為:：]+\s*|(?:应该|應該)?[选選](?:择|擇|项|項)?\s*[:：]?\s*(?=[(（]?[A-Z])|(?:答え|正解|解答)\s*[は:：]\s*|(?:정답|답)\s*(?:은|[:：])\s*|คำตอบ\s*(?:คือ|:)\s*"
+    r"答案(?:就|应该|應該|应|應)?[是为為:：]+\s*|(?:应该|應該)?[选選](?:择|擇|项|項)?\s*[:：]?\s*(?=[(（]?[A-Z])"
+    r"|(?:答え|正解|解答)\s*[は:：]\s*|(?:정답|답)\s*(?:은|[:：])\s*|คำตอบ\s*(?:คือ|:)\s*"
     r"|\b(?:la\s+respuesta(?:\s+(?:correcta|final))?\s+es|la\s+réponse(?:\s+finale)?\s+est|die\s+Antwort\s+(?:ist|lautet)|"
     r"a\s+resposta(?:\s+(?:correta|final))?\s+é|la\s+risposta(?:\s+finale)?\s+è|ответ)\s*:?(?!\w)\s*",
     re.IGNORECASE,
@@ -56,7 +58,8 @@ _OF_THE_QUESTION = re.compile(
     re.IGNORECASE,
 )
 _MAY_BE_BEHIND = re.compile(
-    r"(?:the|our|my) (?:[a-z]+ ){0,3}(?:answer|solution|choice|option|one)\b(?! (?:is|to|for|of|choice|option)\b| ?[=:])"
+    r"(?:the|our|my) (?:[a-z]+ ){0,3}(?:answer|solution|choice|option|one)\b"
+    r"(?! (?:is|to|for|of|choice|option)\b| ?[=:])"
     r"|(?:is|be) (?:[a-z]+ ){0,2}(?:correct|right)"
 )
 _BEHIND = re.compile(
@@ -69,19 +72,43 @@ _BEHIND = re.compile(
 
 # Words that may stand between "the" and "answer" where it is ours, and before them where it is.
 _ADJECTIVES = frozenset(
-    (
+    re.findall(
+        r"\w+",
         "correct right best final true only overall full complete exact numerical numeric simplified required desired "
         "expected likely closest most possible plausible logical obvious sensible short single reasonable suitable "
-        "appropriate accurate"
-    ).split()
+        "appropriate accurate",
+    )
 )
 _THE = frozenset(("the", "my", "our", "your", "this", "that"))
-_CONNECTING = frozenset("so thus therefore hence then and or finally is as means gives get here now".split())
+_CONNECTING = frozenset(
+    (
+        "so",
+        "thus",
+        "therefore",
+        "hence",
+        "then",
+        "and",
+        "or",
+        "finally",
+        "is",
+        "as",
+        "means",
+        "gives",
+        "get",
+        "here",
+        "now",
+    )
+)
 # After these an answer is supposed only, or somebody's.
-_SUPPOSING = frozenset("if whether unless until suppose supposing assume assuming when once".split())
+_SUPPOSING = frozenset(
+    ("if", "whether", "unless", "until", "suppose", "supposing", "assume", "assuming", "when", "once")
+)
 _SAYING = frozenset(
-    "say says said thinks thought guesses guessed believes believed claims claimed writes wrote knows knew told hopes "
-    "hoped wonders wondered".split()
+    re.findall(
+        r"\w+",
+        "say says said thinks thought guesses guessed believes believed claims claimed writes wrote knows knew told hopes "
+        "hoped wonders wondered",
+    )
 )
 _BORDER = ".,:;!?()[]{}*_#>~|\"'“”‘’«»=$—–-…。！？：，、）（"
 _BETWEEN = frozenset(("that", "us", "him", "her", "them"))
@@ -134,9 +161,8 @@ def statements(text: str, question: Question) -> Iterator[Statement]:
     """Every outright statement of an answer in a plain text, in order; one ends where the next begins."""
     found: dict[int, tuple[int, re.Match[str] | None, bool]] = {}
     for match in _announcements(text, question.answer_kind):
-        if _is_ours(text, match, question.answer_kind) and not _SPOKEN.match(text, match.end()):
-            part = match.groupdict().get("part")
-            found.setdefault(match.start(), (match.end(), None, bool(part and not _OF_THE_QUESTION.match(part))))
+        part = match.groupdict().get("part")
+        found.setdefault(match.start(), (match.end(), None, bool(part and not _OF_THE_QUESTION.match(part))))
     for box in BOXED.finditer(text) if "\\boxed" in text else ():
         found[box.start()] = (box.start(1), box, False)
     starts = sorted(found)
@@ -153,7 +179,8 @@ def _announcements(text: str, kind: AnswerKind) -> Iterator[re.Match[str]]:
     for word in _ANNOUNCING:
         place = text.find(word)
         while place >= 0:
-            if match := _ANNOUNCED.match(text, place):
+            match = _ANNOUNCED.match(text, place)
+            if match and _is_ours(text, match, kind) and not _SPOKEN.match(text, match.end()):
                 yield match
             place = text.find(word, match.end() if match else place + 1)
     if not text.isascii() or any(word in text for word in ("espuesta", "ntwort", "isposta", "esposta")):
@@ -228,15 +255,11 @@ def _overlap(one: Statement, other: Statement) -> bool:
 
 def _is_ours(text: str, match: re.Match[str], kind: AnswerKind) -> bool:
     """Whether what stands before lets the announcing words be the author's own: not "each answer is 5 points"."""
-    word = re.match(r"[a-z]*", match.group(), re.IGNORECASE)
-    if word is None or word.group().casefold() not in ("answer", "answers", "result", "results", "final"):
-        return True
-    if word.group().casefold() == "answers" and "are" in match.group().casefold() and kind != "numbers":
-        return False
+    if match["mark"] or (match["several"] and kind != "numbers"):
+        return match["mark"] is not None
     line = text[max(0, match.start() - 80, text.rfind("\n", 0, match.start()) + 1) : match.start()]
-    if ":" not in match.group() and match.group()[len(word.group()) :].strip() == "" and "\n" in match.group():
-        line = line.rsplit("\n", 1)[-1].strip("#*>_ \t")  # a heading of its own
-        return not line or line.casefold() in _ADJECTIVES
+    if match["heading"]:
+        return all(_bare(word) in _ADJECTIVES or not _bare(word) for word in line.split())
     words = line.split()
     while words and _bare(words[-1]) in _ADJECTIVES:
         if words.pop()[0] in _BORDER:
