@@ -14,8 +14,9 @@ from functools import lru_cache
 from typing import Literal, TypeAlias
 
 from data.errors import ConfigError
+from data.lists import SPACELESS, Item, list_items
 from data.records import Marked, Span
-from data.steps import SPACELESS, Item, StepRule, list_items, step_spans
+from data.steps import StepRule, step_spans
 
 MARKING_RULES = 2
 """Raised when steps or critical words of some text are other ones than before."""
@@ -24,7 +25,7 @@ MARKING_RULES = 2
 _CASELESS = rf"\u0590-\u0dff\u1100-\u137f\u3130-\u318f\uac00-\ud7ff{SPACELESS}"
 
 # What may stand right before a sign, beside white space: "(-3)", "=-3", "$-3", "4*-3", "是-3".
-_SIGNS, _BEFORE_SIGN = "+-−＋－", re.compile(rf"[(\[{{=<>:;,*/×÷^$€£\"'“‘（［｛＝：；，、＊￥$€£{SPACELESS}]")
+_SIGNS, _BEFORE_SIGN = "+-−＋－", re.compile(rf"[(\[{{=<>:;,*/×÷^$€£\"'“‘（［｛＝：；，、＊￥{SPACELESS}]")
 # After these a plus or minus takes away from something, even with a space between: "8 -3", "(2) -3", "5% -3".
 _AFTER_OPERAND = ")]}%）］｝％"
 # A digit after a letter with a case belongs to a name (B12, H2O), except after the x of a product (2x3).
