@@ -82,7 +82,7 @@ _LEFT_OVER = re.compile(
     r"(?P<number>(?<![\w.,])-?[0-9][0-9,./]*)\s+(?:[a-z]+\s+){0,2}(?:left|remain|remaining)\b", re.IGNORECASE
 )
 _DENIED_NUMBER = re.compile(r"\b(?:not|never|cannot|\w+n['’]t)\s+(?:be\s+|equal\s+|have\s+)?[$€£]?\Z", re.IGNORECASE)
-_OFFERED = re.compile(r"[0-9]\s+or\s+[$€£]?[0-9][^0-9]*\Z")
+_OFFERED = re.compile(r"[0-9](?:\s+or\s+|\s*或者?\s*)[$€£]?[0-9][^0-9]*\Z")
 
 # "and" between two numbers in words, not within one: "three and four", but "two and a half" and "a hundred and five".
 _AND_ANOTHER = re.compile(
@@ -210,7 +210,7 @@ def _hedged(text: str, spans: Sequence[Span]) -> bool:
     if len(spans) < 2:
         return False
     return bool(
-        re.fullmatch(r"\s+(?:or|and|to)\s+[$€£]?", text[spans[0][1] : spans[1][0]])
+        re.fullmatch(r"\s+(?:or|and|to)\s+[$€£]?|\s*(?:或者?|还是)\s*", text[spans[0][1] : spans[1][0]])
         or re.search(r"\bbetween\s+[$€£]?$", text[: spans[0][0]])
     )
 

@@ -58,9 +58,12 @@ _NO_COUNT = re.compile(
 
 
 def number_value(text: str) -> Fraction | None:
-    """The exact value of one number as people write it, or None: "1,000.50", "-3", "3/4", "½"."""
+    """The exact value of one number as people write it, or None: "1,000.50", "-3", "3/4", "½", "１２．５"."""
     if len(text) == 1 and unicodedata.category(text) == "No":
         return _numeric(text)
+    if not text.isascii():
+        normal = unicodedata.normalize("NFKC", text)
+        text = "".join(str(unicodedata.decimal(sign)) if sign.isdecimal() else sign for sign in normal)
     bare = text.replace(",", "").replace("−", "-").replace("–", "-").strip()
     if len(bare) > LONGEST_NUMBER or not _NUMBER_FORM.fullmatch(bare) or re.search(r"/0+$", bare):
         return None
