@@ -78,10 +78,11 @@ _WHEN = _set(
 )
 """What goes on behind a time of day."""
 _BEFORE_LETTERS = _set(
-    "Angle Answer Bag Bank Book Bottle Box Brand Building Bus Car Case Choice Circle City Class Company Container Course "
-    "Event Factory Farm Field Figure Gate Group House Island Item Jar Job Lane Line Machine Model Movie Number Office "
-    "Option Page Part Person Phase Pipe Plan Player Point Product Project Pump Road Room Route School Section Set Shop "
-    "Square Stage Store Street Student Tank Team Test Town Train Tree Triangle Type Variable Village Vitamin Worker"
+    "Angle Answer Bag Bank Book Bottle Box Brand Building Bus Car Case Choice Circle City Class Company Container "
+    "Course Event Factory Farm Field Figure Gate Group House Island Item Jar Job Lane Line Machine Model Movie "
+    "Number Office Option Page Part Person Phase Pipe Plan Player Point Product Project Pump Road Room Route "
+    "School Section Set Shop Square Stage Store Street Student Tank Team Test Town Train Tree Triangle Type "
+    "Variable Village Vitamin Worker"
 )
 """What a single letter names one of."""
 _BEFORE_THE_WORD_NO = _set("answer answered answers is said say says was")
