@@ -11,15 +11,16 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
 from data.errors import ConfigError
-from data.lists import LOOKED_AT, SENTENCE_ENDS, STOPS, Item, place_of
+from data.lists import CLOSED, LOOKED_AT, SENTENCE_ENDS, STOPS, Item, place_of
 from data.records import Span
 
 StepRule: TypeAlias = Literal["periods", "sentences", "lines"]
 """Cut after periods; after question and exclamation marks and at line ends as well; or at line ends alone."""
 
 _ENDS = {"periods": f".．…{STOPS}", "sentences": SENTENCE_ENDS}
-# A point is part of a number where digits follow it at once and no letter or closing mark stands before it: 3.5, $.50.
-_NO_POINT = r"(?:(?<![.．])|(?!\d)|(?<=[^\W\d_].)|(?<=[)\]\"'”’].))"
+# A point is part of a number where digits follow it at once and no letter but the x of a product, and no closing mark,
+# stands before it: 3.5, $.50, 2x.5.
+_NO_POINT = rf"(?:(?<![.．])|(?!\d)|(?<=[^\W\d_].)(?<!\d[xX].)|(?<={CLOSED}.))"
 # What closes a quotation, a bracket, bold type or a formula stays with the sentence that it ends.
 _CLOSING = r"((?:[\"'”’)\]`」』）》〉】］｝]|\*{1,3}(?!\w)|\$(?!\w)|\\[)\]])*)"
 _RUN = {rule: rf"{_NO_POINT}(?:[{ends}]{_NO_POINT}| \.(?!\d))*{_CLOSING}" for rule, ends in _ENDS.items()}
