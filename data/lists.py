@@ -14,6 +14,8 @@ SPACELESS = "\u0e00-\u109f\u1780-\u17ff\u2e80-\u312f\u31a0-\u9fff\uf900-\ufaff\u
 STOPS = "。｡！？।॥۔።។։"
 """Full stops of scripts that have their own, and marks of full width."""
 SENTENCE_ENDS = f".．…{STOPS}?!؟"
+CLOSED = r"\S[)\]\"'”’]"
+"""A mark that closes, for it stands behind something: the point of "(at 5).6" begins no number, that of "(.5)" does."""
 LOOKED_AT = 32
 """Characters before a mark that can make a difference."""
 

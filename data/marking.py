@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Literal, TypeAlias
 
 from data.errors import ConfigError
-from data.lists import SPACELESS, Item, list_items
+from data.lists import CLOSED, SPACELESS, Item, list_items
 from data.records import Marked, Span
 from data.steps import StepRule, step_spans
 
@@ -35,7 +35,7 @@ _POINT = r"(?:[.．٫](?=\d))"
 _FRACTION = rf"(?<![/／]\d)\d*[/／]\d+(?![\d/／]|{_POINT}|{_COMMA}\d{{3}})"
 _THOUSANDS = rf"\d{{0,2}}(?:{_COMMA}\d{{3}})+(?!\d)(?:{_POINT}\d+)?"
 _NUMBER = re.compile(
-    rf"[\d.．¼½¾⅐-⅞](?:{_BEFORE}(?:(?<=\d)(?:{_FRACTION}|{_THOUSANDS}|\d*(?:{_POINT}\d+)?)|(?<=[.．])\d+|(?<=[¼½¾⅐-⅞]))"
+    rf"[\d.．¼½¾⅐-⅞](?:{_BEFORE}(?:(?<=\d)(?:{_FRACTION}|{_THOUSANDS}|\d*(?:{_POINT}\d+)?)|(?<=[.．])(?<!{CLOSED}.)\d+|(?<=[¼½¾⅐-⅞]))"
     r"|(?<=\d[¼½¾⅐-⅞]))"
 )
 

@@ -11,15 +11,16 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
 from data.errors import ConfigError
-from data.lists import LOOKED_AT, SENTENCE_ENDS, STOPS, Item, place_of
+from data.lists import CLOSED, LOOKED_AT, SENTENCE_ENDS, STOPS, Item, place_of
 from data.records import Span
 
 StepRule: TypeAlias = Literal["periods", "sentences", "lines"]
 """Cut after periods; after question and exclamation marks and at line ends as well; or at line ends alone."""
 
 _ENDS = {"periods": f".．…{STOPS}", "sentences": SENTENCE_ENDS}
-# A point is part of a number where digits follow it at once and no letter or closing mark stands before it: 3.5, $.50.
-_NO_POINT = r"(?:(?<![.．])|(?!\d)|(?<=[^\W\d_].)|(?<=[)\]\"'”’].))"
+# A point is part of a number where digits follow it at once and no letter but the x of a product, and no closing mark,
+# stands before it: 3.5, $.50, 2x.5.
+_NO_POINT = rf"(?:(?<![.．])|(?!\d)|(?<=[^\W\d_].)(?<!\d[xX].)|(?<={CLOSED}.))"
 # What closes a quotation, a bracket, bold type or a formula stays with the sentence that it ends.
 _CLOSING = r"((?:[\"'”’)\]`」』）》〉】］｝]|\*{1,3}(?!\w)|\$(?!\w)|\\[)\]])*)"
 _RUN = {rule: rf"{_NO_POINT}(?:[{ends}]{_NO_POINT}| \.(?!\d))*{_CLOSING}" for rule, ends in _ENDS.items()}
@@ -77,7 +78,13 @@ _WHEN = _set(
     "PT GMT UTC"
 )
 """What goes on behind a time of day."""
-_BEFORE_LETTERS = _set("Answer Box Case Choice Class Figure Group Option Part Plan Point Section Team Type Vitamin")
+_BEFORE_LETTERS = _set(
+    "Angle Answer Bag Bank Book Bottle Box Brand Building Bus Car Case Choice Circle City Class Company Container "
+    "Course Event Factory Farm Field Figure Gate Group House Island Item Jar Job Lane Line Machine Model Movie "
+    "Number Office Option Page Part Person Phase Pipe Plan Player Point Product Project Pump Road Room Route "
+    "School Section Set Shop Square Stage Store Street Student Tank Team Test Town Train Tree Triangle Type "
+    "Variable Village Vitamin Worker"
+)
 """What a single letter names one of."""
 _BEFORE_THE_WORD_NO = _set("answer answered answers is said say says was")
 
@@ -199,7 +206,7 @@ def _goes_on(short: _Abbreviation, text: str, end: int) -> bool:
         return _is_initial(short, gap, word)
     if word[:1].islower():
         return True
-    if "\n" in gap and short.kind not in ("title", "numbered", "within"):
+    if ("\n" in gap or (len(gap) > 1 and word[:1].isupper())) and short.kind not in ("title", "numbered", "within"):
         return False
     if not word:
         return True
@@ -231,11 +238,13 @@ def _is_initial(short: _Abbreviation, gap: str, word: str) -> bool:
         return True
     if not gap and len(word) == 1:
         return True
-    if not word[:1].isupper() or word in _OPENERS:
+    if not word[:1].isupper() or word in _OPENERS or "\n" in gap:
         return False
     if not gap:
         return True
     *_, second, first = ("", "", *short.lead.split())
+    if short.word == "I" or first == word:
+        return False
     if first[:1].isupper():
         return first not in _OPENERS and first not in _BEFORE_LETTERS
-    return short.word != "I" and (first == "by" or (first == "and" and len(second) > 1))
+    return first == "by" or (first == "and" and len(second) > 1)

@@ -64,6 +64,13 @@ def test_a_period_between_word_and_digit_is_a_cut() -> None:
     assert steps("He left.5 remain.") == ["He left.", "5 remain."]
 
 
+def test_a_point_behind_a_closing_mark_ends_the_sentence_and_behind_an_opening_one_begins_a_number() -> None:
+    assert steps("He left (at 5).6 remain.") == ["He left (at 5).", "6 remain."]
+    assert words("He left (at 5).6 remain.") == ["5", "6"]
+    assert steps('It says ".5" here.') == ['It says ".5" here.']
+    assert words('It says ".5" here.') == [".5"]
+
+
 def test_dots_are_one_cut_before_a_capital_letter_and_none_where_the_sentence_goes_on() -> None:
     assert steps("Well... yes. And.. so") == ["Well... yes.", "And.. so"]
     assert steps("Well... Yes. And.. So") == ["Well...", "Yes.", "And..", "So"]
@@ -426,8 +433,9 @@ def test_sentences_of_ordinary_words_are_the_steps(sentences: list[list[str]], r
 
 def is_point(text: str, place: int) -> bool:
     before, after = text[place - 1 : place] if place else "", text[place + 1 : place + 2]
-    letter = before.isalnum() and not before.isdecimal()
-    return after in tuple("0123456789") and not letter and before not in tuple(")]\"'”’")
+    letter = before.isalnum() and not before.isdecimal() and not re.search("[0-9][xX]$", text[:place])
+    closed = before in tuple(")]\"'”’") and place > 1 and not text[place - 2].isspace()
+    return after in tuple("0123456789") and not letter and not closed
 
 
 def assert_ordered(spans: tuple[tuple[int, int], ...], marked: Marked) -> None:

@@ -127,6 +127,26 @@ def test_other_rules_are_a_mismatch(teacher: Path, tmp_path: Path):
         drift_from_teacher(store, str(teacher), 1, device="cpu", progress=SilentProgress())
 
 
+@pytest.mark.parametrize("marking", [{}, {"marking": 99}])
+def test_a_store_of_other_marking_rules_can_be_read_and_compared(
+    teacher: Path, tmp_path: Path, marking: dict[str, int]
+):
+    """Its records hold their own steps and critical words; a run of these rules has a store of its own."""
+    space = extract(teacher, tmp_path / "now")
+    spec = {name: value for name, value in space.spec.items() if name != "marking"} | marking
+    other = Space.open_or_create(tmp_path / "other", "attention", "teacher", spec)
+    store = AttentionStore(space)
+    AttentionWriter(other).append(
+        [
+            AttentionBlock(key=key, marked=store.marked(key), attention=store[key], step_tokens=store.step_tokens(key))
+            for key in store
+        ]
+    )
+    assert other.fingerprint != space.fingerprint
+    assert verify(other.path, deep=True).findings == ()
+    drift(other, teacher).check()
+
+
 def test_records_lie_evenly_and_are_the_same_each_time():
     keys = [str(number) for number in range(100)]
     assert evenly(keys, 5) == ["0", "25", "50", "74", "99"]

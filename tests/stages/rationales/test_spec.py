@@ -9,7 +9,7 @@ import pytest
 from cache.fingerprints import Spec, fingerprint
 from cache.rounding import kept_bits
 from data.errors import ConfigError
-from data.marking import Keywords, Numbers, Regex
+from data.marking import MARKING_RULES, Keywords, Numbers, Regex
 from data.records import Question
 from data.settings import RationaleFields
 from stages.attention.select import marking_rule
@@ -94,6 +94,12 @@ def test_what_changes_attention_separates_its_stores(changes: dict[str, object])
 )
 def test_what_does_not_change_attention_leaves_it_in_one_store(changes: dict[str, object]) -> None:
     assert fingerprint(attention(**changes)) == fingerprint(attention())
+
+
+def test_rules_of_marking_separate_stores_of_attention(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = attention()
+    monkeypatch.setattr("stages.attention.spec.MARKING_RULES", MARKING_RULES + 1)
+    assert fingerprint(attention()) != fingerprint(before)
 
 
 def test_weights_tokenizer_and_number_format_separate_stores_and_the_device_does_not() -> None:
