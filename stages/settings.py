@@ -6,6 +6,7 @@ Frozen dataclasses without behaviour, so that reading them costs no heavy import
 
 import pkgutil
 from dataclasses import field
+from datetime import date
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -96,6 +97,10 @@ class RationaleSettings:
     """Number of worked examples shown before each question."""
     chat: bool = False
     """Send the prompt through the model's chat template."""
+    template_arguments: dict[str, EngineValue] = field(default_factory=dict)
+    """`chat`: variables of the template, such as `enable_thinking: false`."""
+    template_date: date = date(2026, 1, 1)
+    """`chat`: the day that a template writes which asks for today's, so that prompts are the same tomorrow."""
     temperature: Annotated[float, Ge(0)] = 0.0
     """0 is greedy."""
     top_p: Annotated[float, Gt(0), Le(1)] = 1.0

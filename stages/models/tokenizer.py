@@ -9,7 +9,8 @@ Chats without such strings are tokenized as ever.
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from datetime import date
+from typing import TYPE_CHECKING, Any
 
 from data.errors import ConfigError, ModelError, first_line
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 MARK = "\ufdd0"
 """No character: Unicode keeps it for a program's own use, so that no text holds it."""
+PROBE = "Tom has 3 figs,\n\n  and 1,234.5 more.\tNow?"
+"""A text that every tokenizer has to give back."""
 
 
 def guarded(tokenizer: "PreTrainedTokenizerBase", text: str) -> str:
@@ -83,15 +86,55 @@ def _pattern(tokens: Sequence[str]) -> re.Pattern[str] | None:
 
 
 def load_tokenizer(model: str, revision: str | None, *, trust_remote_code: bool = False) -> "PreTrainedTokenizerBase":
-    """Load a model's tokenizer; code that comes with it runs only where it is trusted."""
+    """Load a model's tokenizer; code that comes with it runs only where it is trusted.
+
+    `ConfigError` for one that cannot be loaded, that does not give back what it was given, or that ends every prompt.
+    """
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(model, revision=revision, trust_remote_code=trust_remote_code)
+        tokenizer = AutoTokenizer.from_pretrained(model, revision=revision, trust_remote_code=trust_remote_code)
+        tokenizer = _with_offsets(tokenizer, model, revision)
     except Exception as error:  # tokenizers raises nothing more special than that for a broken file
         if needs_trust(error):
             raise ConfigError(untrusted(model)) from error
         raise ConfigError(f"model {model}: its tokenizer cannot be loaded ({first_line(error)})") from error
+    _check(tokenizer, model)
+    return tokenizer
+
+
+def _with_offsets(tokenizer: "PreTrainedTokenizerBase", model: str, revision: str | None) -> "PreTrainedTokenizerBase":
+    """The tokenizer in Hugging Face's form where transformers prefers one that cannot say where its tokens lie.
+
+    It takes mistral-common's wherever a tekken.json lies beside tokenizer.json and that package is installed.
+    """
+    from transformers import PreTrainedTokenizerFast
+
+    if type(tokenizer).__name__ != "MistralCommonBackend":
+        return tokenizer
+    return PreTrainedTokenizerFast.from_pretrained(model, revision=revision)
+
+
+def _check(tokenizer: "PreTrainedTokenizerBase", model: str) -> None:
+    """Refuse a tokenizer that loses something of a text, or that ends it: prompts go on, and spans have to fit.
+
+    transformers 5.19 rebuilds byte-level tokenizers as SentencePiece where tokenizer_config.json names Llama's class;
+    blanks are lost then, and a comparison with eager attention cannot see it, for both sides read the same tokens.
+    """
+    ids = tokenizer(PROBE, add_special_tokens=False)["input_ids"]
+    back = tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+    if back.strip() != PROBE and tokenizer.unk_token_id not in ids:
+        raise ConfigError(
+            f"model {model}: its tokenizer makes {back!r} of {PROBE!r}; if tokenizer.json is right, the class that "
+            "tokenizer_config.json names is not: set tokenizer_class to PreTrainedTokenizerFast there"
+        )
+    ids = tokenizer(PROBE)["input_ids"]
+    if tokenizer.eos_token_id is not None and ids[-1] == tokenizer.eos_token_id:
+        raise ConfigError(
+            f"model {model}: its tokenizer ends every text with {tokenizer.eos_token!r}, so that no prompt would be "
+            "open; set add_eos_token to false in tokenizer_config.json, or take the token out of the post_processor in "
+            "tokenizer.json"
+        )
 
 
 def needs_trust(error: BaseException) -> bool:
@@ -107,20 +150,28 @@ def untrusted(model: str) -> str:
     )
 
 
-def render_chat(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Mapping[str, str]]) -> str:
+def render_chat(
+    tokenizer: "PreTrainedTokenizerBase",
+    messages: Sequence[Mapping[str, str]],
+    arguments: Mapping[str, Any] | None = None,
+    day: date | None = None,
+) -> str:
     """Put messages through the model's chat template; their text is data to it and, for `encode`, to the tokenizer.
 
-    Where the template refuses a system message or leaves it out, as some do, its text opens the first message of the
-    user. `ModelError` for a model without template, and for one whose template fails or loses a message.
+    `arguments` are the template's own, such as `enable_thinking`; one that writes the date writes `day`, today by
+    default. Where the template refuses a system message or leaves it out, as some do, its text opens the first message
+    of the user. `ModelError` for a model without template, and for one whose template fails or loses a message.
     """
     if not tokenizer.chat_template:
         raise ModelError(f"model {tokenizer.name_or_path}: `chat: true` needs a tokenizer with a chat template")
     data = [{"role": each["role"], "content": guarded(tokenizer, each["content"])} for each in messages]
     attempts = [data, _without_system(data)] if data[0]["role"] == "system" else [data]
+    variables = {**({} if day is None else {"strftime_now": day.strftime}), **(arguments or {})}
     reason = ""
     for attempt in attempts:
         try:
-            chat = str(tokenizer.apply_chat_template(attempt, tokenize=False, add_generation_prompt=True))
+            rendered = tokenizer.apply_chat_template(attempt, tokenize=False, add_generation_prompt=True, **variables)
+            chat = str(rendered)
         except Exception as error:  # whatever a template may call, its own raise_exception among it
             reason = first_line(error)
             continue

@@ -42,6 +42,7 @@ def rationale_spec(identity: ModelIdentity, teacher: TeacherSettings, settings: 
         **_writer(identity, teacher, settings),
         "shots": settings.shots,
         "chat": settings.chat,
+        **_template(settings),
         "max_tokens": settings.max_tokens,
         "sampling": _sampling(settings),
         "engine_arguments": {
@@ -85,6 +86,22 @@ def _writer(identity: ModelIdentity, teacher: TeacherSettings, settings: Rationa
     if author is not None:
         return {"author": author}
     return {**model_fields(identity, teacher), "dtype": teacher.dtype}
+
+
+def _template(settings: RationaleSettings) -> dict[str, JSON]:
+    """What a chat template is told; left out where it is told what it is by default.
+
+    An author's template is its server's, which takes arguments with each request.
+    """
+    if settings.template_arguments and author_of(settings) is not None:
+        raise ConfigError(
+            "rationales.template_arguments: the template of rationales.author is its server's; "
+            "use rationales.engine_arguments: {chat_template_kwargs: {…}}"
+        )
+    told: dict[str, JSON] = {"arguments": settings.template_arguments} if settings.template_arguments else {}
+    if settings.template_date != RationaleSettings.template_date:
+        told["date"] = settings.template_date.isoformat()
+    return {"template": told} if told and settings.chat else {}
 
 
 def _sampling(settings: RationaleSettings) -> JSON:

@@ -431,7 +431,7 @@ class _Teacher:
         prompt = _prompt(ask.question, ask.phase, self.settings, ask.rationale)
         if isinstance(prompt, str) or author_of(self.settings) is not None:
             return _as_text(prompt)
-        return render_chat(self._tokenizer, prompt)
+        return render_chat(self._tokenizer, prompt, self.settings.template_arguments, self.settings.template_date)
 
     @cached_property
     def _tokenizer(self) -> "PreTrainedTokenizerBase":
@@ -442,6 +442,7 @@ class _Teacher:
     def _engine(self) -> Engine:
         if self.given is not None:
             return self.given
+        _ = self._tokenizer  # one that is of no use for attention is refused before anything is written
         self.progress.note(f"starting {self.settings.engine} with {self.identity.name}")
         setup = engine_setup(self.teacher, self.settings, self.identity)
         setup = replace(setup, stop=self.stop, note=self.progress.note)

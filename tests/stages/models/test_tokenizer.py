@@ -1,13 +1,18 @@
 """Text that looks like a special token, or like a template, stays text on its way into a model."""
 
-import pytest
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+import base64
+import json
+from datetime import date
+from pathlib import Path
 
-from data.errors import ModelError
+import pytest
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from data.errors import ConfigError, ModelError
 from data.prompts import rationale_messages, rationale_prompt
 from data.records import Question
-from stages.models.tokenizer import MARK, encode, guarded, render_chat
+from stages.models.tokenizer import MARK, PROBE, encode, guarded, load_tokenizer, render_chat
 from tests.fakes import BEGIN, END, PAD, tiny_tokenizer
 
 TEMPLATE = (
@@ -139,3 +144,60 @@ def test_a_template_that_cannot_be_used_is_one_line(template: str, reason: str) 
     tokenizer.chat_template = template
     with pytest.raises(ModelError, match=f"its chat template takes no such conversation: .*{reason}"):
         render_chat(tokenizer, rationale_messages(asked("How many?"), shots=1))
+
+
+def saved(folder: Path, tokenizer: PreTrainedTokenizerFast, model_type: str = "llama", **configuration: str) -> str:
+    """The tokenizer in a folder of a model, with these entries in tokenizer_config.json."""
+    tokenizer.save_pretrained(folder)
+    (folder / "config.json").write_text(json.dumps({"model_type": model_type}))
+    described = folder / "tokenizer_config.json"
+    described.write_text(json.dumps({**json.loads(described.read_text()), **configuration}))
+    return str(folder)
+
+
+def test_a_tokenizer_that_loses_blanks_is_refused(tmp_path: Path) -> None:
+    """Byte-level, but named as Llama's: transformers makes SentencePiece of it."""
+    whole = load_tokenizer(saved(tmp_path / "whole", tiny_tokenizer()), None)
+    assert whole.decode(whole(PROBE)["input_ids"]) == PROBE
+    model = saved(tmp_path / "wrong", tiny_tokenizer(), tokenizer_class="LlamaTokenizer")
+    with pytest.raises(ConfigError, match=r"its tokenizer makes 'Tomhas3figs,and1,234\.5more.*PreTrainedTokenizerFast"):
+        load_tokenizer(model, None)
+
+
+def test_a_tokenizer_that_ends_every_text_is_refused(tmp_path: Path) -> None:
+    tokenizer = tiny_tokenizer()
+    end = (END, tokenizer.convert_tokens_to_ids(END))
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(single=f"$A {END}", special_tokens=[end])
+    with pytest.raises(ConfigError, match=r"ends every text with '</s>'.*add_eos_token"):
+        load_tokenizer(saved(tmp_path, tokenizer), None)
+
+
+def test_a_tokenizer_with_offsets_is_taken_where_mistrals_own_lies_beside_it(tmp_path: Path) -> None:
+    """With mistral-common installed transformers prefers its tokenizer, which cannot say where tokens lie."""
+    pytest.importorskip("mistral_common")
+    model = saved(tmp_path, tiny_tokenizer(), "mistral")
+    vocabulary = [
+        {"rank": byte, "token_bytes": base64.b64encode(bytes([byte])).decode(), "token_str": None}
+        for byte in range(256)
+    ]
+    names = ["<unk>", "<s>", "</s>", "[INST]", "[/INST]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]", "[TOOL_RESULTS]"]
+    names += ["[/TOOL_RESULTS]", "[TOOL_CALLS]", "[IMG]", "<pad>", "[IMG_BREAK]", "[IMG_END]", "[PREFIX]", "[MIDDLE]"]
+    special = [{"rank": rank, "token_str": name, "is_control": True} for rank, name in enumerate([*names, "[SUFFIX]"])]
+    sizes = {"num_vocab_tokens": 256, "default_vocab_size": 256 + len(special)}
+    config = {**sizes, "pattern": r"\S+|\s+", "default_num_special_tokens": len(special), "version": "v3"}
+    own = {"config": config, "vocab": vocabulary, "special_tokens": special}
+    (tmp_path / "tekken.json").write_text(json.dumps(own))
+    assert type(AutoTokenizer.from_pretrained(model)).__name__ == "MistralCommonBackend", "the trap is gone"
+    found = load_tokenizer(model, None)("Tom has 3", return_offsets_mapping=True)
+    assert found["offset_mapping"] == tiny_tokenizer()("Tom has 3", return_offsets_mapping=True)["offset_mapping"]
+
+
+def test_a_template_gets_its_arguments_and_a_day_of_its_own() -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = (
+        "{{ strftime_now('%d %b %Y') }}{% if deep is false %} at once{% endif %}: {{ messages[0].content }}"
+    )
+    said = [{"role": "user", "content": "Why?"}]
+    assert render_chat(tokenizer, said, {"deep": False}, date(2024, 7, 26)) == "26 Jul 2024 at once: Why?"
+    assert render_chat(tokenizer, said, day=date(2026, 1, 1)) == "01 Jan 2026: Why?"
+    assert render_chat(tokenizer, said).endswith(": Why?")
