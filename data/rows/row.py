@@ -1,11 +1,27 @@
 """One record of a file or of the hub, and what every data set does with it: find fields, make a question of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NoReturn, TypeAlias
 
 from data.answers import canonical_answer
 from data.errors import DataError
 from data.records import AnswerKind, Question
+
+Refuse: TypeAlias = Callable[[DataError], None]
+"""What becomes of a row that cannot be read: whoever reads raises the error, or keeps it and goes on to the next."""
+
+
+def raise_it(error: DataError) -> NoReturn:
+    """End with the first row that cannot be read."""
+    raise error
+
+
+def bare_name(name: str) -> str:
+    """The name of a field without what stands around it by accident: blanks, quotes, a mark of the byte order."""
+    bare = name.replace("\ufeff", "").strip()
+    quoted = len(bare) > 1 and bare[0] == bare[-1] and bare[0] in "\"'"
+    return bare[1:-1].strip() if quoted else bare
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,28 +4,32 @@
 
 What all answers of questions without choices have in common is the kind of each: numbers, yes or no, else text. The
 questions count to a data set named as the file; they are nobody's benchmark, so worked examples are those of the kind.
+Without `answer` a question has no label; that is a column of another name where one says the same, and then it is
+refused (`data.rows.own_columns`).
 """
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from data.answers import canonical_answer, letters_of, with_choices
-from data.dataset import DataSet, Placed
+from data.dataset import DataSet, Placed, questions_of
 from data.errors import ConfigError
 from data.records import AnswerKind, Question
 from data.rows.files import Reader, file_rows
-from data.rows.row import Row
+from data.rows.own_columns import with_known_columns
+from data.rows.row import Refuse, Row
 from data.settings import DataSource
 
 
-def own_questions(source: DataSource, usual: Reader | None = None) -> Iterator[Placed]:
+def own_questions(source: DataSource, refuse: Refuse, usual: Reader | None = None) -> Iterator[Placed]:
     """The questions of a file; `usual` reads it where its name does not say what it is."""
     if source.path is None:
         raise ConfigError(f"data {source.name}: expected path, the file with the questions, found none")
-    path = Path(source.path)
-    rows = list(file_rows(path, dataset=path.stem, setting=f"data {source.name}: path", usual=usual))
-    kind = _kind(rows)
-    return ((row.where, _question(row, kind)) for row in rows)
+    setting = f"data {source.name}: path"
+    found = list(file_rows(Path(source.path), setting=setting, usual=usual, refuse=refuse))
+    rows = with_known_columns(found, f"data {source.name}: {source.path}", refuse)
+    return questions_of(rows, partial(_question, kind=_kind(rows)), refuse)
 
 
 def _kind(rows: Sequence[Row]) -> AnswerKind:

@@ -23,6 +23,7 @@ from typing import Literal, TypeVar
 from data.dataset import DataSet, Placed
 from data.errors import ConfigError
 from data.records import Question
+from data.rows.row import Refuse
 from data.settings import DataSource
 
 T = TypeVar("T")
@@ -205,7 +206,7 @@ def _shuffled(source: random.Random, items: Sequence[T]) -> list[T]:
     return order
 
 
-def _from_source(source: DataSource) -> Iterator[Placed]:
+def _from_source(source: DataSource, _: Refuse) -> Iterator[Placed]:
     """The first questions of a seed, as many as there are to be skipped and taken."""
     if source.limit is None:
         raise ConfigError("data synthetic: expected limit, the number of questions to make up, found none")
