@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from data.answers import same_answer
-from data.errors import DataError
+from data.errors import ConfigError, DataError
 from data.records import Question
 from data.rows.files import file_rows
 from data.rows.hub import hub_rows
@@ -35,6 +35,8 @@ def published(*, read: Callable[[Row], Question], hub: str | None = None, rounde
     """A published set, from a file in its authors' format or from the hub; `read` understands a row of either."""
 
     def questions(source: DataSource, refuse: Refuse) -> Iterator[Placed]:
+        if source.kind is not None:
+            raise ConfigError(f"data {source.name}: kind is for files of your own (jsonl, csv); leave it out")
         if source.path is None:
             rows = hub_rows(source, hub)
         else:
