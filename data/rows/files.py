@@ -1,7 +1,7 @@
-"""Rows of local files: JSON Lines, JSON arrays, tables and XML.
+"""Rows of local files: JSON Lines, JSON arrays, tables, XML, Parquet and Arrow, packed or not.
 
 Enters: a path. Leaves: a `Row` for each record, with file and line in its name. A file that is not there or may not be
-read is a ConfigError; a line that cannot be read is a DataError that names file and line.
+read is a ConfigError; a line that cannot be read is a DataError that names file and line, or row where there are none.
 """
 
 import json
@@ -13,13 +13,15 @@ from typing import TypeAlias
 
 from data.errors import ConfigError, DataError
 from data.numbers import LONGEST_NUMBER
+from data.rows.columnar import columnar_rows
+from data.rows.contents import Content, file_content
 from data.rows.row import Refuse, Row, bare_name, raise_it
 from data.rows.tables import table_rows
 from data.rows.xml_records import BadXml, xml_records
 
 Numbered: TypeAlias = Iterator[tuple[int, dict[str, object]]]
 """Fields of records, each with its line."""
-Reader: TypeAlias = Callable[[Path, Refuse], Numbered]
+Reader: TypeAlias = Callable[[Content, Refuse], Numbered]
 _HALF_A_CHARACTER = re.compile("[\ud800-\udfff]")
 _SPACE, _SEPARATOR = re.compile(r"\s*"), re.compile(r"\s*(?:,\s*(?!\])|(?=\]))")
 
@@ -27,7 +29,9 @@ _SPACE, _SEPARATOR = re.compile(r"\s*"), re.compile(r"\s*(?:,\s*(?!\])|(?=\]))")
 def file_rows(
     path: Path, *, dataset: str | None = None, setting: str, usual: Reader | None = None, refuse: Refuse = raise_it
 ) -> Iterator[Row]:
-    """Rows of a JSON Lines, JSON, CSV, TSV or XML file, by the end of its name; `usual` reads files of any other name.
+    """Rows of a file with columns, and of a JSON Lines, JSON, CSV, TSV or XML file by the end of its name.
+
+    `usual` reads text of any other name.
 
     They count to `dataset`, or to one named as the file. What cannot be read goes to `refuse`, and where that does not
     raise it the next row comes.
@@ -38,18 +42,27 @@ def file_rows(
         raise ConfigError(f"{setting}: {path}: {error.strerror}") from error
     if not there:
         raise ConfigError(f"{setting}: {path} is {'a folder, no file' if path.is_dir() else 'not there'}")
-    readers = {".csv": csv_rows, ".tsv": tsv_rows, ".json": _json_rows, ".jsonl": _json_lines, ".xml": _xml_rows}
-    counted = path.stem if dataset is None else dataset
     try:
-        for line, fields in readers.get(path.suffix.lower(), usual or _json_lines)(path, refuse):
-            name = f"{counted}-{path.stem}-{line}" if counted != path.stem else f"{counted}-{line}"
-            row = Row(where=f"{path}:{line}", name=name, dataset=counted, fields=fields)
+        content = file_content(path)
+        counted = content.stem if dataset is None else dataset
+        before = counted if counted == content.stem else f"{counted}-{content.stem}"
+        for number, fields in _records(content, usual, refuse):
+            where = f"{path}:{number}" if content.columns is None else f"{path}, row {number}"
+            row = Row(where=where, name=f"{before}-{number}", dataset=counted, fields=fields)
             if (named := _named(row, refuse)) is not None:
                 yield named
     except DataError as error:
         refuse(error)
     except OSError as error:
         raise ConfigError(f"{setting}: {path}: {error.strerror}") from error
+
+
+def _records(content: Content, usual: Reader | None, refuse: Refuse) -> Numbered:
+    """The records of a file, by what it is or by the end of its name."""
+    if content.columns is not None:
+        return columnar_rows(content)
+    readers = {".csv": csv_rows, ".tsv": tsv_rows, ".json": _json_rows, ".jsonl": _json_lines, ".xml": _xml_rows}
+    return readers.get(content.suffix, usual or _json_lines)(content, refuse)
 
 
 def _named(row: Row, refuse: Refuse) -> Row | None:
@@ -63,8 +76,9 @@ def _named(row: Row, refuse: Refuse) -> Row | None:
     return replace(row, fields=fields)
 
 
-def _json_lines(path: Path, refuse: Refuse) -> Numbered:
-    for number, line in enumerate(_text(path).split("\n"), start=1):
+def _json_lines(content: Content, refuse: Refuse) -> Numbered:
+    path = content.path
+    for number, line in enumerate(content.text().split("\n"), start=1):
         if line.strip():
             try:
                 fields = _json_object(line, path, number)
@@ -115,12 +129,12 @@ def _fields(found: object, path: Path, number: int) -> dict[str, object]:
     return found
 
 
-def _json_rows(path: Path, refuse: Refuse) -> Numbered:
+def _json_rows(content: Content, refuse: Refuse) -> Numbered:
     """Objects of a JSON array, each with the line on which it begins; a file of JSON Lines may also end in .json."""
-    text = _text(path)
+    text, path = content.text(), content.path
     opening = _after_space(text, 0)
     if not text.startswith("[", opening):
-        yield from _json_lines(path, refuse)
+        yield from _json_lines(content, refuse)
         return
     number, counted = 1, 0
     position = _after_space(text, opening + 1)
@@ -148,31 +162,19 @@ def _after_space(text: str, position: int) -> int:
     return found.end()
 
 
-def _xml_rows(path: Path, _: Refuse) -> Numbered:
+def _xml_rows(content: Content, _: Refuse) -> Numbered:
     """The elements `Problem` of an XML file with their attributes and children's text, each with its first line."""
     try:
-        yield from xml_records(_text(path), "Problem")
+        yield from xml_records(content.text(), "Problem")
     except BadXml as error:
-        raise DataError(f"{path}:{error.line}: {error}") from error
+        raise DataError(f"{content.path}:{error.line}: {error}") from error
 
 
-def csv_rows(path: Path, refuse: Refuse) -> Numbered:
+def csv_rows(content: Content, refuse: Refuse) -> Numbered:
     """Rows of a table with commas."""
-    return table_rows(_text(path), path, refuse, separator=",")
+    return table_rows(content.text(), content.path, refuse, separator=",")
 
 
-def tsv_rows(path: Path, refuse: Refuse) -> Numbered:
+def tsv_rows(content: Content, refuse: Refuse) -> Numbered:
     """Rows of a table with tabs."""
-    return table_rows(_text(path), path, refuse, separator="\t")
-
-
-def _text(path: Path) -> str:
-    """A file's text, whatever line ends it has; bytes that are not UTF-8 are reported with their line."""
-    content = path.read_bytes()
-    if content.startswith(b"\x1f\x8b"):
-        raise DataError(f"{path}: expected text, found a file that gzip has compressed; unpack it first")
-    try:
-        return content.decode("utf-8-sig").replace("\r\n", "\n")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise DataError(f"{path}:{line}: expected UTF-8, found the byte {content[error.start]:#04x}") from error
+    return table_rows(content.text(), content.path, refuse, separator="\t")
