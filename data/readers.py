@@ -7,7 +7,6 @@ A file that is not there is a ConfigError; a line that cannot be read is a DataE
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
@@ -31,10 +30,13 @@ def read_questions(source: DataSource) -> list[Question]:
     first of them.
     """
     refused = _Refused()
-    with suppress(_EnoughError):
+    more: list[str] = []
+    try:
         chosen = chosen_questions(source, refused)
+    except _EnoughError:
+        more = ["  there may be more; `molsaki data check CONFIG` lists them"]
     if refused.errors:
-        raise DataError("\n".join(map(str, refused.errors))) from refused.errors[0]
+        raise DataError("\n".join([*map(str, refused.errors), *more])) from refused.errors[0]
     return [question for _, question in chosen]
 
 

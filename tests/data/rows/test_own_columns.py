@@ -136,7 +136,8 @@ def test_one_row_without_question_is_named_by_line(tmp_path: Path) -> None:
 
 def test_the_first_five_rows_that_are_refused_are_named(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "a.jsonl", [{"question": "q"}, *({"answer": number} for number in range(9))])
-    lines = refused(path).splitlines()
+    *lines, more = refused(path).splitlines()
+    assert more == "  there may be more; `molsaki data check CONFIG` lists them"
     assert [line.partition(": ")[0] for line in lines] == [f"{path}:{number}" for number in range(2, 7)]
 
 

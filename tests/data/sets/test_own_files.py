@@ -103,7 +103,7 @@ def test_one_odd_label_among_numbers_is_refused_and_makes_no_text_of_the_others(
 
 def test_up_to_five_odd_labels_are_named(tmp_path: Path) -> None:
     path = own(tmp_path / "a.jsonl", [*range(20), *(f"unknown {number}" for number in range(7))])
-    assert [line.split(": ")[:2] for line in refused(path)] == [
+    assert [line.split(": ")[:2] for line in refused(path)[:-1]] == [
         [f"{path}:{21 + number}", f"the answer 'unknown {number}' is no number, as 20 of the 27 answers are"]
         for number in range(5)
     ]
