@@ -7,6 +7,7 @@ A file that is not there is a ConfigError; a line that cannot be read is a DataE
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from data.errors import ConfigError, DataError
 from data.prompts import answer_sentence
 from data.records import Question
 from data.rows.files import file_rows
-from data.rows.row import Refuse, Row
+from data.rows.row import Refuse, Row, bare_name
 from data.settings import DataSource, RationaleFields
 
 MOST_REFUSED = 5
@@ -99,6 +100,7 @@ def read_rationales(path: str, questions: Sequence[Question], *, fields: Rationa
     was named that no row has.
     """
     wanted = {question.id: question for question in questions}
+    fields = RationaleFields(**{name: bare_name(value) for name, value in asdict(fields).items()})
     found: dict[str, str] = {}
     seen: dict[str, None] = {}
     for row in file_rows(Path(path), dataset="rationales", setting="rationales.path"):

@@ -25,9 +25,12 @@ END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 
 def columnar_rows(content: Content) -> Iterator[tuple[int, dict[str, object]]]:
     """The rows of a file with columns; raises `DataError` where it is damaged, or holds too much."""
+    import pyarrow  # takes a while, and text needs none of it
+
     size = number = 0
     try:
         for batch in _batches(content):
+            batch.validate(full=True)  # a damaged file may point anywhere, and reading it then ends the process
             names = [bare_name(name) for name in batch.schema.names]
             if twice := [name for place, name in enumerate(names) if name in names[:place]]:
                 raise DataError(f"{content.path}: two columns are named {twice[0]!r}")
@@ -39,16 +42,16 @@ def columnar_rows(content: Content) -> Iterator[tuple[int, dict[str, object]]]:
                 for values in zip(*columns, strict=True):
                     number += 1
                     yield number, {name: _plain(value) for name, value in zip(names, values, strict=True)}
-    except (ValueError, OSError, NotImplementedError, RuntimeError) as error:  # Arrow's errors are each one of these
-        if isinstance(error, DataError):
-            raise
+    except DataError:
+        raise
+    except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
         where = f"{content.path}: {content.columns} that cannot be read after row {number:,}"
         raise DataError(f"{where}: {first_line(error)}") from error
 
 
 def _batches(content: Content) -> Iterator[Any]:
     """Record batches of whatever form it is."""
-    import pyarrow  # takes a while, and text needs none of it
+    import pyarrow
 
     source = pyarrow.BufferReader(content.content)
     if content.columns == "Parquet":

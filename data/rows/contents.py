@@ -16,7 +16,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, cast
+from typing import Protocol
 
 from data.errors import DataError, first_line
 
@@ -66,6 +66,13 @@ OFFICE = {
 DAMAGED = (OSError, EOFError, ValueError, RuntimeError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
 """What the libraries raise that unpack."""
 LEFT_BY_SYSTEMS = ("__MACOSX/", ".DS_Store", "Thumbs.db")
+
+
+class Readable(Protocol):
+    """What gives bytes."""
+
+    def read(self, size: int, /) -> bytes:
+        """The next bytes, none at the end."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,18 +146,23 @@ def _unpacked(path: Path, content: bytes, packing: str) -> tuple[str, bytes]:
             raise DataError(f"{path}: a file of {packing} that cannot be unpacked: {first_line(error)}") from error
 
 
-def _opened(path: Path, content: bytes, packing: str, stack: ExitStack) -> tuple[str, BinaryIO]:
+def _opened(path: Path, content: bytes, packing: str, stack: ExitStack) -> tuple[str, Readable]:
     packed = io.BytesIO(content)
     if packing == "zip":
         archive = stack.enter_context(zipfile.ZipFile(packed))
         member = _only_file(path, archive)
-        return member.filename, cast(BinaryIO, stack.enter_context(archive.open(member)))
+        return member.filename, stack.enter_context(archive.open(member))
     if packing == "zstd":
         import pyarrow  # takes a while, and files of other forms need none of it
 
-        return "", pyarrow.CompressedInputStream(packed, "zstd")
-    openers: dict[str, Callable[[BinaryIO], object]] = {"gzip": gzip.open, "bzip2": bz2.open, "xz": lzma.open}
-    return "", cast(BinaryIO, openers[packing](packed))
+        stream: Readable = pyarrow.CompressedInputStream(packed, "zstd")
+        return "", stream
+    openers: dict[str, Callable[[io.BytesIO], Readable]] = {
+        "gzip": lambda file: gzip.GzipFile(fileobj=file),
+        "bzip2": bz2.BZ2File,
+        "xz": lzma.LZMAFile,
+    }
+    return "", openers[packing](packed)
 
 
 def _only_file(path: Path, archive: zipfile.ZipFile) -> zipfile.ZipInfo:
@@ -167,7 +179,7 @@ def _only_file(path: Path, archive: zipfile.ZipFile) -> zipfile.ZipInfo:
     return files[0]
 
 
-def _limited(path: Path, stream: BinaryIO) -> bytes:
+def _limited(path: Path, stream: Readable) -> bytes:
     """All that a stream gives, which may not be more than `LARGEST`."""
     blocks: list[bytes] = []
     size = 0

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 from data.errors import DataError
-from data.rows.row import Refuse, Row
+from data.rows.row import Refuse, Row, shown
 
 OTHER_NAMES = {
     "question": "questions questiontext input inputs problem prompt body query instruction stem text",
@@ -29,6 +29,8 @@ HELP = {
     "id": "rename it",
 }
 """The names that are ours, and what to do about another."""
+NAMED = 8
+"""So many columns are named where there is no question."""
 
 
 def with_known_columns(rows: Sequence[Row], place: str, refuse: Refuse) -> list[Row]:
@@ -38,7 +40,8 @@ def with_known_columns(rows: Sequence[Row], place: str, refuse: Refuse) -> list[
         refuse(DataError(f"{place}: {problems[0]}"))
         return []
     if rows and all("question" not in row.fields for row in rows):
-        found = ", ".join(map(repr, dict.fromkeys(name for row in rows for name in row.fields)))
+        names = list(dict.fromkeys(name for row in rows for name in row.fields))
+        found = ", ".join([*map(shown, names[:NAMED]), *["…"] * (len(names) > NAMED)])
         refuse(DataError(f"{place}: expected the column 'question', found {found or 'none'}"))
         return []
     for row, problem in zip(rows, problems, strict=True):

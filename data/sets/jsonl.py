@@ -22,7 +22,7 @@ from data.errors import ConfigError
 from data.records import AnswerKind, Question
 from data.rows.files import Reader, file_rows
 from data.rows.own_columns import with_known_columns
-from data.rows.row import Refuse, Row
+from data.rows.row import Refuse, Row, shown
 from data.settings import DataSource
 
 NARROW: Mapping[AnswerKind, str] = {
@@ -79,11 +79,11 @@ def _question(row: Row, kind: Kind) -> Question:
     text, raw = row.text("question"), row.optional("answer")
     own: AnswerKind = "choice" if choices else kind.answers
     if not choices and kind.others and raw is not None and canonical_answer(raw, own) is None:
-        raise row.error(f"the answer {raw!r} is {kind.others}")
+        raise row.error(f"the answer {shown(raw)} is {kind.others}")
     answer = row.gold(raw, own, choices)
     named = [letter for letter, choice in zip(letters_of(choices), choices, strict=True) if choice == str(raw).strip()]
     if named and answer not in named:
-        raise row.error(f"the answer {raw!r} is the letter of one choice and the text of another")
+        raise row.error(f"the answer {shown(raw)} is the letter of one choice and the text of another")
     return Question(
         id=row.identifier("id"),
         dataset=row.dataset,
@@ -106,7 +106,7 @@ def _choices(row: Row) -> tuple[str, ...]:
         or not 2 <= len(choices) <= 26
         or not all(isinstance(choice, str | int | float) and str(choice).strip() for choice in choices)
     ):
-        raise row.error(f"expected 2 to 26 choices, as a list or separated by |, found {listed!r}")
+        raise row.error(f"expected 2 to 26 choices, as a list or separated by |, found {shown(listed)}")
     return tuple(str(choice).strip() for choice in choices)
 
 

@@ -129,6 +129,17 @@ def test_a_file_without_questions_names_its_columns(tmp_path: Path) -> None:
     assert refused(path) == f"data csv: {path}: expected the column 'question', found 'What is 2 + 2?', '4'"
 
 
+def test_what_is_found_is_not_shown_at_any_length(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "a.jsonl", [{f"column {n}": n for n in range(1000)}])
+    assert refused(path).endswith(
+        "found 'column 0', 'column 1', 'column 2', 'column 3', 'column 4', 'column 5', 'column 6', 'column 7', …"
+    )
+    long = write_lines(tmp_path / "b.jsonl", [{"question": "q", "answer": n} for n in (1, 2, "x" * 100_000)])
+    assert len(refused(long)) < 600
+    widest = write_lines(tmp_path / "c.jsonl", [{"question": "q", "x" * 100_000: 1, "y" * 100_000: 2, "answer": ["x"]}])
+    assert len(refused(widest)) < 600
+
+
 def test_one_row_without_question_is_named_by_line(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "a.jsonl", [{"question": "q", "answer": 1}, {"answer": 2}])
     assert refused(path) == f"{path}:2: expected text in the field 'question', found None"
