@@ -4,7 +4,7 @@ In: a configuration and its labelled training questions. Out: a `Lengths` for ea
 tokenizer that cannot be had. Rationales are not there yet, so that of records and explanations these are the shortest.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -42,64 +42,49 @@ class Lengths:
     over: Found
 
 
+@dataclass(frozen=True, kw_only=True)
+class Text:
+    """A kind of text: who reads it, how its tokens are counted, and how many are allowed by which key.
+
+    `key` is what the count depends on beside the model and the questions.
+    """
+
+    name: str
+    model: Named
+    count: Counting
+    limit: int | None
+    setting: str
+    key: Hashable = None
+
+
 @dataclass(kw_only=True)
 class Measure:
-    """Measures texts; tokenizers are loaded once."""
+    """Measures texts; tokenizers are loaded, and the texts of several configurations measured, once."""
 
     progress: Progress
     tokenizers: "dict[Named, Tokenizer | str]" = field(default_factory=dict)
+    measured: dict[Hashable, list[int]] = field(default_factory=dict)
 
     def lengths(self, config: Config, questions: Sequence[Question], notes: list[str]) -> Iterator[Lengths]:
-        """Lengths of what both models read; `notes` takes what keeps one from being known."""
-        rationales, teacher, student = config.rationales, config.teacher, config.student
-        of_teacher = (teacher.model, teacher.revision, teacher.trust_remote_code)
-        of_student = (student.model, student.revision, False)
-        measured = partial(self._measured, questions, notes)
-        if rationales.engine == "file" or rationales.author is not None:
-            notes.append("the teacher writes no rationales here, so the length of prompts is not known")
-        else:
-            # A prompt that fills the window leaves no room for a single token.
-            window = rationales.engine_arguments.get("max_model_len")
-            limit = window - 1 if isinstance(window, int) else None
-            prompts = partial(prompt_lengths, chat=rationales.chat, shots=rationales.shots)
-            yield from measured("prompt", of_teacher, prompts, limit, "rationales.engine_arguments.max_model_len")
-        yield from measured("record", of_teacher, record_lengths, config.attention.max_length, "attention.max_length")
-        yield from measured("predict", of_student, predict_lengths, config.student.max_length, "student.max_length")
-        yield from measured("explain", of_student, explain_lengths, config.student.max_length, "student.max_length")
+        """Lengths of what both models read of the training questions; `notes` takes what keeps one from being known."""
+        for text in _texts(config, notes):
+            tokenizer = self._tokenizer(text.model)
+            if isinstance(tokenizer, str):
+                notes.extend([tokenizer] if tokenizer not in notes else [])
+                continue
+            key = (config.data.train, text.name, text.model, text.key)
+            if key not in self.measured:
+                self.measured[key] = self._measure(tokenizer, text, questions)
+            yield _lengths(text, questions, self.measured[key])
 
-    def _measured(
-        self,
-        questions: Sequence[Question],
-        notes: list[str],
-        text: str,
-        model: Named,
-        count: Counting,
-        limit: int | None,
-        setting: str,
-    ) -> Iterator[Lengths]:
-        """One kind of text, or none where the tokenizer cannot be had."""
-        tokenizer = self._tokenizer(model)
-        if isinstance(tokenizer, str):
-            notes.extend([tokenizer] if tokenizer not in notes else [])
-            return
-        lengths: list[int] = []
-        self.progress.start(f"lengths of {text}", len(questions))
+    def _measure(self, tokenizer: Tokenizer, text: Text, questions: Sequence[Question]) -> list[int]:
+        found: list[int] = []
+        self.progress.start(f"lengths of {text.name}", len(questions))
         left = iter(questions)
         while chunk := list(islice(left, CHUNK)):
-            lengths += count(tokenizer, chunk)
+            found += text.count(tokenizer, chunk)
             self.progress.advance(len(chunk))
-        ordered, measured = sorted(lengths), zip(questions, lengths, strict=True)
-        yield Lengths(
-            text=text,
-            model=model[0],
-            texts=len(questions),
-            median=median(ordered),
-            most=ordered[-(-len(ordered) * 95 // 100) - 1],
-            longest=ordered[-1],
-            limit=limit,
-            setting=setting,
-            over=some([each.id for each, length in measured if limit is not None and length > limit]),
-        )
+        return found
 
     def _tokenizer(self, model: Named) -> "Tokenizer | str":
         """A model's tokenizer, or why it cannot be had."""
@@ -111,3 +96,42 @@ class Measure:
             except MolsakiError as error:
                 self.tokenizers[model] = f"lengths under {name} are not known: {first_line(error)}"
         return self.tokenizers[model]
+
+
+def _texts(config: Config, notes: list[str]) -> Iterator[Text]:
+    """What teacher and student read."""
+    rationales, teacher, student = config.rationales, config.teacher, config.student
+    of_teacher = (teacher.model, teacher.revision, teacher.trust_remote_code)
+    if rationales.engine == "file" or rationales.author is not None:
+        notes.append("the teacher writes no rationales here, so the length of prompts is not known")
+    else:
+        window = rationales.engine_arguments.get("max_model_len")
+        yield Text(
+            name="prompt",
+            model=of_teacher,
+            count=partial(prompt_lengths, chat=rationales.chat, shots=rationales.shots),
+            # A prompt that fills the window leaves no room for a single token.
+            limit=window - 1 if isinstance(window, int) else None,
+            setting="rationales.engine_arguments.max_model_len",
+            key=(rationales.chat, rationales.shots),
+        )
+    longest = config.attention.max_length
+    yield Text(name="record", model=of_teacher, count=record_lengths, limit=longest, setting="attention.max_length")
+    for name, count in (("predict", predict_lengths), ("explain", explain_lengths)):
+        of_student = (student.model, student.revision, False)
+        yield Text(name=name, model=of_student, count=count, limit=student.max_length, setting="student.max_length")
+
+
+def _lengths(text: Text, questions: Sequence[Question], measured: Sequence[int]) -> Lengths:
+    ordered, pairs = sorted(measured), zip(questions, measured, strict=True)
+    return Lengths(
+        text=text.name,
+        model=text.model[0],
+        texts=len(questions),
+        median=median(ordered),
+        most=ordered[-(-len(ordered) * 95 // 100) - 1],
+        longest=ordered[-1],
+        limit=text.limit,
+        setting=text.setting,
+        over=some([each.id for each, length in pairs if text.limit is not None and length > text.limit]),
+    )

@@ -107,11 +107,13 @@ def _of_source(source: SourceCheck) -> Iterator[str]:
 
 
 def _of_labels(found: Findings) -> Iterator[str]:
+    sentence, alone = found.unreadable, found.unreadable_alone
     wrong = "whoever gives it is judged wrong; write the label more plainly, or leave it empty"
-    if found.unreadable.count:
-        yield f"{_some(found.unreadable)} whose answer is not read from the sentence that states it: {wrong}"
-    if found.unreadable_alone.count:
-        yield f"{_some(found.unreadable_alone)} whose answer is not read where it stands alone: {wrong}"
+    if sentence.count:
+        both = ", nor where it stands alone" if alone == sentence else ""
+        yield f"{_some(sentence, found.rows)} whose answer is not read from the sentence that states it{both}: {wrong}"
+    if alone.count and alone != sentence:
+        yield f"{_some(alone, found.rows)} whose answer is not read where it stands alone: {wrong}"
     if found.compared_as_words.count:
         yield (
             f"{_some(found.compared_as_words)} whose answer looks like a number, or like yes or no, in a file of "

@@ -72,6 +72,21 @@ def test_every_finding_has_a_sentence_that_says_what_to_do(folder: Path) -> None
     assert "Nothing to mend" not in text
 
 
+def test_answers_that_nobody_can_give_are_named(folder: Path) -> None:
+    solution = "She has 3 figs.\nThen she has 2 more.\nSo there are 5. #### 5"
+    configure(folder, [{"question": f"How many are {n}?", "answer": solution} for n in range(2)])
+    text = said(check())
+    assert (
+        "all 2 questions whose answer is not read from the sentence that states it, nor where it stands alone: " in text
+    )
+
+
+def test_numbers_in_a_file_of_words_are_named(folder: Path) -> None:
+    labels = ("Oslo", "Bergen", "Troms", "1,814")
+    configure(folder, [{"question": f"What is {label[:2]}?", "answer": label, "id": label} for label in labels])
+    assert "1 question (1,814) whose answer looks like a number, or like yes or no, in a file of words" in said(check())
+
+
 def test_the_text_keeps_to_eighty_columns(folder: Path) -> None:
     configure(folder, [{"question": "Who is it?", "answer": "Ann", "id": f"{'long' * 20}-{n}"} for n in range(4)], GOOD)
     result = check("--set", "data.dev=[{name: jsonl, path: a-name-that-is-longer-than-there-is-room-for.jsonl}]")
