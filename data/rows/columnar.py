@@ -3,6 +3,9 @@
 Enters: a file's content. Leaves: fields by name, each row with its number. Values are those of Python, as a JSON file
 would have them: lists for arrays, None for what is missing, NaN included; a whole number stays one. A decimal is the
 number as it is written, a date or time its text.
+
+A small file may say one long text a million times. So texts of Parquet are read as they are stored, each once, and rows
+are made a few at a time, as few as whatever they share is long.
 """
 
 import math
@@ -15,8 +18,8 @@ from data.rows import contents
 from data.rows.contents import Content
 from data.rows.row import bare_name
 
-ROWS = 256
-"""Rows that are made at a time."""
+ROWS, ROOM = 256, 64 << 20
+"""Rows that are made at a time, fewer where that many could take more bytes."""
 ROW_BYTES = 256
 """What a row takes beside its values, at least."""
 END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
@@ -34,14 +37,14 @@ def columnar_rows(content: Content) -> Iterator[tuple[int, dict[str, object]]]:
             names = [bare_name(name) for name in batch.schema.names]
             if twice := [name for place, name in enumerate(names) if name in names[:place]]:
                 raise DataError(f"{content.path}: two columns are named {twice[0]!r}")
-            for start in range(0, batch.num_rows, ROWS):
-                piece = batch.slice(start, ROWS)
-                size += piece.nbytes + piece.num_rows * ROW_BYTES
-                _require_room(content, size)
+            for piece in _pieces(batch):
                 columns = [column.to_pylist() for column in piece.columns]
                 for values in zip(*columns, strict=True):
+                    fields = {name: _plain(value) for name, value in zip(names, values, strict=True)}
+                    size += _size(fields)
+                    _require_room(content, size)
                     number += 1
-                    yield number, {name: _plain(value) for name, value in zip(names, values, strict=True)}
+                    yield number, fields
     except DataError:
         raise
     except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
@@ -57,10 +60,15 @@ def _batches(content: Content) -> Iterator[Any]:
     if content.columns == "Parquet":
         from pyarrow import parquet
 
-        file = parquet.ParquetFile(source)
-        groups = range(file.metadata.num_row_groups)
-        _require_room(content, sum(file.metadata.row_group(group).total_byte_size for group in groups))
-        yield from file.iter_batches(batch_size=ROWS)
+        metadata = parquet.read_metadata(source)
+        _require_room(
+            content, sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
+        )
+        columns = [metadata.schema.column(number) for number in range(metadata.num_columns)]
+        texts = [
+            one.path for one in columns if one.physical_type == "BYTE_ARRAY" and one.logical_type.type != "DECIMAL"
+        ]
+        yield from parquet.ParquetFile(source, read_dictionary=texts).iter_batches(batch_size=ROWS)
     elif content.columns == "Arrow":
         reader = pyarrow.ipc.open_file(source)
         yield from (reader.get_batch(number) for number in range(reader.num_record_batches))
@@ -70,9 +78,28 @@ def _batches(content: Content) -> Iterator[Any]:
         yield from pyarrow.ipc.open_stream(source)
 
 
+def _pieces(batch: Any) -> Iterator[Any]:
+    """The batch, a few rows at a time. What rows share counts in full to each piece."""
+    start = 0
+    while start < batch.num_rows:
+        piece = batch.slice(start, ROWS)
+        rows = min(ROWS, max(1, ROOM // max(1, piece.nbytes)))
+        yield piece.slice(0, rows)
+        start += rows
+
+
 def _require_room(content: Content, size: int) -> None:
     if size > contents.LARGEST:
         raise DataError(f"{content.path}: unpacks to more than {contents.too_large()}")
+
+
+def _size(value: object) -> int:
+    """About the bytes of a value."""
+    if isinstance(value, str | bytes):
+        return len(value)
+    if isinstance(value, dict):
+        return ROW_BYTES + sum(map(_size, value.values()))
+    return sum(map(_size, value)) if isinstance(value, list) else 8
 
 
 def _plain(value: object) -> object:

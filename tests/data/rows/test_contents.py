@@ -257,6 +257,20 @@ def test_columns_that_unpack_without_end_are_given_up(
     assert "unpacks to more than 1 MiB" in refused(path)
 
 
+@pytest.mark.parametrize("nested", [False, True])
+def test_one_long_text_a_thousand_times_fills_no_memory(
+    written: Callable[[pa.Table], Path], nested: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contents, "LARGEST", 64 << 20)
+    shared = pa.DictionaryArray.from_arrays(pa.array([0] * 1000, pa.int32()), pa.array(["x" * (4 << 20)]))
+    listed = pa.ListArray.from_arrays(pa.array(range(1001), pa.int32()), shared)
+    path = written(pa.table({"question": listed if nested else shared}))
+    tracemalloc.start()
+    assert "unpacks to more than 64 MiB" in refused(path)
+    assert tracemalloc.get_traced_memory()[1] < 256 << 20
+    tracemalloc.stop()
+
+
 def test_columns_within_gzip_are_read(tmp_path: Path) -> None:
     pa.parquet.write_table(pa.table({"question": ["q"], "answer": [3]}), tmp_path / "mine.parquet")
     path = tmp_path / "mine.parquet.gz"
