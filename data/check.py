@@ -10,7 +10,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from data.answers import kind_of, parse_answer
+from data.answers.canonical import kind_of
+from data.answers.parse import parse_answer
 from data.dataset import is_right
 from data.errors import MolsakiError
 from data.prompts import answer_sentence, predict_target

@@ -6,7 +6,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TypeAlias
 
-from data.answers import same_answer
+from data.answers.canonical import same_answer
 from data.errors import ConfigError, DataError
 from data.records import Question
 from data.rows.files import file_rows

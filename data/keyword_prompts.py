@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from data.answers import without_thoughts
+from data.answers.outputs import without_thoughts
 from data.marking import holds_keyword
 from data.prompts import conversation, worked_rationale
 from data.worked_examples import worked_examples

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from functools import lru_cache
 
-from data.answers import CHOICES_HEADING, choice_text
+from data.answers.choices import CHOICES_HEADING, choice_text
 from data.prompts import hint
 from data.records import Question
 

@@ -8,38 +8,36 @@ Question and rationale are searched one after the other: no step and no critical
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import chain
 from typing import Literal, TypeAlias
 
 from data.errors import ConfigError
+from data.lists import SPACELESS, Item, list_items
 from data.records import Marked, Span
+from data.steps import StepRule, step_spans
 
-StepRule: TypeAlias = Literal["periods", "sentences", "lines"]
+MARKING_RULES = 2
+"""Raised when steps or critical words of some text are other ones than before."""
 
-# A point is part of a number where digits follow it at once and no letter or closing mark stands before it: 3.5, $.50.
-_NUMBER_POINT = r"(?<![^\W\d_])(?<![)\]\"'”’])\.(?=[0-9])"
-# Marks that close a quotation or a bracket stay with the sentence that they end.
-_CLOSING = r"[\"'”’)\]]*"
-_PERIODS = rf"(?:(?!{_NUMBER_POINT})\.)+{_CLOSING}"
-_CUTS = {
-    "periods": re.compile(_PERIODS),
-    "sentences": re.compile(rf"(?:(?!{_NUMBER_POINT})[.?!])+{_CLOSING}|[\r\n]+"),
-    "lines": re.compile(r"[\r\n]+"),
-}
+# Letters that have no case and stand right beside digits: Hebrew to Burmese, Hangul, Ethiopic, and those of SPACELESS.
+_CASELESS = rf"\u0590-\u0dff\u1100-\u137f\u3130-\u318f\uac00-\ud7ff{SPACELESS}"
 
-# What may stand right before a sign, beside white space: "(-3)", "=-3", "$-3", "4*-3".
-_SIGNS, _BEFORE_SIGN = "+-−", "([{=<>:;,*/×÷^$€£\"'“‘"
+# What may stand right before a sign, beside white space: "(-3)", "=-3", "$-3", "4*-3", "是-3".
+_SIGNS, _BEFORE_SIGN = "+-−＋－", re.compile(rf"[(\[{{=<>:;,*/×÷^$€£\"'“‘（［｛＝：；，、＊￥{SPACELESS}]")
 # After these a plus or minus takes away from something, even with a space between: "8 -3", "(2) -3", "5% -3".
-_AFTER_OPERAND = ")]}%0123456789"
-# A digit after a letter belongs to a name (B12, H2O), except after the x of a product (2x3).
-_BEFORE = r"(?:(?<![\w])|(?<=[0-9][xX]))"
-_FRACTION = r"(?<!/)[0-9]+/[0-9]+(?![0-9/]|\.[0-9]|,[0-9]{3})"
-_THOUSANDS = r"[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])(?:\.[0-9]+)?"
-_DECIMAL = r"[0-9]+(?:\.[0-9]+)?|\.[0-9]+"
-_NUMBER = re.compile(rf"{_BEFORE}(?:{_FRACTION}|{_THOUSANDS}|{_DECIMAL}|[¼½¾⅐-⅞])|(?<=[0-9])[¼½¾⅐-⅞]")
+_AFTER_OPERAND = ")]}%）］｝％"
+# A digit after a letter with a case belongs to a name (B12, H2O), except after the x of a product (2x3).
+_BEFORE = rf"(?:(?<!\w.)|(?<=\d[xX].)|(?<=[{_CASELESS}]\d)(?<!\d\d))"
+_COMMA = r"(?:[,٬]|(?<=[０-９])，(?=[０-９]))"
+_POINT = r"(?:[.．٫](?=\d))"
+_FRACTION = rf"(?<![/／]\d)\d*[/／]\d+(?![\d/／]|{_POINT}|{_COMMA}\d{{3}})"
+_THOUSANDS = rf"\d{{0,2}}(?:{_COMMA}\d{{3}})+(?!\d)(?:{_POINT}\d+)?"
+_NUMBER = re.compile(
+    rf"[\d.．¼½¾⅐-⅞](?:{_BEFORE}(?:(?<=\d)(?:{_FRACTION}|{_THOUSANDS}|\d*(?:{_POINT}\d+)?)|(?<=[.．])\d+|(?<=[¼½¾⅐-⅞]))"
+    r"|(?<=\d[¼½¾⅐-⅞]))"
+)
 
 # Between the words of a key word: white space, a line break included, or a hyphen, at which a line may end.
 _BETWEEN_WORDS = re.compile(r"\s+|(?<=[^\W\d_])[-‐‑](?=[^\W\d_])")
@@ -60,7 +58,7 @@ _NO_PLURALS = frozenset({"always", "does", "news", "plus", "this", "thus"})
 
 @dataclass(frozen=True)
 class Numbers:
-    """Every number is critical: 42, 1,000, 3.5, -3, 3/4, and the 45 of 45% and the 5 of $5."""
+    """Every number is critical: 42, 1,000, 3.5, -3, 3/4, the 45 of 45%, the 5 of $5; not the 1. and 2. of a list."""
 
 
 @dataclass(frozen=True)
@@ -95,19 +93,21 @@ def mark(
 ) -> Marked:
     """Join question and rationale by a line break and mark reasoning steps and critical words.
 
-    Steps (METHOD.md, stage one, 2): `periods` cuts after every run of periods that is not the point of a number, as the
-    paper does (so "e.g." gives cuts of its own); `sentences` cuts after . ? ! and at line ends; `lines` at line ends.
+    Steps (METHOD.md, stage one, 2): `periods` cuts after every period, as the paper does. That of a number (3.5), of an
+    abbreviation ("Mr. Lee", "5 p.m. sharp"), of a name (www.x.org) or behind the number of a list ("1. Ann has …") ends
+    nothing and is no cut; "。", "！", "？" and other scripts' full stops are one. `sentences` cuts after ? and ! and at
+    line ends as well, `lines` at line ends only. Numbers that only number a list are no critical words of `Numbers`.
     Raises ConfigError for a rule that does not exist.
     """
     text = f"{question}\n{rationale}"
-    parts = ((0, question), (len(question) + 1, rationale))
+    parts = tuple((start, part, list_items(part)) for start, part in ((0, question), (len(question) + 1, rationale)))
     rule = _rule(critical)
     return Marked(
         question=question,
         rationale=rationale,
         text=text,
-        step_spans=_shifted((start, _steps(part, steps)) for start, part in parts),
-        critical_spans=_shifted((start, _critical(part, rule)) for start, part in parts),
+        step_spans=_shifted((start, step_spans(part, steps, items)) for start, part, items in parts),
+        critical_spans=_shifted((start, _critical(part, rule, items)) for start, part, items in parts),
     )
 
 
@@ -145,24 +145,11 @@ def _shifted(found: Iterable[tuple[int, Iterable[Span]]]) -> tuple[Span, ...]:
     return tuple((offset + start, offset + end) for offset, spans in found for start, end in spans)
 
 
-def _steps(part: str, rule: StepRule) -> Iterator[Span]:
-    """Pieces between two cuts, without the white space around them; a piece of white space alone is no step."""
-    if rule not in _CUTS:
-        raise ConfigError(f"steps: expected one of {', '.join(_CUTS)}, found {rule!r}")
-    start = 0
-    for end in chain((cut.end() for cut in _CUTS[rule].finditer(part)), (len(part),)):
-        piece = part[start:end]
-        first = start + len(piece) - len(piece.lstrip())
-        last = start + len(piece.rstrip())
-        if first < last:
-            yield first, last
-        start = end
-
-
-def _critical(part: str, rule: CriticalRule) -> list[Span]:
+def _critical(part: str, rule: CriticalRule, items: Sequence[Item]) -> list[Span]:
     match rule:
         case Numbers():
-            return number_spans(part)
+            numbering = {item.number for item in items}
+            return [span for span in number_spans(part) if span[1] not in numbering]
         case Keywords(words=words):
             return keyword_spans(part, words)
         case Regex(pattern=pattern):
@@ -174,9 +161,10 @@ def _signed(part: str, start: int) -> int:
     sign = start - 1
     if sign < 0 or part[sign] not in _SIGNS:
         return start
-    line = part[part.rfind("\n", 0, sign) + 1 : sign]
-    after_space = line[-1:].isspace() and line.rstrip()[-1:] not in _AFTER_OPERAND
-    return sign if not line.strip() or after_space or line[-1] in _BEFORE_SIGN else start
+    if not part[sign - 1 : sign].isspace():
+        return sign if sign == 0 or _BEFORE_SIGN.match(part[sign - 1]) else start
+    operand = part[part.rfind("\n", 0, sign) + 1 : sign].rstrip()[-1:]
+    return start if operand and (operand in _AFTER_OPERAND or operand.isdecimal()) else sign
 
 
 @lru_cache(maxsize=4096)

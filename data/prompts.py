@@ -13,18 +13,13 @@ from dataclasses import replace
 from itertools import chain, cycle
 from typing import get_args
 
-from data.answers import (
-    BOXED,
-    CHOICES_HEADING,
-    Statement,
-    canonical_answer,
-    choice_text,
-    letters_of,
-    plain_text,
-    statements,
-)
+from data.answers.canonical import canonical_answer, same_answer
+from data.answers.choices import CHOICES_HEADING, choice_text, letters_of
+from data.answers.numbers import number_text, numbers_in_digits, plain_numbers, words_as_digits
+from data.answers.outputs import BOXED, plain_text
+from data.answers.parse import parse_answer
+from data.answers.statements import Statement, statements, without_adverbs
 from data.errors import ConfigError, DataError
-from data.numbers import number_text, numbers_in_digits, plain_numbers, words_as_digits
 from data.records import AnswerKind, Question
 from data.sets import names
 from data.worked_examples import worked_examples
@@ -43,7 +38,11 @@ _LEAD = re.compile(
     r"that|the|my|our|final|correct|right|best|most|likely)[,:]?\s+)+$",
     re.IGNORECASE,
 )
-_OPENING_MARKS = re.compile(r"[($*]+\s*$")
+_ENDS_BEHIND = re.compile(r"(?:answer|solution|choice|option|one|correct|right)\W*\Z", re.IGNORECASE)
+_CALCULATES = re.compile(r"[0-9]\s*[-+*/×÷=]\s*[0-9]")
+_RULES_AT_END = re.compile(r"(?:(?:\A|\n)[ \t]*(?:[-*_]{3,}|#+|>)[ \t]*)+\s*\Z")
+_CONCLUDING = re.compile(r"\b(?:so|thus|therefore|hence|then|and|finally|conclusion|means|get)\b", re.IGNORECASE)
+_OPENING_MARKS = re.compile(r"[($*]+\s*$|(?:(?<=\n)|\A)[ \t]*[#>*_-]+[ \t]*$")
 _CLOSING_MARKS = re.compile(r"(?:[)$*.]|\s)+")
 # Behind a box nothing but the end of its line or sentence.
 _ENDS_HERE = re.compile(r"[)$*\s]*(?:\Z|\n|[.!?](?:\s|\Z))")
@@ -133,13 +132,25 @@ def finish_rationale(output: str, question: Question, answer: str) -> str:
     stays. An output that is nothing but an answer leaves the sentence alone.
     """
     sentence = answer_sentence(question, answer)
-    text = _unboxed(_HINT.sub("", plain_text(output)))
+    text = re.sub(r"(?<=[.!?])(?=\\boxed)", " ", _HINT.sub("", plain_text(output)))
+    text = _unboxed(text, question)
     for letter in letters_of(question.choices):
         text = text.replace(answer_sentence(question, letter), "The answer is.")
-    while (bare := _bare_statement(text, question) or _literally(sentence, text)) is not None:
+    while (bare := _bare_statement(text, question, answer) or _literally(sentence, text)) is not None:
         text = _without(text, bare)
     text = re.sub(r"[ \t]*\n\s*", "\n", _ANSWER_LABEL.sub("", BOXED.sub(r"\1", text))).strip()
+    text = _without_last_line(_RULES_AT_END.sub("", text), question, answer)
     return sentence if _says_no_more(text, question, answer) else f"{_closed(text)} {sentence}"
+
+
+def _without_last_line(text: str, question: Question, answer: str) -> str:
+    """A text without a last line that is the answer and nothing else."""
+    before, _, last = text.rpartition("\n")
+    if not before or question.answer_kind == "text" or not _is_bare(last, question):
+        return text
+    found = parse_answer(last, question)
+    same = found is not None and same_answer(found, answer, question.answer_kind)
+    return _RULES_AT_END.sub("", before).rstrip() if same else text
 
 
 def _says_no_more(text: str, question: Question, answer: str) -> bool:
@@ -158,6 +169,8 @@ def _says_no_more(text: str, question: Question, answer: str) -> bool:
             return False
         return _is_bare(text, question) or words <= _LITTLE_WORDS | (set() if values & gold else _words(asked))
     gold = _words(_written(question, answer))
+    if _CALCULATES.search(text):
+        return False
     return _words(text) <= _LITTLE_WORDS | gold | _words(stem)
 
 
@@ -165,14 +178,17 @@ def _words(text: str) -> set[str]:
     return set(re.findall(r"[^\W_]+", text.casefold()))
 
 
-def _unboxed(text: str) -> str:
+def _unboxed(text: str, question: Question) -> str:
     """The text without boxes that are part of a sentence: a 42 in a box stays in its place if it is one of figs."""
-    for statement in reversed(list(statements(text))):
+    for statement in reversed(list(statements(text, question))):
         if text.startswith("\\boxed", statement.start):
             before = text[: _clause_start(text, statement)].rstrip(" ")
             alone = not before or before[-1] in ".!?:\n"
             if not (alone and _ENDS_HERE.match(text, statement.end)):
-                text = text[: statement.start] + statement.text + text[statement.end :]
+                before, after = text[: statement.start], text[statement.end :]
+                if before.endswith("$") and after.startswith("$"):
+                    before, after = before[:-1], after[1:]
+                text = before + statement.text + after
     return text
 
 
@@ -199,18 +215,39 @@ def _worked(question: Question, shots: int, gold_shown: bool) -> Iterator[tuple[
     return ((_asked(worked, gold_shown), worked_rationale(worked)) for worked in available[:shots])
 
 
-def _bare_statement(text: str, question: Question) -> tuple[int, int] | None:
-    """Where the last clause lies that states an answer and nothing else, its leading words included."""
-    for statement in reversed(list(statements(text))):
-        if not _is_bare(statement.text, question):
+def _bare_statement(text: str, question: Question, answer: str) -> tuple[int, int] | None:
+    """Where the last clause lies that states an answer and nothing else, its leading words included.
+
+    What is said of a part ("the answer for Monday is 4"), of what the answer must be, or the other way round ("42 is
+    the answer") goes only where it is the answer that counts; for a part that is the last one of a text.
+    """
+    for statement in reversed(list(statements(text, question))):
+        if not _is_bare(statement.text, question) and not _is_bare(without_adverbs(statement.text), question):
             continue
+        if statement.behind and not _ENDS_BEHIND.search(text[statement.start : statement.end]):
+            continue
+        if statement.part or statement.weak or statement.behind:
+            found = parse_answer(f"The answer is {statement.text.rstrip('.')}.", question)
+            last = not re.search(r"\w", text[statement.end :]) or not statement.part
+            if not last or found is None or not same_answer(found, answer, question.answer_kind):
+                continue
         start = _clause_start(text, statement)
-        before = text[:start].rstrip()
-        at_border = not before or before[-1] in '.!?:)"”' or "\n" in text[len(before) : start]
-        if at_border or question.answer_kind == "number" or not re.search(r"\w", statement.text):
+        if _stands_alone(text, start, statement):
             ending = _CLOSING_MARKS.match(text, statement.end)
             return start, ending.end() if ending else statement.end
     return None
+
+
+def _stands_alone(text: str, start: int, statement: Statement) -> bool:
+    """Whether the clause that begins at `start` is none of a sentence that says something else."""
+    before = text[:start].rstrip()
+    if not before or "\n" in text[len(before) : start] or not re.search(r"\w", statement.text):
+        return True
+    return (
+        before[-1] in '.!?:;,)]"”’。！？'
+        or "(" in text[len(before) : statement.start]
+        or _CONCLUDING.search(text[start : statement.start]) is not None
+    )
 
 
 def _literally(sentence: str, text: str) -> tuple[int, int] | None:

@@ -11,7 +11,11 @@ from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 
-from data.answers import canonical_answer, canonical_choice, parse_answer, plain_text, same_answer, statements
+from data.answers.canonical import canonical_answer, same_answer
+from data.answers.choices import canonical_choice
+from data.answers.outputs import plain_text
+from data.answers.parse import parse_answer
+from data.answers.statements import statements
 from data.dataset import Placed, data_set
 from data.errors import ConfigError, DataError
 from data.prompts import answer_sentence
@@ -156,5 +160,5 @@ def _with_answer(rationale: str, question: Question, stated: object) -> str:
 
 def _states(rationale: str, question: Question, answer: str) -> bool:
     """Whether a rationale says outright that this is the answer."""
-    found = parse_answer(rationale, question) if any(statements(plain_text(rationale))) else None
+    found = parse_answer(rationale, question) if any(statements(plain_text(rationale), question)) else None
     return found is not None and same_answer(found, answer, question.answer_kind)

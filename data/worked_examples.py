@@ -20,7 +20,8 @@ The kind of an answer follows from what it says: a number, yes or no, several nu
 from functools import cache
 from pathlib import Path
 
-from data.answers import kind_of, with_choices
+from data.answers.canonical import kind_of
+from data.answers.choices import with_choices
 from data.errors import DataError
 from data.records import Question
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 
-from data.answers import parse_answer
+from data.answers.parse import parse_answer
 from data.dataset import is_right
 from data.errors import ConfigError
 from data.prompts import explain_prompt, predict_prompt

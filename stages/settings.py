@@ -14,11 +14,11 @@ from annotated_types import Ge, Gt, Le, Lt, MinLen
 from typing_extensions import TypeAliasType
 
 from data.settings import RationaleFields, settings
+from data.steps import StepRule
 
 Task = Literal["predict", "explain"]
 """The student's two tasks, each with a prompt of its own: the bare answer, and the rationale that ends in it."""
 AlignmentName = Literal["mixture", "uniform", "one-to-one", "last"]
-StepRule = Literal["periods", "sentences", "lines"]
 CriticalRule = Literal["numbers", "keywords", "regex"]
 KeywordSource = Literal["data", "teacher"]
 Dtype = Literal["float32", "bfloat16", "float16"]

@@ -51,8 +51,11 @@ ROOMS = (
     "pipeline.cli",
     "pipeline.__main__",
 )
-WITHIN = ("data.rows", "data.sets", "stages.engines.kinds", "stages.student.objectives", "pipeline.views.figures")
-"""Folders that are part of the room around them: kinds of files, and one file a data set, an engine or an objective."""
+WITHIN = (
+    *("data.answers", "data.rows", "data.sets", "stages.engines.kinds", "stages.student.objectives"),
+    *("pipeline.views.figures",),
+)
+"""Folders that are part of the room around them: answers, kinds of files, one file a data set, engine or objective."""
 STRANGERS = ("stages.rationales", "stages.attention", "stages.evaluation")
 """Rooms that never import one another: what one makes reaches the next through the cache, or through whoever calls."""
 LAZY = {("cache", "cache.exchange.locations"), ("cache", "cache.exchange.importing")}
@@ -60,13 +63,15 @@ LAZY = {("cache", "cache.exchange.locations"), ("cache", "cache.exchange.importi
 MOST_MODULES = {"cache": 22, "data/sets": 100, "stages/student/objectives": 100}
 """Where it is not `MODULES_IN_A_FOLDER`; a folder of one file a data set or an objective grows with what there is."""
 MODULES_IN_A_FOLDER = 15
-HEAVY = ("torch", "transformers", "vllm", "zarr", "datasets", "pandas", "pyarrow", "psutil")
+HEAVY = ("torch", "transformers", "vllm", "zarr", "datasets", "pandas", "pyarrow", "psutil", "sympy", "math_verify")
 LIBRARIES_OF_ONE_ROOM = {
     "torch": "stages",
     "transformers": "stages",
     "vllm": "stages",
     "peft": "stages",
     "zarr": "cache",
+    "math_verify": "data",
+    "latex2sympy2_extended": "data",
 }
 WITHOUT_TORCH = (
     "cache.reader",

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Mapping
 
-from data.answers import choice_text
-from data.numbers import number_value
+from data.answers.choices import choice_text
+from data.answers.numbers import number_value
 from data.records import AnswerKind, Question
 
 Way = Callable[[Question], str]

@@ -11,8 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
+from data.answers.numbers import LONGEST_NUMBER
 from data.errors import ConfigError, DataError
-from data.numbers import LONGEST_NUMBER
 from data.rows.columnar import columnar_rows
 from data.rows.contents import Content, file_content
 from data.rows.row import Refuse, Row, bare_name, raise_it

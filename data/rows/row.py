@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn, TypeAlias
 
-from data.answers import canonical_answer
+from data.answers.canonical import canonical_answer
 from data.errors import DataError
 from data.records import AnswerKind, Question
 

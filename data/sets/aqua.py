@@ -9,7 +9,7 @@ Lines of this form:
 
 import re
 
-from data.answers import letters_of, with_choices
+from data.answers.choices import letters_of, with_choices
 from data.dataset import published
 from data.records import Question
 from data.rows.row import Row

@@ -15,7 +15,7 @@ On the hub the fields have small letters. Labels are rounded results, "16.3" for
 
 import re
 
-from data.answers import kind_of
+from data.answers.canonical import kind_of
 from data.dataset import published
 from data.records import Question
 from data.rows.row import Row

@@ -8,7 +8,7 @@
 On the hub it is flat, and choices are two lists: {"label": ["A", …], "text": ["race track", …]}.
 """
 
-from data.answers import letters_of, with_choices
+from data.answers.choices import letters_of, with_choices
 from data.dataset import published
 from data.records import Question
 from data.rows.row import Row

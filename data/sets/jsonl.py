@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from data.answers import canonical_answer, letters_of, with_choices
+from data.answers.canonical import canonical_answer
+from data.answers.choices import letters_of, with_choices
 from data.dataset import DataSet, Placed, questions_of
 from data.errors import ConfigError
 from data.records import AnswerKind, Question

@@ -5,6 +5,7 @@ Left out on purpose: batch and piece sizes, device, attention kernel, host, libr
 
 from cache.fingerprints import JSON, SCHEMA_VERSION, Spec
 from cache.rounding import ALL_BITS
+from data.marking import MARKING_RULES
 from stages.attention.select import regex_of
 from stages.models.identity import ModelIdentity, model_fields, slug
 from stages.settings import AttentionSettings, TeacherSettings
@@ -19,6 +20,7 @@ def attention_spec(identity: ModelIdentity, teacher: TeacherSettings, settings: 
     return {
         "schema": SCHEMA_VERSION,
         "rules": ATTENTION_RULES,
+        "marking": MARKING_RULES,
         **model_fields(identity, teacher),
         "dtype": teacher.dtype,
         **quantization,

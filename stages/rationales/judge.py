@@ -5,7 +5,7 @@ engine, job or order of work the output came from; that two samples are alike is
 """
 
 from cache.rationales import KEPT
-from data.answers import parse_answer
+from data.answers.parse import parse_answer
 from data.dataset import is_right
 from data.keyword_prompts import NamedWords, read_keywords
 from data.leaks import lets_on

@@ -17,7 +17,7 @@ from stages.engines.contract import NEUTRAL_ARGUMENTS
 from stages.models.identity import ModelIdentity, model_fields, slug
 from stages.settings import RationaleSettings, TeacherSettings
 
-RATIONALE_RULES = 3
+RATIONALE_RULES = 4
 """Raised when prompts are rendered, answers are parsed or outcomes are decided differently than before."""
 
 

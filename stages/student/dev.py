@@ -12,7 +12,7 @@ from itertools import product
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from data.answers import parse_answer
+from data.answers.parse import parse_answer
 from data.dataset import is_right
 from data.records import Question
 from stages.attention.stepwise import attention_implementation

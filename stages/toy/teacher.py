@@ -16,7 +16,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch.nn.utils.rnn import pad_sequence
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from data.answers import parse_answer
+from data.answers.parse import parse_answer
 from data.dataset import is_right
 from data.prompts import answer_sentence, explain_prompt, predict_prompt, rationale_prompt
 from data.records import Question

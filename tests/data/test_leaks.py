@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from data.answers import parse_answer
+from data.answers.parse import parse_answer
 from data.dataset import is_right
 from data.leaks import lets_on
 from data.prompts import finish_rationale

@@ -1,19 +1,24 @@
 """Steps and critical words against examples worked out by hand, then properties that hold for any text."""
 
+import json
 import re
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from time import perf_counter
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from data.errors import ConfigError
-from data.marking import CriticalRule, Keywords, Numbers, Regex, StepRule, keyword_spans, mark
+from data.lists import Item, list_items
+from data.marking import CriticalRule, Keywords, Numbers, Regex, keyword_spans, mark
 from data.readers import read_questions
 from data.records import Marked
 from data.settings import DataSource
+from data.steps import StepRule
 
 TEXTS = st.text(alphabet=st.sampled_from(list("ab .?!\n\t\r\"')-+$%/,=x1230½—")), max_size=60)
 RULES: list[StepRule] = ["periods", "sentences", "lines"]
@@ -59,12 +64,84 @@ def test_a_period_between_word_and_digit_is_a_cut() -> None:
     assert steps("He left.5 remain.") == ["He left.", "5 remain."]
 
 
-def test_several_dots_are_one_cut() -> None:
-    assert steps("Well... yes. And.. so") == ["Well...", "yes.", "And..", "so"]
+def test_dots_are_one_cut_before_a_capital_letter_and_none_where_the_sentence_goes_on() -> None:
+    assert steps("Well... yes. And.. so") == ["Well... yes.", "And.. so"]
+    assert steps("Well... Yes. And.. So") == ["Well...", "Yes.", "And..", "So"]
 
 
 def test_closing_marks_stay_with_their_sentence() -> None:
     assert steps('She said "no." He left (at 5.) Bye') == ['She said "no."', "He left (at 5.)", "Bye"]
+
+
+CASES = [json.loads(line) for line in (Path(__file__).parent / "steps.jsonl").read_text(encoding="utf-8").splitlines()]
+MISSED = pytest.mark.xfail(strict=True, reason="known not to be seen: docs/decisions/0017")
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, id=f"{place}-{case['trouble']}", marks=MISSED if case.get("missed") else ())
+        for place, case in enumerate(CASES, start=1)
+    ],
+)
+def test_labelled_cases(case: dict[str, Any]) -> None:
+    if "steps" in case:
+        assert steps("", case["text"], case["rule"]) == case["steps"]
+    else:
+        assert words(case["text"]) == case["critical"]
+
+
+def test_the_labelled_cases_are_many_and_mostly_everyday_or_troublesome_in_a_named_way() -> None:
+    assert len(CASES) >= 400
+    assert all({"text", "trouble"} < case.keys() for case in CASES)
+    assert sum(case["trouble"] == "plain" for case in CASES) >= 50
+    assert sum(case.get("missed", False) for case in CASES) < len(CASES) / 40
+
+
+@pytest.mark.parametrize(
+    "bait",
+    [
+        "1. ",
+        "1.",
+        "(1) a",
+        "Step 1: ",
+        "J. ",
+        "p.m. ",
+        "**",
+        "...",
+        ". ",
+        "x.Y@",
+        " -1",
+        "1,000",
+        "１，２",
+        "。",
+        "\n1. ",
+        "5 ft. ",
+    ],
+)
+def test_long_texts_take_time_in_proportion(bait: str) -> None:
+    times = []
+    for length in (20_000, 80_000):
+        text = bait * (length // len(bait))
+        start = perf_counter()
+        mark("", text, steps="sentences")
+        times.append(perf_counter() - start)
+    assert times[1] < max(12 * times[0], 0.5)
+
+
+def test_numbers_of_lists_stay_critical_for_other_rules() -> None:
+    assert words("1. Ann has 3. 2. Bob has 4.", Regex("[0-9]")) == ["1", "3", "2", "4"]
+
+
+def test_a_list_is_numbered_in_question_and_rationale_apart() -> None:
+    assert words("2. Bob has 4.", question="1. Ann has 3.") == ["3", "2", "4"]
+
+
+def test_an_item_tells_where_it_begins_its_number_ends_and_its_content_begins() -> None:
+    assert list_items("So:\n**1.** Ann.\n**2.** Bob.") == (
+        Item(start=6, number=7, content=11, begins=4),
+        Item(start=18, number=19, content=23, begins=16),
+    )
 
 
 def test_an_unpunctuated_question_does_not_run_into_the_rationale() -> None:
@@ -327,26 +404,24 @@ def test_every_digit_that_follows_no_letter_is_in_a_number(text: str) -> None:
 
 
 @given(TEXTS)
-def test_periods_cut_as_a_slow_scan_does(text: str) -> None:
-    assert steps(text, "", "periods") == scanned_steps(text)
+def test_periods_cut_only_behind_periods_that_a_slow_scan_finds_and_before_items_of_lists(text: str) -> None:
+    marked = mark("", text)
+    begins = {item.begins for item in list_items(text)}
+    for (_, end), (start, _) in pairwise(marked.step_spans):
+        place = len(marked.text[:end].rstrip("\"'”’)]*$")) - 2
+        assert (text[place] == "." and not is_point(text, place)) or any(
+            end <= (begin or 0) + 1 <= start for begin in begins
+        )
+    assert not any(first < end < last for _, end in marked.step_spans for first, last in marked.critical_spans)
 
 
-def scanned_steps(text: str) -> list[str]:
-    """The rule `periods` once more, character by character."""
-    pieces, piece, place = [], "", 0
-    while place < len(text):
-        piece += text[place]
-        place += 1
-        if piece[-1] == "." and not is_point(text, place - 1):
-            while place < len(text) and text[place] == "." and not is_point(text, place):
-                piece += text[place]
-                place += 1
-            while place < len(text) and text[place] in "\"'”’)]":
-                piece += text[place]
-                place += 1
-            pieces.append(piece)
-            piece = ""
-    return [piece.strip() for piece in [*pieces, piece] if piece.strip()]
+SENTENCE = st.lists(st.sampled_from(["figs", "are", "left", "3", "4.5", "so"]), min_size=1, max_size=5)
+
+
+@given(st.lists(SENTENCE, min_size=1, max_size=5), st.sampled_from(RULES[:2]))
+def test_sentences_of_ordinary_words_are_the_steps(sentences: list[list[str]], rule: StepRule) -> None:
+    written = [" ".join(["Figs", *words]) + "." for words in sentences]
+    assert steps(" ".join(written), rule=rule) == written
 
 
 def is_point(text: str, place: int) -> bool:

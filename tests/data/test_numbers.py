@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.numbers import (
+from data.answers.numbers import (
     number_text,
     number_value,
     numbers_in_digits,

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data import prompts
-from data.answers import parse_answer, with_choices
+from data.answers.choices import with_choices
+from data.answers.parse import parse_answer
 from data.errors import ConfigError, DataError
 from data.prompts import (
     answer_sentence,

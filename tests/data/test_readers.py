@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from data.answers import parse_answer, same_answer
+from data.answers.canonical import same_answer
+from data.answers.parse import parse_answer
 from data.errors import ConfigError, DataError
 from data.readers import read_questions, read_rationales
 from data.records import Question

@@ -7,10 +7,10 @@ from typing import get_args
 
 import pytest
 
-from data.answers import parse_answer
+from data.answers.numbers import number_text, numbers_in_digits
+from data.answers.parse import parse_answer
 from data.errors import DataError
 from data.marking import mark
-from data.numbers import number_text, numbers_in_digits
 from data.prompts import answer_sentence, finish_rationale, predict_target, rationale_messages, rationale_prompt
 from data.readers import read_questions
 from data.records import AnswerKind, Question

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from data.answers import parse_answer
+from data.answers.parse import parse_answer
 from data.errors import ConfigError
 from data.marking import Keywords, mark
 from data.prompts import answer_sentence, finish_rationale, predict_target

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from data.answers import parse_answer
+from data.answers.parse import parse_answer
 from data.errors import ConfigError
 from data.marking import mark
 from data.prompts import finish_rationale

@@ -10,8 +10,9 @@ import pytest
 
 from cache.rationales import RationaleStore
 from cache.spaces import Space
-from data.answers import choice_text, parse_answer
-from data.numbers import number_text, number_value
+from data.answers.choices import choice_text
+from data.answers.numbers import number_text, number_value
+from data.answers.parse import parse_answer
 from data.prompts import answer_sentence, rationale_prompt
 from data.readers import read_questions
 from data.records import Question

@@ -1,6 +1,7 @@
 """What becomes of a teacher's outputs, and that work is neither lost nor done twice."""
 
 import errno
+import json
 import signal
 import time
 from collections import Counter
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 import stages.rationales.write
 from cache.rationales import Attempt, AttemptName, RationaleStore
 from cache.spaces import Space
-from data.answers import parse_answer
+from data.answers.parse import parse_answer
 from data.errors import ConfigError, EngineError, Interrupted
 from data.prompts import answer_sentence, hint, rationale_prompt
 from data.readers import read_questions
@@ -506,6 +507,22 @@ def test_published_rationales_are_imported_and_counted(
     kept = kept_rationales(questions, store, settings)
     assert len(kept) == summary.kept
     assert all(parse_answer(each.text, each.question) == each.question.answer for each in kept)
+
+
+def test_published_outputs_whose_answer_is_a_calculation_are_kept(tmp_path: Path, benchmark_data: Path) -> None:
+    """PaLM's outputs as published end in "The answer is (84 / 2)."; of 520 right ones of the split's training half one
+    goes, whose calculation goes on behind the part that its publishers read: "(31 * 6) / 19"."""
+    questions = read_questions(DataSource(name="svamp", path=str(benchmark_data / "svamp" / "chilled_train.jsonl")))
+    path = benchmark_data / "palm_rationales" / "svamp_palm_joined.jsonl"
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+    right = {row["ID"] for row in rows if row["palm_correct"] and row["chilled_split"] == "train"}
+    settings = RationaleSettings(
+        engine="file", path=str(path), fields=RationaleFields(id="ID", rationale="palm_output"), piece=4096
+    )
+    store = new_store(tmp_path, settings)
+    write(questions, store, None, settings)
+    kept = {each.question.id for each in kept_rationales(questions, store, settings)}
+    assert (len(right), len(kept & right)) == (520, 519)
 
 
 def test_samples_of_a_real_engine_differ_and_more_of_them_change_no_other(tmp_path: Path) -> None:

@@ -2,8 +2,9 @@
 
 Enters: text. Leaves: exact fractions, and the canonical text of each. The notation is English: a comma groups digits,
 a point begins the decimals. What can mean nothing else is read as well: "1.234,5" (1234.5), "1,00,000" (100000),
-"3 × 10^4", "2e3", "1 1/2", "1½", "2 and a half", "minus 5", "3 million", "$3M", "twenty-five", "three quarters". "3,5"
-is two numbers. Units, currency and the percent sign are left out: "45%" is 45, never 0.45.
+"1'250", "10 000", "472/10,000", "3 × 10^4", "5²", "2e3", "1 1/2", "1½", "2 and a half", "minus 5", "3 million", "$3M",
+"42k", "2 dozen", "twenty-five", "half a million", "three quarters". "3,5" is two numbers. Units, currency and the
+percent sign are left out: "45%" is 45, never 0.45.
 """
 
 import re
@@ -30,18 +31,23 @@ _SMALL = {
     **{"seventeen": 17, "eighteen": 18, "nineteen": 19},
 }
 _TENS = {"twenty": 20, "thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90}
-_SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9}
-SHORT_SCALES = {"thousand": "k", "million": "m", "billion": "b"}
+_SCALES = {"dozen": 12, "hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+SHORT_SCALES = {"thousand": "k", "million": "m", "billion": "b", "trillion": "t"}
 """How a scale is shortened behind a price: $5k, $2.5M."""
-_FACTORS = {**_SCALES, **{letter: _SCALES[word] for word, letter in SHORT_SCALES.items()}}
+_FACTORS = {
+    **_SCALES,
+    **{letter + more: _SCALES[word] for word, letter in SHORT_SCALES.items() for more in ("", "n")},
+}
+_SCALE = "|".join(_SCALES)
 _PARTS = {"half": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "eighth": 8, "tenth": 10}
 _MANY_PARTS = {"halves": 2, **{f"{word}s": value for word, value in _PARTS.items() if word != "half"}}
 _COUNT = "|".join((*_SMALL, *_TENS, *_SCALES))
 _PART = "|".join((*_MANY_PARTS, *_PARTS))
 _IN_WORDS = re.compile(
     rf"(?<![\w-])(?:(?P<sign>minus|negative)\s+)?"
-    rf"(?:(?P<count>(?:a\s+(?=hundred|thousand|million|billion))?(?:{_COUNT})(?:(?:\s*-\s*|\s+(?:and\s+)?)(?:{_COUNT}))*)"
-    rf"(?:[\s-]+(?P<part>{_PART})|\s+and\s+(?:a|one)\s+(?P<more>half|quarter|third))?"
+    rf"(?:(?P<count>(?:a\s+(?={_SCALE}))?(?:{_COUNT})(?:(?:\s*-\s*|\s+(?:and\s+)?)(?:{_COUNT}))*)"
+    rf"(?:[\s-]+(?P<part>{_PART})|\s+and\s+(?:a|one)\s+(?P<more>half|quarter|third)(?:\s+(?P<times>{_SCALE}))?)?"
+    rf"|(?P<halved>(?:half|(?:(?:a|one)\s+)?(?:quarter|third|fifth|tenth)\s+of)\s+an?\s+(?:{_SCALE}))"
     rf"|(?:(?:a|one)\s+)?(?P<alone>half|third|quarter|fourth|fifth))(?![\w-])",
     re.IGNORECASE,
 )
@@ -52,9 +58,12 @@ _NO_COUNT = re.compile(
 
 
 def number_value(text: str) -> Fraction | None:
-    """The exact value of one number as people write it, or None: "1,000.50", "-3", "3/4", "½"."""
+    """The exact value of one number as people write it, or None: "1,000.50", "-3", "3/4", "½", "１２．５"."""
     if len(text) == 1 and unicodedata.category(text) == "No":
         return _numeric(text)
+    if not text.isascii():
+        normal = unicodedata.normalize("NFKC", text)
+        text = "".join(str(unicodedata.decimal(sign)) if sign.isdecimal() else sign for sign in normal)
     bare = text.replace(",", "").replace("−", "-").replace("–", "-").strip()
     if len(bare) > LONGEST_NUMBER or not _NUMBER_FORM.fullmatch(bare) or re.search(r"/0+$", bare):
         return None
@@ -123,6 +132,16 @@ def _power(found: re.Match[str]) -> str:
     return number_text(Fraction(found[1] or 1) * Fraction(10) ** (-int(digits) if exponent[0] == "-" else int(digits)))
 
 
+def _joined(found: re.Match[str]) -> str:
+    return re.sub(r"[ ,'’_]", "", found[0])
+
+
+def _raised(found: re.Match[str]) -> str:
+    """The power that "5²" is."""
+    exponent = int(found[2].translate(_SUPERSCRIPTS))
+    return number_text(Fraction(found[1]) ** exponent) if exponent <= LARGEST_EXPONENT else found.group()
+
+
 def _with_glyph(found: re.Match[str]) -> str:
     part = _numeric(found[2])
     return f"{found[1]} {part.numerator}/{part.denominator}"
@@ -154,6 +173,10 @@ _REWRITTEN: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], 
     (re.compile(r"–(?=[$€£]?\.?[0-9])"), "-"),
     (re.compile(r"\b(?:minus|negative)\s+(?=[$€£]?\.?[0-9])", re.IGNORECASE), _sign),
     (re.compile(r"(?<=[0-9])[\u00a0\u2009\u202f](?=[0-9]{3}(?![0-9]))"), ","),
+    # 1'250 as in Switzerland; 10 000 and 1 234 567, while 2 500 may be two of something that holds 500
+    (re.compile(rf"{_ALONE}[0-9]{{1,3}}(?:['’_][0-9]{{3}})+(?![0-9])"), _joined),
+    (re.compile(rf"{_ALONE}[0-9]{{1,3}}(?:(?: [0-9]{{3}}){{2,}}|(?: 000)+)(?![0-9]|[.,/][0-9])"), _joined),
+    (re.compile(rf"{_ALONE}(?:{_GROUPED}/(?:{_GROUPED}|[0-9]+)|[0-9]+/{_GROUPED})(?![0-9/]|[.,][0-9])"), _joined),
     # 1,00,000 as in India, and 1.234,5 as on the European continent
     (
         re.compile(r"(?<![\w,.])[0-9]{1,2}(?:,[0-9]{2})+,[0-9]{3}(?![0-9]|,[0-9])"),
@@ -168,11 +191,21 @@ _REWRITTEN: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], 
         ),
         _power,
     ),
+    (re.compile(rf"{_ALONE}([0-9]{{1,15}}(?:\.[0-9]{{1,15}})?)([⁰¹²³⁴-⁹]{{1,2}})(?!\w)"), _raised),
     (re.compile(r"([0-9]) ?([¼½¾⅐-⅞])"), _with_glyph),
-    (re.compile(rf"{_ALONE}([0-9]{{1,15}}) (?:and )?([0-9]{{1,15}})/([0-9]{{1,15}})(?![0-9/]|\.[0-9])"), _mixed),
+    (
+        re.compile(
+            rf"{_ALONE}([0-9]{{1,15}})(?: (?:and )?|-(?=[0-9]/))([0-9]{{1,15}})/([0-9]{{1,15}})(?![0-9/]|\.[0-9])"
+        ),
+        _mixed,
+    ),
     (re.compile(rf"{_ALONE}([0-9]{{1,15}})\sand\s(?:a|one)\s(half|third|quarter|fourth|fifth)\b", re.I), _and_a_part),
-    (re.compile(rf"{_ALONE}({_GROUPED}|{_DIGITS})\s(hundred|thousand|million|billion)\b", re.I), _scaled),
-    (re.compile(rf"(?<=[$€£])({_GROUPED}|{_DIGITS})([kKmMbB])\b"), _scaled),
+    (re.compile(rf"{_ALONE}({_GROUPED}|{_DIGITS})[\s-]({_SCALE})\b", re.I), _scaled),
+    (re.compile(rf"(?<=[$€£])({_GROUPED}|{_DIGITS})([kKmMbBtT]n?)\b"), _scaled),
+    (
+        re.compile(rf"{_ALONE}({_GROUPED}|{_DIGITS})([kKM]|[mbt]n)\b(?!\s+(?:run|race|walk|marathon|screen|video))"),
+        _scaled,
+    ),
     (re.compile(r"(?<![\w)])([-−])\s?([$€£])(?=[\d.])"), r"\2\1"),
 )
 """Ways to write a number, each with what makes it plain; one may give what a later one takes up."""
@@ -191,6 +224,9 @@ def _is_pronoun(found: re.Match[str], text: str) -> bool:
 def _spelled(found: re.Match[str]) -> Fraction | None:
     """The value of a number in words, None for words that form none, such as "two three" or "one quarters"."""
     sign = -1 if found["sign"] else 1
+    if found["halved"]:
+        words = found["halved"].casefold().split()
+        return sign * Fraction(_SCALES[words[-1]], next(_PARTS[word] for word in words if word in _PARTS))
     if found["alone"]:
         return sign * Fraction(1, _PARTS[found["alone"].casefold()])
     count = _counted(re.findall(r"[a-z]+", found["count"].casefold()))
@@ -201,12 +237,12 @@ def _spelled(found: re.Match[str]) -> Fraction | None:
         parts = _PARTS if count == 1 else _MANY_PARTS
         return sign * Fraction(count, parts[part]) if part in parts else None
     more = Fraction(1, _PARTS[found["more"].casefold()]) if found["more"] else Fraction(0)
-    return sign * (count + more)
+    return sign * (count + more) * (_SCALES[found["times"].casefold()] if found["times"] else 1)
 
 
 def _counted(words: Sequence[str]) -> int | None:
     """The whole number that these words name in order, None where they name none."""
-    total, part, smallest = 0, 0, 10**12
+    total, part, smallest = 0, 0, 10**15
     for word in words:
         if word in _SCALES and word != "hundred":
             if (not part and word == words[0]) or _SCALES[word] >= smallest:

@@ -1,0 +1,1 @@
+"""What a model or a data file writes for an answer, and which answer it is."""
