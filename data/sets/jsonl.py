@@ -47,7 +47,7 @@ def own_questions(source: DataSource, refuse: Refuse, usual: Reader | None = Non
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """The kind of a file's answers; `others` says what is wrong with one of another kind, where labels told it."""
+    """The kind of a file's answers; `others` says what is wrong with one of another kind, where labels told of some."""
 
     answers: AnswerKind
     others: str = ""
@@ -55,17 +55,20 @@ class Kind:
 
 def kind_told(labels: Sequence[object]) -> Kind:
     """What at least nine of ten labels are, the narrowest kind first; else what more than half are; else text."""
-    fitting = {kind: sum(canonical_answer(label, kind) is not None for label in labels) for kind in NARROW}
-    share = {kind: count / len(labels) for kind, count in fitting.items()} if labels else {}
-    most = (kind for kind in share if share[kind] >= 0.9)
-    found = next(most, None) or next((kind for kind in share if share[kind] > 0.5), None)
-    if found is None:
-        return Kind(answers="text")
-    wider = "numbers" if found == "number" and fitting["numbers"] == len(labels) else "text"
+    fitting: dict[AnswerKind, int] = {}
+    for kind in NARROW:
+        fitting[kind] = sum(canonical_answer(label, kind) is not None for label in labels)
+        if labels and fitting[kind] >= 0.9 * len(labels):
+            break
+    else:
+        kind = next((each for each, count in fitting.items() if count > 0.5 * len(labels)), "text")
+    if kind == "text" or fitting[kind] == len(labels):
+        return Kind(answers=kind)
+    several = kind == "number" and all(canonical_answer(label, "numbers") is not None for label in labels)
     return Kind(
-        answers=found,
-        others=f"{NARROW[found]}, as {fitting[found]:,} of the {len(labels):,} answers are: correct it, leave it empty "
-        f"where there is no label, or set kind: {wider} for this source",
+        answers=kind,
+        others=f"{NARROW[kind]}, as {fitting[kind]:,} of the {len(labels):,} answers are: correct it, leave it empty "
+        f"where there is no label, or set kind: {'numbers' if several else 'text'} for this source",
     )
 
 
