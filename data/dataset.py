@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TypeAlias
 
 from data.answers.canonical import same_answer
+from data.errors import ConfigError, DataError
 from data.records import Question
 from data.rows.files import file_rows
 from data.rows.hub import hub_rows
-from data.rows.row import Row
+from data.rows.row import Refuse, Row
 from data.sets import DatasetName
 from data.settings import DataSource
 
@@ -22,8 +23,8 @@ Placed: TypeAlias = tuple[str, Question]
 class DataSet:
     """One data set: its questions, where they usually lie, and how answers to them are scored."""
 
-    questions: Callable[[DataSource], Iterable[Placed]]
-    """All questions that a source names, before `skip` and `limit`."""
+    questions: Callable[[DataSource, Refuse], Iterable[Placed]]
+    """All questions that a source names, before `skip` and `limit`; rows that cannot be read go to the second."""
     hub: str | None = None
     """Its usual place on the hub, after a colon the name of a configuration; None where none is dependable."""
     rounded_labels: bool = False
@@ -33,14 +34,28 @@ class DataSet:
 def published(*, read: Callable[[Row], Question], hub: str | None = None, rounded_labels: bool = False) -> DataSet:
     """A published set, from a file in its authors' format or from the hub; `read` understands a row of either."""
 
-    def questions(source: DataSource) -> Iterator[Placed]:
+    def questions(source: DataSource, refuse: Refuse) -> Iterator[Placed]:
+        if source.kind is not None:
+            raise ConfigError(f"data {source.name}: kind is for files of your own (jsonl, csv); leave it out")
         if source.path is None:
             rows = hub_rows(source, hub)
         else:
-            rows = file_rows(Path(source.path), dataset=source.name, setting=f"data {source.name}: path")
-        return ((row.where, read(row)) for row in rows)
+            setting = f"data {source.name}: path"
+            rows = file_rows(Path(source.path), dataset=source.name, setting=setting, refuse=refuse)
+        return questions_of(rows, read, refuse)
 
     return DataSet(questions=questions, hub=hub, rounded_labels=rounded_labels)
+
+
+def questions_of(rows: Iterable[Row], read: Callable[[Row], Question], refuse: Refuse) -> Iterator[Placed]:
+    """What `read` makes of each row, but for those that it refuses."""
+    for row in rows:
+        try:
+            question = read(row)
+        except DataError as error:
+            refuse(error)
+        else:
+            yield row.where, question
 
 
 def data_set(name: DatasetName) -> DataSet:

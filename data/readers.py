@@ -7,6 +7,7 @@ A file that is not there is a ConfigError; a line that cannot be read is a DataE
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 
@@ -20,33 +21,78 @@ from data.errors import ConfigError, DataError
 from data.prompts import answer_sentence
 from data.records import Question
 from data.rows.files import file_rows
-from data.rows.row import Row
+from data.rows.row import Refuse, Row, bare_name
 from data.settings import DataSource, RationaleFields
+
+MOST_REFUSED = 5
+"""So many rows are named at once; `molsaki data check` names more."""
 
 
 def read_questions(source: DataSource) -> list[Question]:
     """The questions that a source names, after `skip` and up to `limit`.
 
-    Raises ConfigError for a source that cannot be used and DataError for a row that cannot be read.
+    Raises ConfigError for a source that cannot be used and DataError for rows that cannot be read, which names the
+    first of them.
+    """
+    refused = _Refused()
+    more: list[str] = []
+    try:
+        chosen = chosen_questions(source, refused)
+    except _EnoughError:
+        more = ["  there may be more; `molsaki data check CONFIG` lists them"]
+    if refused.errors:
+        raise DataError("\n".join([*map(str, refused.errors), *more])) from refused.errors[0]
+    return [question for _, question in chosen]
+
+
+class _EnoughError(Exception):
+    """So many rows are refused that the rest need not be read."""
+
+
+class _Refused:
+    """The first rows that cannot be read."""
+
+    def __init__(self) -> None:
+        self.errors: list[DataError] = []
+
+    def __call__(self, error: DataError) -> None:
+        self.errors.append(error)
+        if len(self.errors) == MOST_REFUSED:
+            raise _EnoughError
+
+
+def chosen_questions(source: DataSource, refuse: Refuse) -> list[Placed]:
+    """The questions of a source with their places; rows that cannot be read go to `refuse` and are left out.
+
+    Raises ConfigError for a source that cannot be used.
     """
     declared = data_set(source.name)
     stop = None if source.limit is None else source.skip + source.limit
-    chosen = list(islice(_with_different_ids(declared.questions(source)), source.skip, stop))
-    if not chosen:
+    refused = 0
+
+    def counted(error: DataError) -> None:
+        nonlocal refused
+        refused += 1
+        refuse(error)
+
+    different = _with_different_ids(declared.questions(source, counted), counted)
+    chosen = list(islice(different, source.skip, stop))
+    if not chosen and not refused:
         place = source.path or f"{source.hub or declared.hub} ({source.split})"
         left = f"no question is left in {place} after skip: {source.skip}"
         raise ConfigError(f"data {source.name}: {left if source.skip else f'{place} holds no question'}")
     return chosen
 
 
-def _with_different_ids(questions: Iterable[Placed]) -> Iterator[Question]:
+def _with_different_ids(questions: Iterable[Placed], refuse: Refuse) -> Iterator[Placed]:
     """Every question, as long as no two of the source have the same id."""
     places: dict[str, str] = {}
     for where, question in questions:
         if question.id in places:
-            raise DataError(f"{where}: the id {question.id!r} is taken by {places[question.id]}")
+            refuse(DataError(f"{where}: the id {question.id!r} is taken by {places[question.id]}"))
+            continue
         places[question.id] = where
-        yield question
+        yield where, question
 
 
 def read_rationales(path: str, questions: Sequence[Question], *, fields: RationaleFields) -> dict[str, str]:
@@ -58,6 +104,7 @@ def read_rationales(path: str, questions: Sequence[Question], *, fields: Rationa
     was named that no row has.
     """
     wanted = {question.id: question for question in questions}
+    fields = RationaleFields(**{name: bare_name(value) for name, value in asdict(fields).items()})
     found: dict[str, str] = {}
     seen: dict[str, None] = {}
     for row in file_rows(Path(path), dataset="rationales", setting="rationales.path"):

@@ -6,13 +6,14 @@ with pydantic, which this room need not import.
 """
 
 from dataclasses import dataclass, field
-from typing import Annotated, TypeVar, dataclass_transform
+from typing import Annotated, Literal, TypeVar, dataclass_transform
 
 from annotated_types import Ge
 
 from data.sets import DatasetName
 
 T = TypeVar("T")
+OwnKind = Literal["number", "numbers", "boolean", "text"]
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(field,))
@@ -37,6 +38,9 @@ class DataSource:
     """Another hub id than the usual one."""
     revision: str | None = None
     """Commit or tag of the hub data set."""
+    kind: OwnKind | None = None
+    """`jsonl` and `csv`: what the answers of questions without choices are; unset is what most of them are. `numbers`
+    are several, such as 8; 128, or ratios, `boolean` yes or no."""
     limit: Annotated[int, Ge(1)] | None = None
     """Take only the first so many questions (after `skip`)."""
     skip: Annotated[int, Ge(0)] = 0

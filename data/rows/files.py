@@ -1,45 +1,91 @@
-"""Rows of local files: JSON Lines, JSON arrays, CSV and XML.
+"""Rows of local files: JSON Lines, JSON arrays, tables, XML, Parquet and Arrow, packed or not.
 
-Enters: a path. Leaves: a `Row` for each record, with file and line in its name. A file that is not there is a
-ConfigError; a line that cannot be read is a DataError that names file and line.
+Enters: a path. Leaves: a `Row` for each record, with file and line in its name. A file that is not there or may not be
+read is a ConfigError; a line that cannot be read is a DataError that names file and line, or row where there are none.
 """
 
-import csv
-import io
 import json
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
 from data.answers.numbers import LONGEST_NUMBER
 from data.errors import ConfigError, DataError
-from data.rows.row import Row
+from data.rows.columnar import columnar_rows
+from data.rows.contents import Content, file_content
+from data.rows.row import Refuse, Row, bare_name, raise_it
+from data.rows.tables import table_rows
 from data.rows.xml_records import BadXml, xml_records
 
-Reader: TypeAlias = Callable[[Path], Iterator[tuple[int, dict[str, object]]]]
+Numbered: TypeAlias = Iterator[tuple[int, dict[str, object]]]
+"""Fields of records, each with its line."""
+Reader: TypeAlias = Callable[[Content, Refuse], Numbered]
 _HALF_A_CHARACTER = re.compile("[\ud800-\udfff]")
 _SPACE, _SEPARATOR = re.compile(r"\s*"), re.compile(r"\s*(?:,\s*(?!\])|(?=\]))")
 
 
-def file_rows(path: Path, *, dataset: str, setting: str, usual: Reader | None = None) -> Iterator[Row]:
-    """Rows of a JSON Lines, JSON, CSV or XML file, by the end of its name; `usual` reads files of any other name."""
+def file_rows(
+    path: Path, *, dataset: str | None = None, setting: str, usual: Reader | None = None, refuse: Refuse = raise_it
+) -> Iterator[Row]:
+    """Rows of a file with columns, and of a JSON Lines, JSON, CSV, TSV or XML file by the end of its name.
+
+    `usual` reads text of any other name.
+
+    They count to `dataset`, or to one named as the file. What cannot be read goes to `refuse`, and where that does not
+    raise it the next row comes.
+    """
     try:
         there = path.is_file()
     except OSError as error:
         raise ConfigError(f"{setting}: {path}: {error.strerror}") from error
     if not there:
         raise ConfigError(f"{setting}: {path} is {'a folder, no file' if path.is_dir() else 'not there'}")
-    readers = {".csv": csv_rows, ".json": _json_rows, ".jsonl": _json_lines, ".xml": _xml_rows}
-    for line, fields in readers.get(path.suffix.lower(), usual or _json_lines)(path):
-        name = f"{dataset}-{path.stem}-{line}" if dataset != path.stem else f"{dataset}-{line}"
-        yield Row(where=f"{path}:{line}", name=name, dataset=dataset, fields=fields)
+    try:
+        content = file_content(path)
+        counted = content.stem if dataset is None else dataset
+        before = counted if counted == content.stem else f"{counted}-{content.stem}"
+        for number, fields in _records(content, usual, refuse):
+            where = f"{path}:{number}" if content.columns is None else f"{path}, row {number}"
+            row = Row(where=where, name=f"{before}-{number}", dataset=counted, fields=fields)
+            if (named := _named(row, refuse)) is not None:
+                yield named
+    except DataError as error:
+        refuse(error)
+    except OSError as error:
+        raise ConfigError(f"{setting}: {path}: {error.strerror}") from error
 
 
-def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
-    for number, line in enumerate(_text(path).split("\n"), start=1):
+def _records(content: Content, usual: Reader | None, refuse: Refuse) -> Numbered:
+    """The records of a file, by what it is or by the end of its name."""
+    if content.columns is not None:
+        return columnar_rows(content)
+    readers = {".csv": csv_rows, ".tsv": tsv_rows, ".json": _json_rows, ".jsonl": _json_lines, ".xml": _xml_rows}
+    return readers.get(content.suffix, usual or _json_lines)(content, refuse)
+
+
+def _named(row: Row, refuse: Refuse) -> Row | None:
+    """The row with bare names of fields, None where two of them are the same then."""
+    if all(name == bare_name(name) for name in row.fields):
+        return row
+    fields = {bare_name(name): value for name, value in row.fields.items()}
+    if len(fields) < len(row.fields):
+        refuse(row.error(f"two fields have the same name but for blanks or quotes, found {', '.join(row.fields)}"))
+        return None
+    return replace(row, fields=fields)
+
+
+def _json_lines(content: Content, refuse: Refuse) -> Numbered:
+    path = content.path
+    for number, line in enumerate(content.text().split("\n"), start=1):
         if line.strip():
-            yield number, _json_object(line, path, number)
+            try:
+                fields = _json_object(line, path, number)
+            except DataError as error:
+                refuse(error)
+            else:
+                yield number, fields
 
 
 def _json_object(line: str, path: Path, number: int) -> dict[str, object]:
@@ -83,19 +129,24 @@ def _fields(found: object, path: Path, number: int) -> dict[str, object]:
     return found
 
 
-def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
+def _json_rows(content: Content, refuse: Refuse) -> Numbered:
     """Objects of a JSON array, each with the line on which it begins; a file of JSON Lines may also end in .json."""
-    text = _text(path)
+    text, path = content.text(), content.path
     opening = _after_space(text, 0)
     if not text.startswith("[", opening):
-        yield from _json_lines(path)
+        yield from _json_lines(content, refuse)
         return
     number, counted = 1, 0
     position = _after_space(text, opening + 1)
     while not text.startswith("]", position):
         number, counted = number + text.count("\n", counted, position), position
         found, position = _decoded(text, position, path)
-        yield number, _fields(found, path, number)
+        try:
+            fields = _fields(found, path, number)
+        except DataError as error:
+            refuse(error)
+        else:
+            yield number, fields
         separator = _SEPARATOR.match(text, position)
         if not separator:
             raise DataError(f"{path}:{number}: no JSON: expected a comma or ] after the object that begins here")
@@ -111,36 +162,19 @@ def _after_space(text: str, position: int) -> int:
     return found.end()
 
 
-def _xml_rows(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
+def _xml_rows(content: Content, _: Refuse) -> Numbered:
     """The elements `Problem` of an XML file with their attributes and children's text, each with its first line."""
     try:
-        yield from xml_records(_text(path), "Problem")
+        yield from xml_records(content.text(), "Problem")
     except BadXml as error:
-        raise DataError(f"{path}:{error.line}: {error}") from error
+        raise DataError(f"{content.path}:{error.line}: {error}") from error
 
 
-def csv_rows(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
-    """Rows of a CSV file with a line of column names; each has the number of its last line."""
-    reader = csv.DictReader(io.StringIO(_text(path), newline=""), strict=True)
-    try:
-        columns = list(reader.fieldnames or ())
-        if twice := [name for place, name in enumerate(columns) if name in columns[:place]]:
-            raise DataError(f"{path}:1: two columns are named {twice[0]!r}")
-        for fields in reader:
-            if None in fields or None in fields.values():
-                raise DataError(f"{path}:{reader.line_num}: expected {len(reader.fieldnames or ())} columns")
-            yield reader.line_num, dict(fields)
-    except csv.Error as error:
-        raise DataError(f"{path}:{reader.reader.line_num}: no CSV: {error}") from error
+def csv_rows(content: Content, refuse: Refuse) -> Numbered:
+    """Rows of a table with commas."""
+    return table_rows(content.text(), content.path, refuse, separator=",")
 
 
-def _text(path: Path) -> str:
-    """A file's text, whatever line ends it has; bytes that are not UTF-8 are reported with their line."""
-    content = path.read_bytes()
-    if content.startswith(b"\x1f\x8b"):
-        raise DataError(f"{path}: expected text, found a file that gzip has compressed; unpack it first")
-    try:
-        return content.decode("utf-8-sig").replace("\r\n", "\n")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise DataError(f"{path}:{line}: expected UTF-8, found the byte {content[error.start]:#04x}") from error
+def tsv_rows(content: Content, refuse: Refuse) -> Numbered:
+    """Rows of a table with tabs."""
+    return table_rows(content.text(), content.path, refuse, separator="\t")

@@ -1,11 +1,35 @@
 """One record of a file or of the hub, and what every data set does with it: find fields, make a question of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NoReturn, TypeAlias
 
 from data.answers.canonical import canonical_answer
 from data.errors import DataError
 from data.records import AnswerKind, Question
+
+Refuse: TypeAlias = Callable[[DataError], None]
+"""What becomes of a row that cannot be read: whoever reads raises the error, or keeps it and goes on to the next."""
+LONGEST_SHOWN = 200
+"""Characters of a value in a message."""
+
+
+def raise_it(error: DataError) -> NoReturn:
+    """End with the first row that cannot be read."""
+    raise error
+
+
+def shown(value: object) -> str:
+    """A value as a message shows it: not all of what may be pages."""
+    text = repr(value)
+    return text if len(text) <= LONGEST_SHOWN else f"{text[: LONGEST_SHOWN - 1]}…"
+
+
+def bare_name(name: str) -> str:
+    """The name of a field without what stands around it by accident: blanks, quotes, a mark of the byte order."""
+    bare = name.replace("\ufeff", "").strip()
+    quoted = len(bare) > 1 and bare[0] == bare[-1] and bare[0] in "\"'"
+    return bare[1:-1].strip() if quoted else bare
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +48,7 @@ class Row:
         """The first of these fields that is there, as text that is not empty."""
         value = self.optional(*names)
         if not isinstance(value, str) or not value.strip():
-            raise self.error(f"expected text in the field {' or '.join(map(repr, names))}, found {value!r}")
+            raise self.error(f"expected text in the field {' or '.join(map(repr, names))}, found {shown(value)}")
         return value.strip()
 
     def optional(self, *names: str) -> object:
@@ -42,7 +66,7 @@ class Row:
             return None
         answer = canonical_answer(raw, kind, choices)
         if answer is None:
-            raise self.error(f"expected an answer of the kind {kind}, found {raw!r}")
+            raise self.error(f"expected an answer of the kind {kind}, found {shown(raw)}")
         return answer
 
     def question(

@@ -23,6 +23,7 @@ from typing import Literal, TypeVar
 from data.dataset import DataSet, Placed
 from data.errors import ConfigError
 from data.records import Question
+from data.rows.row import Refuse
 from data.settings import DataSource
 
 T = TypeVar("T")
@@ -205,12 +206,12 @@ def _shuffled(source: random.Random, items: Sequence[T]) -> list[T]:
     return order
 
 
-def _from_source(source: DataSource) -> Iterator[Placed]:
+def _from_source(source: DataSource, _: Refuse) -> Iterator[Placed]:
     """The first questions of a seed, as many as there are to be skipped and taken."""
     if source.limit is None:
         raise ConfigError("data synthetic: expected limit, the number of questions to make up, found none")
-    if source.path is not None or source.hub is not None:
-        raise ConfigError("data synthetic: path and hub mean nothing here, leave them out")
+    if source.path is not None or source.hub is not None or source.kind is not None:
+        raise ConfigError("data synthetic: path and hub mean nothing here, nor does kind; leave them out")
     made = synthetic_questions(source.skip + source.limit, seed=source.seed, split=source.split)
     return ((f"synthetic ({source.split}), question {number}", each) for number, each in enumerate(made, start=1))
 

@@ -28,6 +28,7 @@ COMMANDS = {
     ),
     "push": ("results", "Upload one student of RUN, with its model card, to REPOSITORY on the Hugging Face hub."),
     "config": ("config", "Show, describe or start a configuration file."),
+    "data": ("data", "Look at the questions of a configuration before a teacher is paid for them."),
     "cache": ("cache", "Look into the stores of rationales and attention."),
     "plot": ("plot", "Draw where the teacher looks, from the store alone; no model is loaded."),
     "bench": ("bench", "Measure what the stages cost on this machine."),

@@ -11,6 +11,7 @@ from dataclasses import asdict, replace
 from functools import cached_property
 from typing import Literal
 
+from data.check import shared_questions
 from data.errors import ConfigError
 from data.readers import read_questions
 from data.records import Question
@@ -97,8 +98,7 @@ class Inputs:
 
     def overlap(self) -> int:
         """How many test questions are training questions too."""
-        known = {_words(question) for question in self.questions("train")}
-        return sum(_words(question) in known for question in self.questions("test"))
+        return shared_questions(self.questions("train"), self.questions("test")).same_text.count
 
 
 def limited(matrix: Matrix, limit: int) -> list[str]:
@@ -125,7 +125,3 @@ def _read(split: Split, sources: Sequence[DataSource]) -> tuple[Question, ...]:
                 raise ConfigError(f"data.{split}.{number}: {' '.join(key)} stands in an earlier source too")
             found[key] = question
     return tuple(found.values())
-
-
-def _words(question: Question) -> str:
-    return " ".join(question.text.split())

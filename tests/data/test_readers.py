@@ -131,7 +131,7 @@ def test_a_source_with_nothing_left_is_a_configuration_error(tmp_path: Path) -> 
 
 
 def test_reading_files_needs_neither_datasets_nor_pandas() -> None:
-    check = "import sys, data.readers; sys.exit(bool({'datasets', 'pandas', 'numpy'} & sys.modules.keys()))"
+    check = "import sys, data.readers; sys.exit(bool({'datasets', 'pandas', 'numpy', 'pyarrow'} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", check], cwd=Path(__file__).parents[2], check=False).returncode == 0
 
 

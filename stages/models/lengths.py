@@ -1,0 +1,59 @@
+"""How many tokens the texts of a question have, before there is a rationale.
+
+In: questions with an answer, and a tokenizer. Out: for each the number of tokens of what the teacher is asked, of its
+record, and of the student's two texts. A record and an explanation are as long as if the teacher wrote nothing but the
+answer; no real one is shorter.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeAlias
+
+from data.prompts import (
+    answer_sentence,
+    explain_prompt,
+    predict_prompt,
+    predict_target,
+    rationale_messages,
+    rationale_prompt,
+)
+from data.records import Question
+from stages.models.tokenizer import encode_chats, encode_data, render_chat
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Tokenizer: TypeAlias = "PreTrainedTokenizerBase"
+
+
+def prompt_lengths(tokenizer: Tokenizer, questions: Sequence[Question], *, chat: bool, shots: int) -> list[int]:
+    """Tokens of what the teacher is asked first."""
+    if chat:
+        chats = [render_chat(tokenizer, rationale_messages(question, shots=shots)) for question in questions]
+        return list(map(len, encode_chats(tokenizer, chats)))
+    return list(map(len, encode_data(tokenizer, [rationale_prompt(question, shots=shots) for question in questions])))
+
+
+def record_lengths(tokenizer: Tokenizer, questions: Sequence[Question]) -> list[int]:
+    """Tokens of what the teacher's attention is recorded over."""
+    return list(map(len, encode_data(tokenizer, [f"{each.text}\n{_sentence(each)}" for each in questions])))
+
+
+def predict_lengths(tokenizer: Tokenizer, questions: Sequence[Question]) -> list[int]:
+    """Tokens of what a student learns to answer at once."""
+    return _with_end(tokenizer, [predict_prompt(each.text) + predict_target(each) for each in questions])
+
+
+def explain_lengths(tokenizer: Tokenizer, questions: Sequence[Question]) -> list[int]:
+    """Tokens of what a student learns to explain."""
+    return _with_end(tokenizer, [explain_prompt(each.text) + _sentence(each) for each in questions])
+
+
+def _sentence(question: Question) -> str:
+    assert question.answer is not None, "only labelled questions are learned from"
+    return answer_sentence(question, question.answer)
+
+
+def _with_end(tokenizer: Tokenizer, texts: Sequence[str]) -> list[int]:
+    """Tokens of texts that a student learns to write, with the token that ends them."""
+    end = tokenizer.eos_token_id
+    return [len(ids) + (end is not None and ids[-1:] != [end]) for ids in encode_data(tokenizer, texts)]
