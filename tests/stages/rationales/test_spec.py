@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -155,6 +156,20 @@ def test_rationales_of_an_author_depend_on_its_name_and_not_on_the_teacher() -> 
     assert rationale_spec(HUB, TEACHER, replace(settings, author="gpt-y")) != spec
     assert (spec["source"], spec["author"]) == ("author", "lab/gpt-x") and "model" not in spec
     assert rationale_slug(HUB, settings) == "gpt-x-4-shot"
+
+
+def test_what_a_chat_template_is_told_counts_where_it_is_not_what_it_is_told_anyway() -> None:
+    chat = replace(RATIONALES, chat=True)
+    told = replace(chat, template_arguments={"enable_thinking": False})
+    assert rationale_spec(HUB, TEACHER, told) == rationale_spec(HUB, TEACHER, chat) | {
+        "template": {"arguments": {"enable_thinking": False}}
+    }
+    dated = rationale_spec(HUB, TEACHER, replace(chat, template_date=date(2024, 7, 26)))
+    assert dated["template"] == {"date": "2024-07-26"}
+    assert rationale_spec(HUB, TEACHER, replace(told, chat=False)) == rationale_spec(HUB, TEACHER, RATIONALES)
+    author = replace(told, engine="openai", author="lab/gpt-x")
+    with pytest.raises(ConfigError, match="chat_template_kwargs"):
+        rationale_spec(HUB, TEACHER, author)
 
 
 def test_code_of_a_model_counts_where_it_may_run(tmp_path: Path) -> None:
