@@ -109,11 +109,11 @@ def _texts(config: Config, notes: list[str]) -> Iterator[Text]:
         yield Text(
             name="prompt",
             model=of_teacher,
-            count=partial(prompt_lengths, chat=rationales.chat, shots=rationales.shots),
+            count=partial(prompt_lengths, asked=rationales),
             # A prompt that fills the window leaves no room for a single token.
             limit=window - 1 if isinstance(window, int) else None,
             setting="rationales.engine_arguments.max_model_len",
-            key=(rationales.chat, rationales.shots),
+            key=(rationales.chat, rationales.shots, repr(rationales.template_arguments), rationales.template_date),
         )
     longest = config.attention.max_length
     yield Text(name="record", model=of_teacher, count=record_lengths, limit=longest, setting="attention.max_length")

@@ -18,6 +18,7 @@ from data.prompts import (
 )
 from data.records import Question
 from stages.models.tokenizer import encode_chats, encode_data, render_chat
+from stages.settings import RationaleSettings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -25,12 +26,13 @@ if TYPE_CHECKING:
 Tokenizer: TypeAlias = "PreTrainedTokenizerBase"
 
 
-def prompt_lengths(tokenizer: Tokenizer, questions: Sequence[Question], *, chat: bool, shots: int) -> list[int]:
+def prompt_lengths(tokenizer: Tokenizer, questions: Sequence[Question], *, asked: RationaleSettings) -> list[int]:
     """Tokens of what the teacher is asked first."""
-    if chat:
-        chats = [render_chat(tokenizer, rationale_messages(question, shots=shots)) for question in questions]
-        return list(map(len, encode_chats(tokenizer, chats)))
-    return list(map(len, encode_data(tokenizer, [rationale_prompt(question, shots=shots) for question in questions])))
+    if not asked.chat:
+        return list(map(len, encode_data(tokenizer, [rationale_prompt(each, shots=asked.shots) for each in questions])))
+    told = (asked.template_arguments, asked.template_date)
+    chats = [render_chat(tokenizer, rationale_messages(each, shots=asked.shots), *told) for each in questions]
+    return list(map(len, encode_chats(tokenizer, chats)))
 
 
 def record_lengths(tokenizer: Tokenizer, questions: Sequence[Question]) -> list[int]:
