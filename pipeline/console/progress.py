@@ -53,6 +53,7 @@ class LineProgress:
         self._task, self._total, self._done = task, total, done
         self._started = self._said = time.monotonic()
         self._first = None
+        self._saved: int | None = None
 
     def advance(self, count: int = 1) -> None:
         """Count units, and say so if the last line is long ago or the task is complete after a while."""
@@ -64,6 +65,10 @@ class LineProgress:
             self._said = now
             click.echo(self._line(now), err=True)
 
+    def saved(self, count: int) -> None:
+        """Count units as committed; the next line says how many are."""
+        self._saved = (self._saved or 0) + count
+
     def note(self, message: str) -> None:
         """Say and log one line."""
         log.info(message)
@@ -71,7 +76,7 @@ class LineProgress:
 
     def _line(self, now: float) -> str:
         share = f" ({self._done / self._total:.0%})" if self._total else ""
-        return f"{self._task}: {self._done:,} of {self._total:,}{share}{self._pace(now)}"
+        return f"{self._task}: {self._done:,} of {self._total:,}{share}{committed(self._saved)}{self._pace(now)}"
 
     def _pace(self, now: float) -> str:
         """How fast it goes and how long it will take; nothing before there is more than a first sign."""
@@ -94,12 +99,19 @@ class BarProgress:
         """Replace the bar by one for `task`."""
         if self._current is not None:
             self._bars.stop_task(self._current)
-        self._current = self._bars.add_task(task, total=total, completed=done)
+        self._saved: int | None = None
+        self._current = self._bars.add_task(task, total=total, completed=done, saved="")
 
     def advance(self, count: int = 1) -> None:
         """Move the bar."""
         if self._current is not None:
             self._bars.advance(self._current, count)
+
+    def saved(self, count: int) -> None:
+        """Say beside the bar how many units are committed."""
+        self._saved = (self._saved or 0) + count
+        if self._current is not None:
+            self._bars.update(self._current, saved=committed(self._saved))
 
     def note(self, message: str) -> None:
         """Say one line above the bar, and log it."""
@@ -119,10 +131,18 @@ def open_progress(*, quiet: bool) -> Iterator[Progress]:
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
         from rich.progress import Progress as RichProgress
 
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        columns = (
+            *(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()),
+            TextColumn("{task.fields[saved]}"),
+        )
         times = (TimeElapsedColumn(), TimeRemainingColumn())
         with RichProgress(*columns, *times, console=Console(stderr=True)) as bars:
             yield BarProgress(bars)
+
+
+def committed(count: int | None) -> str:
+    """What is said of units that are committed; nothing of a task that commits none."""
+    return "" if count is None else f", {count:,} committed"
 
 
 def duration(seconds: float) -> str:

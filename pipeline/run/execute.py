@@ -56,6 +56,10 @@ class Timed:
             self._warm, self._since = True, now
         self._progress.advance(count)
 
+    def saved(self, count: int) -> None:
+        """Count units as committed."""
+        self._progress.saved(count)
+
     def end_seconds(self) -> float:
         """Seconds since the last unit of the work was done; 0 where none was."""
         return self._clock() - self._since if self._warm else 0.0

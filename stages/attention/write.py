@@ -74,6 +74,7 @@ def write_attention(
     if lengths[shortest := ordered[-1]] <= longest:
         ways = _require_like_eager(model, locate(tokenizer, to_do[shortest]), teacher.dtype, progress)
     progress.start("attention", len(to_do))
+    progress.saved(0)
     budget = TokenBudget(settings.batch_tokens)
     too_long = [key for key in ordered if lengths[key] > longest]
     with Gathering(
@@ -82,17 +83,19 @@ def write_attention(
         minutes=settings.commit_minutes,
         most_bytes=MOST_HELD_BYTES,
         size=lambda item: item.nbytes if isinstance(item, AttentionBlock) else 0,
-        done=progress.advance,
+        done=progress.saved,
         in_thread=True,
     ) as gathered:
         for key in too_long:
             gathered.add(key)
+            progress.advance()
         for batch in _batches(ordered[len(too_long) :], lengths, budget):
             located = [locate(tokenizer, to_do[key]) for key in batch]
             found = stepwise_of(model, located, budget)
             gathered.write = _append(writer, {"kernel": _layers(ways), "batch_tokens": budget.tokens})
             for key, one, attention in zip(batch, located, found, strict=True):
                 gathered.add(attention_block(key, to_do[key], one, attention))
+            progress.advance(len(batch))
             stop.check("the attention computed so far")
 
 

@@ -324,6 +324,7 @@ def _write_round(
     """Ask in one stream, judge, and commit by pieces; what was answered is committed whatever ends the stream."""
     coming = source(asks)
     progress.start(TASKS[asks[0].phase], len(asks))
+    progress.saved(0)
 
     def write(answers: Sequence[tuple[Ask, Generation | None]]) -> list[Attempt]:
         attempts = [_attempt(ask, generation) for ask, generation in answers]
@@ -332,7 +333,7 @@ def _write_round(
 
     try:
         with (
-            Gathering(write, piece=settings.piece, minutes=settings.commit_minutes) as gathered,
+            Gathering(write, piece=settings.piece, minutes=settings.commit_minutes, done=progress.saved) as gathered,
             closing(coming) as answers,
         ):
             for answer in answers:

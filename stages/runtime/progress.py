@@ -26,6 +26,9 @@ class Progress(Meter, Protocol):
         What the task needs is loaded by then, so that time from here on grows with the units.
         """
 
+    def saved(self, count: int) -> None:
+        """Say that so many more units of the task are committed, of those done; 0 says that units will be."""
+
     def note(self, message: str) -> None:
         """Say one line that also belongs into the log."""
 
@@ -35,6 +38,9 @@ class SilentProgress(Unmetered):
 
     def start(self, task: str, total: int, done: int = 0) -> None:
         """Begin a task."""
+
+    def saved(self, count: int) -> None:
+        """Count units as committed."""
 
     def note(self, message: str) -> None:
         """Take a line."""

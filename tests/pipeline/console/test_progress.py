@@ -32,6 +32,17 @@ def test_plain_line_says_how_far_and_how_long(
     assert capsys.readouterr().err == "attention: 1,000 of 2,000 (50%), 90/s, 11 s left\n"
 
 
+def test_plain_line_says_how_many_are_committed(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = LineProgress(seconds_between=0)
+    progress.start("attention", 520)
+    progress.saved(0)
+    progress.advance(8)
+    assert capsys.readouterr().err == "attention: 8 of 520 (2%), 0 committed\n"
+    progress.saved(8)
+    progress.advance(8)
+    assert capsys.readouterr().err.startswith("attention: 16 of 520 (3%), 8 committed")
+
+
 def test_stderr_that_is_no_terminal_gets_plain_lines() -> None:
     with open_progress(quiet=False) as progress:
         assert isinstance(progress, LineProgress)

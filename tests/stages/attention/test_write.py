@@ -8,6 +8,7 @@ import shutil
 import signal
 import threading
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -88,6 +89,20 @@ def test_every_record_is_stored_as_computed(teacher: Path, tmp_path: Path):
     for record, block in zip(RECORDS, computed, strict=True):
         np.testing.assert_allclose(stored[record_key(record)], block, rtol=1e-3, atol=1e-6)
         assert stored.marked(record_key(record)) == record
+
+
+def test_progress_moves_with_batches_and_says_what_is_committed(teacher: Path, tmp_path: Path):
+    class Watched(SilentProgress):
+        said: ClassVar[list[str]] = []
+
+        def advance(self, count: int = 1) -> None:
+            self.said.append(f"+{count}")
+
+        def saved(self, count: int) -> None:
+            self.said.append(f"saved {count}")
+
+    extract(teacher, tmp_path, progress=Watched(), batch_tokens=1, piece=100)
+    assert Watched.said == ["saved 0", *["+1"] * len(RECORDS), f"saved {len(RECORDS)}"]
 
 
 def test_what_steps_look_at_in_all_is_stored_beside(teacher: Path, tmp_path: Path):
