@@ -19,6 +19,7 @@ from pathlib import Path
 import click
 
 from cache.spaces import default_store
+from data.errors import Interrupted
 
 ROOMS = frozenset({"pipeline", "stages", "cache", "data"})
 log = logging.getLogger(__name__)
@@ -103,9 +104,15 @@ def _appending(path: Path) -> Iterator[LogFile]:
 
 
 def record_exception(path: Path, error: BaseException) -> None:
-    """Append `error` with its traceback to the log at `path`; raises `OSError` where the log cannot be written."""
+    """Append `error` with its traceback to the log at `path`; raises `OSError` where the log cannot be written.
+
+    A signal that was asked for is no error, and where it came is of no interest.
+    """
     with _appending(path) as handler:
-        log.error("%s: %s", type(error).__name__, error, exc_info=error)
+        if isinstance(error, Interrupted):
+            log.warning("%s", error)
+        else:
+            log.error("%s: %s", type(error).__name__, error, exc_info=error)
     if handler.trouble is not None:
         raise handler.trouble
 

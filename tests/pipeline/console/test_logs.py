@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from data.errors import Interrupted
 from pipeline.console.logs import log_file, record_exception
 
 PROCESSES, LINES = 4, 30
@@ -69,3 +70,12 @@ def test_a_log_that_cannot_be_opened_does_not_stop_the_work(tmp_path: Path, caps
     with log_file(tmp_path / "log.jsonl"):
         logging.getLogger("stages.student.train").info("one")
     assert "the log is incomplete ([Errno 21] Is a directory" in capsys.readouterr().err
+
+
+def test_a_signal_is_logged_as_one_and_an_error_with_its_traceback(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    record_exception(path, Interrupted("stopped by SIGTERM after saving 8 records"))
+    record_exception(path, ZeroDivisionError("a / b"))
+    signal, error = (json.loads(line) for line in path.read_text().splitlines())
+    assert (signal["level"], "traceback" in signal) == ("WARNING", False)
+    assert (error["level"], "traceback" in error) == ("ERROR", True)
