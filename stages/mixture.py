@@ -8,6 +8,7 @@ Shapes: B batch, L layers, T tokens, S reasoning steps, K critical words, C = ke
 True where there is a step, word or token.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -66,6 +67,13 @@ class LayerRouter(nn.Module):
         normed = nn.functional.rms_norm(at_least_float32(value_states), value_states.shape[-1:])
         summed = torch.einsum("bltc,bt->blc", normed, token_mask.to(normed))
         return torch.softmax(at_least_float32(self.score(summed.flatten(1))) / self.tau, dim=-1)
+
+
+def share_of_even(weights: torch.Tensor) -> torch.Tensor:
+    """Entropy of weights over layers (…, L), as a share of that of even weights: 1 for these, 0 for a single layer."""
+    weights = at_least_float32(weights)
+    entropy = -torch.special.xlogy(weights, weights).sum(dim=-1)
+    return entropy / math.log(weights.shape[-1]) if weights.shape[-1] > 1 else torch.ones_like(entropy)
 
 
 def at_least_float32(numbers: torch.Tensor) -> torch.Tensor:

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from stages.student.targets import TargetRule
 from stages.settings import OBJECTIVES, Task
 
+ROUTER_ENTROPY = "router_entropy"
+"""Name in the log of how even the student's mixture of layers is, from 1 (all layers count alike) to 0 (one does)."""
+
 
 class Objective(ABC):
     """What a student is trained for: the texts it learns from, and the loss of a batch of them."""

@@ -19,6 +19,7 @@ from transformers.modeling_outputs import CausalLMOutput
 from stages.attention.stepwise import Recording, recording_attention
 from stages.attention.tokens import Pooling
 from stages.losses import attention_loss
+from stages.mixture import share_of_even
 from stages.settings import Task
 from stages.student.texts import IGNORED
 
@@ -79,8 +80,11 @@ class TrainingStep:
         with recording_attention(self.student, pool, keep_values=keep_values) as recording:
             yield recording
 
-    def attention_loss(self, recording: Recording) -> tuple[torch.Tensor, torch.Tensor]:
-        """L_att (Eq. 6, the mean over a record's P targets), and the mean share (L,) of the student's layers in it."""
+    def attention_loss(self, recording: Recording) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """L_att (Eq. 6, the mean over a record's P targets), and the student's layers in it.
+
+        Of these the mean share (L,), and the mean over records of how even the shares are (`share_of_even`).
+        """
         assert self.aligner is not None, "no layers were chosen"
         target_BPSK = self.batch["target_BPSK"]
         # Mixed precision is for the student; weights and loss are small and stay in float32.
@@ -91,4 +95,5 @@ class TrainingStep:
             loss = attention_loss(
                 target_BPSK.flatten(1, 2), student_BPSK.flatten(1, 2), step_mask, self.batch["word_mask"]
             )
-        return loss * self._share("record"), self.mean_over_records(weights_BL)
+        evenness = self.mean_over_records(share_of_even(weights_BL.detach()))
+        return loss * self._share("record"), self.mean_over_records(weights_BL), evenness

@@ -46,7 +46,14 @@ from stages.student.summary import CHECKPOINTS, Origin, write_summary
 from stages.student.targets import TeacherTargets
 from stages.student.texts import TrainingCollator, TrainingRecord, training_record
 from stages.student.trackers import close_trackers, require_trackers, tracker_callbacks
-from stages.student.trainer import EarlyStopping, ProgressAndStop, StudentTrainer, last_checkpoint, looks
+from stages.student.trainer import (
+    BalanceWarnings,
+    EarlyStopping,
+    ProgressAndStop,
+    StudentTrainer,
+    last_checkpoint,
+    looks,
+)
 
 LOGGED_STEPS = 10
 GPU_LOADER_WORKERS = 2
@@ -97,13 +104,14 @@ def train_student(
     watching = ProgressAndStop(progress, stop, processes, f"training seed {seed}")
     stopping = training.early_stopping
     early = [] if stopping is None else [EarlyStopping(stopping.patience, stopping.every_epochs)]
+    warnings = [BalanceWarnings(objective, f"seed {seed}", progress.note)] if processes.is_main else []
     trackers = tracker_callbacks(training.report_to, logs or out, f"seed-{seed}") if processes.is_main else []
     trainer = StudentTrainer(
         model=model,
         args=_arguments(training, seed, checkpoints),
         train_dataset=NumberedRecords(records),
         data_collator=collator,
-        callbacks=[watching, *early, *trackers],
+        callbacks=[watching, *early, *trackers, *warnings],
         processes=processes,
         batch_size=training.batch_size,
         only_trainable=adapted is not None,

@@ -20,11 +20,15 @@ from data.errors import ModelError
 from stages.runtime.processes import Processes
 from stages.runtime.progress import Progress, StopSignal
 from stages.student.global_batches import NumberedRecords, ShareLoader, Shares, counts
+from stages.student.objective import ROUTER_ENTROPY, Objective
 
 WEIGHTS = "model.safetensors"
 STATE = "trainer_state.json"
 UNLOGGED = "unlogged-{}.pt"
 ACCURACY = "eval_accuracy"
+COLLAPSED = 0.1
+"""A mixture with less of the entropy of even weights is as good as a single layer."""
+NEGLIGIBLE = 1e-3
 OF_TRAINING = frozenset({"loss", "train_loss"})
 """Either stands in a log of training, as opposed to one of an evaluation."""
 
@@ -241,6 +245,46 @@ def _scalars(parts: Mapping[str, Any]) -> dict[str, float]:
 def looks(state: TrainerState) -> list[dict[str, Any]]:
     """What the dev questions have said so far; it stands in the log, so that a checkpoint knows it."""
     return [entry for entry in state.log_history if ACCURACY in entry]
+
+
+class BalanceWarnings(TrainerCallback):
+    """Says once where a mixture of layers has become a single one, and once where L_att counts for next to nothing."""
+
+    def __init__(self, objective: Objective, student: str, say: Callable[[str], None]) -> None:
+        self._objective, self._student, self._say = objective, student, say
+        self._silent: set[str] = set()
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: Mapping[str, Any] | None = None,
+        **_: Any,
+    ) -> None:
+        """Look at the means since the last log."""
+        logged = logs or {}
+        objective, settings = self._objective, self._objective.settings
+        if (entropy := logged.get(ROUTER_ENTROPY, 1.0)) < COLLAPSED:
+            self._warn(
+                ROUTER_ENTROPY,
+                f"after {state.global_step} steps the student's mixture of layers is almost a single one (its entropy "
+                f"is {entropy:.2f} of that of even weights), which alone learns where to look; an "
+                f"objective.tau_student above {settings.tau_student:g} keeps more of them",
+            )
+        if objective.beta and {"L_att", "L_exp"} <= logged.keys():
+            weighed = objective.beta * logged["L_att"], (1 - objective.alpha) * logged["L_exp"]
+            if weighed[0] < NEGLIGIBLE * weighed[1]:
+                self._warn(
+                    "L_att",
+                    f"after {state.global_step} steps the attention loss counts for less than a thousandth of the "
+                    f"rationale loss; an objective.beta above {objective.beta:g} gives it weight",
+                )
+
+    def _warn(self, about: str, message: str) -> None:
+        if about not in self._silent:
+            self._silent.add(about)
+            self._say(f"warning: {self._student}: {message}")
 
 
 class EarlyStopping(TrainerCallback):

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.mixture import LayerRouter, mix_layers, teacher_layer_weights
+from stages.mixture import LayerRouter, mix_layers, teacher_layer_weights, share_of_even
 
 
 def everything(*shape: int) -> torch.Tensor:
@@ -83,3 +83,9 @@ def test_router_learns_from_the_first_step():
     router(torch.randn(1, 2, 4, 3), everything(1, 4))[0, 0].backward()
     assert router.score.weight.grad is not None
     assert router.score.weight.grad.abs().sum() > 0
+
+
+def test_evenness_of_weights_by_hand():
+    weights = torch.tensor([[0.25] * 4, [0.5, 0.5, 0, 0], [1.0, 0, 0, 0]])
+    torch.testing.assert_close(share_of_even(weights), torch.tensor([1.0, 0.5, 0.0]))
+    assert share_of_even(torch.ones(2, 1)).tolist() == [1.0, 1.0], "a model of one layer"

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from stages.student.objective import Objective
+from stages.student.objective import ROUTER_ENTROPY, Objective
 
 if TYPE_CHECKING:
     import torch
@@ -38,13 +38,14 @@ class Molsaki(Objective):
         return target_rule(self.settings, teacher_layers, student_layers)
 
     def losses(self, step: "TrainingStep") -> "dict[str, torch.Tensor]":
-        """Return the three losses, and the share of each of the student's layers in L_att."""
+        """Return the three losses, the share of each of the student's layers in L_att, and how even these are."""
         l_pre = step.cross_entropy("predict")
         with step.recording() as recording:
             l_exp = step.cross_entropy("explain")
-        l_att, layer_weights = step.attention_loss(recording)
+        l_att, layer_weights, entropy = step.attention_loss(recording)
         loss = self.alpha * l_pre + (1 - self.alpha) * l_exp + self.beta * l_att
-        return {"loss": loss, "L_pre": l_pre, "L_exp": l_exp, "L_att": l_att, "layer_weights": layer_weights}
+        losses = {"loss": loss, "L_pre": l_pre, "L_exp": l_exp, "L_att": l_att, "layer_weights": layer_weights}
+        return {**losses, ROUTER_ENTROPY: entropy} if self.settings.alignment == "mixture" else losses
 
     def described(self) -> "Spec":
         """Without the temperatures where no layers are mixed."""

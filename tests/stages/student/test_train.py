@@ -54,8 +54,11 @@ def train(
     progress: SilentProgress | None = None,
     fingerprint: str = "same",
     examples: list[Example] = EXAMPLES,
+    **settings: float,
 ) -> None:
-    training = TrainingSettings(epochs=2, batch_size=4, learning_rate=1e-3, checkpoint_steps=2, device="cpu")
+    training = TrainingSettings(
+        **{"epochs": 2, "batch_size": 4, "learning_rate": 1e-3, "checkpoint_steps": 2, "device": "cpu", **settings}
+    )
     with StopSignal() as stop:
         train_student(
             examples,
@@ -108,6 +111,35 @@ def test_the_summary_tells_every_part_of_the_loss(folder, attention, tmp_path):
     logged = summary["log"][-1]
     assert {"L_pre", "L_exp", "L_att", "layer_weights"} <= set(logged)
     assert sum(logged["layer_weights"]) == pytest.approx(1)
+
+
+class Notes(SilentProgress):
+    """Remembers what is said."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def note(self, message: str) -> None:
+        self.said.append(message)
+
+
+def test_a_mixture_that_becomes_a_single_layer_is_told_once_with_what_to_change(folder, attention, tmp_path):
+    """At a low temperature the router of a real student does this within a few steps."""
+    notes = Notes()
+    objective = ObjectiveSettings(tau_student=0.001)
+    train(folder, tmp_path, attention, objective=objective, progress=notes, epochs=8, learning_rate=0.01)
+    log = [entry for entry in json.loads((tmp_path / "training.json").read_text())["log"] if "loss" in entry]
+    assert len(log) == 2 and all(0 <= entry["router_entropy"] <= 1 for entry in log)
+    (warning,) = [line for line in notes.said if "mixture of layers" in line]
+    assert "seed 3: after 10 steps the student's mixture of layers is almost a single one" in warning
+    assert "objective.tau_student above 0.001" in warning
+
+
+def test_an_attention_loss_without_weight_is_told(folder, attention, tmp_path):
+    for beta, told in ((1e-6, 1), (0.0, 0), (50.0, 0)):
+        notes = Notes()
+        train(folder, tmp_path / str(beta), attention, objective=ObjectiveSettings(beta=beta), progress=notes, epochs=4)
+        assert len([line for line in notes.said if "objective.beta above 1e-06" in line]) == told
 
 
 def test_dss_needs_no_attention(folder, tmp_path):
