@@ -443,7 +443,6 @@ class _Teacher:
     def _engine(self) -> Engine:
         if self.given is not None:
             return self.given
-        _ = self._tokenizer  # one that is of no use for attention is refused before anything is written
         self.progress.note(f"starting {self.settings.engine} with {self.identity.name}")
         setup = engine_setup(self.teacher, self.settings, self.identity)
         setup = replace(setup, stop=self.stop, note=self.progress.note)

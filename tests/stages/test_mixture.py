@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.mixture import LayerRouter, mix_layers, teacher_layer_weights, share_of_even
+from stages.mixture import LayerRouter, mix_layers, share_of_even, teacher_layer_weights
 
 
 def everything(*shape: int) -> torch.Tensor:

