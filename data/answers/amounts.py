@@ -79,7 +79,7 @@ _NAMED_RESULT = re.compile(
     re.IGNORECASE,
 )
 _LEFT_OVER = re.compile(
-    r"(?P<number>(?<![\w.,])-?[0-9][0-9,./]*)\s+(?:[a-z]+\s+){0,2}(?:left|remain|remaining)\b", re.IGNORECASE
+    r"(?P<number>(?<![\w.,/])-?[0-9][0-9,./]*)\s+(?:[a-z]+\s+){0,2}(?:left|remain|remaining)\b", re.IGNORECASE
 )
 _DENIED_NUMBER = re.compile(r"\b(?:not|never|cannot|\w+n['’]t)\s+(?:be\s+|equal\s+|have\s+)?[$€£]?\Z", re.IGNORECASE)
 _OFFERED = re.compile(r"[0-9](?:\s+or\s+|\s*或者?\s*)[$€£]?[0-9][^0-9]*\Z")

@@ -156,6 +156,7 @@ def _by_value(stated: str, question: Question) -> str | None:
     return letters[0] if said is not None and len(letters) == 1 else None
 
 
+@lru_cache(maxsize=4096)
 def _sole_number(choice: str) -> str | None:
     """The number of a choice that is a number with a unit, "24 minutes" and "$65", and no formula."""
     text = plain_numbers(plain_label(choice))

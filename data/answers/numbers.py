@@ -163,7 +163,7 @@ def _scaled(found: re.Match[str]) -> str:
 
 def _sign(found: re.Match[str]) -> str:
     """A minus sign for "minus 5" and "negative 5"; "8 minus 5", "x minus 5" and "eight minus 5" take away."""
-    before = re.search(r"(\w+)\s*$", found.string[: found.start()])
+    before = re.search(r"(\w+)\s*$", found.string[max(0, found.start() - 30) : found.start()])
     word = before.group(1).casefold() if before else ""
     takes_away = word[-1:].isdigit() or len(word) == 1 or word in _SMALL or word in _TENS or word in _SCALES
     return found.group() if takes_away else "-"
@@ -218,7 +218,7 @@ def _digits(found: re.Match[str], text: str) -> str:
 
 def _is_pronoun(found: re.Match[str], text: str) -> bool:
     is_one = found["alone"] is not None or found.group().casefold() == "one"
-    return is_one and _NO_COUNT.search(text[: found.start()]) is not None
+    return is_one and _NO_COUNT.search(text[max(0, found.start() - 30) : found.start()]) is not None
 
 
 def _spelled(found: re.Match[str]) -> Fraction | None:

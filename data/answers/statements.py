@@ -192,8 +192,8 @@ def _announcements(text: str, kind: AnswerKind) -> Iterator[re.Match[str]]:
 def sentence_end(text: str, start: int, border: int, kind: AnswerKind) -> int:
     """Where the sentence that goes on at `start` ends, with its mark; the full stop of an abbreviation ends none."""
     for mark in _MARKS.finditer(text, start, border):
-        before, after = text[max(start, mark.start() - 40) : mark.start()], text[mark.end() : border]
-        if mark.group() != "." or not after.strip() or not _abbreviates(before, after[:20], kind):
+        before, after = text[max(start, mark.start() - 40) : mark.start()], text[mark.end() : min(border, mark.end() + 20)]
+        if mark.group() != "." or not after.strip() or not _abbreviates(before, after, kind):
             return mark.end()
     return border
 
