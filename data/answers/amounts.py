@@ -74,8 +74,9 @@ _CONCLUDES = re.compile(
 )
 _GIVEN_REASON = re.compile(r"[\s,]+(?:since|because)\b[^.\n]*")
 _NAMED_RESULT = re.compile(
-    r"\b(?:total|sum|result|difference|product|quotient|remainder|average|cost|price|amount)\s+(?:[a-z]+\s+){0,4}?"
-    r"(?:is|are|was|equals|comes\s+to)\s+[$€£]?(?P<number>-?[0-9][0-9,./]*)",
+    r"\b(?:total|sum|result|difference|product|quotient|remainder|average|cost|price|amount)"
+    r"(?:\s+(?:[a-z]+\s+){0,4}?(?:is|are|was|equals|comes\s+to)\s+|:\s*)[$€£]?(?P<number>-?[0-9][0-9,./]*)"
+    r"(?!\s*[-+*×÷/]\s*[$€£]?[0-9])",
     re.IGNORECASE,
 )
 _LEFT_OVER = re.compile(
@@ -163,6 +164,12 @@ def last_number(output: str) -> str | None:
 def ratio_text(text: str) -> str:
     """The parts of a ratio as they are written, "9:7"."""
     return re.sub(r"\s*(?:[:∶]|\bto\b)\s*", ":", text).replace(",", "")
+
+
+def concluding(text: str) -> str:
+    """The end of a text behind the last word that concludes ("so"), if it holds a number, else all of it."""
+    ends = [text[found.end() :] for found in _CONCLUDES.finditer(text)]
+    return next((end for end in reversed(ends) if re.search("[0-9]", end)), text)
 
 
 def affirmed(stated: str) -> str:

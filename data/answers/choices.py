@@ -26,7 +26,7 @@ _SEVERAL_LETTERS = re.compile(
 )
 # A letter of which something is said other than that it is right: "(A) is loud", "(E) would be too cold".
 _DISCUSSED = re.compile(
-    r"\(\s*[A-Za-z]\s*\)(?:\s+[^().;,]{1,60}?)?\s+(?:is|are|was|were|has|have|does|do|can|could|would|will|might|may)"
+    r"\(\s*[A-Za-z]\s*\)(?!\s+it\s+is\W*\Z)(?:\s+[^().;,]{1,60}?)?\s+(?:is|are|was|were|has|have|does|do|can|could|would|will|might|may)"
     r"(?:n['’]t)?\b(?!\s+(?:\w+\s+){0,3}?(?:correct|right|best|answer|choice|option|one)\b)"
 )
 _LETTER_ALONE = re.compile(
@@ -37,7 +37,7 @@ _LETTER_NAMED = re.compile(
     r"\b(?:[Oo]ption|[Cc]hoice|[Cc]hoose|[Pp]ick|[Ss]elect|[Aa]nswer|ANSWER|OPTION|CHOICE)\s+\(?([A-Z])\b(?!['’])\)?"
     r"(?=\W*(?:$|[.,;:]|\s(?:is|as|because|since)\b))"
     rf"|(?:^|\b{LEADING_WORD})\W*([A-Z])\)?\s+is\s+(?:the\s+)?(?:correct|right|best)\b"
-    r"|\b(?:[Ii]t['’]s|(?:[Ii]t|[Tt]his|[Tt]hat)\s+(?:is|must\s+be|would\s+be)|[Gg]o(?:ing)?\s+with|say)\s+\(?([A-Z])\)?"
+    r"|\b(?:[Ii]t['’]s|(?:[Ii]t|[Tt]his|[Tt]hat)\s+(?:is|must\s+be|would\s+be|has\s+to\s+be)|[Gg]o(?:ing)?\s+with|say)\s+\(?([A-Z])\)?"
     r"(?=\W*(?:$|[.,;]))"
 )
 _CONCLUDED = re.compile(r"\b(?:so|thus|therefore|hence|leaves|leaving|only)\s+\(?([A-Z])\)?\W*\Z")

@@ -229,15 +229,25 @@ def _spelled(found: re.Match[str]) -> Fraction | None:
         return sign * Fraction(_SCALES[words[-1]], next(_PARTS[word] for word in words if word in _PARTS))
     if found["alone"]:
         return sign * Fraction(1, _PARTS[found["alone"].casefold()])
-    count = _counted(re.findall(r"[a-z]+", found["count"].casefold()))
+    words = re.findall(r"[a-z]+", found["count"].casefold())
+    count = _counted(words)
     if count is None:
-        return None
+        return _with_parts(words, found["part"])
     if found["part"]:
         part = found["part"].casefold()
         parts = _PARTS if count == 1 else _MANY_PARTS
         return sign * Fraction(count, parts[part]) if part in parts else None
     more = Fraction(1, _PARTS[found["more"].casefold()]) if found["more"] else Fraction(0)
     return sign * (count + more) * (_SCALES[found["times"].casefold()] if found["times"] else 1)
+
+
+def _with_parts(words: Sequence[str], part: str | None) -> Fraction | None:
+    """The value of "two and three quarters": a whole number and a proper fraction."""
+    if not part or "and" not in words or part.casefold() not in _MANY_PARTS:
+        return None
+    border = len(words) - 1 - list(reversed(words)).index("and")
+    whole, upper, lower = _counted(words[:border]), _counted(words[border + 1 :]), _MANY_PARTS[part.casefold()]
+    return whole + Fraction(upper, lower) if whole and upper and upper < lower else None
 
 
 def _counted(words: Sequence[str]) -> int | None:

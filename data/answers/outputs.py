@@ -88,17 +88,12 @@ def plain_text(output: str) -> str:
 
 def unwrapped(label: str) -> str:
     r"""A label without what sets it: of "$x + 1$" x + 1, of "\boxed{\text{Oslo}}" Oslo."""
-    if "$" not in label and "\\" not in label:
-        return label.strip()
-    inline = _INLINE.fullmatch(label)
-    text = inline[1].strip() if inline else label.strip()
-    boxed = BOXED.fullmatch(text)
-    return _TEXT.sub(r"\1", boxed[1] if boxed else text).strip()
+    return _TEXT.sub(r"\1", _unboxed(label)).strip() if "$" in label or "\\" in label else label.strip()
 
 
 def plain_label(label: str) -> str:
     r"""A label or choice without LaTeX: of "$\frac{3}{4}$" 3/4, of "6\text{ cm}" 6, of "\sqrt{2}" √2."""
-    text = unwrapped(_UNIT.sub("", label) if "\\" in label else label)
+    text = unwrapped(_UNIT.sub("", _unboxed(label)) if "\\" in label else label)
     return in_plain_signs(plain_formulas(text)).strip()
 
 
@@ -116,6 +111,13 @@ def in_plain_signs(text: str) -> str:
     if "\\" in text:
         text = re.sub(r"\\pi(?![a-z])", "π", _ROOT.sub(_plain_root, text))
     return text if text.isascii() else text.translate(_PLAIN_SIGNS)
+
+
+def _unboxed(label: str) -> str:
+    inline = _INLINE.fullmatch(label)
+    text = inline[1].strip() if inline else label.strip()
+    boxed = BOXED.fullmatch(text)
+    return boxed[1] if boxed else text
 
 
 def _plain_root(found: re.Match[str]) -> str:

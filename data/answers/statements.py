@@ -33,7 +33,7 @@ _ANNOUNCED = re.compile(
     re.IGNORECASE,
 )
 _CHOSEN = re.compile(
-    rf"\b{_BEST}\s+(?:option|choice|one)(?:{_IS}|{_FOR.replace('part', 'chosen')})\s*"
+    rf"\b{_BEST}\s+(?:option|choice|letter|one)(?:{_IS}|{_FOR.replace('part', 'chosen')})\s*"
     r"|\b(?:I|we)(?:['’]d|['’]ll|\s+would|\s+will)?\s+(?:pick|choose|chose|picked|select|selected|go\s+with|say)\s+"
     r"(?=(?:(?:option|choice)\s+)?(?:\([A-Za-z]\)|(?-i:[A-Z])(?![\w'’])))"
     r"|\banswer\s+(?=\(?(?-i:[A-Z])\)?\W*$)",
@@ -43,11 +43,11 @@ _ANNOUNCING = (
     *("ans", "Ans", "ANS", "result", "Result", "RESULT", "final:", "Final:", "FINAL:", "final :", "Final :", "####"),
 )
 _CHOOSING = (
-    *("option ", "choice ", " one ", "option:", "choice:", "one:", "option=", "OPTION", "CHOICE", "ANSWER", "nswer "),
+    *("option ", "choice ", " one ", " letter ", "option:", "choice:", "one:", "option=", "OPTION", "CHOICE", "ANSWER", "nswer "),
     *(" pick", " choose", " chose", " select", " go with", " say "),
 )
 _IN_OTHER_LANGUAGES = re.compile(
-    r"答案(?:就|应该|應該|应|應)?[是为為:：]+\s*|(?:应该|應該)?[选選](?:择|擇|项|項)?\s*[:：]?\s*(?=[(（]?[A-Z])"
+    r"(?:答案|选项|選項)(?:就|应该|應該|应|應)?[是为為:：]+\s*|(?:应该|應該)?[选選](?:择|擇|项|項)?\s*[:：]?\s*(?=[(（]?[A-Z])"
     r"|(?:答え|正解|解答)\s*[は:：]\s*|(?:정답|답)\s*(?:은|[:：])\s*|คำตอบ\s*(?:คือ|:)\s*"
     r"|\b(?:la\s+respuesta(?:\s+(?:correcta|final))?\s+es|la\s+réponse(?:\s+finale)?\s+est|die\s+Antwort\s+(?:ist|lautet)|"
     r"a\s+resposta(?:\s+(?:correta|final))?\s+é|la\s+risposta(?:\s+finale)?\s+è|ответ)\s*:?(?!\w)\s*",
@@ -260,7 +260,7 @@ def _is_ours(text: str, match: re.Match[str], kind: AnswerKind) -> bool:
     line = text[max(0, match.start() - 80, text.rfind("\n", 0, match.start()) + 1) : match.start()]
     if match["heading"]:
         return all(_bare(word) in _ADJECTIVES or not _bare(word) for word in line.split())
-    words = line.split()
+    words = line.replace(":", ": ").split()
     while words and _bare(words[-1]) in _ADJECTIVES:
         if words.pop()[0] in _BORDER:
             return True
