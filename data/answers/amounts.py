@@ -35,7 +35,7 @@ _RATIO_ALONE = re.compile(rf"\s*{_PART_OF_RATIO}\s*[:∶](?!00(?!\d))\s*{_PART_O
 _CALCULATED_ASIDE = re.compile(r"\([^()]*=[^()]*\)")
 # Behind a number: it is only the first part of a sum or product, of a range, of a ratio ("8:00" is 8), or of a formula.
 _UNFINISHED = re.compile(
-    r"[^\S\n]*(?:\*\*|[+*×·÷^/–−-]|[xX](?=[\s\d]))[^\S\n]*[$€£({√]?\.?\d|\s*[:∶](?!00(?!\d))\s*\d"
+    r"[^\S\n]*(?:\*\*|[+*×·÷^/–−~-]|[xX](?=[\s\d]))[^\S\n]*[$€£({√]?\.?\d|\s*[:∶](?!00(?!\d))\s*\d"
     r"|\s*[*×·^]\s*[a-zA-Z]\b|\s*[√π]|[a-zA-Z]\s*[-+*·/^=](?!\w{2})"
 )
 _PART_OF_LARGER = re.compile(
@@ -62,6 +62,12 @@ _LONE_SIGN = re.compile(r"\A\s*[-−–]\s+(?=[0-9])")
 # Words that lead from several numbers to the one that is meant.
 _RESULTING = re.compile(
     r"[,;(]\s*(?:(?:which|that)\s+(?:is|equals|makes|comes\s+to)|that['’]s|so|i\.e\.|namely|or)\b,?", re.I
+)
+# What a sentence with a number begins with before it comes to its subject: "In 3 hours he walks 12 miles".
+_LEADING_PHRASE = re.compile(
+    r"\W*(?:in|after|within|during|over|for|with|by|from|on|at|out\s+of)\s[^\d.,\n]{0,30}[0-9][^.,\n]{0,30}?,?\s+"
+    r"(?=(?:he|she|it|they|we|you|I|there|the|(?-i:[A-Z])[a-z]+)\s[^\n]*[0-9])",
+    re.IGNORECASE,
 )
 # What may stand before "is the answer": a number with its unit, and nothing to calculate.
 NUMBER_FIRST = re.compile(
@@ -115,6 +121,7 @@ def stated_number(stated: str, *, alone: bool = False) -> str | None:
     "3:2", "10-12" and "4 * x" are no number. Of a text that stands `alone`, in a box, "- 5" is negative.
     """
     said = affirmed(_LONE_SIGN.sub("-", stated) if alone else stated)
+    said = said[lead.end() :] if (lead := _LEADING_PHRASE.match(said)) else said
     text = words_as_digits(plain_numbers(_GROUPED_BY_SPACES.sub(_without_spaces, said)))
     text = _PERCENT_OF.sub(_percent_of, _SPOKEN_OPERATOR.sub(_operator, text))
     bare = _CALCULATED_ASIDE.sub("", text)

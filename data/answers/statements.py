@@ -36,7 +36,9 @@ _CHOSEN = re.compile(
     rf"\b{_BEST}\s+(?:option|choice|letter|one)(?:{_IS}|{_FOR.replace('part', 'chosen')})\s*"
     r"|\b(?:I|we)(?:['’]d|['’]ll|\s+would|\s+will)?\s+(?:pick|choose|chose|picked|select|selected|go\s+with|say)\s+"
     r"(?=(?:(?:option|choice)\s+)?(?:\([A-Za-z]\)|(?-i:[A-Z])(?![\w'’])))"
-    r"|\banswer\s+(?=\(?(?-i:[A-Z])\)?\W*$)",
+    r"|\b(?:I|we)(?:['’]d|\s+would)?\s+(?:think|guess|vote\s+for)\s+(?=\(?(?-i:[A-Z])\)?\W*$)"
+    r"|\band\s+(?:pick|choose|select|go\s+with)\s+(?=(?:(?:option|choice)\s+)?(?:\([A-Za-z]\)|(?-i:[A-Z])\W*$))"
+    r"|\banswer\s+(?=\(?(?-i:[A-Z])\)?\W*$)|^\W*(?:choice|option)\s*[:=]\s*(?=\(?[A-Za-z]\)?(?:\W|$))",
     re.IGNORECASE | re.MULTILINE,
 )
 _ANNOUNCING = (
@@ -44,12 +46,12 @@ _ANNOUNCING = (
 )
 _CHOOSING = (
     *("option ", "choice ", " one ", " letter ", "option:", "choice:", "one:", "option=", "OPTION", "CHOICE", "ANSWER", "nswer "),
-    *(" pick", " choose", " chose", " select", " go with", " say "),
+    *(" pick", " choose", " chose", " select", " go with", " say ", " think ", " guess ", " vote ", "hoice:", "ption:"),
 )
 _IN_OTHER_LANGUAGES = re.compile(
     r"(?:答案|选项|選項)(?:就|应该|應該|应|應)?[是为為:：]+\s*|(?:应该|應該)?[选選](?:择|擇|项|項)?\s*[:：]?\s*(?=[(（]?[A-Z])"
     r"|(?:答え|正解|解答)\s*[は:：]\s*|(?:정답|답)\s*(?:은|[:：])\s*|คำตอบ\s*(?:คือ|:)\s*"
-    r"|\b(?:la\s+respuesta(?:\s+(?:correcta|final))?\s+es|la\s+réponse(?:\s+finale)?\s+est|die\s+Antwort\s+(?:ist|lautet)|"
+    r"|\b(?:la\s+respuesta(?:\s+(?:correcta|final))?\s+es|la\s+(?:bonne\s+)?réponse(?:\s+(?:finale|correcte))?\s+est|die\s+(?:richtige\s+|korrekte\s+)?Antwort\s+(?:ist|lautet)|"
     r"a\s+resposta(?:\s+(?:correta|final))?\s+é|la\s+risposta(?:\s+finale)?\s+è|ответ)\s*:?(?!\w)\s*",
     re.IGNORECASE,
 )
@@ -110,6 +112,7 @@ _SAYING = frozenset(
         "hoped wonders wondered",
     )
 )
+_OTHERS = frozenset(("you", "one", "some", "people", "many", "they", "students"))
 _BORDER = ".,:;!?()[]{}*_#>~|\"'“”‘’«»=$—–-…。！？：，、）（"
 _BETWEEN = frozenset(("that", "us", "him", "her", "them"))
 
@@ -283,5 +286,7 @@ def _supposed(words: Sequence[str]) -> bool:
     while before and before[-1] in _BETWEEN:
         before.pop()
     return bool(before) and (
-        before[-1] in _SUPPOSING or (before[-1] in _SAYING and before[-2:-1] not in (["i"], ["we"]))
+        before[-1] in _SUPPOSING
+        or (before[-1] in ("think", "believe", "guess", "expect") and not _OTHERS.isdisjoint(before))
+        or (before[-1] in _SAYING and before[-2:-1] not in (["i"], ["we"]))
     )
