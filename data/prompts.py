@@ -41,7 +41,7 @@ _LEAD = re.compile(
 _LONGEST_LEAD = 200
 _ENDS_BEHIND = re.compile(r"(?:answer|solution|choice|option|one|correct|right)\W*\Z", re.IGNORECASE)
 _CALCULATES = re.compile(r"[0-9]\s*[-+*/×÷=]\s*[0-9]")
-_RULE = re.compile(r"\s*(?:(?:[-*_]{3,}|#+|>)\s*)?")
+_RULE = re.compile(r"\s*(?:(?:[-*_]{3,}|#+|[->*+•])\s*)?")
 _CONCLUDING = re.compile(r"\b(?:so|thus|therefore|hence|then|and|finally|conclusion|means|get)\b", re.IGNORECASE)
 _OPENING_MARKS = re.compile(r"[($*]+\s*$|(?:(?<=\n)|\A)[ \t]*[#>*_-]+[ \t]*$")
 _CLOSING_MARKS = re.compile(r"(?:[)$*.]|\s)+")
@@ -235,16 +235,18 @@ def _without_bare_statements(text: str, sentence: str, question: Question, answe
             if follows or _stands_alone(text, start, statement):
                 ending = _CLOSING_MARKS.match(text, statement.end)
                 text, border = _without(text, (start, ending.end() if ending else statement.end)), start
-    literal = re.compile(re.escape(sentence) + r"(?!\d)")  # "42." is not found in "42.5"
+    literal = re.compile(re.escape(sentence.removesuffix(".")) + r"(?:\.(?!\d)|\s*\Z)")  # "42." is not found in "42.5"
     while found := literal.search(text):
         text = _without(text, found.span())
     return text
 
 
 def _as_far_as(border: int, statement: Statement, text: str, question: Question) -> Statement:
-    """A statement with all of a choice such as "B. cellar", and without words behind the `border`, which led to another."""
-    if question.answer_kind == "choice" and canonical_answer(statement.line.rstrip(".,; "), "choice", question.choices):
-        return replace(statement, text=statement.line, end=max(statement.end, statement.answer_start + len(statement.line)))
+    """A statement with all of a choice such as "B. cellar", and without what led to another, behind the `border`."""
+    line = statement.line
+    longer = question.answer_kind == "choice" and len(line) > len(statement.text)
+    if longer and canonical_answer(line.rstrip(".,; "), "choice", question.choices):
+        return replace(statement, text=line, end=max(statement.end, statement.answer_start + len(line)))
     if statement.end <= border:
         return statement
     return replace(statement, text=text[statement.answer_start : border].strip(), end=border)
@@ -318,5 +320,7 @@ def _without(text: str, span: tuple[int, int]) -> str:
 
 def _closed(text: str) -> str:
     """The text with a full stop if its last sentence has no ending, so that the next one is a step of its own."""
-    whole = text.rstrip(",;([*\\ \n")
+    whole = text.rstrip()
+    while (shorter := whole.rstrip(",;([*\\").rstrip()) != whole:
+        whole = shorter
     return whole if re.search(r"(?:[.!?][)\]\"'”’]+|[^\w)\]%$€£\"'”’])$", whole[-20:]) else f"{whole}."

@@ -189,7 +189,7 @@ def same_formula(answer: str, gold: str) -> bool:
 
 
 def _is_formula(text: str) -> bool:
-    """Whether a text is a formula that can be compared in a moment; "10-12", which may be a range or a score, is none."""
+    """Whether a text is a formula that is compared in a moment; "10-12", which may be a range or a score, is none."""
     degree = sum(int(power) for power in _POWERS.findall(text[:LONGEST]))
     return (
         _FORMULA.search(text) is not None

@@ -107,7 +107,7 @@ def plain_formulas(text: str) -> str:
 
 
 def in_plain_signs(text: str) -> str:
-    r"""A text for reading, in which "（Ｂ）", "４２", "๔๒", "：", "\sqrt{2}" and "\pi" are (B), 42, 42, a colon, √2 and π."""
+    r"""A text for reading, in which "（Ｂ）", "４２", "๔๒", "\sqrt{2}" and "\pi" are (B), 42, 42, √2 and π."""
     if "\\" in text:
         text = re.sub(r"\\pi(?![a-z])", "π", _ROOT.sub(_plain_root, text))
     return text if text.isascii() else text.translate(_PLAIN_SIGNS)

@@ -50,11 +50,13 @@ _CORRECTION = re.compile(
 )
 # What may follow an answer: the proof, and what is said to whoever asked.
 _REMARK = re.compile(
-    r"(?:(?<=[.!?)\n] )|^)[\s#*>(-]*(?:(?:check|(?:to\s+)?double[- ]check|verification|(?:to\s+)?verify|to\s+check|proof)\s*[:,]|"
-    r"(?:we\s+can|to|let\s+us|let['’]s|let\s+me)\s+(?:double[- ]check|check|verify)\s+(?:this|that|it|(?:the|our|my)\s+(?:answer|result))\b|"
-    r"let\s+me\s+know\b|feel\s+free\b|(?:I\s+)?hope\s+(?:this|that|it)\b|would\s+you\s+like\b|do\s+you\s+(?:need|want)\b|"
-    r"if\s+you\s*(?:['’]d|would)?\s*(?:like|want|wish)\s*,|if\s+you\s*(?:['’]d|would)\s+like\b|"
-    r"if\s+you\s+(?:have|need|want)\s+(?:any|more|another|further|me)\b)",
+    r"(?:(?<=[.!?)\n] )|^)[ \t#*>(-]{0,8}(?:"
+    r"(?:(?:to\s+)?(?:double[- ])?check|(?:to\s+)?verify|verification|proof)\s*[:,]"
+    r"|(?:we\s+can|to|let\s+us|let['’]s|let\s+me)\s+(?:(?:double[- ])?check|verify)\s+"
+    r"(?:this|that|it|(?:the|our|my)\s+(?:answer|result))\b"
+    r"|let\s+me\s+know\b|feel\s+free\b|(?:I\s+)?hope\s+(?:this|that|it)\b|would\s+you\s+like\b"
+    r"|do\s+you\s+(?:need|want)\b|if\s+you\s*(?:['’]d|would)\s+like\b|if\s+you\s+(?:like|want|wish)\s*,"
+    r"|if\s+you\s+(?:have|need|want)\s+(?:any|more|another|further|me)\b)",
     re.IGNORECASE | re.MULTILINE,
 )
 _SEVERAL_BOXES = re.compile(r"(?<=[0-9])\s*\}\s*(?:,|;|&|\band\b)+\s*\\boxed\s*\{\s*(?=-?[0-9])")

@@ -38,25 +38,28 @@ _CHOSEN = re.compile(
     r"(?=(?:(?:option|choice)\s+)?(?:\([A-Za-z]\)|(?-i:[A-Z])(?![\w'’])))"
     r"|\b(?:I|we)(?:['’]d|\s+would)?\s+(?:think|guess|vote\s+for)\s+(?=\(?(?-i:[A-Z])\)?\W*$)"
     r"|\band\s+(?:pick|choose|select|go\s+with)\s+(?=(?:(?:option|choice)\s+)?(?:\([A-Za-z]\)|(?-i:[A-Z])\W*$))"
-    r"|\banswer\s+(?=\(?(?-i:[A-Z])\)?\W*$)|^\W*(?:choice|option)\s*[:=]\s*(?=\(?[A-Za-z]\)?(?:\W|$))",
+    r"|^[^\w\n]{0,8}(?:choice|option)\s*[:=]\s*(?=\(?[A-Za-z]\)?(?:\W|$))",
     re.IGNORECASE | re.MULTILINE,
 )
+_LETTER_BEHIND = re.compile(r"\b(?:[Aa]nswer|ANSWER)\s+(?=\(?[A-Z]\)?\W*$)", re.MULTILINE)
 _ANNOUNCING = (
     *("ans", "Ans", "ANS", "result", "Result", "RESULT", "final:", "Final:", "FINAL:", "final :", "Final :", "####"),
 )
 _CHOOSING = (
-    *("option ", "choice ", " one ", " letter ", "option:", "choice:", "one:", "option=", "OPTION", "CHOICE", "ANSWER", "nswer "),
-    *(" pick", " choose", " chose", " select", " go with", " say ", " think ", " guess ", " vote ", "hoice:", "ption:"),
+    *("option ", "choice ", " one ", " letter ", "option:", "choice:", "one:", "option=", "OPTION", "CHOICE", "hoice:"),
+    *("ption:", " pick", " choose", " chose", " select", " go with", " say ", " think ", " guess ", " vote "),
 )
 _IN_OTHER_LANGUAGES = re.compile(
     r"(?:答案|选项|選項)(?:就|应该|應該|应|應)?[是为為:：]+\s*|(?:应该|應該)?[选選](?:择|擇|项|項)?\s*[:：]?\s*(?=[(（]?[A-Z])"
     r"|(?:答え|正解|解答)\s*[は:：]\s*|(?:정답|답)\s*(?:은|[:：])\s*|คำตอบ\s*(?:คือ|:)\s*"
-    r"|\b(?:la\s+respuesta(?:\s+(?:correcta|final))?\s+es|la\s+(?:bonne\s+)?réponse(?:\s+(?:finale|correcte))?\s+est|die\s+(?:richtige\s+|korrekte\s+)?Antwort\s+(?:ist|lautet)|"
+    r"|\b(?:la\s+respuesta(?:\s+(?:correcta|final))?\s+es|la\s+(?:bonne\s+)?réponse(?:\s+(?:finale|correcte))?\s+est|"
+    r"die\s+(?:richtige\s+|korrekte\s+)?Antwort\s+(?:ist|lautet)|"
     r"a\s+resposta(?:\s+(?:correta|final))?\s+é|la\s+risposta(?:\s+finale)?\s+è|ответ)\s*:?(?!\w)\s*",
     re.IGNORECASE,
 )
 _OF_THE_QUESTION = re.compile(
-    r"\s+(?:(?:to|for|of)\s+(?:the|this|that|our|your)\s+(?:\w+\s+)?(?:question|problem|exercise|task|riddle)\b|in\s+\w+\Z)",
+    r"\s+(?:(?:to|for|of)\s+(?:the|this|that|our|your)\s+(?:(?!first|second|third|fourth|next|other)\w+\s+)?"
+    r"(?:question|problem|exercise|task|riddle)\b|in\s+\w+\Z)",
     re.IGNORECASE,
 )
 _MAY_BE_BEHIND = re.compile(
@@ -108,8 +111,8 @@ _SUPPOSING = frozenset(
 _SAYING = frozenset(
     re.findall(
         r"\w+",
-        "say says said thinks thought guesses guessed believes believed claims claimed writes wrote knows knew told hopes "
-        "hoped wonders wondered",
+        "say says said thinks thought guesses guessed believes believed claims claimed writes wrote knows knew told "
+        "hopes hoped wonders wondered",
     )
 )
 _OTHERS = frozenset(("you", "one", "some", "people", "many", "they", "students"))
@@ -188,14 +191,19 @@ def _announcements(text: str, kind: AnswerKind) -> Iterator[re.Match[str]]:
             place = text.find(word, match.end() if match else place + 1)
     if not text.isascii() or any(word in text for word in ("espuesta", "ntwort", "isposta", "esposta")):
         yield from _IN_OTHER_LANGUAGES.finditer(text)
-    if kind == "choice" and any(word in text for word in _CHOOSING):
-        yield from _CHOSEN.finditer(text)
+    if kind == "choice":
+        yield from _LETTER_BEHIND.finditer(text)
+        if any(word in text for word in _CHOOSING):
+            yield from _CHOSEN.finditer(text)
 
 
 def sentence_end(text: str, start: int, border: int, kind: AnswerKind) -> int:
     """Where the sentence that goes on at `start` ends, with its mark; the full stop of an abbreviation ends none."""
     for mark in _MARKS.finditer(text, start, border):
-        before, after = text[max(start, mark.start() - 40) : mark.start()], text[mark.end() : min(border, mark.end() + 20)]
+        before, after = (
+            text[max(start, mark.start() - 40) : mark.start()],
+            text[mark.end() : min(border, mark.end() + 20)],
+        )
         if mark.group() != "." or not after.strip() or not _abbreviates(before, after, kind):
             return mark.end()
     return border
