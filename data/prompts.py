@@ -39,6 +39,7 @@ _LEAD = re.compile(
     re.IGNORECASE,
 )
 _LONGEST_LEAD = 200
+_RESULT = re.compile(r"(?:results?|final)\s*:", re.IGNORECASE)
 _ENDS_BEHIND = re.compile(r"(?:answer|solution|choice|option|one|correct|right)\W*\Z", re.IGNORECASE)
 _CALCULATES = re.compile(r"[0-9]\s*[-+*/×÷=]\s*[0-9]")
 _RULE = re.compile(r"\s*(?:(?:[-*_]{3,}|#+|[->*+•])\s*)?")
@@ -235,17 +236,19 @@ def _without_bare_statements(text: str, sentence: str, question: Question, answe
             if follows or _stands_alone(text, start, statement):
                 ending = _CLOSING_MARKS.match(text, statement.end)
                 text, border = _without(text, (start, ending.end() if ending else statement.end)), start
-    literal = re.compile(re.escape(sentence.removesuffix(".")) + r"(?:\.(?!\d)|\s*\Z)")  # "42." is not found in "42.5"
-    while found := literal.search(text):
-        text = _without(text, found.span())
+    bare = sentence.removesuffix(".")
+    if bare in text:
+        literal = re.compile(re.escape(bare) + r"(?:\.(?!\d)|\s*\Z)")  # "42." is not found in "42.5"
+        while found := literal.search(text):
+            text = _without(text, found.span())
     return text
 
 
 def _as_far_as(border: int, statement: Statement, text: str, question: Question) -> Statement:
     """A statement with all of a choice such as "B. cellar", and without what led to another, behind the `border`."""
     line = statement.line
-    longer = question.answer_kind == "choice" and len(line) > len(statement.text)
-    if longer and canonical_answer(line.rstrip(".,; "), "choice", question.choices):
+    letter = question.answer_kind == "choice" and len(statement.text) < min(len(line), 8)
+    if letter and canonical_answer(line.rstrip(".,; "), "choice", question.choices):
         return replace(statement, text=line, end=max(statement.end, statement.answer_start + len(line)))
     if statement.end <= border:
         return statement
@@ -255,14 +258,15 @@ def _as_far_as(border: int, statement: Statement, text: str, question: Question)
 def _is_bare_statement(text: str, statement: Statement, question: Question, answer: str) -> bool:
     """Whether a statement is an answer and nothing else.
 
-    What is said of a part ("the answer for Monday is 4"), of what the answer must be, or the other way round ("42 is
-    the answer") is so only where it is the answer that counts; for a part that is the last one of a text.
+    What is said of a part ("the answer for Monday is 4"), of what the answer must be, as a result ("Final: 90 minutes")
+    or the other way round ("42 is the answer") is so only where it is the answer that counts; for a part that is the
+    last one of a text.
     """
     if not _is_bare(statement.text, question) and not _is_bare(without_adverbs(statement.text), question):
         return False
     if statement.behind and not _ENDS_BEHIND.search(text[statement.start : statement.end]):
         return False
-    if statement.part or statement.weak or statement.behind:
+    if statement.part or statement.weak or statement.behind or _RESULT.match(text, statement.start):
         found = parse_answer(f"The answer is {statement.text.rstrip('.')}.", question)
         last = not re.search(r"\w", text[statement.end :]) or not statement.part
         return last and found is not None and same_answer(found, answer, question.answer_kind)

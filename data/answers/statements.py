@@ -274,16 +274,21 @@ def _is_ours(text: str, match: re.Match[str], kind: AnswerKind) -> bool:
     words = line.replace(":", ": ").split()
     while words and _bare(words[-1]) in _ADJECTIVES:
         if words.pop()[0] in _BORDER:
-            return True
+            return not _quoted(line, words)
     if words and _bare(words[-1]) in _THE:
         border = words.pop()[0] in _BORDER
-        return border or not _supposed(words)
+        return not _quoted(line, words) if border else not _supposed(words)
     last = words[-1] if words else ""
     return not last or last[-1] in _BORDER or (_bare(last) in _CONNECTING and not _supposed(words))
 
 
 def _bare(word: str) -> str:
     return word.lstrip(_BORDER).casefold()
+
+
+def _quoted(line: str, words: Sequence[str]) -> bool:
+    """Whether the border behind these words opens what somebody says or writes: Lia wrote "the answer is 30"."""
+    return bool(words) and _bare(words[-1]).rstrip(_BORDER) in _SAYING and re.search(r'["“][^"”]*$', line) is not None
 
 
 def _supposed(words: Sequence[str]) -> bool:
