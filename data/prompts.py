@@ -134,7 +134,7 @@ def finish_rationale(output: str, question: Question, answer: str) -> str:
     stays. An output that is nothing but an answer leaves the sentence alone.
     """
     sentence = answer_sentence(question, answer)
-    text = re.sub(r"(?<=[.!?])(?=\\boxed)", " ", _HINT.sub("", plain_text(output)))
+    text = re.sub(r"(?<=[.!?])(?=\\boxed)", " ", plain_text(_ANSWER_LABEL.sub("", _HINT.sub("", output))))
     text = _unboxed(text, question)
     for letter in letters_of(question.choices):
         text = text.replace(answer_sentence(question, letter), "The answer is.")

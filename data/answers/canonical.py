@@ -139,5 +139,5 @@ def _same_number(answer: str, gold: str, *, rounded: bool) -> bool:
 
 def _spelled_alike(text: str) -> str:
     """A text without case, article, and the ways of setting a formula."""
-    plain = re.sub(r"\s*,\s*", ", ", in_plain_signs(plain_formulas(text)).casefold())
+    plain = re.sub(r" ?, *", ", ", in_plain_signs(plain_formulas(text)).casefold())
     return re.sub(r"^(?:the|an?)\s+(?=\S)", "", plain)
