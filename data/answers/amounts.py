@@ -65,7 +65,7 @@ _RESULTING = re.compile(
 )
 # What a sentence with a number begins with before it comes to its subject: "In 3 hours he walks 12 miles".
 _LEADING_PHRASE = re.compile(
-    r"\W*(?:in|after|within|during|over|for|with|by|from|on|at|out\s+of)\s[^\d.,\n]{0,30}[0-9][^.,\n]{0,30}?,?\s+"
+    r"(?:in|after|within|during|over|for|with|by|from|on|at|out\s+of)\s[^\d.,\n]{0,30}[0-9][^.,\n]{0,30}?,?\s+"
     r"(?=(?:he|she|it|they|we|you|I|there|the|(?-i:[A-Z])[a-z]+)\s[^\n]*[0-9])",
     re.IGNORECASE,
 )
@@ -121,7 +121,8 @@ def stated_number(stated: str, *, alone: bool = False) -> str | None:
     "3:2", "10-12" and "4 * x" are no number. Of a text that stands `alone`, in a box, "- 5" is negative.
     """
     said = affirmed(_LONE_SIGN.sub("-", stated) if alone else stated)
-    said = said[lead.end() :] if (lead := _LEADING_PHRASE.match(said)) else said
+    if said[:1].isalpha() and (lead := _LEADING_PHRASE.match(said)):
+        said = said[lead.end() :]
     text = words_as_digits(plain_numbers(_GROUPED_BY_SPACES.sub(_without_spaces, said)))
     text = _PERCENT_OF.sub(_percent_of, _SPOKEN_OPERATOR.sub(_operator, text))
     bare = _CALCULATED_ASIDE.sub("", text)

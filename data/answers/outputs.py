@@ -47,7 +47,8 @@ _SIGNS = {
 _SIGN = re.compile("|".join(f"{re.escape(sign)}{'(?![a-z])' if sign[-1].isalpha() else ''}" for sign in _SIGNS))
 
 _BLANKS = re.compile(r"\s{20,}")
-"""Long stretches of nothing, which say no more than short ones."""
+"""Long stretches of nothing, which say no more than short ones; in an output that is not long they do no harm."""
+_LONG = 2000
 _NEXT_QUESTION = re.compile(r"\n\s*Q:")
 # What a model that does not stop writes before it asks itself something new, in the manner of some corpus.
 _NEXT_TURN = re.compile(
@@ -78,8 +79,9 @@ def without_thoughts(output: str) -> str:
 
 def plain_text(output: str) -> str:
     """An output without thoughts, bold type and what sets formulas, up to where it asks itself something else."""
-    text = _BLANKS.sub(lambda found: "\n\n" if "\n" in found[0] else " ", output)
-    text = _NEXT_QUESTION.split(without_thoughts(text), maxsplit=1)[0]
+    if len(output) > _LONG:
+        output = _BLANKS.sub(lambda found: "\n\n" if "\n" in found[0] else " ", output)
+    text = _NEXT_QUESTION.split(without_thoughts(output), maxsplit=1)[0]
     text = _BOLD_WITHOUT_END.sub(r"\1", _BOLD.sub(r"\1", text)) if "**" in text else text
     text = re.sub(r"~~[^~\n]*~~", "", text) if "~~" in text else text
     text = plain_formulas(_DISPLAYED.sub(r"\1", _UNDERLINED.sub(r"\2", text)))
