@@ -38,9 +38,11 @@ _LEAD = re.compile(
     r"that|the|my|our|final|correct|right|best|most|likely)[,:]?\s+)+$",
     re.IGNORECASE,
 )
+_LONGEST_LEAD = 200
+_RESULT = re.compile(r"(?:results?|final)\s*:", re.IGNORECASE)
 _ENDS_BEHIND = re.compile(r"(?:answer|solution|choice|option|one|correct|right)\W*\Z", re.IGNORECASE)
 _CALCULATES = re.compile(r"[0-9]\s*[-+*/×÷=]\s*[0-9]")
-_RULES_AT_END = re.compile(r"(?:(?:\A|\n)[ \t]*(?:[-*_]{3,}|#+|>)[ \t]*)+\s*\Z")
+_RULE = re.compile(r"\s*(?:(?:[-*_]{3,}|#+|[->*+•])\s*)?")
 _CONCLUDING = re.compile(r"\b(?:so|thus|therefore|hence|then|and|finally|conclusion|means|get)\b", re.IGNORECASE)
 _OPENING_MARKS = re.compile(r"[($*]+\s*$|(?:(?<=\n)|\A)[ \t]*[#>*_-]+[ \t]*$")
 _CLOSING_MARKS = re.compile(r"(?:[)$*.]|\s)+")
@@ -132,14 +134,14 @@ def finish_rationale(output: str, question: Question, answer: str) -> str:
     stays. An output that is nothing but an answer leaves the sentence alone.
     """
     sentence = answer_sentence(question, answer)
-    text = re.sub(r"(?<=[.!?])(?=\\boxed)", " ", _HINT.sub("", plain_text(output)))
+    text = re.sub(r"(?<=[.!?])(?=\\boxed)", " ", plain_text(_ANSWER_LABEL.sub("", _HINT.sub("", output))))
     text = _unboxed(text, question)
     for letter in letters_of(question.choices):
         text = text.replace(answer_sentence(question, letter), "The answer is.")
-    while (bare := _bare_statement(text, question, answer) or _literally(sentence, text)) is not None:
-        text = _without(text, bare)
+    while (fewer := _without_bare_statements(text, sentence, question, answer)) != text:
+        text = fewer
     text = re.sub(r"[ \t]*\n\s*", "\n", _ANSWER_LABEL.sub("", BOXED.sub(r"\1", text))).strip()
-    text = _without_last_line(_RULES_AT_END.sub("", text), question, answer)
+    text = _without_last_line(_without_rules_at_end(text), question, answer)
     return sentence if _says_no_more(text, question, answer) else f"{_closed(text)} {sentence}"
 
 
@@ -150,7 +152,15 @@ def _without_last_line(text: str, question: Question, answer: str) -> str:
         return text
     found = parse_answer(last, question)
     same = found is not None and same_answer(found, answer, question.answer_kind)
-    return _RULES_AT_END.sub("", before).rstrip() if same else text
+    return _without_rules_at_end(before) if same else text
+
+
+def _without_rules_at_end(text: str) -> str:
+    """A text without last lines that are empty, a rule or the marks of a heading."""
+    lines = text.split("\n")
+    while lines and _RULE.fullmatch(lines[-1]):
+        lines.pop()
+    return "\n".join(lines).rstrip()
 
 
 def _says_no_more(text: str, question: Question, answer: str) -> bool:
@@ -215,27 +225,52 @@ def _worked(question: Question, shots: int, gold_shown: bool) -> Iterator[tuple[
     return ((_asked(worked, gold_shown), worked_rationale(worked)) for worked in available[:shots])
 
 
-def _bare_statement(text: str, question: Question, answer: str) -> tuple[int, int] | None:
-    """Where the last clause lies that states an answer and nothing else, its leading words included.
+def _without_bare_statements(text: str, sentence: str, question: Question, answer: str) -> str:
+    """A text without the clauses that state an answer and nothing else, and without the closing sentence itself."""
+    border, listed = len(text), list(statements(text, question))
+    for earlier, listed_one in reversed(list(zip([None, *listed], listed, strict=False))):
+        statement = _as_far_as(border, listed_one, text, question)
+        if _is_bare_statement(text, statement, question, answer):
+            start = _clause_start(text, statement)
+            follows = earlier is not None and not text[earlier.end : start].strip() and _is_bare(earlier.text, question)
+            if follows or _stands_alone(text, start, statement):
+                ending = _CLOSING_MARKS.match(text, statement.end)
+                text, border = _without(text, (start, ending.end() if ending else statement.end)), start
+    bare = sentence.removesuffix(".")
+    if bare in text:
+        literal = re.compile(re.escape(bare) + r"(?:\.(?!\d)|\s*\Z)")  # "42." is not found in "42.5"
+        while found := literal.search(text):
+            text = _without(text, found.span())
+    return text
 
-    What is said of a part ("the answer for Monday is 4"), of what the answer must be, or the other way round ("42 is
-    the answer") goes only where it is the answer that counts; for a part that is the last one of a text.
+
+def _as_far_as(border: int, statement: Statement, text: str, question: Question) -> Statement:
+    """A statement with all of a choice such as "B. cellar", and without what led to another, behind the `border`."""
+    line = statement.line
+    letter = question.answer_kind == "choice" and len(statement.text) < min(len(line), 8)
+    if letter and canonical_answer(line.rstrip(".,; "), "choice", question.choices):
+        return replace(statement, text=line, end=max(statement.end, statement.answer_start + len(line)))
+    if statement.end <= border:
+        return statement
+    return replace(statement, text=text[statement.answer_start : border].strip(), end=border)
+
+
+def _is_bare_statement(text: str, statement: Statement, question: Question, answer: str) -> bool:
+    """Whether a statement is an answer and nothing else.
+
+    What is said of a part ("the answer for Monday is 4"), of what the answer must be, as a result ("Final: 90 minutes")
+    or the other way round ("42 is the answer") is so only where it is the answer that counts; for a part that is the
+    last one of a text.
     """
-    for statement in reversed(list(statements(text, question))):
-        if not _is_bare(statement.text, question) and not _is_bare(without_adverbs(statement.text), question):
-            continue
-        if statement.behind and not _ENDS_BEHIND.search(text[statement.start : statement.end]):
-            continue
-        if statement.part or statement.weak or statement.behind:
-            found = parse_answer(f"The answer is {statement.text.rstrip('.')}.", question)
-            last = not re.search(r"\w", text[statement.end :]) or not statement.part
-            if not last or found is None or not same_answer(found, answer, question.answer_kind):
-                continue
-        start = _clause_start(text, statement)
-        if _stands_alone(text, start, statement):
-            ending = _CLOSING_MARKS.match(text, statement.end)
-            return start, ending.end() if ending else statement.end
-    return None
+    if not _is_bare(statement.text, question) and not _is_bare(without_adverbs(statement.text), question):
+        return False
+    if statement.behind and not _ENDS_BEHIND.search(text[statement.start : statement.end]):
+        return False
+    if statement.part or statement.weak or statement.behind or _RESULT.match(text, statement.start):
+        found = parse_answer(f"The answer is {statement.text.rstrip('.')}.", question)
+        last = not re.search(r"\w", text[statement.end :]) or not statement.part
+        return last and found is not None and same_answer(found, answer, question.answer_kind)
+    return True
 
 
 def _stands_alone(text: str, start: int, statement: Statement) -> bool:
@@ -250,18 +285,11 @@ def _stands_alone(text: str, start: int, statement: Statement) -> bool:
     )
 
 
-def _literally(sentence: str, text: str) -> tuple[int, int] | None:
-    """Where the sentence lies word for word in the midst of another one; "42." is not found in "42.5"."""
-    found = re.search(re.escape(sentence) + r"(?!\d)", text)
-    return found.span() if found else None
-
-
 def _clause_start(text: str, statement: Statement) -> int:
     """Where the words begin that only lead up to the statement."""
-    start = len(_OPENING_MARKS.sub("", text[: statement.start]))
-    lead = _LEAD.search(text[:start])
-    start = lead.start() if lead else start
-    return len(_OPENING_MARKS.sub("", text[:start]))
+    nearest = max(0, statement.start - _LONGEST_LEAD)
+    lead = _OPENING_MARKS.sub("", text[nearest : statement.start])
+    return nearest + len(_OPENING_MARKS.sub("", _LEAD.sub("", lead)))
 
 
 def _is_bare(stated: str, question: Question) -> bool:
@@ -296,5 +324,7 @@ def _without(text: str, span: tuple[int, int]) -> str:
 
 def _closed(text: str) -> str:
     """The text with a full stop if its last sentence has no ending, so that the next one is a step of its own."""
-    whole = text.rstrip(",;([*\\ \n")
-    return whole if re.search(r"(?:[.!?][)\]\"'”’]+|[^\w)\]%$€£\"'”’])$", whole) else f"{whole}."
+    whole = text.rstrip()
+    while (shorter := whole.rstrip(",;([*\\").rstrip()) != whole:
+        whole = shorter
+    return whole if re.search(r"(?:[.!?][)\]\"'”’]+|[^\w)\]%$€£\"'”’])$", whole[-20:]) else f"{whole}."

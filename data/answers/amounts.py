@@ -35,7 +35,7 @@ _RATIO_ALONE = re.compile(rf"\s*{_PART_OF_RATIO}\s*[:∶](?!00(?!\d))\s*{_PART_O
 _CALCULATED_ASIDE = re.compile(r"\([^()]*=[^()]*\)")
 # Behind a number: it is only the first part of a sum or product, of a range, of a ratio ("8:00" is 8), or of a formula.
 _UNFINISHED = re.compile(
-    r"[^\S\n]*(?:\*\*|[+*×·÷^/–−-]|[xX](?=[\s\d]))[^\S\n]*[$€£({√]?\.?\d|\s*[:∶](?!00(?!\d))\s*\d"
+    r"[^\S\n]*(?:\*\*|[+*×·÷^/–−~-]|[xX](?=[\s\d]))[^\S\n]*[$€£({√]?\.?\d|\s*[:∶](?!00(?!\d))\s*\d"
     r"|\s*[*×·^]\s*[a-zA-Z]\b|\s*[√π]|[a-zA-Z]\s*[-+*·/^=](?!\w{2})"
 )
 _PART_OF_LARGER = re.compile(
@@ -63,6 +63,12 @@ _LONE_SIGN = re.compile(r"\A\s*[-−–]\s+(?=[0-9])")
 _RESULTING = re.compile(
     r"[,;(]\s*(?:(?:which|that)\s+(?:is|equals|makes|comes\s+to)|that['’]s|so|i\.e\.|namely|or)\b,?", re.I
 )
+# What a sentence with a number begins with before it comes to its subject: "In 3 hours he walks 12 miles".
+_LEADING_PHRASE = re.compile(
+    r"(?:in|after|within|during|over|for|with|by|from|on|at|out\s+of)\s[^\d.,\n]{0,30}[0-9][^.,\n]{0,30}?,?\s+"
+    r"(?=(?:he|she|it|they|we|you|I|there|the|(?-i:[A-Z])[a-z]+)\s[^\n]*[0-9])",
+    re.IGNORECASE,
+)
 # What may stand before "is the answer": a number with its unit, and nothing to calculate.
 NUMBER_FIRST = re.compile(
     r"\W*(?:(?:only|exactly|about|option)\W+)*[$€£(]*-?[0-9.,/]*[0-9][)%]*\W*(?:[^\W\d]+\W*){0,3}", re.IGNORECASE
@@ -74,12 +80,13 @@ _CONCLUDES = re.compile(
 )
 _GIVEN_REASON = re.compile(r"[\s,]+(?:since|because)\b[^.\n]*")
 _NAMED_RESULT = re.compile(
-    r"\b(?:total|sum|result|difference|product|quotient|remainder|average|cost|price|amount)\s+(?:[a-z]+\s+){0,4}?"
-    r"(?:is|are|was|equals|comes\s+to)\s+[$€£]?(?P<number>-?[0-9][0-9,./]*)",
+    r"\b(?:total|sum|result|difference|product|quotient|remainder|average|cost|price|amount)"
+    r"(?:\s+(?:[a-z]+\s+){0,4}?(?:is|are|was|equals|comes\s+to)\s+|:\s*)[$€£]?(?P<number>-?[0-9][0-9,./]*)"
+    r"(?!\s*[-+*×÷/]\s*[$€£]?[0-9])",
     re.IGNORECASE,
 )
 _LEFT_OVER = re.compile(
-    r"(?P<number>(?<![\w.,])-?[0-9][0-9,./]*)\s+(?:[a-z]+\s+){0,2}(?:left|remain|remaining)\b", re.IGNORECASE
+    r"(?P<number>(?<![\w.,/])-?[0-9][0-9,./]*)\s+(?:[a-z]+\s+){0,2}(?:left|remain|remaining)\b", re.IGNORECASE
 )
 _DENIED_NUMBER = re.compile(r"\b(?:not|never|cannot|\w+n['’]t)\s+(?:be\s+|equal\s+|have\s+)?[$€£]?\Z", re.IGNORECASE)
 _OFFERED = re.compile(r"[0-9](?:\s+or\s+|\s*或者?\s*)[$€£]?[0-9][^0-9]*\Z")
@@ -114,6 +121,8 @@ def stated_number(stated: str, *, alone: bool = False) -> str | None:
     "3:2", "10-12" and "4 * x" are no number. Of a text that stands `alone`, in a box, "- 5" is negative.
     """
     said = affirmed(_LONE_SIGN.sub("-", stated) if alone else stated)
+    if said[:1].isalpha() and (lead := _LEADING_PHRASE.match(said)):
+        said = said[lead.end() :]
     text = words_as_digits(plain_numbers(_GROUPED_BY_SPACES.sub(_without_spaces, said)))
     text = _PERCENT_OF.sub(_percent_of, _SPOKEN_OPERATOR.sub(_operator, text))
     bare = _CALCULATED_ASIDE.sub("", text)
@@ -163,6 +172,12 @@ def last_number(output: str) -> str | None:
 def ratio_text(text: str) -> str:
     """The parts of a ratio as they are written, "9:7"."""
     return re.sub(r"\s*(?:[:∶]|\bto\b)\s*", ":", text).replace(",", "")
+
+
+def concluding(text: str) -> str:
+    """The end of a text behind the last word that concludes ("so"), if it holds a number, else all of it."""
+    ends = [text[found.end() :] for found in _CONCLUDES.finditer(text)]
+    return next((end for end in reversed(ends) if re.search("[0-9]", end)), text)
 
 
 def affirmed(stated: str) -> str:

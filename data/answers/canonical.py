@@ -91,7 +91,8 @@ def _plain_words(text: str) -> str:
 def _unquoted(text: str) -> str:
     quoted = _QUOTED.fullmatch(text)
     inner = str(quoted[quoted.lastindex or 0]) if quoted else text
-    return text if quoted and set(inner) & {text[0], text[-1]} else inner.strip()
+    several = text[:1] in ("(", "[") and "," in inner  # a pair or an interval is none without its brackets
+    return text if several or (quoted and set(inner) & {text[0], text[-1]}) else inner.strip()
 
 
 def _number_in_file(raw: str | int | float) -> Fraction | None:
@@ -99,7 +100,7 @@ def _number_in_file(raw: str | int | float) -> Fraction | None:
     if not isinstance(raw, str):
         return None if isinstance(raw, bool) else Fraction(str(raw))
     sign, bare = ("-", raw.strip()[1:]) if raw.strip()[:1] in ("-", "−") else ("", raw.strip())
-    value = number_value(plain_numbers(sign + bare.lstrip("$€£ ").rstrip("%° ")))
+    value = number_value(plain_numbers(sign + bare.strip("()").lstrip("$€£ ").rstrip("%° ")))
     return calculated(raw) if value is None and _FORMULA.search(raw) else value
 
 
@@ -138,4 +139,5 @@ def _same_number(answer: str, gold: str, *, rounded: bool) -> bool:
 
 def _spelled_alike(text: str) -> str:
     """A text without case, article, and the ways of setting a formula."""
-    return re.sub(r"^(?:the|an?)\s+(?=\S)", "", in_plain_signs(plain_formulas(text)).casefold())
+    plain = re.sub(r" ?, *", ", ", in_plain_signs(plain_formulas(text)).casefold())
+    return re.sub(r"^(?:the|an?)\s+(?=\S)", "", plain)

@@ -26,19 +26,21 @@ _SEVERAL_LETTERS = re.compile(
 )
 # A letter of which something is said other than that it is right: "(A) is loud", "(E) would be too cold".
 _DISCUSSED = re.compile(
-    r"\(\s*[A-Za-z]\s*\)(?:\s+[^().;,]{1,60}?)?\s+(?:is|are|was|were|has|have|does|do|can|could|would|will|might|may)"
+    r"\(\s*[A-Za-z]\s*\)(?!\s+it\s+is\W*\Z)(?:\s+[^().;,]{1,60}?)?\s+(?:is|are|was|were|has|have|does|do|can|could|would|will|might|may)"
     r"(?:n['’]t)?\b(?!\s+(?:\w+\s+){0,3}?(?:correct|right|best|answer|choice|option|one)\b)"
 )
 _LETTER_ALONE = re.compile(
     rf"\W*(?:{LEADING_WORD}\W*)?(?:(?:option|choice)\s+)?([A-Z])\s*"
-    r"(?:[).:,;]|$|\s[-–—(]|\s+(?:because|since|is|which|over|here|rather|instead)\b|[\u0e00-\u0e7f\u3000-\u9fff\uac00-\ud7af])"
+    r"(?:[).:,;]|$|\s[-–—(]|\s+(?:because|since|as|is|which|over|here|rather|instead)\b|[\u0e00-\u0e7f\u3000-\u9fff\uac00-\ud7af])"
 )
 _LETTER_NAMED = re.compile(
     r"\b(?:[Oo]ption|[Cc]hoice|[Cc]hoose|[Pp]ick|[Ss]elect|[Aa]nswer|ANSWER|OPTION|CHOICE)\s+\(?([A-Z])\b(?!['’])\)?"
     r"(?=\W*(?:$|[.,;:]|\s(?:is|as|because|since)\b))"
     rf"|(?:^|\b{LEADING_WORD})\W*([A-Z])\)?\s+is\s+(?:the\s+)?(?:correct|right|best)\b"
-    r"|\b(?:[Ii]t['’]s|(?:[Ii]t|[Tt]his|[Tt]hat)\s+(?:is|must\s+be|would\s+be)|[Gg]o(?:ing)?\s+with|say)\s+\(?([A-Z])\)?"
+    r"|\b(?:[Ii]t['’]s|(?:[Ii]t|[Tt]his|[Tt]hat)\s+(?:is|must\s+be|would\s+be|has\s+to\s+be)|[Gg]o(?:ing)?\s+with|say)\s+\(?([A-Z])\)?"
     r"(?=\W*(?:$|[.,;]))"
+    r"|\b[Oo]nly\s+\(?([A-Z])\)?\s+(?:fits|works|remains|makes\s+sense|is\s+(?:left|possible|correct|right))\b"
+    r"|\b(?:option|choice|answer|one)\s+(?:that|which|left|with)\s[^.]{1,60}\sis\s+\(?([A-Z])\)?(?=\W*$)"
 )
 _CONCLUDED = re.compile(r"\b(?:so|thus|therefore|hence|leaves|leaving|only)\s+\(?([A-Z])\)?\W*\Z")
 # What choices may differ by beside words and numbers: "x - 2" and "x + 2", "7!" and "7"; not the hyphen of "x-ray".
@@ -125,7 +127,7 @@ def sentence_of_its_own(text: str, question: Question) -> str | None:
 def canonical_choice(text: str, question: Question) -> str | None:
     """The letter of a choice that is all that a text says: "B", "(B)", "(B) populated areas", "populated areas"."""
     text = _as_listed(text, question.choices)
-    head = re.match(r"\W*([A-Za-z])\b\W*", text)
+    head = re.match(r"\W*(?:(?:[Oo]ption|[Cc]hoice)\s+)?([A-Za-z])\b\W*", text)
     letter = head.group(1).upper() if head else ""
     if head and letter in list(letters_of(question.choices)):
         rest = text[head.end() :]
@@ -156,6 +158,7 @@ def _by_value(stated: str, question: Question) -> str | None:
     return letters[0] if said is not None and len(letters) == 1 else None
 
 
+@lru_cache(maxsize=4096)
 def _sole_number(choice: str) -> str | None:
     """The number of a choice that is a number with a unit, "24 minutes" and "$65", and no formula."""
     text = plain_numbers(plain_label(choice))

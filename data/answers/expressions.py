@@ -5,6 +5,7 @@ by latex2sympy2-extended; neither is evaluated by them, but here, in fractions a
 """
 
 import ast
+import logging
 import re
 from fractions import Fraction
 from math import isqrt
@@ -18,8 +19,18 @@ LONGEST = 160
 _MOST_BITS = 400
 _LARGEST_EXPONENT = 100
 _FORMULA = re.compile(r"[\\^√π]|[-+*/=]|[0-9][a-z]")
-_TAME = re.compile(r"(?!.*\^[^a-z0-9]*(?:[0-9]{2,}|[^^]*\^))(?!.*[0-9]{13})[-+*/^=.,()\[\]{}\s\w√π\\<>≤≥]{1,120}")
-_ROOTED = re.compile(r"√\s*(?:\(([^()]*)\)|([0-9.]+|\w))")
+# What is compared as a formula: variables, low powers, few roots and brackets, and no function, sum or integral.
+_TAME = re.compile(
+    r"(?!(?:[^(]*\(){7})(?!(?:[^√s]*(?:√|\\s)){4})(?!.*[0-9]{10})(?:[-+*/.,()\[\]{}\s0-9√π=<>≤≥]"
+    r"|\^(?:[0-9](?![0-9.])|\{-?[0-9]\})(?!\s*\^)|(?<![a-zA-Z\\])(?!ln)[a-zA-Z]{1,2}(?![a-zA-Z])"
+    r"|\\(?:[dt]?frac|sqrt|pi|cdot|times|left|right|leq?|geq?)(?![a-zA-Z])){1,80}"
+)
+_HIGHEST_DEGREE = 12
+_POWERS = re.compile(r"\^\{?-?([0-9])")
+_RELATION = re.compile(r"(<=|>=|[=<>≤≥]|\\[lg]eq?(?![a-z]))")
+_RELATIONS = {"<=": "≤", "\\le": "≤", "\\leq": "≤", ">=": "≥", "\\ge": "≥", "\\geq": "≥"}
+_NAMED_VALUE = re.compile(r"\s*[a-zA-Z](?:\([a-zA-Z]\))?\s*=(?=[^=<>]*\Z)")
+_ROOTED = re.compile(r"√(?:\(([^()]*)\)|([0-9]+|[a-zA-Z]))")
 _NUMBER = re.compile(r"(?<![\w.])[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?(?![\w,])|[0-9]+(?:\.[0-9]+)?|\.[0-9]+")
 _SIGNS = str.maketrans(
     {"×": "*", "·": "*", "∙": "*", "÷": "/", "−": "-", "–": "-", "{": "(", "}": ")", "[": "(", "]": ")"}
@@ -165,12 +176,36 @@ def _of_tree(tree: "Basic") -> Fraction | None:
 def same_formula(answer: str, gold: str) -> bool:
     """Whether two formulas mean the same, "2√3" and "√12", "x + 1" and "1 + x", as math-verify sees it.
 
-    Only what is short and without tall powers is looked at, so that comparing takes no longer than a moment.
+    Only what is short and without tall powers is looked at, so that comparing takes no longer than a moment. Equations
+    and inequalities are the same where both sides are; a name with its value ("x = 3") is the same as the value.
     """
-    if not all(_FORMULA.search(each) and _TAME.fullmatch(each) for each in (answer, gold)):
+    if not all(_is_formula(each) for each in (answer, gold)):
         return False
+    sides = [_RELATION.split(each) for each in (answer, gold)]
+    if len(sides[0]) != len(sides[1]):
+        sides = [_RELATION.split(_NAMED_VALUE.sub("", each)) for each in (answer, gold)]
+    signs = [[_RELATIONS.get(sign, sign) for sign in each[1::2]] for each in sides]
+    return signs[0] == signs[1] and all(map(_same_term, sides[0][::2], sides[1][::2]))
+
+
+def _is_formula(text: str) -> bool:
+    """Whether a text is a formula that is compared in a moment; "10-12", which may be a range or a score, is none."""
+    degree = sum(int(power) for power in _POWERS.findall(text[:LONGEST]))
+    return (
+        _FORMULA.search(text) is not None
+        and _TAME.fullmatch(text) is not None
+        and degree <= _HIGHEST_DEGREE
+        and not _RANGE.fullmatch(text)
+        and not _NO_CALCULATION.search(text)
+    )
+
+
+def _same_term(answer: str, gold: str) -> bool:
+    if answer.split() == gold.split():
+        return True
     from math_verify import LatexExtractionConfig, parse, verify  # half a second, for the few answers that are formulas
 
+    logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that it is given no limit of time
     read = [parse(_in_latex(each), [LatexExtractionConfig()], parsing_timeout=None) for each in (gold, answer)]
     return bool(all(read) and verify(*read, timeout_seconds=None))
 

@@ -163,7 +163,7 @@ def _scaled(found: re.Match[str]) -> str:
 
 def _sign(found: re.Match[str]) -> str:
     """A minus sign for "minus 5" and "negative 5"; "8 minus 5", "x minus 5" and "eight minus 5" take away."""
-    before = re.search(r"(\w+)\s*$", found.string[: found.start()])
+    before = re.search(r"(\w+)\s*$", found.string[max(0, found.start() - 30) : found.start()])
     word = before.group(1).casefold() if before else ""
     takes_away = word[-1:].isdigit() or len(word) == 1 or word in _SMALL or word in _TENS or word in _SCALES
     return found.group() if takes_away else "-"
@@ -218,7 +218,7 @@ def _digits(found: re.Match[str], text: str) -> str:
 
 def _is_pronoun(found: re.Match[str], text: str) -> bool:
     is_one = found["alone"] is not None or found.group().casefold() == "one"
-    return is_one and _NO_COUNT.search(text[: found.start()]) is not None
+    return is_one and _NO_COUNT.search(text[max(0, found.start() - 30) : found.start()]) is not None
 
 
 def _spelled(found: re.Match[str]) -> Fraction | None:
@@ -229,15 +229,25 @@ def _spelled(found: re.Match[str]) -> Fraction | None:
         return sign * Fraction(_SCALES[words[-1]], next(_PARTS[word] for word in words if word in _PARTS))
     if found["alone"]:
         return sign * Fraction(1, _PARTS[found["alone"].casefold()])
-    count = _counted(re.findall(r"[a-z]+", found["count"].casefold()))
+    words = re.findall(r"[a-z]+", found["count"].casefold())
+    count = _counted(words)
     if count is None:
-        return None
+        return _with_parts(words, found["part"])
     if found["part"]:
         part = found["part"].casefold()
         parts = _PARTS if count == 1 else _MANY_PARTS
         return sign * Fraction(count, parts[part]) if part in parts else None
     more = Fraction(1, _PARTS[found["more"].casefold()]) if found["more"] else Fraction(0)
     return sign * (count + more) * (_SCALES[found["times"].casefold()] if found["times"] else 1)
+
+
+def _with_parts(words: Sequence[str], part: str | None) -> Fraction | None:
+    """The value of "two and three quarters": a whole number and a proper fraction."""
+    if not part or "and" not in words or part.casefold() not in _MANY_PARTS:
+        return None
+    border = len(words) - 1 - list(reversed(words)).index("and")
+    whole, upper, lower = _counted(words[:border]), _counted(words[border + 1 :]), _MANY_PARTS[part.casefold()]
+    return whole + Fraction(upper, lower) if whole and upper and upper < lower else None
 
 
 def _counted(words: Sequence[str]) -> int | None:

@@ -46,6 +46,9 @@ _SIGNS = {
 }
 _SIGN = re.compile("|".join(f"{re.escape(sign)}{'(?![a-z])' if sign[-1].isalpha() else ''}" for sign in _SIGNS))
 
+_BLANKS = re.compile(r"\s{20,}")
+"""Long stretches of nothing, which say no more than short ones; in an output that is not long they do no harm."""
+_LONG = 2000
 _NEXT_QUESTION = re.compile(r"\n\s*Q:")
 # What a model that does not stop writes before it asks itself something new, in the manner of some corpus.
 _NEXT_TURN = re.compile(
@@ -66,7 +69,7 @@ _PLAIN_SIGNS = str.maketrans(
         "｡": "。",
     }
 )
-_ROOT = re.compile(r"\\sqrt\s*(?:\{\s*(\w+)\s*\}|\{([^{}]*)\}|([0-9]))")
+_ROOT = re.compile(r"\\sqrt\s*(?:\{\s*([0-9]+|[a-zA-Z])\s*\}|\{([^{}]*)\}|([0-9]))")
 
 
 def without_thoughts(output: str) -> str:
@@ -76,6 +79,8 @@ def without_thoughts(output: str) -> str:
 
 def plain_text(output: str) -> str:
     """An output without thoughts, bold type and what sets formulas, up to where it asks itself something else."""
+    if len(output) > _LONG:
+        output = _BLANKS.sub(lambda found: "\n\n" if "\n" in found[0] else " ", output)
     text = _NEXT_QUESTION.split(without_thoughts(output), maxsplit=1)[0]
     text = _BOLD_WITHOUT_END.sub(r"\1", _BOLD.sub(r"\1", text)) if "**" in text else text
     text = re.sub(r"~~[^~\n]*~~", "", text) if "~~" in text else text
@@ -85,17 +90,12 @@ def plain_text(output: str) -> str:
 
 def unwrapped(label: str) -> str:
     r"""A label without what sets it: of "$x + 1$" x + 1, of "\boxed{\text{Oslo}}" Oslo."""
-    if "$" not in label and "\\" not in label:
-        return label.strip()
-    inline = _INLINE.fullmatch(label)
-    text = inline[1].strip() if inline else label.strip()
-    boxed = BOXED.fullmatch(text)
-    return _TEXT.sub(r"\1", boxed[1] if boxed else text).strip()
+    return _TEXT.sub(r"\1", _unboxed(label)).strip() if "$" in label or "\\" in label else label.strip()
 
 
 def plain_label(label: str) -> str:
     r"""A label or choice without LaTeX: of "$\frac{3}{4}$" 3/4, of "6\text{ cm}" 6, of "\sqrt{2}" √2."""
-    text = unwrapped(_UNIT.sub("", label) if "\\" in label else label)
+    text = unwrapped(_UNIT.sub("", _unboxed(label)) if "\\" in label else label)
     return in_plain_signs(plain_formulas(text)).strip()
 
 
@@ -109,10 +109,17 @@ def plain_formulas(text: str) -> str:
 
 
 def in_plain_signs(text: str) -> str:
-    r"""A text for reading, in which "（Ｂ）", "４２", "๔๒", "：", "\sqrt{2}" and "\pi" are (B), 42, 42, a colon, √2 and π."""
+    r"""A text for reading, in which "（Ｂ）", "４２", "๔๒", "\sqrt{2}" and "\pi" are (B), 42, 42, √2 and π."""
     if "\\" in text:
         text = re.sub(r"\\pi(?![a-z])", "π", _ROOT.sub(_plain_root, text))
     return text if text.isascii() else text.translate(_PLAIN_SIGNS)
+
+
+def _unboxed(label: str) -> str:
+    inline = _INLINE.fullmatch(label)
+    text = inline[1].strip() if inline else label.strip()
+    boxed = BOXED.fullmatch(text)
+    return boxed[1] if boxed else text
 
 
 def _plain_root(found: re.Match[str]) -> str:

@@ -9,6 +9,7 @@ import re
 from data.answers.amounts import (
     NUMBER_FIRST,
     affirmed,
+    concluding,
     in_the_unit_asked_for,
     last_number,
     stated_number,
@@ -43,9 +44,20 @@ _HEDGES = re.compile(
     re.IGNORECASE,
 )
 _CORRECTION = re.compile(
-    r"(?:[.!?;,(…—–-]|\n)\s*(?:(?:no|oh|oops)\b[,.!]?\s*)?(?:wait\s*[,.!:—–-]|correction\b|sorry\b|oops\b|edit:|"
+    r"(?:[.!?;,(…—–-]|\n)\s*(?:(?:no|oh|oops)\b[,.!]?\s*)?(?:(?:wait|actually)\s*[,.!:—–-]|correction\b|sorry\b|oops\b|edit:|"
     r"scratch\s+that\b|I\s+meant?\b)|(?:\.\.\.|…)\s*no\b",
     re.IGNORECASE,
+)
+# What may follow an answer: the proof, and what is said to whoever asked.
+_REMARK = re.compile(
+    r"(?:(?<=[.!?)\n] )|^)[ \t#*>(-]{0,8}(?:"
+    r"(?:(?:to\s+)?(?:double[- ])?check|(?:to\s+)?verify|verification|proof)\s*[:,]"
+    r"|(?:we\s+can|to|let\s+us|let['’]s|let\s+me)\s+(?:(?:double[- ])?check|verify)\s+"
+    r"(?:this|that|it|(?:the|our|my)\s+(?:answer|result))\b"
+    r"|let\s+me\s+know\b|feel\s+free\b|(?:I\s+)?hope\s+(?:this|that|it)\b|would\s+you\s+like\b"
+    r"|do\s+you\s+(?:need|want)\b|if\s+you\s*(?:['’]d|would)\s+like\b|if\s+you\s+(?:like|want|wish)\s*,"
+    r"|if\s+you\s+(?:have|need|want)\s+(?:any|more|another|further|me)\b)",
+    re.IGNORECASE | re.MULTILINE,
 )
 _SEVERAL_BOXES = re.compile(r"(?<=[0-9])\s*\}\s*(?:,|;|&|\band\b)+\s*\\boxed\s*\{\s*(?=-?[0-9])")
 # What stands before a word that it denies, with up to two words between.
@@ -79,8 +91,8 @@ def _corrected(stated: str, question: Question) -> str | None:
     correction = _CORRECTION.search(stated) if question.answer_kind in ("number", "choice") else None
     if correction is None:
         return None
-    tail = stated[correction.end() :]
-    return stated_number(tail) if question.answer_kind == "number" else stated_choice(tail, question)
+    tail = _claimed(stated[correction.end() :], question)
+    return stated_number(concluding(tail)) if question.answer_kind == "number" else stated_choice(tail, question)
 
 
 def _is_last(statement: Statement, text: str, question: Question) -> bool:
@@ -124,13 +136,21 @@ def _claimed(stated: str, question: Question) -> str:
 
 
 def _leaves_open(statement: Statement, question: Question) -> bool:
-    """Whether an unreadable statement is meant so: no choice or several named, "5 or 6", "yes or no"."""
+    """Whether an unreadable statement is meant so: no choice or several named, "5 or 6", "yes or no".
+
+    Behind "the answer is not B" another sentence may still say which choice it is.
+    """
+    if question.answer_kind == "choice" and statement.text and not affirmed(statement.text):
+        return False
     pattern = _LEFT_OPEN.get(question.answer_kind)
     return pattern is not None and pattern.search(statement.text) is not None
 
 
 def _unstated(text: str, question: Question) -> str | None:
     """The answer in an output that does not say outright what it is."""
+    remark = _REMARK.search(text)
+    if remark and re.search(r"[0-9]" if question.answer_kind == "number" else r"\w", text[: remark.start()]):
+        text = text[: remark.start()]
     last_sentence = next(reversed(sentences(text, question.answer_kind)), "")
     match question.answer_kind:
         case "number":

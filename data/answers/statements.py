@@ -33,28 +33,33 @@ _ANNOUNCED = re.compile(
     re.IGNORECASE,
 )
 _CHOSEN = re.compile(
-    rf"\b{_BEST}\s+(?:option|choice|one)(?:{_IS}|{_FOR.replace('part', 'chosen')})\s*"
+    rf"\b{_BEST}\s+(?:option|choice|letter|one)(?:{_IS}|{_FOR.replace('part', 'chosen')})\s*"
     r"|\b(?:I|we)(?:['’]d|['’]ll|\s+would|\s+will)?\s+(?:pick|choose|chose|picked|select|selected|go\s+with|say)\s+"
     r"(?=(?:(?:option|choice)\s+)?(?:\([A-Za-z]\)|(?-i:[A-Z])(?![\w'’])))"
-    r"|\banswer\s+(?=\(?(?-i:[A-Z])\)?\W*$)",
+    r"|\b(?:I|we)(?:['’]d|\s+would)?\s+(?:think|guess|vote\s+for)\s+(?=\(?(?-i:[A-Z])\)?\W*$)"
+    r"|\band\s+(?:pick|choose|select|go\s+with)\s+(?=(?:(?:option|choice)\s+)?(?:\([A-Za-z]\)|(?-i:[A-Z])\W*$))"
+    r"|^[^\w\n]{0,8}(?:choice|option)\s*[:=]\s*(?=\(?[A-Za-z]\)?(?:\W|$))",
     re.IGNORECASE | re.MULTILINE,
 )
+_LETTER_BEHIND = re.compile(r"\b(?:[Aa]nswer|ANSWER)\s+(?=\(?[A-Z]\)?\W*$)", re.MULTILINE)
 _ANNOUNCING = (
     *("ans", "Ans", "ANS", "result", "Result", "RESULT", "final:", "Final:", "FINAL:", "final :", "Final :", "####"),
 )
 _CHOOSING = (
-    *("option ", "choice ", " one ", "option:", "choice:", "one:", "option=", "OPTION", "CHOICE", "ANSWER", "nswer "),
-    *(" pick", " choose", " chose", " select", " go with", " say "),
+    *("option ", "choice ", " one ", " letter ", "option:", "choice:", "one:", "option=", "OPTION", "CHOICE", "hoice:"),
+    *("ption:", " pick", " choose", " chose", " select", " go with", " say ", " think ", " guess ", " vote "),
 )
 _IN_OTHER_LANGUAGES = re.compile(
-    r"答案(?:就|应该|應該|应|應)?[是为為:：]+\s*|(?:应该|應該)?[选選](?:择|擇|项|項)?\s*[:：]?\s*(?=[(（]?[A-Z])"
+    r"(?:答案|选项|選項)(?:就|应该|應該|应|應)?[是为為:：]+\s*|(?:应该|應該)?[选選](?:择|擇|项|項)?\s*[:：]?\s*(?=[(（]?[A-Z])"
     r"|(?:答え|正解|解答)\s*[は:：]\s*|(?:정답|답)\s*(?:은|[:：])\s*|คำตอบ\s*(?:คือ|:)\s*"
-    r"|\b(?:la\s+respuesta(?:\s+(?:correcta|final))?\s+es|la\s+réponse(?:\s+finale)?\s+est|die\s+Antwort\s+(?:ist|lautet)|"
+    r"|\b(?:la\s+respuesta(?:\s+(?:correcta|final))?\s+es|la\s+(?:bonne\s+)?réponse(?:\s+(?:finale|correcte))?\s+est|"
+    r"die\s+(?:richtige\s+|korrekte\s+)?Antwort\s+(?:ist|lautet)|"
     r"a\s+resposta(?:\s+(?:correta|final))?\s+é|la\s+risposta(?:\s+finale)?\s+è|ответ)\s*:?(?!\w)\s*",
     re.IGNORECASE,
 )
 _OF_THE_QUESTION = re.compile(
-    r"\s+(?:(?:to|for|of)\s+(?:the|this|that|our|your)\s+(?:\w+\s+)?(?:question|problem|exercise|task|riddle)\b|in\s+\w+\Z)",
+    r"\s+(?:(?:to|for|of)\s+(?:the|this|that|our|your)\s+(?:(?!first|second|third|fourth|next|other)\w+\s+)?"
+    r"(?:question|problem|exercise|task|riddle)\b|in\s+\w+\Z)",
     re.IGNORECASE,
 )
 _MAY_BE_BEHIND = re.compile(
@@ -106,10 +111,11 @@ _SUPPOSING = frozenset(
 _SAYING = frozenset(
     re.findall(
         r"\w+",
-        "say says said thinks thought guesses guessed believes believed claims claimed writes wrote knows knew told hopes "
-        "hoped wonders wondered",
+        "say says said thinks thought guesses guessed believes believed claims claimed writes wrote knows knew told "
+        "hopes hoped wonders wondered",
     )
 )
+_OTHERS = frozenset(("you", "one", "some", "people", "many", "they", "students"))
 _BORDER = ".,:;!?()[]{}*_#>~|\"'“”‘’«»=$—–-…。！？：，、）（"
 _BETWEEN = frozenset(("that", "us", "him", "her", "them"))
 
@@ -185,15 +191,20 @@ def _announcements(text: str, kind: AnswerKind) -> Iterator[re.Match[str]]:
             place = text.find(word, match.end() if match else place + 1)
     if not text.isascii() or any(word in text for word in ("espuesta", "ntwort", "isposta", "esposta")):
         yield from _IN_OTHER_LANGUAGES.finditer(text)
-    if kind == "choice" and any(word in text for word in _CHOOSING):
-        yield from _CHOSEN.finditer(text)
+    if kind == "choice":
+        yield from _LETTER_BEHIND.finditer(text)
+        if any(word in text for word in _CHOOSING):
+            yield from _CHOSEN.finditer(text)
 
 
 def sentence_end(text: str, start: int, border: int, kind: AnswerKind) -> int:
     """Where the sentence that goes on at `start` ends, with its mark; the full stop of an abbreviation ends none."""
     for mark in _MARKS.finditer(text, start, border):
-        before, after = text[max(start, mark.start() - 40) : mark.start()], text[mark.end() : border]
-        if mark.group() != "." or not after.strip() or not _abbreviates(before, after[:20], kind):
+        before, after = (
+            text[max(start, mark.start() - 40) : mark.start()],
+            text[mark.end() : min(border, mark.end() + 20)],
+        )
+        if mark.group() != "." or not after.strip() or not _abbreviates(before, after, kind):
             return mark.end()
     return border
 
@@ -260,19 +271,24 @@ def _is_ours(text: str, match: re.Match[str], kind: AnswerKind) -> bool:
     line = text[max(0, match.start() - 80, text.rfind("\n", 0, match.start()) + 1) : match.start()]
     if match["heading"]:
         return all(_bare(word) in _ADJECTIVES or not _bare(word) for word in line.split())
-    words = line.split()
+    words = line.replace(":", ": ").split()
     while words and _bare(words[-1]) in _ADJECTIVES:
         if words.pop()[0] in _BORDER:
-            return True
+            return not _quoted(line, words)
     if words and _bare(words[-1]) in _THE:
         border = words.pop()[0] in _BORDER
-        return border or not _supposed(words)
+        return not _quoted(line, words) if border else not _supposed(words)
     last = words[-1] if words else ""
     return not last or last[-1] in _BORDER or (_bare(last) in _CONNECTING and not _supposed(words))
 
 
 def _bare(word: str) -> str:
     return word.lstrip(_BORDER).casefold()
+
+
+def _quoted(line: str, words: Sequence[str]) -> bool:
+    """Whether the border behind these words opens what somebody says or writes: Lia wrote "the answer is 30"."""
+    return bool(words) and _bare(words[-1]).rstrip(_BORDER) in _SAYING and re.search(r'["“][^"”]*$', line) is not None
 
 
 def _supposed(words: Sequence[str]) -> bool:
@@ -283,5 +299,7 @@ def _supposed(words: Sequence[str]) -> bool:
     while before and before[-1] in _BETWEEN:
         before.pop()
     return bool(before) and (
-        before[-1] in _SUPPOSING or (before[-1] in _SAYING and before[-2:-1] not in (["i"], ["we"]))
+        before[-1] in _SUPPOSING
+        or (before[-1] in ("think", "believe", "guess", "expect") and not _OTHERS.isdisjoint(before))
+        or (before[-1] in _SAYING and before[-2:-1] not in (["i"], ["we"]))
     )

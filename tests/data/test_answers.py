@@ -1,5 +1,7 @@
 """Answers in the many ways in which models write them."""
 
+import signal
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from decimal import Decimal
 from fractions import Fraction
@@ -470,6 +472,37 @@ def test_answers_are_compared_by_what_they_mean(first: str, second: str, kind: A
 )
 def test_answers_of_data_files_become_canonical(raw: object, kind: AnswerKind, canonical: str | None) -> None:
     assert canonical_answer(raw, kind, CHOICES if kind == "choice" else ()) == canonical
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold", "same"),
+    [
+        ("x^2 + y^2", "y^2+x^2", True),
+        ("\\sqrt{18}", "3\\sqrt{2}", True),
+        ("x >= 3", "x \\ge 3", True),
+        ("x < 3", "x > 3", False),
+        ("f(x) = 2x", "2x", True),
+        ("2-1", "1-2", False),
+        ("\\sqrt{2x}", "√2 x", False),
+        ("(3,4)", "(3, 4)", True),
+        ("(0, 1)", "[0, 1]", False),
+        ("\\int_0^1 x dx", "\\frac{1}{2}", False),
+        ("(a+b)(c+d)(e+f)(g+h)(i+j)(k+l)(m+n)", "x^9", False),
+    ],
+)
+def test_formulas_are_compared_by_what_they_come_to(answer: str, gold: str, same: bool) -> None:
+    assert same_answer(answer, gold, "text") is same
+
+
+def test_formulas_are_compared_in_any_thread_and_in_silence(
+    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    handlers = [signal.getsignal(number) for number in (signal.SIGALRM, signal.SIGINT)]
+    with ThreadPoolExecutor(max_workers=1) as threads:
+        assert threads.submit(same_answer, "x + 1", "1 + x", "text").result() is True
+    assert [signal.getsignal(number) for number in (signal.SIGALRM, signal.SIGINT)] == handlers
+    assert caplog.records == []
+    assert capfd.readouterr() == ("", "")
 
 
 @given(st.fractions(max_denominator=1000))

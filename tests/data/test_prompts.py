@@ -254,6 +254,84 @@ PIECES = st.sampled_from(
 )  # fmt: skip
 
 
+STORIES = (
+    "Each correct answer is 5 points.",
+    "A wrong answer costs 2 points.",
+    "His right answers are 15.",
+    "The answer for Monday is 4.",
+    "The answer for Tuesday is 5.",
+    "Mia's answer is 12.",
+    '"The answer is 12," said Mia.',
+    "The answer to the first riddle is 7 letters long.",
+    "The number of correct answers is 18.",
+    "If the answer is yes, he gets a point.",
+    "He thinks that the answer is no.",
+    "The best option is 9 dollars a pack.",
+    "Her first answer was (A).",
+    "The teacher wrote that the answer is B.",
+    "The result of the first game is 21.",
+    "Nobody knew the answer.",
+    "The answer must be an even number.",
+    "The final answer sheet has 30 lines.",
+    "Is the answer 9?",
+    "For each answer he pays 2 dollars.",
+    "To find the answer, we add both.",
+)
+REASONS = (
+    "He has 40 figs.",
+    "40 + 2 = 42.",
+    "She reads x**2 pages.",
+    "So he gets 2 more.",
+    "(A) is loud.",
+    "It lies on the Potomac.",
+    "Dr. Lee has 3 dogs.",
+    "That leaves 7 of them.",
+)
+CLOSINGS = (
+    "So the answer is {}.",
+    "#### {}",
+    "Answer: {}",
+    "The final answer is {}.",
+    "**The answer is {}.**",
+    "Therefore, the answer is: {}.",
+    "",
+)
+
+
+@given(
+    st.lists(st.sampled_from(STORIES + REASONS), max_size=7),
+    st.sampled_from([NUMBER, BOOLEAN, CHOICE, TEXT, SEVERAL, RATIO]),
+    st.sampled_from(CLOSINGS),
+    st.sampled_from([" ", "\n", "\n\n"]),
+)
+def test_no_sentence_of_a_story_with_answers_is_lost(
+    said: list[str], question: Question, closing: str, between: str
+) -> None:
+    sentence = answer_sentence(question, question.answer or "")
+    answer = sentence.removeprefix("The answer is ").removesuffix(".")
+    kept = ["We count the figs.", *said]
+    finished = finish_rationale(between.join([*kept, closing.format(answer)]), question, question.answer or "")
+    assert finished == ("\n" if "\n" in between else " ").join(kept) + f" {sentence}"
+
+
+@pytest.mark.parametrize(
+    "bait",
+    [
+        *("the answer is ", "The answer is 5. ", "Answer: 5 ", "#### 5 ", "#", "\n##", "\n", " ", "half ", "5/"),
+        *("1 1/2 ", "answer to ", "( ", "**a", "~~", "$", "\\frac", "or ", "is the ", "and ", "7", "not 5, "),
+        *("minus ", "(A) ", "The best option is ", "<think>", "\nQ:", "he has 5 left ", "so ", "Check: ", "5 or "),
+        "\\boxed{5} ",
+    ],
+)
+def test_long_outputs_take_no_longer_than_a_moment(bait: str) -> None:
+    for question in (NUMBER, BOOLEAN, CHOICE, TEXT, SEVERAL):
+        for output in (bait * (20_000 // len(bait)), "The answer is " + bait * (20_000 // len(bait))):
+            started = time.process_time()
+            parse_answer(output, question)
+            finish_rationale(output, question, question.answer or "")
+            assert time.process_time() - started < 4, "what grows with the square of the length takes minutes"
+
+
 @given(st.lists(PIECES, max_size=8).map("".join), st.sampled_from([*KINDS[:3], SEVERAL, RATIO]))
 def test_finishing_twice_changes_nothing_and_the_answer_is_read_back(output: str, question: Question) -> None:
     sentence = answer_sentence(question, question.answer or "")
