@@ -26,6 +26,8 @@ from data.worked_examples import worked_examples
 
 STOP_STRINGS: tuple[str, ...] = ("\n\n", "\nQ:")
 
+MOST_ROUNDS = 4
+"""So often a rationale is cleaned again at most; hardly one is left after the second."""
 _INSTRUCTION = (
     "Solve the problem step by step in a few short sentences. "
     'End with one sentence of the form "The answer is …." that gives the answer and nothing else.'
@@ -131,8 +133,18 @@ def finish_rationale(output: str, question: Question, answer: str) -> str:
 
     Taken out are further questions that the model asked itself, a copied line with the gold answer, and every clause
     that only states an answer ("So the final answer is 42.", "#### 42", "Answer: (B)"); a clause with a reason in it
-    stays. An output that is nothing but an answer leaves the sentence alone.
+    stays. An output that is nothing but an answer leaves the sentence alone. Finishing twice changes nothing.
     """
+    finished = _finished(output, question, answer)
+    for _ in range(MOST_ROUNDS):  # what stood in the midst of an output may state something once it is the end
+        if finished == output:
+            break
+        output, finished = finished, _finished(finished, question, answer)
+    return finished
+
+
+def _finished(output: str, question: Question, answer: str) -> str:
+    """An output cleaned once, with the sentence at its end."""
     sentence = answer_sentence(question, answer)
     text = re.sub(r"(?<=[.!?])(?=\\boxed)", " ", plain_text(_ANSWER_LABEL.sub("", _HINT.sub("", output))))
     text = _unboxed(text, question)
@@ -238,7 +250,8 @@ def _without_bare_statements(text: str, sentence: str, question: Question, answe
                 text, border = _without(text, (start, ending.end() if ending else statement.end)), start
     bare = sentence.removesuffix(".")
     if bare in text:
-        literal = re.compile(re.escape(bare) + r"(?:\.(?!\d)|\s*\Z)")  # "42." is not found in "42.5"
+        no_decimal = r"(?!\d)" if bare[-1].isdigit() else ""  # "42." is not found in "42.5"
+        literal = re.compile(rf"{re.escape(bare)}(?:\.{no_decimal}|\s*\Z)")
         while found := literal.search(text):
             text = _without(text, found.span())
     return text
