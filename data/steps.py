@@ -65,7 +65,7 @@ def _set(words: str) -> frozenset[str]:
 
 _AFTER_NUMBERS = _set("in m g l mi min sec pt gal doz")
 """Units that are other words where no number stands before them."""
-_OPENERS = _set(
+OPENERS = _set(
     "A After All Also Altogether An And Another Any As At Because Before Both But By Each Every Finally First For From "
     "Given He Hence Her Here His How However I If In Is It Its Let My Next Now Of On Once One Only Or Our Second She "
     "Since So Some That The Their Then There Therefore These They This Those Thus To Together Total Two Was We What "
@@ -216,7 +216,7 @@ def _goes_on(short: _Abbreviation, text: str, end: int) -> bool:
         case "title" | "within":
             return True
         case "place" | "name" | "dotted":
-            return word not in _OPENERS or (not gap and len(word) == 1)
+            return word not in OPENERS or (not gap and len(word) == 1)
         case "numbered":
             return short.word.lower() != "no" and word.isupper() and word != "I"
         case _:
@@ -238,7 +238,7 @@ def _is_initial(short: _Abbreviation, gap: str, word: str) -> bool:
         return True
     if not gap and len(word) == 1:
         return True
-    if not word[:1].isupper() or word in _OPENERS or "\n" in gap:
+    if not word[:1].isupper() or word in OPENERS or "\n" in gap:
         return False
     if not gap:
         return True
@@ -246,5 +246,5 @@ def _is_initial(short: _Abbreviation, gap: str, word: str) -> bool:
     if short.word == "I" or first == word:
         return False
     if first[:1].isupper():
-        return first not in _OPENERS and first not in _BEFORE_LETTERS
+        return first not in OPENERS and first not in _BEFORE_LETTERS
     return first == "by" or (first == "and" and len(second) > 1)

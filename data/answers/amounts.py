@@ -166,7 +166,7 @@ def last_number(output: str) -> str | None:
         return None
     if results := list(filter(None, each)):
         return _concluded(sides[-1], results[-1]) or results[-1]
-    return _last_of(text) or _only_spelled(next(reversed(sentences(output, "number")), ""))
+    return _last_of(text) or _only_spelled(next(reversed(sentences(output)), ""))
 
 
 def ratio_text(text: str) -> str:
@@ -234,7 +234,7 @@ def _concluded(rest: str, result: str) -> str | None:
     """The number to which the text goes on from its last result: "… = 7. He eats 2, so he has 5 left."."""
     rest = _GIVEN_REASON.sub("", rest)
     after = [numbers_in_digits(rest[found.end() :]) for found in _CONCLUDES.finditer(rest)]
-    later = [sentence for sentence in sentences(rest, "number")[1:] if re.search("[0-9]", sentence)]
+    later = [sentence for sentence in sentences(rest)[1:] if re.search("[0-9]", sentence)]
     clause = numbers_in_digits(re.split(r",\s", later[-1])[-1]) if later else []
     numbers = next(filter(None, reversed(after)), clause)
     values = {number_text(value) for _, value in numbers}
@@ -247,14 +247,14 @@ def _result(left: str, right: str) -> str | None:
     if first is None or not _UNFINISHED.match(right, first.end()):
         found = numbers_in_digits(first.group()) if first else []
     else:
-        found = numbers_in_digits(next(reversed(sentences(left, "number")), ""))
+        found = numbers_in_digits(next(reversed(sentences(left)), ""))
         found = found if len(found) == 1 else []
     return number_text(found[0][1]) if found else None
 
 
 def _last_of(text: str) -> str | None:
     """The total that the last sentence with a number names, else the last number, unless it is denied or one of two."""
-    sentence = next((each for each in reversed(sentences(text, "number")) if re.search("[0-9]", each)), "")
+    sentence = next((each for each in reversed(sentences(text)) if re.search("[0-9]", each)), "")
     if _OFFERED.search(sentence):
         return None
     for pattern in (_NAMED_RESULT, _LEFT_OVER):

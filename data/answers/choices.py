@@ -120,7 +120,7 @@ def _denied_choices(choices: tuple[str, ...]) -> re.Pattern[str]:
 
 def sentence_of_its_own(text: str, question: Question) -> str | None:
     """The one choice that a sentence or line consists of: "(C) the desert. It is dry there."."""
-    found = {canonical_choice(sentence, question) for sentence in sentences(text, "choice")} - {None}
+    found = {canonical_choice(sentence, question) for sentence in sentences(text)} - {None}
     return found.pop() if len(found) == 1 else None
 
 

@@ -151,7 +151,7 @@ def _unstated(text: str, question: Question) -> str | None:
     remark = _REMARK.search(text)
     if remark and re.search(r"[0-9]" if question.answer_kind == "number" else r"\w", text[: remark.start()]):
         text = text[: remark.start()]
-    last_sentence = next(reversed(sentences(text, question.answer_kind)), "")
+    last_sentence = next(reversed(sentences(text)), "")
     match question.answer_kind:
         case "number":
             return last_number(text)

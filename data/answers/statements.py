@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from data.answers.outputs import BOXED
 from data.records import AnswerKind, Question
+from data.steps import OPENERS, step_spans
 
 _ADVERBS = (
     r"(?:(?:therefore|thus|then|hence|so|indeed|clearly|obviously|evidently|definitely|certainly|surely|simply|just|also|"
@@ -126,15 +127,9 @@ _SPOKEN = re.compile(
     re.IGNORECASE,
 )
 _LISTED = re.compile(r"^\s*(?:[-*•]|[0-9]{1,2}[.)])\s+(.+)$", re.MULTILINE)
-_MARKS = re.compile(r"[.!?]+(?=\s|$)|\n|[。！？｡]")
-_ABBREVIATED = re.compile(
-    r"\b(?:[DMS]r|M[rs]s|Ms|St|Mt|Prof|Gen|Sen|Rep|Capt|Lt|Rev|vs|sq|cu|approx|cf|ca|e\.g|i\.e)\Z", re.IGNORECASE
-)
-_INITIALS = re.compile(r"(?:\A\W*|\b[A-Z][\w.'’-]*\s+|\.)[A-Z]\Z|\b(?:[A-Za-z]\.)+[A-Za-z]\Z")
-_OPENER = re.compile(
-    r"\s*(?:The|An?|It|Its|He|She|They|We|I|You|This|That|These|Those|There|So|Thus|Hence|Therefore|Because|Since|In|His|"
-    r"Her|Their|Our|My|But|And|If|As|At|For|No|Not|All|One|Both|Then|Now|Let|To|Of|Here|What|Which|Who|Each)\b"
-)
+LONGEST = 2000
+"""So far the end of a statement is looked for, in characters."""
+_LETTER_FIRST = re.compile(r"\W*(?P<letter>[A-Z]\.)\s+(?P<next>[A-Z]\w*)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,7 +168,7 @@ def statements(text: str, question: Question) -> Iterator[Statement]:
         found[box.start()] = (box.start(1), box, False)
     starts = sorted(found)
     announced = [
-        _statement(text, start, border, *found[start], question.answer_kind)
+        _statement(text, start, border, *found[start])
         for start, border in zip(starts, [*starts[1:], len(text)], strict=False)
     ]
     behind = [each for each in _behind(text, question.answer_kind) if not any(_overlap(each, one) for one in announced)]
@@ -197,16 +192,17 @@ def _announcements(text: str, kind: AnswerKind) -> Iterator[re.Match[str]]:
             yield from _CHOSEN.finditer(text)
 
 
-def sentence_end(text: str, start: int, border: int, kind: AnswerKind) -> int:
+def sentence_end(text: str, start: int, border: int) -> int:
     """Where the sentence that goes on at `start` ends, with its mark; the full stop of an abbreviation ends none."""
-    for mark in _MARKS.finditer(text, start, border):
-        before, after = (
-            text[max(start, mark.start() - 40) : mark.start()],
-            text[mark.end() : min(border, mark.end() + 20)],
-        )
-        if mark.group() != "." or not after.strip() or not _abbreviates(before, after, kind):
-            return mark.end()
-    return border
+    piece = text[start : min(border, start + LONGEST)]
+    letter = _LETTER_FIRST.match(piece)
+    if letter and letter["next"] in OPENERS:
+        return start + letter.end("letter")
+    first = next(step_spans(piece, "sentences"), None)
+    if first is None:
+        return border
+    newline = piece.find("\n", 0, first[0])
+    return start + (newline + 1 if newline >= 0 else first[1])
 
 
 def without_adverbs(text: str) -> str:
@@ -214,30 +210,17 @@ def without_adverbs(text: str) -> str:
     return _LEADING_ADVERBS.sub("", text, count=1)
 
 
-def sentences(text: str, kind: AnswerKind) -> list[str]:
-    """The sentences and lines of a text, with their marks, without those that are empty."""
-    found, start = [], 0
-    while start < len(text):
-        end = sentence_end(text, start, len(text), kind)
-        found.append(text[start:end])
-        start = end
-    return [piece for piece in map(str.strip, found) if re.search(r"\w", piece)]
-
-
-def _abbreviates(before: str, after: str, kind: AnswerKind) -> bool:
-    """Whether a full stop belongs to an abbreviation or, where the answer may be a name, to an initial."""
-    if _ABBREVIATED.search(before) or (re.search(r"\bNo\Z", before, re.IGNORECASE) and re.match(r"\s*\d", after)):
-        return True
-    return (
-        kind == "text" and _INITIALS.search(before) is not None and not _OPENER.match(after) and "\n" not in after[:2]
-    )
+def sentences(text: str) -> list[str]:
+    """The sentences and lines of a text, with their marks, without those that hold no word."""
+    pieces = (text[start:end] for start, end in step_spans(text, "sentences"))
+    return [piece for piece in pieces if re.search(r"\w", piece)]
 
 
 def _statement(
-    text: str, start: int, border: int, answer_start: int, box: re.Match[str] | None, part: bool, kind: AnswerKind
+    text: str, start: int, border: int, answer_start: int, box: re.Match[str] | None, part: bool
 ) -> Statement:
     answer_start = min(answer_start, border)
-    end = box.end() if box else sentence_end(text, answer_start, border, kind)
+    end = box.end() if box else sentence_end(text, answer_start, border)
     body = box.group(1) if box else text[answer_start:end]
     return Statement(
         start=start,
@@ -256,7 +239,7 @@ def _behind(text: str, kind: AnswerKind) -> Iterator[Statement]:
     for match in _BEHIND.finditer(text) if _MAY_BE_BEHIND.search(text) else ():
         if kind == "choice" or (match["what"] or "").casefold() in ("answer", "solution"):
             start, said = match.start("said"), _LEADING_CONNECTIVES.sub("", match["said"].strip(), count=1)
-            end = sentence_end(text, match.end(), len(text), kind)
+            end = sentence_end(text, match.end(), len(text))
             yield Statement(start=start, answer_start=start, end=end, text=said, line=said, behind=True)
 
 
