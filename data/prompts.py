@@ -33,7 +33,7 @@ _INSTRUCTION = (
     'End with one sentence of the form "The answer is …." that gives the answer and nothing else.'
 )
 _HINT = re.compile(r"\(The correct answer is [^\n]*?\.\)[ \t]*\n?")
-_ANSWER_LABEL = re.compile(r"\A(?:\s*A:)+")
+_ANSWER_LABEL = re.compile(r"\A(?:\s*A:)+|(?:(?<=[\s.!?])A:[\s,]*)+\Z")
 # Words that lead up to a statement of the answer and say nothing without it.
 _LEAD = re.compile(
     r"(?:(?:(?<=\W)|^)(?:so|thus|therefore|hence|then|and|finally|in conclusion|(?:that|this|which) means|we get|"
