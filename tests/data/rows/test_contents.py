@@ -244,9 +244,9 @@ def test_columns_that_point_beyond_their_values_are_refused(tmp_path: Path) -> N
     content = path.read_bytes()
     offsets = np.array([0, 4, 8, 12], dtype=np.int32).tobytes()
     assert content.count(offsets) == 1
-    for wrong in ([0, 4, -8, 12], [0, 4, 1 << 30, 12]):
-        path.write_bytes(content.replace(offsets, np.array(wrong, dtype=np.int32).tobytes()))
-        assert refused(path).startswith("mine.feather: Arrow that cannot be read after row 0: ")
+    wrong = np.array([0, 8, 4, 12], dtype=np.int32)
+    path.write_bytes(content.replace(offsets, wrong.tobytes()))
+    assert refused(path).startswith("mine.feather: Arrow that cannot be read after row 0: ")
 
 
 def test_columns_that_unpack_without_end_are_given_up(
@@ -261,13 +261,13 @@ def test_columns_that_unpack_without_end_are_given_up(
 def test_one_long_text_a_thousand_times_fills_no_memory(
     written: Callable[[pa.Table], Path], nested: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(contents, "LARGEST", 64 << 20)
-    shared = pa.DictionaryArray.from_arrays(pa.array([0] * 1000, pa.int32()), pa.array(["x" * (4 << 20)]))
+    monkeypatch.setattr(contents, "LARGEST", 8 << 20)
+    shared = pa.DictionaryArray.from_arrays(pa.array([0] * 1000, pa.int32()), pa.array(["x" * (512 << 10)]))
     listed = pa.ListArray.from_arrays(pa.array(range(1001), pa.int32()), shared)
     path = written(pa.table({"question": listed if nested else shared}))
     tracemalloc.start()
-    assert "unpacks to more than 64 MiB" in refused(path)
-    assert tracemalloc.get_traced_memory()[1] < 256 << 20
+    assert "unpacks to more than 8 MiB" in refused(path)
+    assert tracemalloc.get_traced_memory()[1] < 128 << 20
     tracemalloc.stop()
 
 
