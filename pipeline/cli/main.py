@@ -26,6 +26,10 @@ COMMANDS = {
         "results",
         "Put runs on one HTML page that needs nothing else: what was run, accuracies, losses, layer weights, cost.",
     ),
+    "convert-gguf": (
+        "convert",
+        "Write the model of a GGUF FILE as a plain FOLDER, for `teacher.model` and `student.model`.",
+    ),
     "push": ("results", "Upload one student of RUN, with its model card, to REPOSITORY on the Hugging Face hub."),
     "config": ("config", "Show, describe or start a configuration file."),
     "data": ("data", "Look at the questions of a configuration before a teacher is paid for them."),

@@ -7,6 +7,7 @@ hashed by itself. Nothing here loads a model: no torch, and the hub's client onl
 
 import os
 import re
+import shlex
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -32,6 +33,7 @@ TOKENIZER = (
 VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 """Files of which at least one makes a folder's tokenizer usable."""
 CODE = "*.py"
+GGUF = ".gguf"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,12 +63,26 @@ class ModelIdentity:
 def identify_model(model: str, revision: str | None, *, weights: bool = True) -> ModelIdentity:
     """Resolve a hub id or local folder; `weights=False` is content with configuration and tokenizer.
 
-    Raises `ConfigError` where there is no such folder, where something is missing in it, and where a hub id can neither
-    be looked up nor found among the models downloaded earlier.
+    Raises `ConfigError` where there is no such folder, where something is missing in it or it is a GGUF file, and where
+    a hub id can neither be looked up nor found among the models downloaded earlier.
     """
+    _require_no_gguf(Path(model).expanduser(), weights=weights)
     if model.startswith((".", "/", "~")) or model.count(os.sep) > 1 or Path(model).exists():
         return _identify_folder(Path(model).expanduser(), weights=weights)
     return _identify_hub(model, revision)
+
+
+def _require_no_gguf(path: Path, *, weights: bool) -> None:
+    """Refuse a GGUF file, and a folder that holds one in place of a model, with the command that converts it."""
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if file.suffix.lower() == GGUF)
+        found = files if files and _missing(path, weights=weights) else []
+    else:
+        found = [path] if path.suffix.lower() == GGUF and (path.is_file() or len(path.parts) != 2) else []
+    if found:
+        reason = "is a GGUF file" if found == [path] else "holds a GGUF file, and no model that is read as it is"
+        file = shlex.quote(str(found[0]))
+        raise ConfigError(f"model {path}: it {reason}; convert it once: molsaki convert-gguf {file} FOLDER")
 
 
 def _identify_folder(folder: Path, *, weights: bool) -> ModelIdentity:

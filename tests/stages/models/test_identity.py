@@ -1,6 +1,7 @@
 """Which model is meant: folders by content, hub ids by commit, and one clear line where it cannot be told."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -63,10 +64,40 @@ def test_a_local_path_that_does_not_exist_is_refused(model: str) -> None:
 
 
 def test_a_file_is_not_a_model_folder(tmp_path: Path) -> None:
-    file = tmp_path / "model.gguf"
+    file = tmp_path / "model.bin"
     file.write_bytes(b"")
     with pytest.raises(ConfigError, match="but it is a file"):
         identify_model(str(file), None)
+
+
+@pytest.mark.parametrize("name", ["model.gguf", "model.Q4_1.GGUF"])
+@pytest.mark.parametrize("weights", [True, False])
+def test_a_gguf_file_is_refused_with_the_command_that_converts_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, weights: bool
+) -> None:
+    (tmp_path / name).write_bytes(b"GGUF")
+    monkeypatch.chdir(tmp_path)
+    for model in (name, f"./{name}", str(tmp_path / name), str(tmp_path), "."):
+        with pytest.raises(ConfigError, match=rf"molsaki convert-gguf \S*{re.escape(name)} FOLDER$") as caught:
+            identify_model(model, None, weights=weights)
+        assert "\n" not in str(caught.value)
+
+
+def test_the_name_of_a_gguf_file_that_is_not_there_is_no_hub_id(offline_hub: Path) -> None:
+    with pytest.raises(ConfigError, match=r"molsaki convert-gguf model\.gguf FOLDER"):
+        identify_model("model.gguf", None)
+    with pytest.raises(ConfigError, match="hub cannot be reached"):
+        identify_model("owner/model.gguf", None)
+
+
+def test_a_gguf_file_beside_a_whole_model_does_no_harm(tmp_path: Path) -> None:
+    folder = model_folder(tmp_path / "model")
+    (folder / "model.gguf").write_bytes(b"GGUF")
+    assert identify_model(str(folder), None).source == "folder"
+    (folder / "model.safetensors").unlink()
+    assert identify_model(str(folder), None, weights=False).source == "folder"
+    with pytest.raises(ConfigError, match="convert-gguf"):
+        identify_model(str(folder), None)
 
 
 @pytest.mark.parametrize(
