@@ -27,7 +27,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTra
 
 from cache.durable import ABANDONED_SECONDS, DISK_FULL, age, make_folder, sync_file, sync_folder
 from data.errors import ConfigError, DataError, ModelError, MolsakiError, first_line
-from stages.models.identity import WEIGHTS, identify_model
+from stages.models.identity import identify_model
+from stages.models.load import share_weights
 from stages.models.size import model_size
 from stages.models.tokenizer import load_tokenizer
 from stages.runtime.progress import Progress
@@ -242,8 +243,7 @@ def _save_model(file: GgufFile, model: PreTrainedModel, folder: Path) -> None:
     if len(set(ends)) > 1:  # llama.cpp ends at both
         model.generation_config.eos_token_id = ends
     model.save_pretrained(folder)
-    for weights in folder.glob(WEIGHTS):  # safetensors keeps them to their owner
-        weights.chmod((folder / "config.json").stat().st_mode)
+    share_weights(folder)
 
 
 def _save_tokenizer(file: GgufFile, place: Path, folder: Path) -> None:

@@ -30,7 +30,7 @@ from stages.attention.select import Example
 from stages.attention.stepwise import attention_layers, checkpointing_contexts
 from stages.mixture import Target
 from stages.models.identity import ModelIdentity, identify_model
-from stages.models.load import load_causal_lm
+from stages.models.load import load_causal_lm, share_weights
 from stages.models.tokenizer import load_tokenizer
 from stages.runtime.device import torch_device
 from stages.runtime.processes import Processes, join_processes
@@ -292,6 +292,7 @@ def _save_student(
 ) -> None:
     merged = student if adapted is None else save_adapted(adapted, out)
     merged.save_pretrained(out, state_dict=whole)
+    share_weights(out)
     tokenizer.save_pretrained(out)
 
 

@@ -104,6 +104,15 @@ def test_a_plain_checkpoint_comes_out(folder, attention, tmp_path):
     ]  # fmt: skip
 
 
+def test_whoever_may_read_a_student_may_read_its_weights(folder, attention, tmp_path):
+    """safetensors writes weights for their owner alone, whatever the umask."""
+    peft = {"peft_type": "LORA", "r": 2, "target_modules": ["q_proj"]}
+    train(folder, tmp_path, attention, student=StudentSettings(model=str(folder), peft=peft))
+    found = sorted(tmp_path.rglob("*.safetensors"))
+    assert [path.parent.name for path in found] == ["adapter", tmp_path.name]
+    assert {path.stat().st_mode for path in found} == {(tmp_path / "config.json").stat().st_mode}
+
+
 def test_the_summary_tells_every_part_of_the_loss(folder, attention, tmp_path):
     train(folder, tmp_path, attention)
     summary = json.loads((tmp_path / "training.json").read_text())
