@@ -141,6 +141,11 @@ def _require_model(file: GgufFile) -> None:
     parts = file.metadata.get("split.count")
     if isinstance(parts, int) and parts > 1:
         raise ModelError(f"{file.path}: one of {parts} parts of a model; join them by `llama-gguf-split --merge`")
+    if file.adds("eos"):
+        raise ModelError(
+            f"{file.path}: by tokenizer.ggml.add_eos_token every text ends with the end token, so no prompt would be "
+            "open; such a model continues no text"
+        )
 
 
 def _require_empty(folder: Path) -> None:

@@ -93,22 +93,25 @@ def test_the_tokenizer_is_the_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("metadata", "begin", "end"),
+    ("metadata", "begin"),
     [
-        ({}, [], []),
-        ({"tokenizer.ggml.add_bos_token": True}, [0], []),
-        ({"tokenizer.ggml.add_bos_token": True, "tokenizer.ggml.add_eos_token": True}, [0], [1]),
-        ({"tokenizer.ggml.pre": "llama-bpe"}, [0], []),
-        ({"tokenizer.ggml.pre": "llama-bpe", "tokenizer.ggml.add_bos_token": False}, [], []),
-        ({"tokenizer.ggml.bos_token_id": None, "tokenizer.ggml.add_bos_token": True}, [], []),
+        ({}, []),
+        ({"tokenizer.ggml.add_bos_token": True}, [0]),
+        ({"tokenizer.ggml.pre": "llama-bpe"}, [0]),
+        ({"tokenizer.ggml.pre": "llama-bpe", "tokenizer.ggml.add_bos_token": False}, []),
+        ({"tokenizer.ggml.bos_token_id": None, "tokenizer.ggml.add_bos_token": True}, []),
     ],
 )
-def test_texts_begin_and_end_as_the_file_says(
-    tmp_path: Path, metadata: Mapping[str, object], begin: list[int], end: list[int]
-) -> None:
+def test_texts_begin_as_the_file_says(tmp_path: Path, metadata: Mapping[str, object], begin: list[int]) -> None:
     tokenizer = AutoTokenizer.from_pretrained(converted(tiny_gguf(tmp_path / "m.gguf", metadata=metadata)))
     plain = tiny_tokenizer()("12 pens")["input_ids"]
-    assert tokenizer("12 pens")["input_ids"] == [*begin, *plain, *end]
+    assert tokenizer("12 pens")["input_ids"] == [*begin, *plain]
+
+
+def test_a_file_whose_texts_all_end_is_refused(tmp_path: Path) -> None:
+    file = tiny_gguf(tmp_path / "m.gguf", metadata={"tokenizer.ggml.add_eos_token": True})
+    with pytest.raises(ModelError, match="so no prompt would be open"):
+        converted(file)
 
 
 def test_gemma_gets_its_begin_token(tmp_path: Path) -> None:
