@@ -53,11 +53,14 @@ class LayerRouter(nn.Module):
     W is (L, L·C), b is (L,). RMSNorm has no gain of its own, for W would absorb it. The text of the paper at hand does
     not say how W and b begin: here at zero, so that training starts from even weights. The value states are not
     detached.
+
+    A sum over T tokens of L·C numbers moves p far with every step of an optimizer whose steps have a size of their own,
+    such as AdamW's. `scaled` puts `H / (T √(L·C))` in the place of H.
     """
 
-    def __init__(self, layers: int, width: int, tau: float) -> None:
+    def __init__(self, layers: int, width: int, tau: float, *, scaled: bool = False) -> None:
         super().__init__()
-        self.tau = tau
+        self.tau, self.scaled = tau, scaled
         self.score = nn.Linear(layers * width, layers)
         nn.init.zeros_(self.score.weight)
         nn.init.zeros_(self.score.bias)
@@ -66,6 +69,9 @@ class LayerRouter(nn.Module):
         """`value_states` (B, L, T, C) and `token_mask` (B, T) give weights (B, L), float32."""
         normed = nn.functional.rms_norm(at_least_float32(value_states), value_states.shape[-1:])
         summed = torch.einsum("bltc,bt->blc", normed, token_mask.to(normed))
+        if self.scaled:
+            tokens = token_mask.sum(dim=1).clamp(min=1).to(normed)
+            summed = summed / (tokens * math.sqrt(self.score.in_features))[:, None, None]
         return torch.softmax(at_least_float32(self.score(summed.flatten(1))) / self.tau, dim=-1)
 
 

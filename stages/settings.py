@@ -20,6 +20,7 @@ from data.steps import StepRule
 Task = Literal["predict", "explain"]
 """The student's two tasks, each with a prompt of its own: the bare answer, and the rationale that ends in it."""
 AlignmentName = Literal["mixture", "uniform", "one-to-one", "last"]
+RouterName = Literal["paper", "scaled"]
 CriticalRule = Literal["numbers", "keywords", "regex"]
 KeywordSource = Literal["data", "teacher"]
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -218,6 +219,10 @@ class ObjectiveSettings:
     `one-to-one` (MobileBERT) and `last` (MiniLM) pair them, as does {single: [teacher layer, student layer]}."""
     tau_teacher: Annotated[float, Gt(0)] = 0.1
     """Temperature, where alignment is mixture, of the teacher's layer weights (Eq. 4)."""
+    router: RouterName = "paper"
+    """Where alignment is mixture: how the student's layers are summed up before they are weighed. `paper` is Eq. 5;
+    `scaled` takes the mean over tokens and divides by the root of the numbers that are weighed, so that steps of the
+    optimizer change the mixture slowly."""
     tau_student: Annotated[float, Gt(0)] = 0.5
     """Temperature, where alignment is mixture, of the student's layer weights (Eq. 5)."""
 

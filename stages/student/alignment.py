@@ -70,7 +70,7 @@ def student_layers(student: PreTrainedModel, settings: ObjectiveSettings, teache
     """What makes of the student's layers the matrices that are compared with the targets."""
     layers = attention_layers(student)
     if settings.alignment == "mixture":
-        return MixedLayers(layers, value_width(student.config.get_text_config()), settings.tau_student)
+        return MixedLayers(layers, value_width(student.config.get_text_config()), settings)
     return ChosenLayers(layers, [layer for _, layer in layer_pairs(settings.alignment, teacher_layers, layers)])
 
 
@@ -79,9 +79,9 @@ class MixedLayers(nn.Module):
 
     needs_values = True
 
-    def __init__(self, layers: int, width: int, tau: float) -> None:
+    def __init__(self, layers: int, width: int, settings: ObjectiveSettings) -> None:
         super().__init__()
-        self.router = LayerRouter(layers, width, tau)
+        self.router = LayerRouter(layers, width, settings.tau_student, scaled=settings.router == "scaled")
 
     def forward(self, recording: Recording, token_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the mixed attention (B, 1, S, K) and the weights (B, L)."""

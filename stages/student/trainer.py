@@ -19,6 +19,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from data.errors import ModelError
 from stages.runtime.processes import Processes
 from stages.runtime.progress import Progress, StopSignal
+from stages.settings import ObjectiveSettings
 from stages.student.global_batches import NumberedRecords, ShareLoader, Shares, counts
 from stages.student.objective import ROUTER_ENTROPY, Objective
 
@@ -269,8 +270,8 @@ class BalanceWarnings(TrainerCallback):
             self._warn(
                 ROUTER_ENTROPY,
                 f"after {state.global_step} steps the student's mixture of layers is almost a single one (its entropy "
-                f"is {entropy:.2f} of that of even weights), which alone learns where to look; an "
-                f"objective.tau_student above {settings.tau_student:g} keeps more of them",
+                f"is {entropy:.2f} of that of even weights), which alone learns where to look; {_remedy(settings)} "
+                "keeps more of them",
             )
         if objective.beta and {"L_att", "L_exp"} <= logged.keys():
             weighed = objective.beta * logged["L_att"], (1 - objective.alpha) * logged["L_exp"]
@@ -285,6 +286,12 @@ class BalanceWarnings(TrainerCallback):
         if about not in self._silent:
             self._silent.add(about)
             self._say(f"warning: {self._student}: {message}")
+
+
+def _remedy(settings: ObjectiveSettings) -> str:
+    """What to change against a mixture of one layer."""
+    higher = f"an objective.tau_student above {settings.tau_student:g}"
+    return higher if settings.router == "scaled" else f"objective.router: scaled, or {higher},"
 
 
 class EarlyStopping(TrainerCallback):

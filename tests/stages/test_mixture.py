@@ -69,6 +69,19 @@ def test_router_by_hand():
     torch.testing.assert_close(router(values, everything(1, 2)), torch.softmax(logits, dim=-1))
 
 
+def test_the_scaled_router_takes_the_mean_over_tokens_by_hand():
+    router = LayerRouter(2, 2, tau=0.5, scaled=True)
+    with torch.no_grad():
+        router.score.weight[0] = torch.tensor([1.0, 0.0, 0.0, 0.0])
+        router.score.bias[1] = 0.25
+    values = torch.tensor([[[[3.0, 4.0], [0.0, 2.0], [9.0, 9.0]], [[1.0, 1.0], [1.0, 1.0], [9.0, 9.0]]]])
+    # As above, of two tokens and without the third, and divided by the root of 2 layers × 2 numbers.
+    logits = torch.tensor([[3 / math.sqrt(12.5) / 2 / 2, 0.25]]) / 0.5
+    mask = torch.tensor([[True, True, False]])
+    torch.testing.assert_close(router(values, mask), torch.softmax(logits, dim=-1))
+    assert router(values, torch.zeros(1, 3, dtype=torch.bool)).isfinite().all(), "a text without tokens"
+
+
 def test_router_ignores_padding_tokens():
     router = LayerRouter(2, 3, tau=0.5)
     torch.nn.init.normal_(router.score.weight)

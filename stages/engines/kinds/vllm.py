@@ -76,14 +76,15 @@ class VllmEngine(Engine):
         self.setup = setup
         self.llm: Any = None
         self._requests: _Requests | None = None
-        # Not vLLM's, which takes Mistral's own where there is one; one that is of no use is refused before the start.
-        self._tokenizer = load_tokenizer(setup.model, setup.revision, trust_remote_code=setup.trust_remote_code)
         before = set(multiprocessing.active_children())
         self._guard = start_guard()
         try:
             with nullcontext() if setup.stop is None else setup.stop.at_once("what was answered before"):
                 self.llm = _start(setup)
             self.processes = [each for each in multiprocessing.active_children() if each not in before]
+            self.llm.get_tokenizer()  # raises where the arguments leave it out, without which there is no text
+            # Prompts become tokens by the one that everything else uses; vLLM takes Mistral's own where there is one.
+            self._tokenizer = load_tokenizer(setup.model, setup.revision, trust_remote_code=setup.trust_remote_code)
             self._window = int(self.llm.llm_engine.model_config.max_model_len)
         except MolsakiError:
             self.close()

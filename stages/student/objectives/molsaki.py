@@ -22,7 +22,7 @@ class Molsaki(Objective):
 
     name = "molsaki"
     tasks = ("predict", "explain")
-    settings_used = ("alpha", "beta", "alignment", "tau_teacher", "tau_student")
+    settings_used = ("alpha", "beta", "alignment", "tau_teacher", "tau_student", "router")
     needs_attention = True
 
     def aligner(self, student: "PreTrainedModel", teacher_layers: int) -> "nn.Module":
@@ -48,7 +48,10 @@ class Molsaki(Objective):
         return {**losses, ROUTER_ENTROPY: entropy} if self.settings.alignment == "mixture" else losses
 
     def described(self) -> "Spec":
-        """Without the temperatures where no layers are mixed."""
+        """Without what makes no difference where no layers are mixed, and without the router where it is Eq. 5's."""
         described = super().described()
-        mixes = self.settings.alignment == "mixture"
-        return {name: value for name, value in described.items() if mixes or not name.startswith("tau_")}
+        if self.settings.alignment != "mixture":
+            return {
+                name: value for name, value in described.items() if name not in ("tau_teacher", "tau_student", "router")
+            }
+        return {name: value for name, value in described.items() if (name, value) != ("router", "paper")}

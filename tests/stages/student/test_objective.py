@@ -49,6 +49,15 @@ def test_beta_is_the_sources_unless_set(name: str, beta: float):
             {"name": "molsaki", "alpha": 0.5, "beta": 1.0, "alignment": "mixture", "tau_teacher": 0.1,
              "tau_student": 0.5},
         ),
+        (
+            ObjectiveSettings(router="scaled"),
+            {"name": "molsaki", "alpha": 0.5, "beta": 1.0, "alignment": "mixture", "tau_teacher": 0.1,
+             "tau_student": 0.5, "router": "scaled"},
+        ),
+        (
+            ObjectiveSettings(alignment="last", router="scaled"),
+            {"name": "molsaki", "alpha": 0.5, "beta": 1.0, "alignment": "last"},
+        ),
     ],
 )  # fmt: skip
 def test_what_an_objective_does_not_use_makes_no_difference(settings: ObjectiveSettings, described: dict):
