@@ -146,7 +146,7 @@ def finish_rationale(output: str, question: Question, answer: str) -> str:
 def _finished(output: str, question: Question, answer: str) -> str:
     """An output cleaned once, with the sentence at its end."""
     sentence = answer_sentence(question, answer)
-    text = re.sub(r"(?<=[.!?])(?=\\boxed)", " ", plain_text(_ANSWER_LABEL.sub("", _HINT.sub("", output))))
+    text = re.sub(r"(?<=[.!?])(?=\$?\\boxed)", " ", plain_text(_ANSWER_LABEL.sub("", _HINT.sub("", output))))
     text = _unboxed(text, question)
     for letter in letters_of(question.choices):
         text = text.replace(answer_sentence(question, letter), "The answer is.")
