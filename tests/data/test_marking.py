@@ -5,7 +5,7 @@ import re
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
-from time import perf_counter
+from time import process_time
 from typing import Any, Literal
 
 import pytest
@@ -130,10 +130,10 @@ def test_long_texts_take_time_in_proportion(bait: str) -> None:
     times = []
     for length in (20_000, 80_000):
         text = bait * (length // len(bait))
-        start = perf_counter()
+        start = process_time()
         mark("", text, steps="sentences")
-        times.append(perf_counter() - start)
-    assert times[1] < max(12 * times[0], 0.5)
+        times.append(process_time() - start)
+    assert times[1] < max(12 * times[0], 1.0)
 
 
 def test_numbers_of_lists_stay_critical_for_other_rules() -> None:
