@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 
 MAGIC = b"GGUF"
 SOURCE = "converted_from.json"
-THERE_AND_BACK = "Zoë paid 12.50 for 3 crêpes.\nHow much are 1,024 of them,  in all?\n\n  Ärger, señor: 7 + 8 = 15\n"
-"""Spaces, digits, line breaks and accents: what questions and rationales hold."""
 ADDS_BEGIN = {"llama-bpe", "llama3", "llama-v3", "falcon3"}
 """Byte-level vocabularies (`tokenizer.ggml.pre`) for which a silent file means a begin token, by llama.cpp."""
 BLANK = "\u2581"
@@ -286,13 +284,14 @@ def _write_source(file: GgufFile, dtype: Dtype, folder: Path) -> None:
 def _check(file: GgufFile, config: "PreTrainedConfig", folder: Path) -> None:
     """Hold what was written, as it will be loaded, against the file."""
     _require_all_weights(file, config, folder)
-    tokenizer = load_tokenizer(str(folder), None)
+    try:
+        tokenizer = load_tokenizer(str(folder), None)
+    except ConfigError as error:  # it names the folder, which is not there afterwards, and what to change in it
+        trouble = str(error).removeprefix(f"model {folder}: ").partition(";")[0]
+        raise ModelError(f"{file.path}: {trouble}; take the original model") from error
     _require_same_ends(file, tokenizer)
     if len(tokenizer) > (known := config.get_text_config().vocab_size):
         raise ModelError(f"{file.path}: transformers' tokenizer has {len(tokenizer)} tokens, the model knows {known}")
-    back = tokenizer.decode(tokenizer(THERE_AND_BACK, add_special_tokens=False)["input_ids"])
-    if back != THERE_AND_BACK:
-        raise ModelError(f"{file.path}: its tokenizer makes {back!r} of {THERE_AND_BACK!r}; take the original model")
 
 
 def _require_all_weights(file: GgufFile, config: "PreTrainedConfig", folder: Path) -> None:

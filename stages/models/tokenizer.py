@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 MARK = "\ufdd0"
 """No character: Unicode keeps it for a program's own use, so that no text holds it."""
-PROBE = "Tom has 3 figs,\n\n  and 1,234.5 more.\tNow?"
-"""A text that every tokenizer has to give back."""
+PROBE = "Tom has 3 figs,\n\n  and 1,234.5 more.\tNow, Zoë: 12 crêpes?"
+"""A text that every tokenizer has to give back: blanks, digits, line breaks and accents."""
 
 
 def guarded(tokenizer: "PreTrainedTokenizerBase", text: str) -> str:
