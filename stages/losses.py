@@ -9,24 +9,46 @@ Shapes: B batch, S reasoning steps, K critical words. Masks are True where there
 import torch
 
 from stages.mixture import at_least_float32
+from stages.settings import Rows
+
+FLOOR = 1e-6
+"""Added to each word's attention before shares are taken: a row of zeros is even then, and no logarithm infinite."""
 
 
 def attention_loss(
-    teacher: torch.Tensor, student: torch.Tensor, step_mask: torch.Tensor, word_mask: torch.Tensor
+    teacher: torch.Tensor,
+    student: torch.Tensor,
+    step_mask: torch.Tensor,
+    word_mask: torch.Tensor,
+    *,
+    rows: Rows = "softmax",
 ) -> torch.Tensor:
     """Kullback-Leibler divergence of the student's attention rows from the teacher's.
 
         L_att = mean over records of (1/S) Σ_s KL(softmax(A^t[s, :]) ‖ softmax(A^s[s, :]))         Eq. 6
 
     `teacher` and `student` (B, S, K), `step_mask` (B, S), `word_mask` (B, K); each softmax runs over the record's own K
-    words. Returns a scalar in nats, float32 (float64 for such a student). Gradients flow into the student's side;
+    words. With `rows="share"`, `A[s, :] / Σ_k A[s, k]` is in the place of each softmax (`row_log_probabilities`).
+    Returns a scalar in nats, float32 (float64 for such a student). Gradients flow into the student's side;
     targets from the cache carry none.
     A record without steps or without words counts 0 in the mean.
     """
+    log_teacher = row_log_probabilities(teacher, word_mask, rows)
+    log_student = row_log_probabilities(student, word_mask, rows)
     away = ~word_mask[:, None, :]
-    lowest = torch.finfo(torch.float32).min
-    log_teacher = torch.log_softmax(at_least_float32(teacher).masked_fill(away, lowest), dim=-1)
-    log_student = torch.log_softmax(at_least_float32(student).masked_fill(away, lowest), dim=-1)
     per_word = (log_teacher.exp() * (log_teacher - log_student)).masked_fill(away, 0.0)
     per_step = per_word.sum(dim=-1).masked_fill(~step_mask, 0.0)
     return (per_step.sum(dim=-1) / step_mask.sum(dim=-1).clamp(min=1)).mean()
+
+
+def row_log_probabilities(attention: torch.Tensor, word_mask: torch.Tensor, rows: Rows) -> torch.Tensor:
+    """Each step's attention as a distribution over the record's own words: its logarithms, (B, S, K).
+
+    `attention` (B, S, K), not negative, and `word_mask` (B, K). `softmax` is of the attention as it stands, so that
+    steps of few tokens give nearly even rows; `share` is `(A + FLOOR) / Σ (A + FLOOR)`, in which their size plays no part.
+    What stands where there is no word is of no meaning, but finite.
+    """
+    away = ~word_mask[:, None, :]
+    attention = at_least_float32(attention)
+    scores = torch.log(attention + FLOOR) if rows == "share" else attention
+    return torch.log_softmax(scores.masked_fill(away, torch.finfo(torch.float32).min), dim=-1)

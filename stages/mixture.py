@@ -55,12 +55,12 @@ class LayerRouter(nn.Module):
     detached.
 
     A sum over T tokens of L·C numbers moves p far with every step of an optimizer whose steps have a size of their own,
-    such as AdamW's. `scaled` puts `H / (T √(L·C))` in the place of H.
+    such as AdamW's. With a `factor`, `factor · H / T` is in the place of H; see `router_factor`.
     """
 
-    def __init__(self, layers: int, width: int, tau: float, *, scaled: bool = False) -> None:
+    def __init__(self, layers: int, width: int, tau: float, *, factor: float | None = None) -> None:
         super().__init__()
-        self.tau, self.scaled = tau, scaled
+        self.tau, self.factor = tau, factor
         self.score = nn.Linear(layers * width, layers)
         nn.init.zeros_(self.score.weight)
         nn.init.zeros_(self.score.bias)
@@ -69,10 +69,20 @@ class LayerRouter(nn.Module):
         """`value_states` (B, L, T, C) and `token_mask` (B, T) give weights (B, L), float32."""
         normed = nn.functional.rms_norm(at_least_float32(value_states), value_states.shape[-1:])
         summed = torch.einsum("bltc,bt->blc", normed, token_mask.to(normed))
-        if self.scaled:
+        if self.factor is not None:
             tokens = token_mask.sum(dim=1).clamp(min=1).to(normed)
-            summed = summed / (tokens * math.sqrt(self.score.in_features))[:, None, None]
+            summed = self.factor * summed / tokens[:, None, None]
         return torch.softmax(at_least_float32(self.score(summed.flatten(1))) / self.tau, dim=-1)
+
+
+def router_factor(layers: int, width: int, *, router_learning_rate: float, learning_rate: float) -> float:
+    """By what a `LayerRouter`'s means have to be multiplied for a learning rate of its own.
+
+    AdamW moves each of the L·C weights of a score by about `learning_rate`. Behind this factor all of them together
+    move the score by `router_learning_rate` at most, as the rate of an output layer falls with its width after arXiv
+    2203.03466 (μP); a rate of its own needs no second group of parameters then.
+    """
+    return router_learning_rate / (learning_rate * layers * width)
 
 
 def share_of_even(weights: torch.Tensor) -> torch.Tensor:

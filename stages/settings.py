@@ -20,7 +20,8 @@ from data.steps import StepRule
 Task = Literal["predict", "explain"]
 """The student's two tasks, each with a prompt of its own: the bare answer, and the rationale that ends in it."""
 AlignmentName = Literal["mixture", "uniform", "one-to-one", "last"]
-RouterName = Literal["paper", "scaled"]
+RouterName = Literal["mean", "paper"]
+Rows = Literal["softmax", "share"]
 CriticalRule = Literal["numbers", "keywords", "regex"]
 KeywordSource = Literal["data", "teacher"]
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -219,12 +220,18 @@ class ObjectiveSettings:
     `one-to-one` (MobileBERT) and `last` (MiniLM) pair them, as does {single: [teacher layer, student layer]}."""
     tau_teacher: Annotated[float, Gt(0)] = 0.1
     """Temperature, where alignment is mixture, of the teacher's layer weights (Eq. 4)."""
-    router: RouterName = "paper"
-    """Where alignment is mixture: how the student's layers are summed up before they are weighed. `paper` is Eq. 5;
-    `scaled` takes the mean over tokens and divides by the root of the numbers that are weighed, so that steps of the
-    optimizer change the mixture slowly."""
+    router: RouterName = "mean"
+    """Where alignment is mixture: how the student's layers are summed up before they are weighed. `mean` takes the mean
+    over tokens and learns at a rate of its own; `paper` is Eq. 5 to the letter, which on real weights keeps a single
+    layer."""
+    router_learning_rate: Annotated[float, Gt(0)] = 0.1
+    """`router: mean`: by how much a step of the optimizer moves a layer's score at most (as long as value states are of
+    size 1), whatever the student's size, the length of its texts and its own learning rate."""
     tau_student: Annotated[float, Gt(0)] = 0.5
     """Temperature, where alignment is mixture, of the student's layer weights (Eq. 5)."""
+    rows: Rows = "softmax"
+    """What molsaki's attention loss compares of a step's attention to the critical words: its `softmax` (Eq. 6), or
+    each word's `share` of the sum, which differs far more from word to word."""
 
 
 @settings
@@ -274,6 +281,8 @@ class TrainingSettings:
     trains and none on a CPU. What is trained does not depend on it."""
     checkpoint_steps: PositiveInt = 500
     """Optimizer steps between checkpoints."""
+    log_steps: PositiveInt = 10
+    """Optimizer steps whose mean losses and layer weights are one entry of the log, in `training.json`."""
     early_stopping: EarlyStoppingSettings | None = None
     """Let the student answer the questions of `data.dev` after each epoch, end where it gets no better, and keep the
     best; {} takes the defaults. Unset trains all epochs and keeps the last."""

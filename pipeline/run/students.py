@@ -37,11 +37,20 @@ if TYPE_CHECKING:
 STUDENT_SCHEMA = 3
 """Raised when the same settings would lead to another student than before."""
 NO_INFLUENCE = frozenset(
-    {"seeds", "device", "processes", "loader_workers", "checkpoint_steps", "gradient_checkpointing", "report_to"}
+    {
+        "seeds",
+        "device",
+        "processes",
+        "loader_workers",
+        "checkpoint_steps",
+        "log_steps",
+        "gradient_checkpointing",
+        "report_to",
+    }
 )
 """Training settings that change where and when, not what."""
 OF_NO_PACE = frozenset(
-    {"epochs", "learning_rate", "scheduler", "warmup", "seeds", "checkpoint_steps", "early_stopping"}
+    {"epochs", "learning_rate", "scheduler", "warmup", "seeds", "checkpoint_steps", "log_steps", "early_stopping"}
 )
 """Training settings that say nothing of how long one step takes."""
 

@@ -26,7 +26,7 @@ from stages.bench.attention import MethodsJob, Text, Times, check_text, made_up_
 from stages.bench.measure import Memory, Work, measure_memory, nothing, rounds_of, take_turns, warmed_up
 from stages.mixture import Target
 from stages.runtime.device import unless_out_of_memory
-from stages.settings import Dtype, ObjectiveSettings
+from stages.settings import Dtype, ObjectiveSettings, TrainingSettings
 from stages.student.model import DistillationModel
 from stages.student.objective import objective_of
 from stages.student.objectives.molsaki import Molsaki
@@ -124,7 +124,9 @@ class _Student:
     def _prepared(self, method: Method) -> tuple[DistillationModel, torch.optim.Optimizer]:
         settings = ObjectiveSettings(name="dss" if method == "dss" else "molsaki")
         objective = OutputAttentions(settings) if method == "output_attentions" else objective_of(settings)
-        model = DistillationModel(self.model, objective, teacher_layers=self.job.shape.layers).to(self.device)
+        model = DistillationModel(
+            self.model, objective, learning_rate=TrainingSettings().learning_rate, teacher_layers=self.job.shape.layers
+        ).to(self.device)
         return model, torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
 
     def set_kernel(self, method: Method) -> None:

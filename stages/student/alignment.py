@@ -18,7 +18,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from data.errors import ConfigError
 from stages.attention.stepwise import Recording, attention_layers
-from stages.mixture import LayerRouter, mix_layers
+from stages.mixture import LayerRouter, mix_layers, router_factor
 from stages.settings import AlignmentName, ObjectiveSettings, SinglePair
 from stages.student.targets import TargetRule, chosen_layers_rule, mixture_rule
 
@@ -66,11 +66,16 @@ def target_rule(settings: ObjectiveSettings, teacher_layers: int, student_layers
     return chosen_layers_rule([teacher for teacher, _ in pairs])
 
 
-def student_layers(student: PreTrainedModel, settings: ObjectiveSettings, teacher_layers: int) -> nn.Module:
-    """What makes of the student's layers the matrices that are compared with the targets."""
+def student_layers(
+    student: PreTrainedModel, settings: ObjectiveSettings, teacher_layers: int, *, learning_rate: float
+) -> nn.Module:
+    """What makes of the student's layers the matrices that are compared with the targets.
+
+    `learning_rate` is that of the optimizer, which moves a router as well.
+    """
     layers = attention_layers(student)
     if settings.alignment == "mixture":
-        return MixedLayers(layers, value_width(student.config.get_text_config()), settings)
+        return MixedLayers(layers, value_width(student.config.get_text_config()), settings, learning_rate)
     return ChosenLayers(layers, [layer for _, layer in layer_pairs(settings.alignment, teacher_layers, layers)])
 
 
@@ -79,9 +84,13 @@ class MixedLayers(nn.Module):
 
     needs_values = True
 
-    def __init__(self, layers: int, width: int, settings: ObjectiveSettings) -> None:
+    def __init__(self, layers: int, width: int, settings: ObjectiveSettings, learning_rate: float) -> None:
         super().__init__()
-        self.router = LayerRouter(layers, width, settings.tau_student, scaled=settings.router == "scaled")
+        factor = None
+        if settings.router == "mean":
+            own = settings.router_learning_rate
+            factor = router_factor(layers, width, router_learning_rate=own, learning_rate=learning_rate)
+        self.router = LayerRouter(layers, width, settings.tau_student, factor=factor)
 
     def forward(self, recording: Recording, token_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the mixed attention (B, 1, S, K) and the weights (B, L)."""

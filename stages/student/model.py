@@ -15,13 +15,18 @@ class DistillationModel(nn.Module):
     accepts_loss_kwargs = False
     """Every loss is a weighed mean over its batch: the Trainer divides by the accumulation steps."""
 
-    def __init__(self, student: PreTrainedModel, objective: Objective, *, teacher_layers: int = 0) -> None:
-        """An objective with attention needs `teacher_layers`; raises `ConfigError` for layers that do not fit."""
+    def __init__(
+        self, student: PreTrainedModel, objective: Objective, *, learning_rate: float, teacher_layers: int = 0
+    ) -> None:
+        """An objective with attention needs `teacher_layers`; raises `ConfigError` for layers that do not fit.
+
+        `learning_rate` is that of the optimizer.
+        """
         super().__init__()
         self.student = student
         self._no_split_modules = getattr(student, "_no_split_modules", None)  # what FSDP shards one by one
         self.objective = objective
-        self.aligner = objective.aligner(student, teacher_layers)
+        self.aligner = objective.aligner(student, teacher_layers, learning_rate=learning_rate)
         if objective.needs_attention:
             student.set_attn_implementation(IMPLEMENTATION)
 

@@ -47,8 +47,11 @@ class Objective(ABC):
     def losses(self, step: "TrainingStep") -> "dict[str, torch.Tensor]":
         """Return `loss`, which is differentiated, and what else is worth logging of a batch, such as its parts."""
 
-    def aligner(self, student: "PreTrainedModel", teacher_layers: int) -> "nn.Module | None":
-        """Return what brings the student's layers to the targets, and is thrown away then: the router of Eq. 5."""
+    def aligner(self, student: "PreTrainedModel", teacher_layers: int, *, learning_rate: float) -> "nn.Module | None":
+        """Return what brings the student's layers to the targets, and is thrown away then: the router of Eq. 5.
+
+        It learns beside the student, at its `learning_rate`.
+        """
         return None
 
     def target_rule(self, teacher_layers: int, student_layers: int) -> "TargetRule":

@@ -20,7 +20,7 @@ from stages.attention.stepwise import Recording, recording_attention
 from stages.attention.tokens import Pooling
 from stages.losses import attention_loss
 from stages.mixture import share_of_even
-from stages.settings import Task
+from stages.settings import Rows, Task
 from stages.student.texts import IGNORED
 
 
@@ -80,7 +80,7 @@ class TrainingStep:
         with recording_attention(self.student, pool, keep_values=keep_values) as recording:
             yield recording
 
-    def attention_loss(self, recording: Recording) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def attention_loss(self, recording: Recording, rows: Rows) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """L_att (Eq. 6, the mean over a record's P targets), and the student's layers in it.
 
         Of these the mean share (L,), and the mean over records of how even the shares are (`share_of_even`).
@@ -93,7 +93,7 @@ class TrainingStep:
             # The mean over P targets of means over S steps is the mean over P · S steps.
             step_mask = self.batch["step_mask"].repeat(1, target_BPSK.shape[1])
             loss = attention_loss(
-                target_BPSK.flatten(1, 2), student_BPSK.flatten(1, 2), step_mask, self.batch["word_mask"]
+                target_BPSK.flatten(1, 2), student_BPSK.flatten(1, 2), step_mask, self.batch["word_mask"], rows=rows
             )
         evenness = self.mean_over_records(share_of_even(weights_BL.detach()))
         return loss * self._share("record"), self.mean_over_records(weights_BL), evenness

@@ -55,7 +55,6 @@ from stages.student.trainer import (
     looks,
 )
 
-LOGGED_STEPS = 10
 GPU_LOADER_WORKERS = 2
 
 
@@ -98,7 +97,7 @@ def train_student(
     teacher = TeacherTargets(attention or {})
     targets = _targets(examples, objective, teacher, layers, progress)
     records = _training_records(tokenizer, examples, student, targets, progress)
-    model = DistillationModel(loaded, objective, teacher_layers=teacher.layers)
+    model = DistillationModel(loaded, objective, learning_rate=training.learning_rate, teacher_layers=teacher.layers)
     collator = TrainingCollator(pad=_pad_token(tokenizer), tasks=objective.tasks)
     checkpoints = _checkpoints(out, fingerprint, processes)
     watching = ProgressAndStop(progress, stop, processes, f"training seed {seed}")
@@ -257,7 +256,7 @@ def _arguments(training: TrainingSettings, seed: int, folder: Path) -> TrainingA
         bf16=training.dtype == "bfloat16",
         fp16=training.dtype == "float16",
         use_cpu=torch_device(training.device).type == "cpu",
-        logging_steps=LOGGED_STEPS,
+        logging_steps=training.log_steps,
         save_steps=training.checkpoint_steps,
         save_total_limit=1 if training.early_stopping is None else 2,  # the best and the newest
         report_to="none",

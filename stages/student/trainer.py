@@ -27,8 +27,8 @@ WEIGHTS = "model.safetensors"
 STATE = "trainer_state.json"
 UNLOGGED = "unlogged-{}.pt"
 ACCURACY = "eval_accuracy"
-COLLAPSED = 0.1
-"""A mixture with less of the entropy of even weights is as good as a single layer."""
+COLLAPSED = 0.2
+"""A mixture with less of the entropy of even weights is almost a single layer: of 6 less than 1.5 count then."""
 NEGLIGIBLE = 1e-3
 OF_TRAINING = frozenset({"loss", "train_loss"})
 """Either stands in a log of training, as opposed to one of an evaluation."""
@@ -291,7 +291,9 @@ class BalanceWarnings(TrainerCallback):
 def _remedy(settings: ObjectiveSettings) -> str:
     """What to change against a mixture of one layer."""
     higher = f"an objective.tau_student above {settings.tau_student:g}"
-    return higher if settings.router == "scaled" else f"objective.router: scaled, or {higher},"
+    if settings.router == "paper":
+        return f"objective.router: mean, or {higher},"
+    return f"an objective.router_learning_rate below {settings.router_learning_rate:g}, or {higher},"
 
 
 class EarlyStopping(TrainerCallback):

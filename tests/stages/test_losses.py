@@ -2,6 +2,7 @@
 
 import math
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,6 +26,34 @@ def test_loss_by_hand():
     expected = 0.75 * math.log(0.75 / 0.5) + 0.25 * math.log(0.25 / 0.5)
     loss = attention_loss(teacher, student, everything(1, 1), everything(1, 2))
     torch.testing.assert_close(loss, torch.tensor(expected))
+
+
+def test_shares_by_hand():
+    # Shares of (0.03, 0.01) are (3/4, 1/4) and of (0.2, 0.2) (1/2, 1/2), whatever the sums; a row of zeros is even.
+    teacher = torch.tensor([[[0.03, 0.01], [0.0, 0.0]]], dtype=torch.float64)
+    student = torch.tensor([[[0.2, 0.2], [0.1, 0.1]]], dtype=torch.float64)
+    expected = (0.75 * math.log(0.75 / 0.5) + 0.25 * math.log(0.25 / 0.5)) / 2
+    loss = attention_loss(teacher, student, everything(1, 2), everything(1, 2), rows="share")
+    torch.testing.assert_close(loss, torch.tensor(expected, dtype=torch.float64), atol=1e-4, rtol=0)
+
+
+def test_shares_do_not_depend_on_how_much_attention_critical_words_get():
+    teacher, student = torch.rand(1, 2, 3) + 0.1, torch.rand(1, 2, 3) + 0.1
+    masks = everything(1, 2), everything(1, 3)
+    plain = attention_loss(teacher, student, *masks, rows="share")
+    torch.testing.assert_close(
+        attention_loss(teacher * 7, student / 3, *masks, rows="share"), plain, rtol=1e-3, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("rows", ["softmax", "share"])
+def test_words_without_any_attention_give_finite_losses_and_gradients(rows: str):
+    teacher = torch.tensor([[[0.5, 0.0, 0.1], [0.0, 0.0, 0.0]]])
+    student = torch.tensor([[[0.0, 0.0, 0.4], [0.0, 0.0, 0.0]]], requires_grad=True)
+    loss = attention_loss(teacher, student, everything(1, 2), torch.tensor([[True, True, False]]), rows=rows)
+    (gradient,) = torch.autograd.grad(loss, student)
+    assert loss > 0 and loss.isfinite() and gradient.isfinite().all()
+    assert gradient[..., 2].abs().sum() == 0, "no word of this record"
 
 
 def test_steps_are_averaged_within_a_record_before_records_are():

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.mixture import LayerRouter, mix_layers, share_of_even, teacher_layer_weights
+from stages.mixture import LayerRouter, mix_layers, router_factor, share_of_even, teacher_layer_weights
 
 
 def everything(*shape: int) -> torch.Tensor:
@@ -69,17 +69,34 @@ def test_router_by_hand():
     torch.testing.assert_close(router(values, everything(1, 2)), torch.softmax(logits, dim=-1))
 
 
-def test_the_scaled_router_takes_the_mean_over_tokens_by_hand():
-    router = LayerRouter(2, 2, tau=0.5, scaled=True)
+def test_a_router_with_a_factor_takes_the_mean_over_tokens_by_hand():
+    router = LayerRouter(2, 2, tau=0.5, factor=0.3)
     with torch.no_grad():
         router.score.weight[0] = torch.tensor([1.0, 0.0, 0.0, 0.0])
         router.score.bias[1] = 0.25
     values = torch.tensor([[[[3.0, 4.0], [0.0, 2.0], [9.0, 9.0]], [[1.0, 1.0], [1.0, 1.0], [9.0, 9.0]]]])
-    # As above, of two tokens and without the third, and divided by the root of 2 layers × 2 numbers.
-    logits = torch.tensor([[3 / math.sqrt(12.5) / 2 / 2, 0.25]]) / 0.5
+    # As above, of two tokens and without the third, times the factor.
+    logits = torch.tensor([[0.3 * 3 / math.sqrt(12.5) / 2, 0.25]]) / 0.5
     mask = torch.tensor([[True, True, False]])
     torch.testing.assert_close(router(values, mask), torch.softmax(logits, dim=-1))
     assert router(values, torch.zeros(1, 3, dtype=torch.bool)).isfinite().all(), "a text without tokens"
+
+
+@pytest.mark.parametrize(("layers", "width", "tokens"), [(2, 8, 5), (6, 96, 40)])
+@pytest.mark.parametrize("learning_rate", [5e-5, 2e-3])
+def test_a_step_of_the_optimizer_moves_a_score_by_the_routers_own_rate(
+    layers: int, width: int, tokens: int, learning_rate: float
+):
+    """Whatever the model, the text and the student's rate: value states of size 1 move it by all of that."""
+    factor = router_factor(layers, width, router_learning_rate=0.1, learning_rate=learning_rate)
+    router = LayerRouter(layers, width, tau=1.0, factor=factor)
+    values = torch.ones(1, layers, tokens, width)
+    optimizer = torch.optim.AdamW(router.parameters(), lr=learning_rate, weight_decay=0.0)
+    router(values, everything(1, tokens))[0, 0].backward()
+    optimizer.step()
+    scores = torch.log(router(values, everything(1, tokens))[0])
+    moved = (scores[1] - scores[0]) / 2  # the first layer's score went down, all others went up
+    torch.testing.assert_close(moved.item(), 0.1 + learning_rate, rtol=1e-3, atol=0)  # W's part and b's
 
 
 def test_router_ignores_padding_tokens():

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from stages.student.step import TrainingStep
     from stages.student.targets import TargetRule
 
+MIXTURE = ("tau_teacher", "tau_student", "router", "router_learning_rate")
+"""Settings that only a mixture of layers has a use for."""
+
 
 class Molsaki(Objective):
     """`L = α L_pre + (1 − α) L_exp + β L_att` (Eq. 7), L_att on the layers that `objective.alignment` brings together.
@@ -22,14 +25,14 @@ class Molsaki(Objective):
 
     name = "molsaki"
     tasks = ("predict", "explain")
-    settings_used = ("alpha", "beta", "alignment", "tau_teacher", "tau_student", "router")
+    settings_used = ("alpha", "beta", "alignment", *MIXTURE, "rows")
     needs_attention = True
 
-    def aligner(self, student: "PreTrainedModel", teacher_layers: int) -> "nn.Module":
+    def aligner(self, student: "PreTrainedModel", teacher_layers: int, *, learning_rate: float) -> "nn.Module":
         """Return what picks or mixes the student's layers; the router of Eq. 5 is part of it."""
         from stages.student.alignment import student_layers
 
-        return student_layers(student, self.settings, teacher_layers)
+        return student_layers(student, self.settings, teacher_layers, learning_rate=learning_rate)
 
     def target_rule(self, teacher_layers: int, student_layers: int) -> "TargetRule":
         """Mix the teacher's layers by Eq. 4, or take those that the student's are paired with."""
@@ -42,16 +45,16 @@ class Molsaki(Objective):
         l_pre = step.cross_entropy("predict")
         with step.recording() as recording:
             l_exp = step.cross_entropy("explain")
-        l_att, layer_weights, entropy = step.attention_loss(recording)
+        l_att, layer_weights, entropy = step.attention_loss(recording, self.settings.rows)
         loss = self.alpha * l_pre + (1 - self.alpha) * l_exp + self.beta * l_att
         losses = {"loss": loss, "L_pre": l_pre, "L_exp": l_exp, "L_att": l_att, "layer_weights": layer_weights}
         return {**losses, ROUTER_ENTROPY: entropy} if self.settings.alignment == "mixture" else losses
 
     def described(self) -> "Spec":
-        """Without what makes no difference where no layers are mixed, and without the router where it is Eq. 5's."""
-        described = super().described()
-        if self.settings.alignment != "mixture":
-            return {
-                name: value for name, value in described.items() if name not in ("tau_teacher", "tau_student", "router")
-            }
-        return {name: value for name, value in described.items() if (name, value) != ("router", "paper")}
+        """Without what makes no difference where no layers are mixed, and without what is the paper's."""
+        left_out = set(MIXTURE) if self.settings.alignment != "mixture" else set()
+        if self.settings.router == "paper":
+            left_out |= {"router", "router_learning_rate"}
+        if self.settings.rows == "softmax":
+            left_out.add("rows")
+        return {name: value for name, value in super().described().items() if name not in left_out}

@@ -47,16 +47,16 @@ def test_beta_is_the_sources_unless_set(name: str, beta: float):
         (
             ObjectiveSettings(),
             {"name": "molsaki", "alpha": 0.5, "beta": 1.0, "alignment": "mixture", "tau_teacher": 0.1,
+             "tau_student": 0.5, "router": "mean", "router_learning_rate": 0.1},
+        ),
+        (
+            ObjectiveSettings(router="paper", router_learning_rate=3.0),
+            {"name": "molsaki", "alpha": 0.5, "beta": 1.0, "alignment": "mixture", "tau_teacher": 0.1,
              "tau_student": 0.5},
         ),
         (
-            ObjectiveSettings(router="scaled"),
-            {"name": "molsaki", "alpha": 0.5, "beta": 1.0, "alignment": "mixture", "tau_teacher": 0.1,
-             "tau_student": 0.5, "router": "scaled"},
-        ),
-        (
-            ObjectiveSettings(alignment="last", router="scaled"),
-            {"name": "molsaki", "alpha": 0.5, "beta": 1.0, "alignment": "last"},
+            ObjectiveSettings(alignment="last", router="paper", rows="share"),
+            {"name": "molsaki", "alpha": 0.5, "beta": 1.0, "alignment": "last", "rows": "share"},
         ),
     ],
 )  # fmt: skip

@@ -79,10 +79,13 @@ def test_batches_are_padded_where_nothing_looks():
 
 
 MOLSAKI = ObjectiveSettings()
+LEARNING_RATE = 1e-3
 
 
 def model_of(student, settings: ObjectiveSettings, teacher_layers: int = 2) -> DistillationModel:
-    return DistillationModel(student, objective_of(settings), teacher_layers=teacher_layers)
+    return DistillationModel(
+        student, objective_of(settings), learning_rate=LEARNING_RATE, teacher_layers=teacher_layers
+    )
 
 
 def full_batch(student, examples, settings: ObjectiveSettings = MOLSAKI) -> dict[str, torch.Tensor]:

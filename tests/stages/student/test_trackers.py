@@ -45,7 +45,7 @@ def train(folder: Path, attention, out: Path, logs: Path) -> dict[str, object]:
             EXAMPLES,
             StudentSettings(model=str(folder)),
             ObjectiveSettings(),
-            replace(TRAINING, report_to=("tensorboard",)),
+            replace(TRAINING, report_to=("tensorboard",), log_steps=1),
             attention=attention,
             seed=3,
             out=out,
@@ -70,7 +70,6 @@ def test_every_loss_and_layer_weight_is_a_scalar(folder, attention, tmp_path, mo
     monkeypatch.setattr(stages.student.trackers, "require_trackers", lambda names: None)
     monkeypatch.setattr("stages.student.train.require_trackers", lambda names: None)
     monkeypatch.setitem(stages.student.trackers._OPENED, "tensorboard", tensorboard)
-    monkeypatch.setattr("stages.student.train.LOGGED_STEPS", 1)
     summary = train(folder, attention, tmp_path / "out", tmp_path / "logs")
     logged = [entry for entry in summary["log"] if "loss" in entry]
     assert len(logged) == 4

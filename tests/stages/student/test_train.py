@@ -136,13 +136,13 @@ class Notes(SilentProgress):
 def test_a_mixture_that_becomes_a_single_layer_is_told_once_with_what_to_change(folder, attention, tmp_path):
     """At a low temperature the router of a real student does this within a few steps."""
     notes = Notes()
-    objective = ObjectiveSettings(tau_student=0.001)
+    objective = ObjectiveSettings(tau_student=0.001, router="paper")
     train(folder, tmp_path, attention, objective=objective, progress=notes, epochs=8, learning_rate=0.01)
     log = [entry for entry in json.loads((tmp_path / "training.json").read_text())["log"] if "loss" in entry]
     assert len(log) == 2 and all(0 <= entry["router_entropy"] <= 1 for entry in log)
     (warning,) = [line for line in notes.said if "mixture of layers" in line]
     assert re.match(r"warning: seed 3: after [12]0 steps the student's mixture of layers is almost a single", warning)
-    assert "objective.router: scaled, or an objective.tau_student above 0.001, keeps more of them" in warning
+    assert "objective.router: mean, or an objective.tau_student above 0.001, keeps more of them" in warning
 
 
 def test_an_attention_loss_without_weight_is_told(folder, attention, tmp_path):

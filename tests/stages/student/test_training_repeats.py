@@ -102,19 +102,19 @@ def folder_with_dropout(tmp_path_factory) -> Path:
 @pytest.mark.parametrize("objective", OBJECTIVES)
 @pytest.mark.parametrize(("stopped_after", "checkpoint_steps"), [(3, 500), (2, 2)])
 def test_an_interrupted_training_ends_at_the_same_bits(
-    train, folder_with_dropout, objective, stopped_after, checkpoint_steps, monkeypatch
+    train, folder_with_dropout, objective, stopped_after, checkpoint_steps
 ):
     """With dropout, gradient checkpointing and accumulation; in the middle of an epoch and at its end.
 
     The losses of the third step are not logged yet when it is stopped there.
     """
-    monkeypatch.setattr("stages.student.train.LOGGED_STEPS", 2)
     training = replace(
         TRAINING,
         batch_size=3,
         gradient_accumulation=2,
         gradient_checkpointing=True,
         checkpoint_steps=checkpoint_steps,
+        log_steps=2,
     )
     plain = {"objective": objective, "model": folder_with_dropout}
     undisturbed = train("undisturbed", training, **plain)

@@ -11,9 +11,13 @@ from stages.losses import attention_loss
 from stages.settings import ObjectiveSettings, SinglePair
 from stages.student.adapters import add_adapter
 from tests.fakes import tiny_model_folder
-from tests.stages.student.test_step import EXAMPLES, full_batch, model_of
+from tests.stages.student.test_step import EXAMPLES, LEARNING_RATE, full_batch, model_of
 
-ALIGNMENTS = ["mixture", "uniform", "one-to-one", "last", SinglePair(single=(1, 2))]
+SETTINGS = [
+    *(ObjectiveSettings(router=router) for router in ("mean", "paper")),
+    ObjectiveSettings(rows="share"),
+    *(ObjectiveSettings(alignment=name) for name in ("uniform", "one-to-one", "last", SinglePair(single=(1, 2)))),
+]
 
 
 WRITTEN_OUT = "written_out"
@@ -58,12 +62,19 @@ def eager_gradients(student: PreTrainedModel, batch, model) -> dict[str, torch.T
             v = values[layer]
             normed = v / (v.square().mean(dim=-1, keepdim=True) + torch.finfo(v.dtype).eps).sqrt()
             summed.append((normed * batch["token_mask"][..., None]).sum(dim=1))
+        if settings.router == "mean":
+            tokens = batch["token_mask"].sum(dim=1)[:, None]
+            rate = settings.router_learning_rate / (LEARNING_RATE * router.score.in_features)
+            summed = [one / tokens * rate for one in summed]
         scores = torch.cat(summed, dim=1) @ router.score.weight.T + router.score.bias
         p = (scores / settings.tau_student).softmax(dim=-1)
         seen = [sum(p[:, layer, None, None] * one for layer, one in enumerate(pooled))]
     else:
         seen = [pooled[layer] for layer in model.aligner.chosen]
-    losses = [attention_loss(target[:, at], one, batch["step_mask"], batch["word_mask"]) for at, one in enumerate(seen)]
+    losses = [
+        attention_loss(target[:, at], one, batch["step_mask"], batch["word_mask"], rows=settings.rows)
+        for at, one in enumerate(seen)
+    ]
     torch.stack(losses).mean().backward()
     return gradients(student)
 
@@ -75,18 +86,19 @@ def our_gradients(student: PreTrainedModel, batch, model) -> dict[str, torch.Ten
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize("alignment", ALIGNMENTS)
+@pytest.mark.parametrize("settings", SETTINGS)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.float64, 1e-8)])
 def test_gradients_equal_those_of_eager_attention(
-    tmp_path: Path, alignment, dtype: torch.dtype, tolerance: float, checkpointing: bool
+    tmp_path: Path, settings: ObjectiveSettings, dtype: torch.dtype, tolerance: float, checkpointing: bool
 ):
     torch.manual_seed(1)
     folder = tiny_model_folder(tmp_path, "llama", hidden=32, heads=4, kv_heads=2)
     student = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).train()
-    settings = ObjectiveSettings(alignment=alignment)
     batch = full_batch(student, EXAMPLES, settings)  # texts of different lengths: one is padded
     model = model_of(student, settings).to(dtype)
-    if alignment == "mixture":  # away from the zeros that it begins with, under which nothing flows through the values
+    if (
+        settings.alignment == "mixture"
+    ):  # away from the zeros that it begins with, under which nothing flows through the values
         torch.nn.init.normal_(model.aligner.router.score.weight, std=0.05)
     if checkpointing:
         student.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": checkpointing_contexts})
