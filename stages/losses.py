@@ -45,7 +45,7 @@ def row_log_probabilities(attention: torch.Tensor, word_mask: torch.Tensor, rows
     """Each step's attention as a distribution over the record's own words: its logarithms, (B, S, K).
 
     `attention` (B, S, K), not negative, and `word_mask` (B, K). `softmax` is of the attention as it stands, so that
-    steps of few tokens give nearly even rows; `share` is `(A + FLOOR) / Σ (A + FLOOR)`, in which their size plays no part.
+    steps of few tokens give nearly even rows; `share` is `(A + FLOOR) / Σ (A + FLOOR)`, which does not depend on that.
     What stands where there is no word is of no meaning, but finite.
     """
     away = ~word_mask[:, None, :]
