@@ -189,6 +189,8 @@ class StudentSettings:
     """Commit, branch or tag on the hub."""
     initialise: Literal["pretrained", "random"] = "pretrained"
     """`random` takes the model's configuration and tokenizer only, with fresh weights from each seed."""
+    layers: PositiveInt | None = None
+    """Keep only so many of the model's first decoder layers, with its embeddings, final norm and head; unset is all."""
     max_length: PositiveInt = 1024
     """Training texts with more tokens are left out and counted."""
     peft: dict[str, PeftValue] = field(default_factory=dict)

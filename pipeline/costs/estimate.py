@@ -199,7 +199,7 @@ def _seconds(units: int, piece: _Piece) -> float:
 def _grown(rough: Cost, piece: _Piece) -> float:
     """Bytes of students: weights, and what is kept of records, which grows with the steps but for where they looked."""
     counted, steps = sum(record.counted for record in piece.records), _steps_to_do(piece)
-    examples, model = piece.stages.all_attention.selection.examples, _size(piece.point.inputs.student)
+    examples, model = piece.stages.all_attention.selection.examples, _student_size(piece)
     if not counted or not steps or not examples or model is None or not rough.bytes.value:
         return 0.0
     left, done, times = piece.plan.to_do, _done(piece), steps / counted
@@ -262,7 +262,7 @@ def _rough_rationales(piece: _Piece) -> Cost:
         size = Figure(value=value, source="files", how="the size of those that are stored")
     elsewhere = settings.engine in {"file", "openai"}
     teacher, dtype = piece.point.inputs.teacher, piece.point.config.teacher.dtype
-    memory = UNKNOWN if elsewhere else _answering_memory(teacher, dtype, settings.engine)
+    memory = UNKNOWN if elsewhere else _answering_memory(_size(teacher), dtype, settings.engine)
     return replace(piece.unknown, bytes=size, peak_bytes=memory)
 
 
@@ -289,7 +289,7 @@ def _rough_attention(piece: _Piece) -> Cost:
         piece.unknown,
         units=units,
         bytes=_attention_bytes(piece.stages.attention, units, settings.piece, _size(teacher)),
-        peak_bytes=_memory(teacher, passing),
+        peak_bytes=_memory(_size(teacher), passing),
         assumptions=assumptions,
     )
 
@@ -311,7 +311,7 @@ def _attention_bytes(stage: AttentionStage, units: int, piece: int, model: Model
 def _rough_training(piece: _Piece) -> Cost:
     config, student = piece.point.config, piece.point.inputs.student
     _, assumptions = _expected_records(piece)
-    model, examples = _size(student), piece.stages.all_attention.selection.examples
+    model, examples = _student_size(piece), piece.stages.all_attention.selection.examples
     longest = max((len(example.marked.text) for example in examples), default=0) / CHARACTERS_A_TOKEN
     tokens = config.training.batch_size * min(longest, config.student.max_length)
 
@@ -326,7 +326,7 @@ def _rough_training(piece: _Piece) -> Cost:
         piece.unknown,
         bytes=Figure(value=piece.plan.to_do * (weights + _tokenizer_bytes(student)), source="rough", how=how),
         bytes_meanwhile=Figure(value=3 * weights, source="rough", how=f"{how}, and two moments of each"),
-        peak_bytes=_memory(student, passing),
+        peak_bytes=_memory(model, passing),
         assumptions=assumptions,
     )
 
@@ -337,7 +337,7 @@ def _rough_evaluation(piece: _Piece) -> Cost:
     characters = _written_to_do(piece) or 100 * answers
     how = f"{characters / max(answers, 1):.0f} characters an answer, compressed"
     size = Figure(value=COMPRESSED * characters + EVALUATION_BYTES * piece.plan.to_do, source="rough", how=how)
-    memory = _answering_memory(inputs.student, piece.point.config.training.dtype, settings.engine)
+    memory = _answering_memory(_student_size(piece), piece.point.config.training.dtype, settings.engine)
     return replace(piece.unknown, bytes=size, peak_bytes=memory)
 
 
@@ -349,21 +349,24 @@ _ROUGH: Mapping[StageName, Callable[[_Piece], Cost]] = {
 }
 
 
-def _size(identity: ModelIdentity) -> ModelSize | None:
+def _student_size(piece: _Piece) -> ModelSize | None:
+    return _size(piece.point.inputs.student, piece.point.config.student.layers)
+
+
+def _size(identity: ModelIdentity, kept: int | None = None) -> ModelSize | None:
     """Size of a model, None where it cannot be told; the stage itself will say what is wrong with the model."""
     try:
-        return model_size(identity)
+        return model_size(identity, kept)
     except MolsakiError:
         return None
 
 
-def _answering_memory(identity: ModelIdentity, dtype: str, engine: str) -> Figure:
+def _answering_memory(model: ModelSize | None, dtype: str, engine: str) -> Figure:
     further = VLLM if engine in {"vllm", "ray"} else 0
-    return _memory(identity, lambda model: DTYPE_BYTES[dtype] * model.parameters + further)
+    return _memory(model, lambda known: DTYPE_BYTES[dtype] * known.parameters + further)
 
 
-def _memory(identity: ModelIdentity, taken: Callable[[ModelSize], float]) -> Figure:
-    model = _size(identity)
+def _memory(model: ModelSize | None, taken: Callable[[ModelSize], float]) -> Figure:
     if model is None:
         return UNKNOWN
     how = f"{model.parameters:,} weights, counted from {model.counted}, and rules of thumb"

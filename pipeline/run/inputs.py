@@ -21,6 +21,7 @@ from pipeline.config.schema import Config
 from pipeline.run.plan import StageName
 from stages.engines.openai_server import server_address, server_key
 from stages.models.identity import ModelIdentity, identify_model
+from stages.models.size import require_layers
 from stages.rationales.spec import rationale_file
 
 Split = Literal["train", "dev", "test"]
@@ -57,10 +58,16 @@ class Inputs:
 
     @cached_property
     def student(self) -> ModelIdentity:
-        """Which student it is, exactly; one that starts from fresh weights needs none in its folder."""
+        """Which student it is, exactly; one that starts from fresh weights needs none in its folder.
+
+        Raises `ConfigError` where it has fewer layers than `student.layers` keeps.
+        """
         settings = self.config.student
         pretrained = settings.initialise == "pretrained"
-        return self._identify("student.model", settings.model, settings.revision, weights=pretrained)
+        student = self._identify("student.model", settings.model, settings.revision, weights=pretrained)
+        if settings.layers is not None:
+            require_layers(student, settings.layers)
+        return student
 
     def _identify(self, key: str, model: str, revision: str | None, *, weights: bool) -> ModelIdentity:
         known = (key, model, revision, weights)

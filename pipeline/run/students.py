@@ -185,6 +185,7 @@ class TrainStage:
         return {
             "schema": STUDENT_SCHEMA,
             **peft,
+            **self.layers_spec,
             **(self._dev_spec() if stopping else {}),
             "student": student.revision,
             "tokenizer": student.tokenizer,
@@ -196,6 +197,12 @@ class TrainStage:
             "attention": self._attention.fingerprint if self._needs_attention else None,
             "records": sorted(example.key for example in self._attention.selection.examples),
         }
+
+    @property
+    def layers_spec(self) -> Spec:
+        """How many layers a student keeps, where not all; students that were trained before there was a choice stay."""
+        layers = self.inputs.config.student.layers
+        return {} if layers is None else {"layers": layers}
 
     def _dev(self) -> "DevQuestions | None":
         """What early stopping asks the student, if it is asked at all."""
@@ -328,7 +335,8 @@ class EvaluateStage:
         config, student = self._inputs.config, self._inputs.student
         questions = [question.id for question in self._inputs.labelled(self._split)]
         asked: Spec = {"evaluation": asdict(self._settings), "questions": questions, "dtype": config.training.dtype}
-        return fingerprint({**asked, "student": student.revision, "device": config.training.device})
+        model: Spec = {"student": student.revision, **self._train.layers_spec}
+        return fingerprint({**asked, **model, "device": config.training.device})
 
     def is_finished(self, seed: int) -> bool:
         """Whether the answers of the student of `seed` are there and were given just so."""

@@ -299,7 +299,9 @@ def _at(config: Mapping[str, Tree], section: str, key: str) -> str:
 def _model(config: Mapping[str, Tree]) -> str:
     """The student as it was named, with what its weights began as."""
     model, initialise = _at(config, "student", "model"), _at(config, "student", "initialise")
-    return f"{model}, {initialise} weights" if model and initialise else model
+    named = f"{model}, {initialise} weights" if model and initialise else model
+    layers = _at(config, "student", "layers")
+    return f"{named}, the first {layers} layers" if layers else named
 
 
 def _pairs(described: object) -> str:

@@ -6,6 +6,7 @@ safetensors are read; where the weights are not on this machine, their number fo
 
 import json
 import math
+import re
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cache.commits import Commit
-from data.errors import DataError
+from data.errors import ConfigError, DataError
 from stages.models.identity import WEIGHTS, ModelIdentity
 
 LONGEST_HEADER = 1 << 27
@@ -66,30 +67,56 @@ class ModelSize:
     """How its weights were counted."""
 
 
-def model_size(identity: ModelIdentity) -> ModelSize | None:
-    """Say how large a model is; None where its configuration does not tell its shape."""
+def model_size(identity: ModelIdentity, kept: int | None = None) -> ModelSize | None:
+    """Say how large a model is, or its first `kept` layers; None where its configuration does not tell its shape."""
     folder = model_folder(identity)
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{folder / 'config.json'}: cannot be read ({error})") from error
-    config = config.get("text_config") or config
+    config = _text_config(folder)
     layers, width, vocabulary = (_number(config, *names) for names in SHAPE)
     if not (layers and width and vocabulary):
         return None
+    left = layers if kept is None else min(kept, layers)
     files = sorted(folder.glob(WEIGHTS))
     stored = [_stored_parameters(file) for file in files]
-    known = sum(count for count in stored if count is not None) if files and None not in stored else 0
+    known = {name: count for tensors in stored if tensors for name, count in tensors.items()}
+    if None in stored:
+        known = {}
     return ModelSize(
-        parameters=known or _parameters(config, layers, width, vocabulary),
-        layers=layers,
+        parameters=_of_first_layers(known, layers, left) or _parameters(config, left, width, vocabulary),
+        layers=left,
         width=width,
         vocabulary=vocabulary,
         counted="its safetensors" if known else "its configuration, as in Llama",
     )
 
 
-SHAPE = (("num_hidden_layers", "n_layer"), ("hidden_size", "n_embd"), ("vocab_size",))
+def require_layers(identity: ModelIdentity, kept: int) -> None:
+    """Raise `ConfigError` where a model's configuration says that it has fewer layers than are to be kept."""
+    layers = _number(_text_config(model_folder(identity)), *SHAPE[0])
+    if layers and kept > layers:
+        raise ConfigError(too_many_layers(identity.path, layers, kept))
+
+
+def too_many_layers(model: str, has: int, kept: int) -> str:
+    """What is said then."""
+    return f"student.layers: expected at most {has}, the layers of {model}, found {kept}"
+
+
+def _text_config(folder: Path) -> Mapping[str, Any]:
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{folder / 'config.json'}: cannot be read ({error})") from error
+    text_config: Mapping[str, Any] = config.get("text_config") or config
+    return text_config
+
+
+SHAPE = (
+    ("num_hidden_layers", "n_layer", "num_layers", "n_layers"),
+    ("hidden_size", "n_embd"),
+    ("vocab_size",),
+)
+NUMBERED = re.compile(r"(?:^|\.)(\d+)\.")
+"""A tensor's layer: the first number in its name, with the name of the list of layers before it."""
 
 
 def model_folder(identity: ModelIdentity) -> Path:
@@ -101,8 +128,26 @@ def model_folder(identity: ModelIdentity) -> Path:
     return Path(snapshot_download(identity.path, revision=identity.revision, local_files_only=True))
 
 
-def _stored_parameters(file: Path) -> int | None:
-    """Number of values in a safetensors file by its header; None where it is no such file."""
+def _of_first_layers(tensors: Mapping[str, int], layers: int, kept: int) -> int:
+    """Values of a model's tensors without those of layers from `kept` on.
+
+    Its decoder is the list of so many layers that holds most; a vision tower may have a list of its own.
+    """
+    lists: dict[str, dict[int, int]] = {}
+    for name, count in tensors.items():
+        if numbered := NUMBERED.search(name):
+            of_layer = lists.setdefault(name[: numbered.start()], {})
+            of_layer[int(numbered[1])] = of_layer.get(int(numbered[1]), 0) + count
+    decoder: Mapping[int, int] = max((one for one in lists.values() if len(one) == layers), key=_total, default={})
+    return _total(tensors) - sum(count for layer, count in decoder.items() if layer >= kept)
+
+
+def _total(counts: Mapping[Any, int]) -> int:
+    return sum(counts.values())
+
+
+def _stored_parameters(file: Path) -> dict[str, int] | None:
+    """Number of values of each tensor in a safetensors file by its header; None where it is no such file."""
     with file.open("rb") as opened:
         head = opened.read(8)
         length = struct.unpack("<Q", head)[0] if len(head) == 8 else 0
@@ -112,8 +157,7 @@ def _stored_parameters(file: Path) -> int | None:
             header = json.loads(opened.read(length))
         except ValueError:
             return None
-    tensors = (tensor for name, tensor in header.items() if name != "__metadata__")
-    return int(sum(math.prod(tensor["shape"]) for tensor in tensors))
+    return {name: math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__"}
 
 
 def _parameters(config: Mapping[str, Any], layers: int, width: int, vocabulary: int) -> int:

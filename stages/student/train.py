@@ -29,6 +29,7 @@ from data.errors import ConfigError, Interrupted, MissingRecordsError, ModelErro
 from stages.attention.select import Example
 from stages.attention.stepwise import attention_layers, checkpointing_contexts
 from stages.mixture import Target
+from stages.models.cut import load_first_layers, random_first_layers
 from stages.models.identity import ModelIdentity, identify_model
 from stages.models.load import load_causal_lm, share_weights
 from stages.models.tokenizer import load_tokenizer
@@ -222,6 +223,9 @@ def _targets(
 
 def _load_student(identity: ModelIdentity, student: StudentSettings) -> PreTrainedModel:
     """Load or freshly initialise the student in float32: mixed precision casts on the way, not the weights."""
+    if student.layers is not None:
+        load = load_first_layers if student.initialise == "pretrained" else random_first_layers
+        return load(identity.path, identity.hub_revision, student.layers)
     if student.initialise == "pretrained":
         return load_causal_lm(identity.path, identity.hub_revision, "float32")
     config = AutoConfig.from_pretrained(identity.path, revision=identity.hub_revision)

@@ -46,6 +46,14 @@ def test_rough_figures_follow_from_the_files_and_are_marked_as_such(experiment: 
     assert "~" in experiment("status", "run.yaml").stdout
 
 
+def test_a_student_of_fewer_layers_takes_less(experiment: Experiment) -> None:
+    give_shape(experiment)
+    plans = status(experiment, "--set", "student.layers=1")
+    weights = 500 * 64 * 2 + 4 * 64 * 64 + 3 * 64 * 256
+    assert plans["train"]["cost"]["bytes_meanwhile"]["value"] == 3 * 4 * weights
+    assert plans["evaluate"]["cost"]["peak_bytes"]["value"] == 4 * weights + estimate.LIBRARIES
+
+
 def test_bytes_of_attention_are_those_of_its_cells_at_the_ratio_of_stored_parts(experiment: Experiment) -> None:
     give_shape(experiment)
     experiment.run("--only", "rationales")

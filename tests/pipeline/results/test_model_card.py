@@ -78,6 +78,14 @@ def test_after_evaluation_the_scores_stand_in_text_and_metadata(experiment: Expe
     assert found.data.library_name == "transformers" and found.data.datasets == ["svamp"]
 
 
+def test_a_student_of_the_first_layers_says_so(experiment: Experiment):
+    for stage in ("rationales", "attention", "train"):
+        experiment.run("--only", stage, "--set", "student.layers=2")
+    student = experiment.folder / "runs" / "small" / "student" / "seed-0"
+    assert json.loads((student / "training.json").read_text())["student"]["layers"] == 2
+    assert "| `student`, pretrained weights, the first 2 layers |" in card(experiment).text
+
+
 def test_answers_to_dev_questions_are_no_scores(experiment: Experiment):
     experiment.run("--only", "rationales")
     experiment.run("--only", "attention")

@@ -38,13 +38,35 @@ def test_only_what_changes_a_student_changes_its_fingerprint(fingerprint):
         plain,
         fingerprint(PEFT),
         fingerprint(PEFT.replace("r: 4", "r: 8")),
+        fingerprint("student.layers=2"),
         fingerprint("training.gradient_accumulation=2"),
         fingerprint(DEV, STOPPING),
         fingerprint(DEV.replace("3", "4"), STOPPING),
         fingerprint(DEV, STOPPING.replace("1", "2")),
         fingerprint(DEV, STOPPING, "evaluation.max_new_tokens=7"),
     }
-    assert len(other) == 8
+    assert len(other) == 9
+
+
+def test_a_student_that_keeps_all_its_layers_has_the_fingerprint_of_before(experiment: Experiment):
+    assert experiment("rationales", "run.yaml").exit_code == 0
+    matrix = load_matrix(Path("run.yaml"))
+    (stages,) = look(Run(matrix=matrix, folder=Path("runs") / matrix.name))
+    assert set(stages.open("train")._spec()) == {
+        "schema", "student", "tokenizer", "initialise", "max_length", "objective", "training", "rationales",
+        "attention", "records",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("command", [("run", "run.yaml", "--dry-run"), ("status", "run.yaml"), ("run", "run.yaml")])
+def test_more_layers_than_the_student_has_are_refused_before_anything_is_done(experiment: Experiment, command):
+    path = experiment.folder / "student"
+    (path / "config.json").write_text('{"n_layer": 6}')
+    refused = experiment(*command, "--set", "student.layers=7")
+    assert refused.exit_code == 2
+    assert f"student.layers: expected at most 6, the layers of {path}, found 7" in refused.stderr.replace("\n", "")
+    assert not Path("store").exists()
+    assert experiment("status", "run.yaml", "--set", "student.layers=6").exit_code == 0
 
 
 @pytest.mark.parametrize(

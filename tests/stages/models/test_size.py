@@ -5,12 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from cache.fingerprints import SCHEMA_VERSION
 from cache.keys import record_key
 from cache.spaces import Space
 from cache.writer import AttentionBlock, AttentionWriter
 from data.marking import mark
+from stages.models.cut import load_first_layers
 from stages.models.identity import identify_model
 from stages.models.size import model_size, part_sizes
 from tests.fakes import tiny_model, tiny_model_folder
@@ -24,6 +26,35 @@ def test_weights_are_counted_by_the_headers_of_their_files(tmp_path: Path, archi
     model = tiny_model(architecture, layers=3)  # type: ignore[arg-type]
     assert size.parameters == sum(parameter.numel() for parameter in model.parameters())
     assert (size.layers, size.width) == (3, 32)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen2", "gpt2"])
+def test_weights_of_the_first_layers_are_those_of_a_model_cut_to_them(tmp_path: Path, architecture: str) -> None:
+    folder = tiny_model_folder(tmp_path / "model", architecture, layers=3)  # type: ignore[arg-type]
+    identity = identify_model(str(folder), None)
+    cut = load_first_layers(str(folder), None, 2)
+    size = model_size(identity, 2)
+    assert size is not None and size.layers == 2
+    assert size.parameters == sum(parameter.numel() for parameter in cut.parameters())
+
+
+def test_a_tower_beside_the_decoder_is_not_cut(tmp_path: Path) -> None:
+    """By hand: two lists of two layers, of which the larger is the decoder; the cut leaves 100 + 2 * 3 + 20 values."""
+    folder = tiny_model_folder(tmp_path / "model", "llama", layers=2)
+    shapes = {"embed": (10, 10), "vision.layers.0.w": (3,), "vision.layers.1.w": (3,)}
+    shapes |= {"model.layers.0.w": (4, 5), "model.layers.1.w": (4, 5)}
+    save_file({name: np.zeros(shape, dtype=np.float32) for name, shape in shapes.items()}, folder / "model.safetensors")
+    size = model_size(identify_model(str(folder), None), 1)
+    assert size is not None and size.parameters == 100 + 2 * 3 + 20
+
+
+def test_fewer_layers_of_a_model_without_weights_follow_from_its_configuration(tmp_path: Path) -> None:
+    folder = tiny_model_folder(tmp_path / "model", "llama", layers=3)
+    (folder / "model.safetensors").unlink()
+    identity = identify_model(str(folder), None, weights=False)
+    three, two = model_size(identity), model_size(identity, 2)
+    assert three is not None and two is not None
+    assert three.parameters - two.parameters == 32 * 32 * (2 + 2 * 0.5) + 3 * 32 * 64
 
 
 def test_weights_that_are_not_there_follow_from_the_configuration(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from stages.attention.select import Example
 from stages.attention.stepwise import stepwise_attention
 from stages.evaluation import evaluate_student
 from stages.runtime.progress import SilentProgress, StopSignal
-from stages.settings import EvaluationSettings, ObjectiveSettings, StudentSettings, TrainingSettings
+from stages.settings import EvaluationSettings, ObjectiveSettings, SinglePair, StudentSettings, TrainingSettings
 from stages.student.train import train_student
 from tests.cache.truth import make_space
 from tests.fakes import tiny_model_folder, tiny_tokenizer
@@ -111,6 +111,32 @@ def test_whoever_may_read_a_student_may_read_its_weights(folder, attention, tmp_
     found = sorted(tmp_path.rglob("*.safetensors"))
     assert [path.parent.name for path in found] == ["adapter", tmp_path.name]
     assert {path.stat().st_mode for path in found} == {(tmp_path / "config.json").stat().st_mode}
+
+
+def test_a_student_of_the_first_layers_is_trained_saved_and_aligned_as_one_of_so_many(folder, attention, tmp_path):
+    """Without learning, what is saved is what was loaded: the whole model's weights without its second layer."""
+    settings = StudentSettings(model=str(folder), layers=1)
+    train(folder, tmp_path, attention, student=settings, learning_rate=1e-30)
+    student = AutoModelForCausalLM.from_pretrained(tmp_path)
+    before = load_file(folder / "model.safetensors")
+    assert student.config.num_hidden_layers == 1
+    assert weights(tmp_path).keys() == {name for name in before if ".layers.1." not in name}
+    for name, weight in weights(tmp_path).items():
+        torch.testing.assert_close(weight, before[name], rtol=0, atol=1e-20)
+    assert json.loads((tmp_path / "training.json").read_text())["log"][-1]["layer_weights"] == [1.0]
+
+
+def test_pairs_of_layers_count_those_that_are_kept(folder, attention, tmp_path):
+    objective = ObjectiveSettings(alignment=SinglePair(single=(1, 2)))
+    with pytest.raises(ConfigError, match="names layer 2 of the student, which has 1"):
+        train(folder, tmp_path, attention, objective=objective, student=StudentSettings(model=str(folder), layers=1))
+
+
+def test_fresh_layers_and_an_adapter_go_with_fewer_layers(folder, attention, tmp_path):
+    peft = {"peft_type": "LORA", "r": 2, "target_modules": ["q_proj"]}
+    settings = StudentSettings(model=str(folder), layers=1, initialise="random", peft=peft)
+    train(folder, tmp_path, attention, student=settings)
+    assert AutoModelForCausalLM.from_pretrained(tmp_path).config.num_hidden_layers == 1
 
 
 def test_the_summary_tells_every_part_of_the_loss(folder, attention, tmp_path):
