@@ -45,23 +45,25 @@ class TrainingStep:
         self.batch = batch
 
     def cross_entropy(self, task: Task) -> torch.Tensor:
-        """Mean cross-entropy over the batch's target tokens of a task."""
-        loss: torch.Tensor = self._answer(task).loss
+        """Mean cross-entropy over the batch's target tokens of a task; the head computes the logits of these alone."""
+        ids, next_BT = self.batch[f"{task}_ids"], _next_tokens(self.batch[f"{task}_labels"])
+        with _head_of(self.student, next_BT != IGNORED):
+            answer: CausalLMOutput = self.student(input_ids=ids, use_cache=False)
+        assert answer.logits is not None
+        logits_NV, next_N = answer.logits.flatten(0, 1), next_BT[next_BT != IGNORED]
+        loss: torch.Tensor = nn.functional.cross_entropy(logits_NV.float(), next_N) * self._share(task)
         return loss
 
     def output(self, task: Task) -> TaskOutput:
         """The same, and what the student would write at each token."""
-        answer = self._answer(task)
-        assert answer.logits is not None
-        is_target_BT = self.batch[f"{task}_labels"][:, 1:] != IGNORED
-        return TaskOutput(loss=answer.loss, logits_BTV=answer.logits[:, :-1], is_target_BT=is_target_BT)
-
-    def _answer(self, task: Task) -> CausalLMOutput:
         ids, labels = self.batch[f"{task}_ids"], self.batch[f"{task}_labels"]
         answer: CausalLMOutput = self.student(input_ids=ids, labels=labels, use_cache=False)
-        assert answer.loss is not None
-        answer.loss = answer.loss * self._share(task)
-        return answer
+        assert answer.loss is not None and answer.logits is not None
+        return TaskOutput(
+            loss=answer.loss * self._share(task),
+            logits_BTV=answer.logits[:, :-1],
+            is_target_BT=labels[:, 1:] != IGNORED,
+        )
 
     def _share(self, of: str) -> torch.Tensor | float:
         """How much a mean over this batch counts among those of one optimizer step; see `global_batches`."""
@@ -97,3 +99,23 @@ class TrainingStep:
             )
         evenness = self.mean_over_records(share_of_even(weights_BL.detach()))
         return loss * self._share("record"), self.mean_over_records(weights_BL), evenness
+
+
+def _next_tokens(labels_BT: torch.Tensor) -> torch.Tensor:
+    """The label of the token behind each, `IGNORED` at the end, as causal models are trained."""
+    return nn.functional.pad(labels_BT[:, 1:], (0, 1), value=IGNORED)
+
+
+@contextmanager
+def _head_of(student: PreTrainedModel, wanted_BT: torch.Tensor) -> Iterator[None]:
+    """Let the student's head, and what its family does to logits, see the N tokens that are wanted alone: (1, N, V).
+
+    Most of a text is prompt and padding, and a vocabulary is wide.
+    """
+    head = student.get_output_embeddings()
+    assert isinstance(head, nn.Module), "a causal model has a head"
+    hook = head.register_forward_pre_hook(lambda _, hidden: (hidden[0][wanted_BT][None], *hidden[1:]))
+    try:
+        yield
+    finally:
+        hook.remove()
