@@ -312,11 +312,16 @@ def _rough_training(piece: _Piece) -> Cost:
     config, student = piece.point.config, piece.point.inputs.student
     _, assumptions = _expected_records(piece)
     model, examples = _student_size(piece), piece.stages.all_attention.selection.examples
-    longest = max((len(example.marked.text) for example in examples), default=0) / CHARACTERS_A_TOKEN
-    tokens = config.training.batch_size * min(longest, config.student.max_length)
+    read = max((len(example.marked.text) for example in examples), default=0)
+    written = max((len(example.rationale.text) for example in examples), default=0)
+    tokens, targets = (
+        config.training.batch_size * min(characters / CHARACTERS_A_TOKEN, config.student.max_length)
+        for characters in (read, written)
+    )
 
     def passing(model: ModelSize) -> float:
-        return 16 * model.parameters + 4 * tokens * (20 * model.layers * model.width + 4 * model.vocabulary)
+        head = 4 * targets * model.vocabulary
+        return 16 * model.parameters + 4 * (20 * tokens * model.layers * model.width + head)
 
     if model is None:
         return replace(piece.unknown, assumptions=assumptions)

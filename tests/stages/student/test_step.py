@@ -157,6 +157,16 @@ def test_a_head_that_sees_target_tokens_alone_gives_the_loss_and_gradients_of_on
     assert student(input_ids=ids).logits.shape == (3, 9, 64), "outside a step the head sees all again"
 
 
+def test_the_output_of_a_task_holds_the_logits_of_each_records_targets_in_order(student):
+    batch = plain_batch(EXAMPLES, ObjectiveSettings(name="mmi"))
+    output = TrainingStep(student, None, batch).output("explain")
+    logits, labels = student(input_ids=batch["explain_ids"]).logits[:, :-1], batch["explain_labels"][:, 1:]
+    for row, label in enumerate(labels):
+        expected = logits[row][label != IGNORED]
+        torch.testing.assert_close(output.logits_BNV[row][output.is_target_BN[row]], expected)
+        assert output.is_target_BN[row].tolist()[: len(expected)] == [True] * len(expected)
+
+
 def test_attention_loss_of_a_step_equals_one_computed_from_eager_attention(student):
     batch = full_batch(student, EXAMPLES)
     out = model_of(student, ObjectiveSettings())(**batch)
