@@ -38,8 +38,8 @@ DEFAULT_PARTS = PartSizes(ratio=0.6, beside=450, part=13_000)
 CHARACTERS_A_TOKEN = 3.5
 COMPRESSED, EVALUATION_BYTES = 0.3, 1_500
 """What is left of the characters of answers in a Parquet file, and what a file has beside them."""
-LIKELIHOOD_BYTES, LIKELIHOOD_ROW_BYTES = 3_500, 9
-"""A file of log-probabilities without its rows, and a row of one without its text."""
+LIKELIHOOD_BYTES, LIKELIHOOD_ROW_BYTES, LIKELIHOOD_COMPRESSED = 3_500, 13, 0.4
+"""A file of log-probabilities without its rows, a row without its text, and what is left of a text's characters."""
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
@@ -243,7 +243,7 @@ def _likelihood_bytes(piece: _Piece) -> float:
         "explain": [text for text in inputs.references("test").texts if text is not None],
     }
     asked = [text for prompt in settings.prompts for text in texts[prompt]]
-    each = LIKELIHOOD_BYTES + sum(LIKELIHOOD_ROW_BYTES + COMPRESSED * len(text) for text in asked)
+    each = LIKELIHOOD_BYTES + sum(LIKELIHOOD_ROW_BYTES + LIKELIHOOD_COMPRESSED * len(text) for text in asked)
     return piece.plan.to_do * each
 
 
