@@ -61,7 +61,8 @@ def student_likelihoods(
     del model
     clear_device_cache(garbage_collection=True)  # for vLLM, which counts what is free
     if missing := len(asked) - len(known):
-        progress.note(f"{missing:,} of {len(asked):,} texts are longer than {checkpoint.name} can read and left out")
+        why = f"longer than {checkpoint.name} can read, or of no finite probability"
+        progress.note(f"log-probabilities: {missing:,} of {len(asked):,} texts are left out, {why}")
     return [
         Likelihood(
             question_id=question.id,

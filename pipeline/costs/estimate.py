@@ -38,7 +38,7 @@ DEFAULT_PARTS = PartSizes(ratio=0.6, beside=450, part=13_000)
 CHARACTERS_A_TOKEN = 3.5
 COMPRESSED, EVALUATION_BYTES = 0.3, 1_500
 """What is left of the characters of answers in a Parquet file, and what a file has beside them."""
-LIKELIHOOD_BYTES, LIKELIHOOD_ROW_BYTES, LIKELIHOOD_COMPRESSED = 3_500, 13, 0.4
+LIKELIHOOD_BYTES, LIKELIHOOD_ROW_BYTES, LIKELIHOOD_COMPRESSED = 3_500, 13, 0.35
 """A file of log-probabilities without its rows, a row without its text, and what is left of a text's characters."""
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
