@@ -229,7 +229,7 @@ def _run(
     """
     run.check(names)
     if asked.dry_run:
-        _print_plans(asked, run, names)
+        _try_out(asked, run, names)
         return
     with command_log(run.log):
         failed = run_stages(run, names, say=asked.say, quiet=asked.quiet, pass_on=pass_on)
@@ -282,7 +282,7 @@ def _here(
             stop_with_parent()
         run.check((name,))
         if asked.dry_run:
-            _print_plans(asked, run, (name,), seeds, split)
+            _try_out(asked, run, (name,), seeds, split)
             return
         if name == "train" and not process_of(os.environ).is_main:
             execute_share(run, seeds, progress=SilentProgress(), stop=stop)
@@ -297,6 +297,15 @@ def _here(
     if not supervised:
         _print_stage(asked, run, name, seeds, split)
     _require_none(found.failed, len(run.points))
+
+
+def _try_out(
+    asked: Asked, run: Run, names: Sequence[StageName], seeds: tuple[int, ...] = (), split: Split = "test"
+) -> None:
+    """Say what would be done, where both models' tokenizers can be used."""
+    quieten_libraries(quiet=True)
+    run.check_tokenizers(names)
+    _print_plans(asked, run, names, seeds, split)
 
 
 def _print_plans(

@@ -117,6 +117,15 @@ class Inputs:
         if "evaluate" in stages and self.questions("test") and not self.labelled("test"):
             raise ConfigError(f"data.test: none of {len(self.questions('test')):,} questions has a gold answer")
 
+    def tokenizers(self, stages: Sequence[StageName]) -> list[tuple[str, str | None, bool]]:
+        """Whose tokenizers `stages` read texts by: path or hub id, revision, and whether a model's code is trusted."""
+        read = []
+        if "attention" in stages:
+            read.append((self.teacher, self.config.teacher.trust_remote_code))
+        if {"train", "evaluate"} & set(stages):
+            read.append((self.student, False))
+        return [(model.path, model.hub_revision, trusted) for model, trusted in read]
+
     def overlap(self) -> int:
         """How many test questions are training questions too."""
         return shared_questions(self.questions("train"), self.questions("test")).same_text.count

@@ -14,6 +14,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 
 from cache.durable import replace_file
@@ -111,6 +112,17 @@ class Run:
         """Raise the first error that the stages of any point would meet in their inputs."""
         for point in self.points:
             point.inputs.check([name for name in names if point.has(name)])
+
+    def check_tokenizers(self, names: Sequence[StageName]) -> None:
+        """Raise `ConfigError` for the first tokenizer that a later stage would refuse, before any is paid for.
+
+        Loads torch, as tokenizers do.
+        """
+        from stages.models.tokenizer import load_tokenizer
+
+        asked = (point.inputs.tokenizers([name for name in names if point.has(name)]) for point in self.points)
+        for model, revision, trusted in dict.fromkeys(chain.from_iterable(asked)):
+            load_tokenizer(model, revision, trust_remote_code=trusted)
 
     def save(self) -> None:
         """Write the run and each point's configuration, which runs by itself; of a matrix also the list of points."""

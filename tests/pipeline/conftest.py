@@ -51,8 +51,12 @@ class Scripted:
         self.trained: list[int] = []
         self.evaluated: list[str] = []
         self.measured: list[str] = []
+        self.tokenizers: list[str] = []
         self.examples = 0
         self.stop_after_pieces: int | None = None
+
+    def load_tokenizer(self, model: str, revision: str | None, *, trust_remote_code: bool = False) -> None:
+        self.tokenizers.append(Path(model).name)
 
     def write_attention(
         self,
@@ -222,6 +226,7 @@ def experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Experiment:
         return result.exit_code
 
     monkeypatch.setattr(ForwardingStop, "run", run_here)
+    monkeypatch.setattr("stages.models.tokenizer.load_tokenizer", scripted.load_tokenizer)
     return Experiment(tmp_path, scripted)
 
 

@@ -257,6 +257,19 @@ def test_dry_run_and_status_count_each_piece_once_and_create_nothing(study: Expe
     assert not Path("store").exists() and not Path("runs").exists()
 
 
+def test_a_dry_run_loads_each_tokenizer_that_stages_read_by_once(study: Experiment) -> None:
+    for arguments, loaded in (
+        (("run", "run.yaml", "--dry-run"), ["student", "teacher"]),
+        (("run", "run.yaml", "--dry-run", "--only", "rationales"), []),
+        (("attention", "run.yaml", "--dry-run"), ["teacher"]),
+        (("train", "run.yaml", "--dry-run"), ["student"]),
+        (("status", "run.yaml"), []),
+    ):
+        assert study(*arguments).exit_code == 0
+        assert sorted(study.scripted.tokenizers) == loaded, arguments
+        study.scripted.tokenizers.clear()
+
+
 def test_dry_run_of_a_shard_counts_its_share(study: Experiment) -> None:
     found = json.loads(study("run", "run.yaml", "--dry-run", "--shard", "1/4", "--json").stdout)
     assert {plan["name"]: plan["to_do"] for plan in found["stages"]}["train"] == 2
