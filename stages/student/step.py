@@ -53,7 +53,7 @@ class TrainingStep:
         """The same, and what the student would write in the place of each."""
         loss, logits_NV, is_target_BT = self._answer(task)
         written = is_target_BT.sum(dim=1)
-        logits_BNV = nn.utils.rnn.pad_sequence(list(logits_NV.split(written.tolist())), batch_first=True)
+        logits_BNV = nn.utils.rnn.pad_sequence(list(torch.split(logits_NV, written.tolist())), batch_first=True)
         is_target_BN = torch.arange(logits_BNV.shape[1], device=written.device) < written[:, None]
         return TaskOutput(loss=loss, logits_BNV=logits_BNV, is_target_BN=is_target_BN)
 

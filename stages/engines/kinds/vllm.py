@@ -9,6 +9,7 @@ The requests therefore go through in a thread, and this module watches the proce
 killed, vLLM's would stay: `vllm_guard` ends it.
 """
 
+import logging
 import math
 import multiprocessing
 import os
@@ -38,13 +39,16 @@ from stages.engines.contract import (
     prompt_seed,
 )
 from stages.engines.vllm_guard import start_guard
+from stages.engines.vllm_output import LEVEL, QUIET, VllmOutput, vllm_errors_to_log
 from stages.models.tokenizer import encode, load_tokenizer, needs_trust, untrusted
 from stages.runtime.packages import needed
 from stages.runtime.progress import StopSignal
 from stages.runtime.shard import local_rank
 
+log = logging.getLogger(__name__)
+
 ENVIRONMENT = {
-    "VLLM_LOGGING_LEVEL": "ERROR",
+    LEVEL: QUIET,
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "VLLM_NO_USAGE_STATS": "1",
     # What torch and Python say in its processes about deprecations, missing Triton and memory binding is no news, nor
@@ -77,10 +81,11 @@ class VllmEngine(Engine):
         self.llm: Any = None
         self._requests: _Requests | None = None
         before = set(multiprocessing.active_children())
-        self._guard = start_guard()
+        self._guard, self._output = start_guard(), VllmOutput()
         try:
-            with nullcontext() if setup.stop is None else setup.stop.at_once("what was answered before"):
-                self.llm = _start(setup)
+            stopping = nullcontext() if setup.stop is None else setup.stop.at_once("what was answered before")
+            with stopping, self._output.captured():
+                self.llm = _start(setup, self._output)
             self.processes = [each for each in multiprocessing.active_children() if each not in before]
             self.llm.get_tokenizer()  # raises where the arguments leave it out, without which there is no text
             # Prompts become tokens by the one that everything else uses; vLLM takes Mistral's own where there is one.
@@ -105,7 +110,7 @@ class VllmEngine(Engine):
             requests.end()
 
     def close(self) -> None:
-        """End vLLM's process; waiting for it keeps its last words out of the terminal."""
+        """End vLLM's process, and put what it wrote into the log; waiting for it lets that be all it has to say."""
         if self._requests is not None:
             self._requests.end()
         llm, self.llm = self.llm, None
@@ -113,6 +118,8 @@ class VllmEngine(Engine):
             llm.llm_engine.engine_core.shutdown()
         self._guard.terminate()
         self._guard.wait()
+        self._output.log(log)
+        self._output.close()
 
     def _asked(self, prompts: Sequence[str], decoding: Decoding) -> Iterator["Request"]:
         """The prompts as vLLM wants them, made as they are needed."""
@@ -221,12 +228,13 @@ def _generation(output: Any) -> Generation:
     return Generation(text=output.text, finish_reason=FINISHED[output.finish_reason])
 
 
-def _start(setup: EngineSetup) -> Any:
+def _start(setup: EngineSetup, output: VllmOutput) -> Any:
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     with needed("vllm", "rationales.engine"):
         from vllm import LLM
         from vllm.platforms import current_platform
+    vllm_errors_to_log()
     on_cpu = bool(current_platform.is_cpu())
     if setup.device == "cuda" and on_cpu:
         raise ConfigError("teacher.device: `cuda` was asked for, but vLLM runs on the CPU here; use `auto` or `cpu`")
@@ -237,7 +245,8 @@ def _start(setup: EngineSetup) -> Any:
     except MolsakiError:
         raise
     except RuntimeError as error:
-        raise EngineError(f"vLLM does not start with model {setup.model}: {first_line(error)}") from error
+        reason = output.cause() or first_line(error)
+        raise EngineError(f"vLLM does not start with model {setup.model}: {reason}") from error
     except Exception as error:  # TypeError, ValueError, OSError, …: of a wrong argument whatever it meets first
         raise refused(setup, error) from error
 

@@ -1,5 +1,7 @@
 """An engine that dies is started again, so often and no more, and asked only what was not answered."""
 
+import logging
+import os
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -117,7 +119,9 @@ def test_decoding_is_passed_on_and_a_stream_given_up_is_given_up_below() -> None
 
 @pytest.mark.vllm
 @pytest.mark.slow
-def test_vllm_goes_on_after_its_process_was_killed(tmp_path: Path) -> None:
+def test_vllm_goes_on_after_its_process_died_whose_last_words_are_in_the_log_alone(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
     pytest.importorskip("vllm", reason="vLLM is not installed")
     folder, notes = tiny_model_folder(tmp_path / "tiny", "llama", hidden=128), list[str]()
     started = EngineSetup(
@@ -131,13 +135,15 @@ def test_vllm_goes_on_after_its_process_was_killed(tmp_path: Path) -> None:
         note=notes.append,
     )
     prompts = [f"{number}" for number in range(400)]
+    caplog.set_level(logging.INFO)
     with open_engine("vllm", started) as engine:
         assert isinstance(engine, RestartingEngine)
         answers = engine.stream(prompts)
         texts = dict([next(answers)])
         for process in engine._engine.processes:  # type: ignore[attr-defined]
-            process.kill()
+            os.kill(process.pid, signal.SIGSEGV)  # of which it writes a page or two
         texts.update(answers)
         assert engine.generate(prompts) == [texts[place] for place in range(len(prompts))]
         assert engine.generate(["x" * 96]) == [TOO_LONG], "nested arguments reach vLLM"
     assert len(notes) == 1 and "vLLM failed" in notes[0]
+    assert "Segfault" in caplog.text and "Segfault" not in "".join(capfd.readouterr())
