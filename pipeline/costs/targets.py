@@ -18,6 +18,10 @@ from pipeline.run.teacher import AttentionStage
 from stages.figures.targets import LayerWeights, TargetFigures, says_of_targets, target_figures
 
 
+ROUNDING = 9
+"""Digits behind which nats are none."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class PointTargets:
     """Targets of `points`, which a run without matrix has one of."""
@@ -68,7 +72,7 @@ def target_lines(targets: TargetFigures) -> Iterator[tuple[str, str]]:
     some = f"{targets.records:,} of " if targets.records < targets.stored else ""
     yield (
         "targets",
-        f"{targets.nats_from_uniform:.2g} nats from uniform, the mean of {some}{targets.stored:,} stored records "
+        f"{round(targets.nats_from_uniform, ROUNDING):.2g} nats from uniform, the mean of {some}{targets.stored:,} stored records "
         f"(rows: {targets.rows})",
     )
     if targets.weights is not None:
