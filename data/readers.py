@@ -95,21 +95,23 @@ def _with_different_ids(questions: Iterable[Placed], refuse: Refuse) -> Iterator
         yield where, question
 
 
-def read_rationales(path: str, questions: Sequence[Question], *, fields: RationaleFields) -> dict[str, str]:
+def read_rationales(
+    path: str, questions: Sequence[Question], *, fields: RationaleFields, setting: str = "rationales"
+) -> dict[str, str]:
     """Existing rationales for these questions, by question id, from JSON Lines whose `fields` hold what is needed.
 
     An answer that the text does not give is added as the sentence that states it, so that the parser judges what that
     teacher really answered. Rows of other questions are left out, and so are rows whose rationale or answer is null:
     that teacher gave none. Raises DataError for a row without id or rationale, and ConfigError where an answer's field
-    was named that no row has.
+    was named that no row has. `setting` is the key of a configuration that says which file and fields to read.
     """
     wanted = {question.id: question for question in questions}
     fields = RationaleFields(**{name: bare_name(value) for name, value in asdict(fields).items()})
     found: dict[str, str] = {}
     seen: dict[str, None] = {}
-    for row in file_rows(Path(path), dataset="rationales", setting="rationales.path"):
+    for row in file_rows(Path(path), dataset="rationales", setting=f"{setting}.path"):
         seen |= dict.fromkeys(row.fields)
-        question = wanted.get(_identifier(row, fields))
+        question = wanted.get(_identifier(row, fields, setting))
         if question is None or row.optional(fields.rationale) is None or row.fields.get(fields.answer, "") is None:
             continue
         if question.id in found:
@@ -117,17 +119,17 @@ def read_rationales(path: str, questions: Sequence[Question], *, fields: Rationa
         found[question.id] = _with_answer(row.text(fields.rationale), question, _stated(row, fields))
     if seen and fields.answer not in seen and fields.answer != RationaleFields.answer:
         there = f"no row of {path} has it, found {_listed(seen)}"
-        raise ConfigError(f"rationales.fields.answer: expected the field {fields.answer!r}, {there}")
+        raise ConfigError(f"{setting}.fields.answer: expected the field {fields.answer!r}, {there}")
     return found
 
 
-def _identifier(row: Row, fields: RationaleFields) -> str:
+def _identifier(row: Row, fields: RationaleFields, setting: str) -> str:
     """The id of a row that has a rationale, be it null."""
     for key, name in (("id", fields.id), ("rationale", fields.rationale)):
         if name not in row.fields:
             raise row.error(
                 f"expected the field {name!r}, found {_listed(row.fields)}; "
-                f"rationales.fields.{key} says which field holds the {key}"
+                f"{setting}.fields.{key} says which field holds the {key}"
             )
     identifier = row.optional(fields.id)
     if identifier is None:

@@ -1,6 +1,6 @@
 """The records that travel through the pipeline, in the order in which they come to be.
 
-    Question -> Rationale -> Marked -> attention block (L, S, K) -> batch -> Prediction
+    Question -> Rationale -> Marked -> attention block (L, S, K) -> batch -> Prediction, Likelihood
 
 Every record is immutable. Character spans are half-open `(start, end)` pairs into the text that the record itself
 holds.
@@ -85,3 +85,24 @@ class Prediction:
     parsed: str | None
     gold: str
     correct: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Likelihood:
+    """How likely a student finds a text that it should have written after one prompt.
+
+    `log_probability` is the sum over its `tokens`, in nats, with the token that ends a text where the tokenizer has
+    one; None where the text is longer than the student's positions, or the sum is no number. `target` is the text.
+    """
+
+    question_id: str
+    dataset: str
+    prompt: Literal["predict", "explain"]
+    target: str
+    log_probability: float | None
+    tokens: int
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the text in UTF-8, which do not depend on a tokenizer; the end of a text has none."""
+        return len(self.target.encode())

@@ -293,6 +293,16 @@ class TrainingSettings:
 
 
 @settings
+class ReferenceSettings:
+    """A file of rationales that students are measured by and never learn from."""
+
+    path: str
+    """JSON Lines with the question's id and its rationale; those that reach the gold answer count."""
+    fields: RationaleFields = RationaleFields()
+    """Which fields of the file hold the id, the rationale and, if the text does not state it, the answer."""
+
+
+@settings
 class EvaluationSettings:
     """How the trained students are measured."""
 
@@ -306,3 +316,9 @@ class EvaluationSettings:
     """Questions generated together by `transformers`."""
     engine_arguments: dict[str, EngineValue] = field(default_factory=dict)
     """Handed to vLLM as they are."""
+    likelihood: bool = True
+    """Also measure the log-probability that a student gives each question's gold answer after `predict`, and after
+    `explain` its reference rationale, where there is one; it tells methods apart sooner than right and wrong does."""
+    references: ReferenceSettings | None = None
+    """Where reference rationales are: a file with `path` and `fields`. Unset is the file of `rationales.engine: file`,
+    for questions that are not trained on, and with other engines the solutions that a data set brings along."""

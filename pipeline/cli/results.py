@@ -28,7 +28,8 @@ def compare(runs: tuple[str, ...], root: Path, base: str | None, as_json: bool) 
     """Show accuracies of runs side by side, and their paired differences to one of them.
 
     The folder of a matrix stands for all of its points. Differences are taken question by question and seed by seed,
-    over those that both have; the interval (95%) comes from resampling both.
+    over those that both have; the interval (95%) comes from resampling both. Below stand log-probabilities of what
+    students should have written, where they were measured.
     """
     folders = evaluation_folders(runs, root)
     scores = compare_folders(folders, None if base is None else base_of(base, list(folders)))

@@ -201,7 +201,7 @@ def train(asked: Asked, **options: Any) -> None:  # click's own types
 @students_options
 @click.option("--split", type=click.Choice(["test", "dev"]), default="test", help="Which questions.")
 def evaluate(asked: Asked, **options: Any) -> None:  # click's own types
-    """Let the students answer and count what is right."""
+    """Let the students answer, count what is right, and measure how likely they find it."""
     _students(asked, "evaluate", **options)
 
 

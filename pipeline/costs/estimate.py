@@ -38,6 +38,8 @@ DEFAULT_PARTS = PartSizes(ratio=0.6, beside=450, part=13_000)
 CHARACTERS_A_TOKEN = 3.5
 COMPRESSED, EVALUATION_BYTES = 0.3, 1_500
 """What is left of the characters of answers in a Parquet file, and what a file has beside them."""
+LIKELIHOOD_BYTES, LIKELIHOOD_ROW_BYTES, LIKELIHOOD_COMPRESSED = 3_500, 13, 0.35
+"""A file of log-probabilities without its rows, a row without its text, and what is left of a text's characters."""
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
@@ -192,7 +194,9 @@ def _seconds(units: int, piece: _Piece) -> float:
     start = sum(record.start_seconds for record in records) / len(records)
     growing, done = sum(record.seconds - record.start_seconds for record in records), _done(piece)
     if written := sum(record.written for record in records):  # a student of few records runs on
-        return start + growing * (_written_to_do(piece) or written) / written
+        likelihoods = sum(record.likelihood_seconds for record in records)
+        answering = (growing - likelihoods) * (_written_to_do(piece) or written) / written
+        return start + answering + units * likelihoods / done
     if piece.plan.name in {"rationales", "attention"}:
         ends = sum(record.end_seconds for record in records)
         return start + ends / len(records) + units * (growing - ends) / done
@@ -232,6 +236,21 @@ def _written_to_do(piece: _Piece) -> float:
     }
     questions = piece.plan.to_do * len(piece.point.inputs.labelled("test"))
     return questions * sum(lengths[prompt] for prompt in prompts)
+
+
+def _likelihood_bytes(piece: _Piece) -> float:
+    """Size of the files of log-probabilities: numbers do not compress, texts do."""
+    settings, inputs = piece.point.config.evaluation, piece.point.inputs
+    if not settings.likelihood:
+        return 0.0
+    questions = inputs.labelled("test")
+    texts = {
+        "predict": [predict_target(question) for question in questions],
+        "explain": [text for text in inputs.references("test").texts if text is not None],
+    }
+    asked = [text for prompt in settings.prompts for text in texts[prompt]]
+    each = LIKELIHOOD_BYTES + sum(LIKELIHOOD_ROW_BYTES + LIKELIHOOD_COMPRESSED * len(text) for text in asked)
+    return piece.plan.to_do * each
 
 
 def _steps_to_do(piece: _Piece) -> int:
@@ -318,11 +337,16 @@ def _rough_training(piece: _Piece) -> Cost:
     config, student = piece.point.config, piece.point.inputs.student
     _, assumptions = _expected_records(piece)
     model, examples = _student_size(piece), piece.stages.all_attention.selection.examples
-    longest = max((len(example.marked.text) for example in examples), default=0) / CHARACTERS_A_TOKEN
-    tokens = config.training.batch_size * min(longest, config.student.max_length)
+    read = max((len(example.marked.text) for example in examples), default=0)
+    written = max((len(example.rationale.text) for example in examples), default=0)
+    tokens, targets = (
+        config.training.batch_size * min(characters / CHARACTERS_A_TOKEN, config.student.max_length)
+        for characters in (read, written)
+    )
 
     def passing(model: ModelSize) -> float:
-        return 16 * model.parameters + 4 * tokens * (20 * model.layers * model.width + 4 * model.vocabulary)
+        head = 4 * targets * model.vocabulary
+        return 16 * model.parameters + 4 * (20 * tokens * model.layers * model.width + head)
 
     if model is None:
         return replace(piece.unknown, assumptions=assumptions)
@@ -342,7 +366,8 @@ def _rough_evaluation(piece: _Piece) -> Cost:
     answers = piece.plan.to_do * len(inputs.labelled("test")) * len(settings.prompts)
     characters = _written_to_do(piece) or 100 * answers
     how = f"{characters / max(answers, 1):.0f} characters an answer, compressed"
-    size = Figure(value=COMPRESSED * characters + EVALUATION_BYTES * piece.plan.to_do, source="rough", how=how)
+    value = COMPRESSED * characters + EVALUATION_BYTES * piece.plan.to_do + _likelihood_bytes(piece)
+    size = Figure(value=value, source="rough", how=how)
     memory = _answering_memory(_student_size(piece), piece.point.config.training.dtype, settings.engine)
     return replace(piece.unknown, bytes=size, peak_bytes=memory)
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from cache.durable import replace_file
 from data.prompts import explain_prompt, predict_prompt
-from pipeline.results.folder import StudentFolder
+from pipeline.results.folder import EvaluationFolder, StudentFolder
+from pipeline.results.likelihoods import TextLikelihoods, likelihood_score, likelihoods
 from pipeline.results.predictions import read_predictions
 from stages.settings import ObjectiveSettings
 from stages.student.objective import objective_of
@@ -28,13 +29,28 @@ def add_scores(student: StudentFolder, origin: Origin, scores: list[dict[str, An
     write_card(student)
 
 
-def scores_for_card(predictions: Path) -> list[dict[str, Any]]:
-    """The accuracies of one student, as shares of 1, in the file of its answers."""
-    groups = read_predictions([predictions]).groupby(["dataset", "prompt"], sort=False)["correct"]
+def scores_for_card(evaluation: EvaluationFolder, seed: int) -> list[dict[str, Any]]:
+    """The accuracies of one student, as shares of 1, and the log-probability of a token, in nats, where it is known."""
+    groups = read_predictions([evaluation.predictions(seed)]).groupby(["dataset", "prompt"], sort=False)["correct"]
+    path = evaluation.likelihood(seed)
+    likely = likelihoods({seed: path}) if path.exists() else {}
     return [
-        {"dataset": str(dataset), "prompt": str(prompt), "accuracy": float(rows.mean()), "questions": len(rows)}
+        {
+            "dataset": str(dataset),
+            "prompt": str(prompt),
+            "accuracy": float(rows.mean()),
+            "questions": len(rows),
+            **_log_probability(likely.get((str(dataset), str(prompt)))),
+        }
         for (dataset, prompt), rows in groups
     ]
+
+
+def _log_probability(texts: TextLikelihoods | None) -> dict[str, Any]:
+    if texts is None:
+        return {}
+    mean = likelihood_score(texts, None).per_token
+    return {"log_probability": mean.mean, "log_probability_questions": mean.questions}
 
 
 def write_card(student: StudentFolder) -> None:

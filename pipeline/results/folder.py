@@ -60,11 +60,12 @@ class StudentFolder:
 
 @dataclass(frozen=True)
 class EvaluationFolder:
-    """The answers of students to a split, a file a seed."""
+    """The answers of students to a split, and how likely they find the right ones, a file a seed each."""
 
     path: Path
     summary = Inside("summary.json")
     """The accuracies."""
+    all_likelihoods = Inside("likelihood")
 
     def predictions(self, seed: int) -> Path:
         """The answers of a seed's student."""
@@ -73,6 +74,14 @@ class EvaluationFolder:
     def seeds(self) -> dict[int, Path]:
         """The answers that are there, by seed."""
         return dict(_by_seed(self.path, ".parquet"))
+
+    def likelihood(self, seed: int) -> Path:
+        """Log-probabilities that a seed's student gives the gold answers and the reference rationales."""
+        return self.all_likelihoods / f"{_of(seed)}.parquet"
+
+    def likelihoods(self) -> dict[int, Path]:
+        """The log-probabilities that are there, by seed."""
+        return dict(_by_seed(self.all_likelihoods, ".parquet"))
 
 
 @dataclass(frozen=True)

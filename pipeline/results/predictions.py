@@ -5,7 +5,7 @@ question and prompt, readable with any Parquet reader. The fingerprint stands in
 cannot part.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,24 +17,60 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FINGERPRINT = b"molsaki.fingerprint"
-COLUMNS = ("seed", "dataset", "question_id", "prompt", "output", "parsed", "gold", "correct")
+Columns = Mapping[str, str]
+"""Names of columns, in their order, each with what Arrow calls its type."""
+COLUMNS: Columns = {
+    "seed": "int64",
+    "dataset": "string",
+    "question_id": "string",
+    "prompt": "string",
+    "output": "string",
+    "parsed": "string",
+    "gold": "string",
+    "correct": "bool",
+}
 
 
 def write_predictions(path: Path, seed: int, predictions: Sequence[Prediction], fingerprint: str) -> None:
     """Write one seed's predictions; the file appears complete or not at all."""
+    rows = [{name: seed if name == "seed" else getattr(one, name) for name in COLUMNS} for one in predictions]
+    write_columns(path, COLUMNS, rows, fingerprint)
+
+
+def read_predictions(paths: Iterable[Path]) -> "pd.DataFrame":
+    """The predictions in several files in one frame with the columns `COLUMNS`."""
+    return read_columns(paths, COLUMNS)
+
+
+def write_columns(path: Path, columns: Columns, rows: Sequence[Mapping[str, object]], fingerprint: str) -> None:
+    """Write rows with these columns, and the fingerprint of how they came about; complete or not at all."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    rows = [{name: seed if name == "seed" else getattr(one, name) for name in COLUMNS} for one in predictions]
-    table = pa.Table.from_pylist(rows, schema=_schema(fingerprint))
+    fields = [pa.field(name, pa.type_for_alias(kind)) for name, kind in columns.items()]
+    schema = pa.schema(fields, metadata={FINGERPRINT: fingerprint.encode()})
     path.parent.mkdir(parents=True, exist_ok=True)
     written = pa.BufferOutputStream()
-    pq.write_table(table, written, compression="zstd")
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), written, compression="zstd")
     replace_file(path, written.getvalue().to_pybytes())
 
 
+def read_columns(paths: Iterable[Path], columns: Columns) -> "pd.DataFrame":
+    """What lies in several files in one frame with these columns."""
+    import pandas as pd
+    import pyarrow as pa
+
+    frames = []
+    for path in paths:
+        try:
+            frames.append(pd.read_parquet(path, columns=list(columns)))
+        except (pa.ArrowException, KeyError) as error:
+            raise DamagedCacheError(_damaged(path, error)) from error
+    return pd.concat(frames, ignore_index=True)
+
+
 def stored_fingerprint(path: Path) -> str | None:
-    """The fingerprint in the predictions at `path`; None where there are none."""
+    """The fingerprint in the file at `path`; None where there are none."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -45,28 +81,6 @@ def stored_fingerprint(path: Path) -> str | None:
     except pa.ArrowException as error:
         raise DamagedCacheError(_damaged(path, error)) from error
     return metadata.get(FINGERPRINT, b"").decode()
-
-
-def read_predictions(paths: Iterable[Path]) -> "pd.DataFrame":
-    """The predictions in several files in one frame with the columns `COLUMNS`."""
-    import pandas as pd
-    import pyarrow as pa
-
-    frames = []
-    for path in paths:
-        try:
-            frames.append(pd.read_parquet(path, columns=list(COLUMNS)))
-        except (pa.ArrowException, KeyError) as error:
-            raise DamagedCacheError(_damaged(path, error)) from error
-    return pd.concat(frames, ignore_index=True)
-
-
-def _schema(fingerprint: str) -> "pa.Schema":  # type: ignore[name-defined]  # noqa: F821
-    import pyarrow as pa
-
-    types = {"seed": pa.int64(), "correct": pa.bool_()}
-    fields = [pa.field(name, types.get(name, pa.string())) for name in COLUMNS]
-    return pa.schema(fields, metadata={FINGERPRINT: fingerprint.encode()})
 
 
 def _damaged(path: Path, error: Exception) -> str:

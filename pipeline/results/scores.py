@@ -1,8 +1,9 @@
-"""Accuracies of runs, from the predictions in their folders: what `evaluate` and `compare` show.
+"""Scores of runs, from what their students answered and how likely they find what is right: what `compare` shows.
 
-In: evaluation folders. Out: one `Score` for each run, data set and prompt, and against the run that is the base one
-`PairedDifference`, over the seeds and questions that both runs have; and the table of these, for people, for machines
-and for documents. The folder of a matrix stands for all its points.
+In: evaluation folders. Out: one `Score` for each run, data set and prompt, with its accuracy and, where it was
+measured, its log-probability, each with a `PairedDifference` to the run that is the base, over the seeds and questions
+that both have; and the tables of these, for people, for machines and for documents. The folder of a matrix stands for
+all its points.
 """
 
 import json
@@ -19,14 +20,17 @@ from cache.durable import replace_file
 from data.errors import ConfigError, DamagedCacheError, MissingRecordsError
 from pipeline.console.tables import print_json, print_rows
 from pipeline.results.folder import EvaluationFolder, RunFolder
+from pipeline.results.likelihoods import LikelihoodScore, TextLikelihoods, likelihood_score, likelihoods
 from pipeline.results.predictions import read_predictions
-from stages.figures.statistics import Accuracy, PairedDifference, accuracy, paired_bootstrap
+from stages.figures.statistics import Accuracy, PairedDifference, SeedMean, accuracy, paired_bootstrap
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Group = tuple[str, str]
 """Data set and prompt."""
+JUDGED = {"predict": "the gold answer (predict)", "explain": "the reference rationale (explain)"}
+"""What students should have written by each prompt."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +43,9 @@ class Score:
     accuracy: Accuracy
     difference: PairedDifference | None = None
     base: str | None = None
-    """The run that `difference` is to."""
+    """The run that differences are to."""
+    likelihood: LikelihoodScore | None = None
+    """None where it was not measured."""
 
 
 def scores_of(run: str, evaluation: EvaluationFolder) -> list[Score]:
@@ -53,10 +59,13 @@ def compare(evaluations: Mapping[str, EvaluationFolder], base: str | None = None
     A prompt that a run was not asked by has no score there.
     """
     found = {run: _right_or_wrong(run, folder) for run, folder in evaluations.items()}
+    likely = {run: likelihoods(folder.likelihoods()) for run, folder in evaluations.items()}
     first = next(iter(found)) if base is None else base
     groups = dict.fromkeys(group for groups in found.values() for group in groups)
     return [
-        _score(run, group, own[group], base=None if run == first else found[first].get(group), named=first)
+        _score(
+            run, group, (own[group], likely[run].get(group)), (first, found[first].get(group), likely[first].get(group))
+        )
         for group in groups
         for run, own in found.items()
         if group in own
@@ -172,19 +181,21 @@ def short_names(runs: Sequence[str]) -> dict[str, str]:
 
 
 def print_scores(scores: Sequence[Score], *, as_json: bool) -> None:
-    """Print accuracies in percent, and the paired differences to the base where there are any."""
+    """Print accuracies in percent, below them log-probabilities, and paired differences where there is a base."""
     if as_json:
         print_json(scores)
         return
-    found = score_table(scores)
-    print_rows(found.headings, found.rows)
-    if found.caption:
-        click.echo(found.caption)
+    for number, found in enumerate(score_tables(scores)):
+        if number:
+            click.echo()
+        print_rows(found.headings, found.rows)
+        if found.caption:
+            click.echo(found.caption)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreTable:
-    """Accuracies as text; `caption` says what is the same for all rows, which then has no column."""
+    """Scores as text; `caption` says what is the same for all rows, which then has no column."""
 
     headings: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -196,28 +207,79 @@ class ScoreTable:
         return "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{self.caption}\n"
 
 
+def score_tables(scores: Sequence[Score]) -> list[ScoreTable]:
+    """The table of accuracies and, where any was measured, that of log-probabilities."""
+    likely = likelihood_table(scores)
+    return [score_table(scores), *([] if likely is None else [likely])]
+
+
 def score_table(scores: Sequence[Score]) -> ScoreTable:
-    """The table of some runs; points of a matrix show only what varies."""
-    names = short_names(list(dict.fromkeys(score.run for score in scores)))
-    bases = dict.fromkeys(names[score.base] for score in scores if score.base)
+    """The accuracies of some runs; points of a matrix show only what varies."""
     columns = {
-        "run": [names[score.run] for score in scores],
-        "data set": [score.dataset for score in scores],
-        "prompt": [score.prompt for score in scores],
+        **_names(scores, scores),
         "accuracy": [percent_text(score.accuracy) for score in scores],
         "seeds": [f"{score.accuracy.seeds}" for score in scores],
         "questions": [f"{score.accuracy.questions:,}" for score in scores],
     }
-    said = []
+    compared = [score for score in scores if score.difference]
+    return _table(columns, [difference_text(score.difference) for score in scores], _bases(scores, compared))
+
+
+def likelihood_table(scores: Sequence[Score]) -> ScoreTable | None:
+    """The log-probabilities of the same runs; None where none was measured."""
+    found = [(score, score.likelihood) for score in scores if score.likelihood]
+    if not found:
+        return None
+    columns = {
+        **_names(scores, [score for score, _ in found]),
+        "log-probability": [nats_text(one.per_token) for _, one in found],
+        "seeds": [f"{one.per_token.seeds}" for _, one in found],
+        "questions": [f"{one.per_token.questions:,}" for _, one in found],
+    }
+    prompts = dict.fromkeys(score.prompt for score, _ in found)
+    said = [f"log-probability per token, in nats, of {' and '.join(JUDGED[prompt] for prompt in prompts)}"]
+    said.append("higher, that is, closer to 0, is better")
+    if any(one.difference and one.unit == "byte" for _, one in found):
+        said.append("differences between students whose tokenizers differ are per byte of the text")
+    if most := max(one.left_out for _, one in found):
+        said.append(f"up to {most:,} questions are left out, as too long for a student")
+    bases = _bases(scores, [score for score, one in found if one.difference])
+    return _table(columns, [nats_difference_text(one) for _, one in found], bases, said)
+
+
+def _names(every: Sequence[Score], shown: Sequence[Score]) -> dict[str, list[str]]:
+    """The columns that say which score it is."""
+    names = short_names(list(dict.fromkeys(score.run for score in every)))
+    return {
+        "run": [names[score.run] for score in shown],
+        "data set": [score.dataset for score in shown],
+        "prompt": [score.prompt for score in shown],
+    }
+
+
+def _bases(every: Sequence[Score], compared: Sequence[Score]) -> list[str]:
+    """The short names of what differences are to."""
+    names = short_names(list(dict.fromkeys(score.run for score in every)))
+    return list(dict.fromkeys(names[score.base] for score in compared if score.base))
+
+
+def _table(
+    columns: dict[str, list[str]],
+    differences: Sequence[tuple[str, str]],
+    bases: Sequence[str],
+    said: Sequence[str] = (),
+) -> ScoreTable:
+    """A table of these columns; with a base also of differences, and without columns in which all is alike."""
+    parts = list(said)
     if bases:
-        differences = [difference_text(score.difference) for score in scores]
         columns["difference"] = [difference for difference, _ in differences]
         columns["95% interval"] = [interval for _, interval in differences]
         alike = [name for name in ("data set", "seeds", "questions") if len(set(columns[name])) == 1]
-        said = [f"{name} {columns.pop(name)[0]}" for name in alike]
-        said.append(f"difference to {' or '.join(bases)}, of the same seeds and questions")
-    headings = tuple(columns)
-    return ScoreTable(headings=headings, rows=tuple(zip(*columns.values(), strict=True)), caption="; ".join(said))
+        parts += [f"{name} {columns.pop(name)[0]}" for name in alike]
+        parts.append(f"difference to {' or '.join(bases)}, of the same seeds and questions")
+    return ScoreTable(
+        headings=tuple(columns), rows=tuple(zip(*columns.values(), strict=True)), caption="; ".join(parts)
+    )
 
 
 def percent_text(accuracy: Accuracy) -> str:
@@ -231,6 +293,19 @@ def difference_text(difference: PairedDifference | None) -> tuple[str, str]:
     if difference is None:
         return "", ""
     return f"{100 * difference.mean:+.1f}", f"{100 * difference.low:+.1f} to {100 * difference.high:+.1f}"
+
+
+def nats_text(found: SeedMean) -> str:
+    """Mean and, of several seeds, standard deviation."""
+    return f"{found.mean:.3f}" + (f" ± {found.deviation:.3f}" if found.seeds > 1 else "")
+
+
+def nats_difference_text(found: LikelihoodScore) -> tuple[str, str]:
+    """Mean and interval of a difference in nats per token, or per byte, which is said; empty where there is none."""
+    if found.difference is None:
+        return "", ""
+    mean, low, high = found.difference.mean, found.difference.low, found.difference.high
+    return f"{mean:+.3f}" + (" a byte" if found.unit == "byte" else ""), f"{low:+.3f} to {high:+.3f}"
 
 
 def _said(part: str) -> str:
@@ -252,15 +327,27 @@ def _right_or_wrong(run: str, evaluation: EvaluationFolder) -> "dict[Group, pd.D
     }
 
 
-def _score(run: str, group: Group, right: "pd.DataFrame", base: "pd.DataFrame | None", named: str) -> Score:
-    difference = _difference(base, right) if base is not None else None
+def _score(
+    run: str,
+    group: Group,
+    own: "tuple[pd.DataFrame, TextLikelihoods | None]",
+    base: "tuple[str, pd.DataFrame | None, TextLikelihoods | None]",
+) -> Score:
+    """What a run scores by what it has of a group, and how far that is from what the base, named first, has of it."""
+    (right, texts), (first, base_right, base_texts) = own, base
+    if run == first:
+        base_right = base_texts = None
+    difference = None if base_right is None else _difference(base_right, right)
+    likelihood = None if texts is None else likelihood_score(texts, base_texts)
+    compared = difference or (likelihood and likelihood.difference)
     return Score(
         run=run,
         dataset=group[0],
         prompt=group[1],
         accuracy=accuracy(_shares(right)),
         difference=difference,
-        base=None if difference is None else named,
+        base=first if compared else None,
+        likelihood=likelihood,
     )
 
 

@@ -187,6 +187,7 @@ def _record(
         counted=timed.counted,
         counted_seconds=round(timed.counted_seconds, 3),
         written=stage.written,
+        likelihood_seconds=round(stage.likelihood_seconds, 3),
         bytes_grown=disk_bytes(_places(point, stage)) - disk,
         units=max(units, 0),
         outcome=outcome,

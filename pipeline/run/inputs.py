@@ -22,6 +22,7 @@ from pipeline.run.plan import StageName
 from stages.engines.openai_server import server_address, server_key
 from stages.models.identity import ModelIdentity, identify_model
 from stages.models.size import require_layers
+from stages.rationales.references import References, find_references
 from stages.rationales.spec import rationale_file
 
 Split = Literal["train", "dev", "test"]
@@ -37,8 +38,9 @@ class Inputs:
         self.config = config
         self._questions: dict[tuple[Split, tuple[DataSource, ...]], tuple[Question, ...]] = {}
         self._models: dict[tuple[str, str, str | None, bool], ModelIdentity] = {}
+        self._references: dict[object, References] = {}
         if alike is not None:
-            self._questions, self._models = alike._questions, alike._models
+            self._questions, self._models, self._references = alike._questions, alike._models, alike._references
 
     def questions(self, split: Split) -> tuple[Question, ...]:
         """All questions of a split, source after source; raises `ConfigError` or `DataError` as the readers do."""
@@ -50,6 +52,16 @@ class Inputs:
     def labelled(self, split: Split) -> tuple[Question, ...]:
         """The questions of a split that can be scored."""
         return tuple(question for question in self.questions(split) if question.answer is not None)
+
+    def references(self, split: Split) -> References:
+        """Reference rationales of the labelled questions of a split, in their order."""
+        data, rationales, named = self.config.data, self.config.rationales, self.config.evaluation.references
+        file = (rationales.path, rationales.fields) if rationales.engine == "file" else None
+        key = (split, getattr(data, split), data.train, named, file)
+        if key not in self._references:
+            learned = self.questions("train")
+            self._references[key] = find_references(self.labelled(split), learned, named, rationales)
+        return self._references[key]
 
     @cached_property
     def teacher(self) -> ModelIdentity:
@@ -84,6 +96,8 @@ class Inputs:
         _ = self.teacher
         if self.config.rationales.engine == "file":
             rationale_file(self.config.rationales)
+        if "evaluate" in stages and self.config.evaluation.references is not None:
+            self.references("test")
         if self.config.rationales.engine == "openai":
             server_address(self.config.rationales.server)
             server_key()

@@ -18,7 +18,7 @@ from cache.durable import replace_file
 from data.errors import EngineError, Interrupted, MissingRecordsError, MolsakiError
 from pipeline.console.exits import StageProcessError, complain
 from pipeline.results.folder import EvaluationFolder, RunFolder
-from pipeline.results.scores import Score, compare, score_table, scores_of, write_scores
+from pipeline.results.scores import Score, compare, score_tables, scores_of, write_scores
 from pipeline.run.inputs import Split
 from pipeline.run.plan import STAGE_ONE, StageName
 from pipeline.run.points import Run, look, plan_points, shared_work, total_plan
@@ -167,6 +167,7 @@ def write_results(run: Run, missing: Sequence[str]) -> list[Score]:
     write_scores(beside.summary, scores)
     command = f"    molsaki compare {shlex.quote(str(run.folder))}"
     note = f"\nNot finished: {', '.join(missing)}.\n" if missing else ""
-    text = f"# {run.matrix.name}\n\n{command}\n\n{score_table(scores).markdown()}{note}"
+    tables = "\n".join(table.markdown() for table in score_tables(scores))
+    text = f"# {run.matrix.name}\n\n{command}\n\n{tables}{note}"
     replace_file(beside.results, text.encode())
     return scores

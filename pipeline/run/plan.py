@@ -71,6 +71,10 @@ class Stage(Protocol):
     def written(self) -> int:
         """Characters that students have answered with since it was opened; 0 for other stages."""
 
+    @property
+    def likelihood_seconds(self) -> float:
+        """Seconds that measuring log-probabilities has taken since then; 0 for other stages."""
+
     def plan(self) -> StagePlan:
         """Say what is there and what is missing; no model is loaded."""
 

@@ -63,10 +63,10 @@ class StageRecord:
 
     `start_seconds` of them passed before the work itself began, `end_seconds` after its last unit was done; between
     them, `counted` units of its progress (answers, records, optimizer steps) took `counted_seconds`. Students have
-    answered with `written` characters. `pace` is equal where a unit costs alike: the same models, settings and space.
-    `bytes_grown` is what was added to the space or the run's folder meanwhile, by whomever; `peak_bytes` the resident
-    memory of the stage's processes, `peak_gpu_bytes` what torch reserved. All are 0 or empty in entries of earlier
-    versions.
+    answered with `written` characters, and measuring their log-probabilities took `likelihood_seconds`. `pace` is equal
+    where a unit costs alike: the same models, settings and space. `bytes_grown` is what was added to the space or the
+    run's folder meanwhile, by whomever; `peak_bytes` the resident memory of the stage's processes, `peak_gpu_bytes`
+    what torch reserved. All are 0 or empty in entries of earlier versions.
     """
 
     id: str = field(default_factory=entry_id)
@@ -81,6 +81,7 @@ class StageRecord:
     counted: int = 0
     counted_seconds: float = 0.0
     written: int = 0
+    likelihood_seconds: float = 0.0
     pace: str = ""
     cpu_seconds: float = 0.0
     bytes_grown: int = 0

@@ -1,11 +1,12 @@
 """Stage two as the command line runs it: one student for each seed, then their answers to the test questions.
 
-In: the inputs of a run and what stage one has stored. Out: `student/seed-<n>/` and `evaluation/seed-<n>.parquet` in
-the run's folder. Each carries the fingerprint of everything that it depends on: equal means finished and skipped,
-different means that it is moved to `earlier/<time>/` and made anew.
+In: the inputs of a run and what stage one has stored. Out: `student/seed-<n>/`, `evaluation/seed-<n>.parquet` and
+`evaluation/likelihood/seed-<n>.parquet` in the run's folder. Each carries the fingerprint of everything that it depends
+on: equal means finished and skipped, different means that it is moved to `earlier/<time>/` and made anew.
 """
 
 import os
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
@@ -19,6 +20,7 @@ from data.errors import ConfigError, Interrupted, MissingRecordsError
 from pipeline.console.exits import StageProcessError
 from pipeline.results.card import add_scores, scores_for_card, write_card
 from pipeline.results.folder import EvaluationFolder, RunFolder
+from pipeline.results.likelihoods import write_likelihoods
 from pipeline.results.predictions import stored_fingerprint, write_predictions
 from pipeline.results.scores import scores_of, write_scores
 from pipeline.run.inputs import Inputs, Split
@@ -49,6 +51,10 @@ NO_INFLUENCE = frozenset(
     }
 )
 """Training settings that change where and when, not what."""
+LIKELIHOOD_SCHEMA = 1
+"""Raised when the same student and texts would get other log-probabilities than before."""
+OF_LIKELIHOOD = frozenset({"likelihood", "references"})
+"""Settings of the evaluation that no answer depends on."""
 OF_NO_PACE = frozenset(
     {"epochs", "learning_rate", "scheduler", "warmup", "seeds", "checkpoint_steps", "log_steps", "early_stopping"}
 )
@@ -59,7 +65,7 @@ class TrainStage:
     """Trains the students; `seeds` narrows the configuration's to some of them."""
 
     name: StageName = "train"
-    written = 0
+    written, likelihood_seconds = 0, 0.0
 
     def __init__(self, inputs: Inputs, folder: Path, attention: AttentionStage, seeds: Sequence[int] = ()) -> None:
         self.inputs, self.folder = inputs, RunFolder(folder)
@@ -240,7 +246,8 @@ class TrainStage:
         """What lies in the run's folder for these seeds and was made with other settings."""
         stale = [seed for seed in self.seeds if self._is_stale(seed)]
         evaluations = self.folder.evaluations()
-        results = [path for each in evaluations for seed, path in each.seeds().items() if seed in stale]
+        files = [file for each in evaluations for file in (*each.seeds().items(), *each.likelihoods().items())]
+        results = [path for seed, path in files if seed in stale]
         summaries = [each.summary for each in evaluations if results and each.summary.exists()]
         return [*(self.folder.student(seed).path for seed in stale), *results, *summaries]
 
@@ -257,14 +264,15 @@ class TrainStage:
 
 
 class EvaluateStage:
-    """Lets the students answer; `split` is `test`, or `dev` for choosing settings."""
+    """Lets the students answer, and measures how likely they find what is right; `split` is `test`, or `dev`."""
 
     name: StageName = "evaluate"
-    written = 0
+    written, likelihood_seconds = 0, 0.0
 
     def __init__(self, train: TrainStage, split: Split) -> None:
         self._inputs, self._train, self._split = train.inputs, train, split
         self._seeds = train.seeds
+        self._adds = False  # whether nothing but log-probabilities was missing when it was planned
 
     @property
     def results(self) -> EvaluationFolder:
@@ -280,13 +288,17 @@ class EvaluateStage:
             return StagePlan(name=self.name, unit="students", done=0, to_do=0, detail=detail)
         train = self._train.plan()
         done = 0 if train.waits_for else sum(self.is_finished(seed) for seed in self._seeds)
+        detail = f"{len(scored):,} questions each"
+        if not train.waits_for and (answered := sum(self._is_answered(seed) for seed in self._seeds) - done):
+            detail += f"; {answered} have answered and lack log-probabilities only"
+        self._adds = not train.waits_for and answered == len(self._seeds) - done
         return StagePlan(
             name=self.name,
             unit="students",
             done=done,
             to_do=len(self._seeds) - done,
             dropped=dropped,
-            detail=f"{len(scored):,} questions each",
+            detail=detail,
             waits_for=None if train.finished else train.name,
         )
 
@@ -302,53 +314,112 @@ class EvaluateStage:
         if not questions:
             raise ConfigError(f"data.{self._split}: no question with a gold answer to measure on")
         self._move_stale(progress)
+        for seed in self._seeds:
+            if not self._is_answered(seed):
+                self._let_answer(seed, progress, stop)
+        # All log-probabilities behind all answers: a GPU that torch has used has less room for vLLM.
+        for seed in self._seeds:
+            if not self.is_finished(seed):
+                self._measure(seed, progress, stop)
+        write_scores(self.results.summary, scores_of(self._inputs.config.name, self.results))
+
+    def _let_answer(self, seed: int, progress: Progress, stop: StopSignal) -> None:
         from stages.evaluation import evaluate_student
 
-        config = self._inputs.config
-        for seed in self._seeds:
-            if self.is_finished(seed):
-                continue
+        training = self._inputs.config.training
+        predictions = evaluate_student(
+            self._train.folder.student(seed).path,
+            self._inputs.labelled(self._split),
+            self._settings,
+            dtype=training.dtype,
+            device=training.device,
+            progress=progress,
+            stop=stop,
+        )
+        self.written += sum(len(one.output) for one in predictions)
+        write_predictions(self.results.predictions(seed), seed, predictions, self.fingerprint)
+        self._tell(seed)
+        stop.check(f"the answers of seed {seed}")
+
+    def _measure(self, seed: int, progress: Progress, stop: StopSignal) -> None:
+        from stages.likelihood import student_likelihoods
+
+        training, references = self._inputs.config.training, self._inputs.references(self._split)
+        if references.problem:
+            progress.note(f"no reference rationales: {references.problem}")
+        started = time.monotonic()
+        found = student_likelihoods(
+            self._train.folder.student(seed).path,
+            self._inputs.labelled(self._split),
+            references.texts,
+            self._settings.prompts,
+            dtype=training.dtype,
+            device=training.device,
+            progress=progress,
+            stop=stop,
+        )
+        self.likelihood_seconds += time.monotonic() - started
+        write_likelihoods(self.results.likelihood(seed), seed, found, self.likelihood_fingerprint)
+        self._tell(seed)
+        stop.check(f"the log-probabilities of seed {seed}")
+
+    def _tell(self, seed: int) -> None:
+        """Let the student's card say what it scored in the test."""
+        if self._split == "test":
             student = self._train.folder.student(seed)
-            predictions = evaluate_student(
-                student.path,
-                questions,
-                self._settings,
-                dtype=config.training.dtype,
-                device=config.training.device,
-                progress=progress,
-                stop=stop,
-            )
-            self.written += sum(len(one.output) for one in predictions)
-            path = self.results.predictions(seed)
-            write_predictions(path, seed, predictions, self.fingerprint)
-            if self._split == "test":
-                add_scores(student, self._train.origin, scores_for_card(path))
-            stop.check(f"the answers of seed {seed}")
-        write_scores(self.results.summary, scores_of(config.name, self.results))
+            add_scores(student, self._train.origin, scores_for_card(self.results, seed))
 
     def fingerprints(self) -> Mapping[str, str]:
         """What the answers are known by."""
         return {f"evaluation-{self._split}": self.fingerprint}
 
     def pace(self) -> str:
-        """Which student is asked what and how; students of other records and settings answer as fast."""
+        """Which student is asked what and how; students of other records and settings answer as fast.
+
+        Adding log-probabilities to answers that are there is another pace.
+        """
         config, student = self._inputs.config, self._inputs.student
         questions = [question.id for question in self._inputs.labelled(self._split)]
-        asked: Spec = {"evaluation": asdict(self._settings), "questions": questions, "dtype": config.training.dtype}
+        settings = {name: value for name, value in asdict(self._settings).items() if name not in OF_LIKELIHOOD}
+        asked: Spec = {"evaluation": settings, "questions": questions, "dtype": config.training.dtype}
+        if self._settings.likelihood:
+            references = self._inputs.references(self._split).count
+            asked = {**asked, "likelihood": "alone" if self._adds else "too", "references": references}
         model: Spec = {"student": student.revision, **self._train.layers_spec}
         return fingerprint({**asked, **model, "device": config.training.device})
 
     def is_finished(self, seed: int) -> bool:
-        """Whether the answers of the student of `seed` are there and were given just so."""
+        """Whether answers and, where asked for, log-probabilities of a student are there and were made just so."""
+        return self._is_answered(seed) and (not self._settings.likelihood or self._is_measured(seed))
+
+    def _is_answered(self, seed: int) -> bool:
         return stored_fingerprint(self.results.predictions(seed)) == self.fingerprint
+
+    def _is_measured(self, seed: int) -> bool:
+        return stored_fingerprint(self.results.likelihood(seed)) == self.likelihood_fingerprint
 
     @cached_property
     def fingerprint(self) -> str:
         """Hash of everything that the answers depend on, the seed aside."""
-        settings = asdict(self._settings)
-        del settings["batch_size"]
-        questions = [asdict(question) for question in self._inputs.labelled(self._split)]
-        return fingerprint({"student": self._train.fingerprint, "evaluation": settings, "questions": questions})
+        left_out = {"batch_size", *OF_LIKELIHOOD}
+        settings = {name: value for name, value in asdict(self._settings).items() if name not in left_out}
+        return fingerprint({"student": self._train.fingerprint, "evaluation": settings, "questions": self._asked()})
+
+    @cached_property
+    def likelihood_fingerprint(self) -> str:
+        """Hash of everything that the log-probabilities depend on, the seed aside."""
+        return fingerprint(
+            {
+                "schema": LIKELIHOOD_SCHEMA,
+                "student": self._train.fingerprint,
+                "prompts": list(self._settings.prompts),
+                "questions": self._asked(),
+                "references": list(self._inputs.references(self._split).texts),
+            }
+        )
+
+    def _asked(self) -> list[Spec]:
+        return [asdict(question) for question in self._inputs.labelled(self._split)]
 
     @property
     def _settings(self) -> EvaluationSettings:
@@ -358,8 +429,16 @@ class EvaluateStage:
         return replace(config.evaluation, prompts=tuple(task for task in config.evaluation.prompts if task in taught))
 
     def _move_stale(self, progress: Progress) -> None:
-        paths = [self.results.predictions(seed) for seed in self._seeds]
-        stale = [path for path in paths if stored_fingerprint(path) not in {None, self.fingerprint}]
+        """Set aside what was made of other questions, students or references; what is right stays, asked for or not."""
+        stale = [
+            path
+            for seed in self._seeds
+            for path, right in (
+                (self.results.predictions(seed), self._is_answered),
+                (self.results.likelihood(seed), self._is_measured),
+            )
+            if stored_fingerprint(path) is not None and not right(seed)
+        ]
         summary = self.results.summary
         move_to_earlier(self._train.folder, [*stale, *([summary] if stale and summary.exists() else [])], progress)
 

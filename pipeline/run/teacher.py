@@ -38,7 +38,7 @@ class StageWithSpace:
     """
 
     name: Literal["rationales", "attention"]
-    written = 0
+    written, likelihood_seconds = 0, 0.0
     _spec_of: ClassVar[Callable[..., Spec]]
     _slug_of: ClassVar[Callable[..., str]]
 

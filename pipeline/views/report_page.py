@@ -13,7 +13,7 @@ from markupsafe import Markup
 from pipeline.config.document import Tree, entry_yaml, to_yaml
 from pipeline.console.progress import duration
 from pipeline.console.tables import binary_size
-from pipeline.results.scores import Score, difference_text, percent_text, short_names
+from pipeline.results.scores import Score, difference_text, likelihood_table, percent_text, short_names
 from pipeline.results.students import LOSS
 from pipeline.run.plan import STAGES
 from pipeline.views import charts
@@ -110,6 +110,7 @@ def report_page(figures: Figures, names: Sequence[str]) -> Page:
             "summary": _summary(figures),
             "runs": list(runs.values()),
             "scores": list(_score_groups(figures, runs)),
+            "likelihoods": _likelihoods(figures),
             "missing": _missing(figures, runs),
             "facts": common,
             "facts_table": _side_by_side("Where the runs differ", different, runs),
@@ -232,6 +233,12 @@ def _score_groups(figures: Figures, runs: Mapping[str, Named]) -> Iterator[Score
             accuracy_axis=accuracy_axis,
             difference_axis=difference_axis,
         )
+
+
+def _likelihoods(figures: Figures) -> Table | None:
+    """Log-probabilities and their differences as `molsaki compare` has them; None where none was measured."""
+    found = likelihood_table(figures.scores)
+    return None if found is None else Table(caption=found.caption, headings=found.headings, rows=found.rows)
 
 
 def _accuracy_scale(figures: Figures) -> charts.Scale:

@@ -14,21 +14,28 @@ from stages.runtime.device import unless_out_of_memory
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
+FOR_THE_TEACHER = "lower attention.max_length, or spread the teacher over several devices with teacher.device_map: auto"
 
 
 class TokenBudget:
-    """Most tokens, padding included, in one forward pass; what did not fit is not tried again."""
+    """Most tokens, padding included, in one forward pass; what did not fit is not tried again.
 
-    def __init__(self, tokens: int) -> None:
-        self.tokens = tokens
+    `setting` is the key that it was read from, empty where there is none, and `remedy` what helps where a single text
+    does not fit.
+    """
+
+    def __init__(self, tokens: int, *, setting: str = "attention.batch_tokens", remedy: str = FOR_THE_TEACHER) -> None:
+        self.tokens, self.remedy = tokens, remedy
+        self._setting = f" ({setting})" if setting else ""
 
     def halve(self, tried: int) -> None:
         """Half of what did not fit is the budget from now on."""
         self.tokens = tried // 2
         log.warning(
-            "out of memory with %s tokens in a batch: going on with %s (attention.batch_tokens)",
+            "out of memory with %s tokens in a batch: going on with %s%s",
             f"{tried:,}",
             f"{self.tokens:,}",
+            self._setting,
         )
 
 
@@ -63,10 +70,7 @@ def compute_in_batches(
             if found is None:
                 tried = lengths[chosen[0]] * len(chosen)
                 if len(chosen) == 1:
-                    raise ModelError(
-                        f"a text of {tried:,} tokens alone does not fit into memory; lower attention.max_length, or "
-                        "spread the teacher over several devices with teacher.device_map: auto"
-                    )
+                    raise ModelError(f"a text of {tried:,} tokens alone does not fit into memory; {budget.remedy}")
                 budget.halve(tried)
                 break
             results.update(zip(chosen, found, strict=True))

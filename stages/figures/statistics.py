@@ -19,8 +19,8 @@ Log = Sequence[tuple[float, float]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Accuracy:
-    """Mean over seeds and standard deviation between seeds (0 for a single one), as shares of 1."""
+class SeedMean:
+    """Mean over seeds and standard deviation between seeds (0 for a single one) of something asked by question."""
 
     mean: float
     deviation: float
@@ -29,8 +29,13 @@ class Accuracy:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Accuracy(SeedMean):
+    """The same of right and wrong, as shares of 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class PairedDifference:
-    """Mean of `other − base` with a percentile bootstrap interval, as shares of 1."""
+    """Mean of `other − base` with a percentile bootstrap interval, in the unit of both; of accuracies shares of 1."""
 
     mean: float
     low: float
@@ -40,13 +45,16 @@ class PairedDifference:
     questions: int
 
 
-def accuracy(correct: np.ndarray) -> Accuracy:
-    """Summarise one method: `correct` (seeds, questions) of 0 and 1; the deviation has n − 1 below."""
-    by_seed = np.asarray(correct, dtype=np.float64).mean(axis=1)
+def seed_mean(values: np.ndarray) -> SeedMean:
+    """Summarise one method: `values` (seeds, questions); the deviation has n − 1 below."""
+    by_seed = np.asarray(values, dtype=np.float64).mean(axis=1)
     deviation = float(by_seed.std(ddof=1)) if len(by_seed) > 1 else 0.0
-    return Accuracy(
-        mean=float(by_seed.mean()), deviation=deviation, seeds=len(by_seed), questions=int(correct.shape[1])
-    )
+    return SeedMean(mean=float(by_seed.mean()), deviation=deviation, seeds=len(by_seed), questions=int(values.shape[1]))
+
+
+def accuracy(correct: np.ndarray) -> Accuracy:
+    """The same of `correct` (seeds, questions), 0 and 1."""
+    return Accuracy(**vars(seed_mean(correct)))
 
 
 def paired_bootstrap(

@@ -51,6 +51,11 @@ def judge(question: Question, generation: Generation | None, phase: Phase) -> tu
     return _right_outcome(question, generation.text, phase), answer
 
 
+def whole_characters(text: str) -> str:
+    """The text with a mark for every half of a character, which no file can hold: a server may send such."""
+    return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+
+
 def judge_keywords(question: Question, rationale: str, generation: Generation | None) -> tuple[str, NamedWords]:
     """Decide what becomes of a list of key words: (`kept` or the reason against it, what was found in it)."""
     nothing = NamedWords(words=(), missing=0)

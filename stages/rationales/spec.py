@@ -63,9 +63,14 @@ def rationale_file(settings: RationaleSettings) -> Path:
     """The file of `engine: file`; raises `ConfigError` where none is named or it is not there."""
     if settings.path is None:
         raise ConfigError("rationales.path: engine `file` needs a JSON Lines file with ids and rationales")
-    path = Path(settings.path).expanduser()
+    return named_file(settings.path, "rationales")
+
+
+def named_file(named: str, setting: str) -> Path:
+    """The file of rationales that the `path` of a setting names; raises `ConfigError` where it is not there."""
+    path = Path(named).expanduser()
     if not path.is_file():
-        raise ConfigError(f"rationales.path: there is no file {path}")
+        raise ConfigError(f"{setting}.path: there is no file {path}")
     return path
 
 

@@ -28,7 +28,7 @@ from stages.engines.openai_server import Server
 from stages.engines.start import open_engine
 from stages.models.identity import ModelIdentity
 from stages.models.tokenizer import load_tokenizer, render_chat
-from stages.rationales.judge import ASKED_AGAIN, WHATEVER_SAMPLE, judge, judge_keywords
+from stages.rationales.judge import ASKED_AGAIN, WHATEVER_SAMPLE, judge, judge_keywords, whole_characters
 from stages.rationales.spec import author_of, rationale_file
 from stages.runtime.pieces import Gathering
 from stages.runtime.progress import Progress, StopSignal
@@ -353,7 +353,7 @@ def _write_round(
 def _attempt(ask: Ask, generation: Generation | None) -> Attempt:
     question, gold = ask.question, ask.question.answer or ""
     if generation is not None:
-        generation = replace(generation, text=_whole_characters(generation.text))
+        generation = replace(generation, text=whole_characters(generation.text))
     output = generation.text if generation else ""
     common = Attempt(
         key=ask.key,
@@ -374,11 +374,6 @@ def _attempt(ask: Ask, generation: Generation | None) -> Attempt:
     outcome, answer = judge(question, generation, ask.phase)
     finished = finish_rationale(output, question, gold) if outcome == KEPT else ""
     return replace(common, outcome=outcome, rationale=finished, answer=answer or "")
-
-
-def _whole_characters(text: str) -> str:
-    """The text with a mark for every half of a character, which no file can hold: a server may send such."""
-    return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
 
 
 def _from_file(

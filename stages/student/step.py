@@ -4,7 +4,8 @@ In: a batch in which each record stands once for each task, as prompt + answer (
 (explain). Out: the losses of an objective. The student's stepwise attention comes from the same forward pass as the
 explanation loss.
 
-Shapes: B batch, T tokens, V vocabulary, L layers, P targets of a record, S reasoning steps, K critical words.
+Shapes: B batch, T tokens, N target tokens, V vocabulary, L layers, P targets of a record, S reasoning steps, K critical
+words.
 """
 
 from collections.abc import Iterator, Mapping
@@ -28,12 +29,12 @@ from stages.student.texts import IGNORED
 class TaskOutput:
     """What the student says to one task: `loss`, the mean cross-entropy over the batch's target tokens, and the logits.
 
-    `logits_BTV` at a token are for the next one; `is_target_BT` is true where that next one has to be written.
+    `logits_BNV` are those for a record's N target tokens, in order; `is_target_BN` is false behind the last of them.
     """
 
     loss: torch.Tensor
-    logits_BTV: torch.Tensor
-    is_target_BT: torch.Tensor
+    logits_BNV: torch.Tensor
+    is_target_BN: torch.Tensor
 
 
 class TrainingStep:
@@ -45,23 +46,27 @@ class TrainingStep:
         self.batch = batch
 
     def cross_entropy(self, task: Task) -> torch.Tensor:
-        """Mean cross-entropy over the batch's target tokens of a task."""
-        loss: torch.Tensor = self._answer(task).loss
-        return loss
+        """Mean cross-entropy over the batch's target tokens of a task; the head computes the logits of these alone."""
+        return self._answer(task)[0]
 
     def output(self, task: Task) -> TaskOutput:
-        """The same, and what the student would write at each token."""
-        answer = self._answer(task)
-        assert answer.logits is not None
-        is_target_BT = self.batch[f"{task}_labels"][:, 1:] != IGNORED
-        return TaskOutput(loss=answer.loss, logits_BTV=answer.logits[:, :-1], is_target_BT=is_target_BT)
+        """The same, and what the student would write in the place of each."""
+        loss, logits_NV, is_target_BT = self._answer(task)
+        written = is_target_BT.sum(dim=1)
+        logits_BNV = nn.utils.rnn.pad_sequence(list(logits_NV.split(written.tolist())), batch_first=True)
+        is_target_BN = torch.arange(logits_BNV.shape[1], device=written.device) < written[:, None]
+        return TaskOutput(loss=loss, logits_BNV=logits_BNV, is_target_BN=is_target_BN)
 
-    def _answer(self, task: Task) -> CausalLMOutput:
-        ids, labels = self.batch[f"{task}_ids"], self.batch[f"{task}_labels"]
-        answer: CausalLMOutput = self.student(input_ids=ids, labels=labels, use_cache=False)
-        assert answer.loss is not None
-        answer.loss = answer.loss * self._share(task)
-        return answer
+    def _answer(self, task: Task) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The loss, the logits (N, V) of all target tokens, and the tokens (B, T) behind which one of them stands."""
+        next_BT = _next_tokens(self.batch[f"{task}_labels"])
+        is_target_BT = next_BT != IGNORED
+        with _head_of(self.student, is_target_BT):
+            answer: CausalLMOutput = self.student(input_ids=self.batch[f"{task}_ids"], use_cache=False)
+        assert answer.logits is not None
+        logits_NV = answer.logits.flatten(0, 1)
+        loss = nn.functional.cross_entropy(logits_NV.float(), next_BT[is_target_BT])
+        return loss * self._share(task), logits_NV, is_target_BT
 
     def _share(self, of: str) -> torch.Tensor | float:
         """How much a mean over this batch counts among those of one optimizer step; see `global_batches`."""
@@ -97,3 +102,23 @@ class TrainingStep:
             )
         evenness = self.mean_over_records(share_of_even(weights_BL.detach()))
         return loss * self._share("record"), self.mean_over_records(weights_BL), evenness
+
+
+def _next_tokens(labels_BT: torch.Tensor) -> torch.Tensor:
+    """The label of the token behind each, `IGNORED` at the end, as causal models are trained."""
+    return nn.functional.pad(labels_BT[:, 1:], (0, 1), value=IGNORED)
+
+
+@contextmanager
+def _head_of(student: PreTrainedModel, wanted_BT: torch.Tensor) -> Iterator[None]:
+    """Let the student's head, and what its family does to logits, see the N tokens that are wanted alone: (1, N, V).
+
+    Most of a text is prompt and padding, and a vocabulary is wide.
+    """
+    head = student.get_output_embeddings()
+    assert isinstance(head, nn.Module), "a causal model has a head"
+    hook = head.register_forward_pre_hook(lambda _, hidden: (hidden[0][wanted_BT][None], *hidden[1:]))
+    try:
+        yield
+    finally:
+        hook.remove()

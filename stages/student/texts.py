@@ -53,19 +53,22 @@ class TrainingRecord:
 def training_record(tokenizer: PreTrainedTokenizerBase, example: Example, target: Target | None) -> TrainingRecord:
     """Tokenize an example for both tasks; each target ends with the tokenizer's end token."""
     question = example.marked.question
-    asked = predict_prompt(question)
-    answer = asked + predict_target(example.rationale.question)
     prompt = explain_prompt(question)
     located = locate(tokenizer, example.marked, prefix=prompt[: prompt.index(question)])
     asking = example.rationale.question
     return TrainingRecord(
         key=example.key,
         name=f"{asking.dataset} {asking.id} (key {example.key[:16]})",
-        predict=_training_text(tokenizer, *encode(tokenizer, answer), written_from=len(asked)),
+        predict=target_text(tokenizer, predict_prompt(question), predict_target(asking)),
         explain=_training_text(tokenizer, located.ids, located.spans, written_from=len(prompt)),
         located=located,
         target=target,
     )
+
+
+def target_text(tokenizer: PreTrainedTokenizerBase, prompt: str, target: str) -> TrainingText:
+    """What a student learns that writes `target`, and an end token, behind `prompt`."""
+    return _training_text(tokenizer, *encode(tokenizer, prompt + target), written_from=len(prompt))
 
 
 def _training_text(

@@ -15,14 +15,14 @@ from click.testing import CliRunner, Result
 from cache.keys import record_key
 from cache.writer import AttentionBlock, AttentionWriter
 from data.errors import Interrupted, MolsakiError
-from data.records import Marked, Prediction, Question
+from data.records import Likelihood, Marked, Prediction, Question
 from pipeline.bench import compare
 from pipeline.cli.main import molsaki
 from pipeline.console.exits import StageProcessError, complain
 from pipeline.run.processes import ForwardingStop
 from stages.attention.select import Example
 from stages.runtime.progress import StopSignal
-from stages.settings import AttentionSettings, EvaluationSettings, ObjectiveSettings
+from stages.settings import AttentionSettings, EvaluationSettings, ObjectiveSettings, Task
 from stages.student.summary import Origin
 
 CONFIG = """\
@@ -50,6 +50,7 @@ class Scripted:
         self.attention: list[str] = []
         self.trained: list[int] = []
         self.evaluated: list[str] = []
+        self.measured: list[str] = []
         self.examples = 0
         self.stop_after_pieces: int | None = None
 
@@ -120,6 +121,32 @@ class Scripted:
             for number, question in enumerate(questions)
         ]
 
+    def student_likelihoods(
+        self,
+        checkpoint: Path,
+        questions: Sequence[Question],
+        references: Sequence[str | None],
+        prompts: Sequence[Task],
+        **_: object,
+    ) -> list[Likelihood]:
+        """Of each token -1, of a student of `dss` -2; an answer has two tokens, a rationale one a word."""
+        self.measured.append(checkpoint.name)
+        dss = json.loads((checkpoint / "training.json").read_text())["objective"]["name"] == "dss"
+        texts = {"predict": [question.answer for question in questions], "explain": references}
+        return [
+            Likelihood(
+                question_id=question.id,
+                dataset=question.dataset,
+                prompt=prompt,
+                target=text,
+                log_probability=-(1.0 + dss) * (tokens := len(text.split()) + 1),
+                tokens=tokens,
+            )
+            for prompt in prompts
+            for question, text in zip(questions, texts[prompt], strict=True)
+            if text is not None
+        ]
+
 
 def _block(marked: Marked) -> AttentionBlock:
     steps, words = len(marked.step_spans), len(marked.critical_spans)
@@ -182,6 +209,7 @@ def experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Experiment:
         ("attention.write", scripted.write_attention),
         ("student.train", scripted.train_student),
         ("evaluation", scripted.evaluate_student),
+        ("likelihood", scripted.student_likelihoods),
     ):
         module = ModuleType(f"stages.{name}")
         setattr(module, function.__name__, function)

@@ -9,9 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data.records import Prediction
+from data.records import Likelihood, Prediction
 from pipeline.config.load import load_config, resolved_yaml
 from pipeline.results.folder import RunFolder
+from pipeline.results.likelihoods import write_likelihoods
 from pipeline.results.predictions import write_predictions
 from pipeline.run.provenance import Environment, StageRecord, add_stage
 
@@ -50,8 +51,12 @@ def write_run(
     evaluated: bool = True,
     dataset: str = "synthetic",
     right: float = 0.3,
+    likely: float | None = None,
 ) -> None:
-    """Write a finished run: its configuration, students' summaries, answers and provenance."""
+    """Write a finished run: its configuration, students' summaries, answers and provenance.
+
+    Its students give a token a log-probability of about `likely`, where one is given.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     raw = folder / "raw.yaml"
     raw.write_text(
@@ -82,6 +87,9 @@ def write_run(
                 answers(seed, questions, dataset, right),
                 "f" * 64,
             )
+        if likely is not None:
+            path = RunFolder(folder).evaluation().likelihood(seed)
+            write_likelihoods(path, seed, log_probabilities(seed, questions, dataset, likely), "f" * 64)
     write_provenance(folder, objective, len(seeds))
 
 
@@ -135,6 +143,22 @@ def answers(seed: int, questions: int, dataset: str, right: float) -> list[Predi
             parsed=None,
             gold="5",
             correct=bool(random.random() < right),
+        )
+        for prompt in ("predict", "explain")
+        for number in range(questions)
+    ]
+
+
+def log_probabilities(seed: int, questions: int, dataset: str, likely: float) -> list[Likelihood]:
+    random = np.random.default_rng(seed)
+    return [
+        Likelihood(
+            question_id=f"q-{number}",
+            dataset=dataset,
+            prompt=prompt,
+            target="5",
+            log_probability=float(2 * random.normal(likely, 0.2)),
+            tokens=2,
         )
         for prompt in ("predict", "explain")
         for number in range(questions)

@@ -38,7 +38,7 @@ class Mmi(Objective):
 
 def _log_distribution(output: "TaskOutput") -> "torch.Tensor":
     """Logarithm of the task's distribution over the vocabulary, (B, V) float32."""
-    log_probabilities_BTV = output.logits_BTV.float().log_softmax(dim=-1)
-    at_targets_BTV = log_probabilities_BTV.masked_fill(~output.is_target_BT[..., None], -float("inf"))
+    log_probabilities_BNV = output.logits_BNV.float().log_softmax(dim=-1)
+    at_targets_BNV = log_probabilities_BNV.masked_fill(~output.is_target_BN[..., None], -float("inf"))
     # log_softmax of logarithms divides by their sum.
-    return at_targets_BTV.amax(dim=1).log_softmax(dim=-1)
+    return at_targets_BNV.amax(dim=1).log_softmax(dim=-1)

@@ -1,11 +1,15 @@
 """What is said about costs before a run and after some of it, and where each figure comes from."""
 
 import json
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from data.records import Likelihood
 from pipeline.costs import estimate
 from tests.pipeline.conftest import Experiment
 
@@ -115,6 +119,40 @@ def test_students_take_their_steps_and_each_its_loading_and_saving(experiment: E
     """Ten records in batches of two, three times: 15 steps of four seconds; of two students each has 25 s beside."""
     after_four_questions(experiment, "train", seconds=100, start_seconds=10, counted=10, counted_seconds=40)
     assert status(experiment, *SHORT)["train"]["cost"]["seconds"]["value"] == 10 + 2 * 25 + 2 * 15 * 4
+
+
+def test_answers_take_time_by_their_characters_and_log_probabilities_by_students(experiment: Experiment) -> None:
+    """Two students have written 80 characters in 60 s and were measured for 15 s each; two more write eight."""
+    past = {"seconds": 100, "start_seconds": 10, "written": 80, "likelihood_seconds": 30}
+    after_four_questions(experiment, "evaluate", **past)
+    assert status(experiment, *SHORT)["evaluate"]["cost"]["seconds"]["value"] == 10 + 60 * 8 / 80 + 2 * 15
+
+
+def test_bytes_of_log_probabilities_are_those_of_their_files(
+    experiment: Experiment, benchmark_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SVAMP's test questions, of which PaLM has explained most."""
+    random = np.random.default_rng(0)
+
+    def measured(*arguments: Any, **options: Any) -> list[Likelihood]:
+        found = experiment.scripted.student_likelihoods(*arguments, **options)
+        return [replace(one, log_probability=random.normal(-5, 2)) for one in found]
+
+    give_shape(experiment)
+    monkeypatch.setattr(sys.modules["stages.likelihood"], "student_likelihoods", measured)
+    palm = json.dumps(str(benchmark_data / "palm_rationales" / "svamp_palm_joined.jsonl"))
+    fields = "{id: ID, rationale: palm_rationale, answer: palm_value}"
+    asked = [f"data.test=[{{name: svamp, path: {json.dumps(str(benchmark_data / 'svamp' / 'chilled_test.jsonl'))}}}]"]
+    asked += [f"evaluation.references={{path: {palm}, fields: {fields}}}", "evaluation.prompts=[predict, explain]"]
+    arguments = [part for each in asked for part in ("--set", each)]
+    costs = [
+        status(experiment, *arguments, "--set", f"evaluation.likelihood={likelihood}")["evaluate"]["cost"]
+        for likelihood in ("true", "false")
+    ]
+    experiment.run(*arguments)
+    files = Path("runs/small/evaluation/likelihood").glob("*.parquet")
+    written = sum(path.stat().st_size for path in files)
+    assert costs[0]["bytes"]["value"] - costs[1]["bytes"]["value"] == pytest.approx(written, rel=0.1)
 
 
 def test_bytes_of_students_grow_with_steps_but_for_where_they_looked(

@@ -29,13 +29,14 @@ NAMES = {
     RUN.student(3).layer_weights: "student/seed-3/layer_weights.parquet",
     RUN.student(3).attention: "student/seed-3/student_attention.parquet",
     RUN.evaluation().predictions(3): "evaluation/seed-3.parquet",
+    RUN.evaluation().likelihood(3): "evaluation/likelihood/seed-3.parquet",
     RUN.evaluation().summary: "evaluation/summary.json",
     RUN.evaluation("dev").predictions(3): "evaluation-dev/seed-3.parquet",
     RUN.trackers: "logs",
     RUN.provenance_entries: "provenance",
     RUN.earlier_at(datetime(2026, 11, 5, 7, 8, 9, 10, UTC)): "earlier/20261105T070809.000010Z",
 }
-WORDS = {"student", "evaluation", "evaluation-dev", "logs", "provenance", "earlier", "checkpoints"}
+WORDS = {"student", "evaluation", "evaluation-dev", "likelihood", "logs", "provenance", "earlier", "checkpoints"}
 """Names that mean other things too: they count where a path is put together."""
 FILES = {Path(name).name for name in NAMES.values()} - {"seed-3", "seed-3.parquet", "README.md"} - WORDS
 OTHER = {("demo.py", "student")}

@@ -48,7 +48,10 @@ def test_the_json_beside_a_student_says_all_that_its_card_says_and_nothing_of_th
         "student",
     )
     assert [source["name"] for source in said["data"]] == ["svamp"] and said["training"]["batch_size"] == 16
-    assert said["scores"][0] == {"dataset": "svamp", "prompt": "predict", "accuracy": 1.0, "questions": 4}
+    assert said["scores"][0] == {
+        "dataset": "svamp", "prompt": "predict", "accuracy": 1.0, "questions": 4,
+        "log_probability": -1.0, "log_probability_questions": 4,
+    }  # fmt: skip
     assert str(experiment.folder) not in text and str(Path.home()) not in text
     assert not (student / "molsaki.yaml").exists()
     before = (student / "README.md").read_bytes()
@@ -84,6 +87,22 @@ def test_a_student_of_the_first_layers_says_so(experiment: Experiment):
     student = experiment.folder / "runs" / "small" / "student" / "seed-0"
     assert json.loads((student / "training.json").read_text())["student"]["layers"] == 2
     assert "| `student`, pretrained weights, the first 2 layers |" in card(experiment).text
+
+
+def test_log_probabilities_stand_beside_the_accuracies_where_they_were_measured(experiment: Experiment):
+    experiment.run("--set", "evaluation.likelihood=false", "--set", "evaluation.prompts=[predict, explain]")
+    text = card(experiment).text
+    assert "| data set | prompt | accuracy | questions |\n|---|---|---|---|\n| svamp | predict | 100.0% | 4 |\n" in text
+    assert "log-probability" not in text
+    experiment.run("--set", "evaluation.prompts=[predict, explain]")
+    table = """\
+| data set | prompt | accuracy | questions | log-probability |
+|---|---|---|---|---|
+| svamp | predict | 100.0% | 4 | -1.000 |
+| svamp | explain | 100.0% | 4 |  |
+
+## How it was made"""
+    assert table in card(experiment).text
 
 
 def test_answers_to_dev_questions_are_no_scores(experiment: Experiment):

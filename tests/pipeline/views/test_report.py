@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 from selenium.webdriver.common.keys import Keys
 
 from pipeline.cli.main import molsaki
-from pipeline.results.scores import compare, evaluation_folders, score_table
+from pipeline.results.scores import compare, evaluation_folders, likelihood_table, score_table
 from pipeline.views.run_figures import read_figures
 from stages.student.summary import LAYER_WEIGHTS
 from tests.browser import Browser
@@ -30,8 +30,8 @@ def report(*arguments: str) -> Result:
 def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The current directory, with `runs/dss` and `runs/molsaki`."""
     monkeypatch.chdir(tmp_path)
-    write_run(Path("runs/dss"), objective="dss", right=0.15)
-    write_run(Path("runs/molsaki"), right=0.35)
+    write_run(Path("runs/dss"), objective="dss", right=0.15, likely=-2.0)
+    write_run(Path("runs/molsaki"), right=0.35, likely=-1.5)
     return tmp_path
 
 
@@ -168,6 +168,21 @@ def test_accuracies_and_intervals_are_those_that_compare_prints(page: Browser):
     ):
         assert line.startswith(f"{run} {accuracy}")
         assert f"{difference} {interval}".strip() in line
+
+
+def test_log_probabilities_stand_below_accuracies_as_compare_prints_them(page: Browser):
+    table = likelihood_table(compare(evaluation_folders(["dss", "molsaki"], Path("runs"))))
+    assert table is not None
+    shown = page.texts("#accuracy table:not(.scores) tbody tr")
+    assert shown == [" ".join(row).strip() for row in table.rows]
+    assert "+0." in shown[1] and page.texts("#accuracy caption") == [table.caption]
+    assert "closer to 0, is better" in table.caption
+
+
+def test_a_run_without_log_probabilities_has_no_table_of_them(runs: Path):
+    write_run(Path("runs/old"))
+    assert report("old").exit_code == 0
+    assert "Log-probability" not in Path("runs/old/report.html").read_text()
 
 
 def test_drawings_have_names_and_their_numbers_unfold(page: Browser):

@@ -5,7 +5,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    CohereConfig,
+    Gemma2Config,
+    GPT2Config,
+    GPTNeoXConfig,
+    GraniteConfig,
+    LlamaConfig,
+    OPTConfig,
+    PreTrainedConfig,
+)
 
 from data.marking import mark
 from data.records import Question, Rationale
@@ -16,6 +26,7 @@ from stages.mixture import Target, mix_layers, mixed_targets
 from stages.settings import ObjectiveSettings
 from stages.student.model import DistillationModel
 from stages.student.objective import objective_of
+from stages.student.step import TrainingStep
 from stages.student.texts import IGNORED, TrainingCollator, training_record
 from tests.fakes import tiny_model_folder, tiny_tokenizer
 
@@ -113,6 +124,47 @@ def test_total_loss_is_the_weighted_sum_of_its_parts(student):
     torch.testing.assert_close(out["loss"], 0.3 * out["L_pre"] + 0.7 * out["L_exp"] + 2.0 * out["L_att"])
     plain = student(input_ids=batch["explain_ids"], labels=batch["explain_labels"]).loss
     torch.testing.assert_close(out["L_exp"], plain)
+
+
+SMALL = {"vocab_size": 64, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+HEADS: dict[str, PreTrainedConfig] = {  # what families do around their head: cap, scale and project
+    "llama": LlamaConfig(**SMALL, intermediate_size=32, num_key_value_heads=1, tie_word_embeddings=True),
+    "gemma2": Gemma2Config(
+        **SMALL, intermediate_size=32, num_key_value_heads=1, head_dim=8, final_logit_softcapping=0.5
+    ),
+    "cohere": CohereConfig(**SMALL, intermediate_size=32, num_key_value_heads=1, logit_scale=7.0),
+    "granite": GraniteConfig(**SMALL, intermediate_size=32, num_key_value_heads=1, logits_scaling=0.1),
+    "gpt2": GPT2Config(vocab_size=64, n_embd=16, n_layer=2, n_head=2, bos_token_id=0, eos_token_id=0),
+    "opt": OPTConfig(**SMALL, word_embed_proj_dim=8, ffn_dim=32),
+    "gpt_neox": GPTNeoXConfig(**SMALL, intermediate_size=32),
+}
+
+
+@pytest.mark.parametrize("family", HEADS)
+def test_a_head_that_sees_target_tokens_alone_gives_the_loss_and_gradients_of_one_that_sees_all(family: str):
+    torch.manual_seed(0)
+    student = AutoModelForCausalLM.from_config(HEADS[family]).eval()
+    ids = torch.randint(3, 64, (3, 9))
+    labels = ids.clone()
+    labels[0, :4] = labels[1, :7] = labels[2, :2] = labels[2, 6:] = IGNORED  # targets apart, and padding
+    expected = student(input_ids=ids, labels=labels, use_cache=False).loss
+    wanted = torch.autograd.grad(expected, list(student.parameters()), allow_unused=True)
+    loss = TrainingStep(student, None, {"explain_ids": ids, "explain_labels": labels}).cross_entropy("explain")
+    found = torch.autograd.grad(loss, list(student.parameters()), allow_unused=True)
+    torch.testing.assert_close(loss, expected, atol=1e-6, rtol=0)
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)
+    assert student(input_ids=ids).logits.shape == (3, 9, 64), "outside a step the head sees all again"
+
+
+def test_the_output_of_a_task_holds_the_logits_of_each_records_targets_in_order(student):
+    batch = plain_batch(EXAMPLES, ObjectiveSettings(name="mmi"))
+    output = TrainingStep(student, None, batch).output("explain")
+    logits, labels = student(input_ids=batch["explain_ids"]).logits[:, :-1], batch["explain_labels"][:, 1:]
+    for row, label in enumerate(labels):
+        expected = logits[row][label != IGNORED]
+        torch.testing.assert_close(output.logits_BNV[row][output.is_target_BN[row]], expected)
+        assert output.is_target_BN[row].tolist()[: len(expected)] == [True] * len(expected)
 
 
 def test_attention_loss_of_a_step_equals_one_computed_from_eager_attention(student):

@@ -26,7 +26,7 @@ class Said:
 
 def said(probabilities: list[list[float]], targets: list[bool]) -> TaskOutput:
     logits = torch.tensor([probabilities]).log().requires_grad_()
-    return TaskOutput(loss=torch.tensor(0.0), logits_BTV=logits, is_target_BT=torch.tensor([targets]))
+    return TaskOutput(loss=torch.tensor(0.0), logits_BNV=logits, is_target_BN=torch.tensor([targets]))
 
 
 def test_the_cross_entropy_by_hand():
@@ -38,8 +38,8 @@ def test_the_cross_entropy_by_hand():
     assert out["L_mi"].item() == pytest.approx(expected, rel=1e-5)
     assert out["loss"].item() == pytest.approx(0.1 * expected, rel=1e-5)  # the source's β
     out["loss"].backward()
-    assert predict.logits_BTV.grad is None, "the predict side is detached"
-    assert explain.logits_BTV.grad.abs().sum() > 0
+    assert predict.logits_BNV.grad is None, "the predict side is detached"
+    assert explain.logits_BNV.grad.abs().sum() > 0
 
 
 def test_the_loss_of_a_padded_batch_equals_a_slow_reference(student):

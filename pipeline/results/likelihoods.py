@@ -1,0 +1,120 @@
+"""How likely students find what they should have written, kept in the run's folder: one Parquet file for each seed.
+
+In: what `stages.likelihood` measured and the fingerprint of how it came about. Out:
+`evaluation/likelihood/seed-<n>.parquet`, a row for each question and prompt, readable with any Parquet reader; and of
+several of these, `LikelihoodScore`s. Predictions lie in files of their own, so that either can be made without the
+other.
+
+Runs are compared on texts that both were asked for. Log-probabilities per token of students whose tokenizers cut a text
+differently cannot be compared; per byte of the text they can.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from data.records import Likelihood
+from pipeline.results.predictions import Columns, read_columns, write_columns
+from stages.figures.statistics import PairedDifference, SeedMean, paired_bootstrap, seed_mean
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+COLUMNS: Columns = {
+    "seed": "int64",
+    "dataset": "string",
+    "question_id": "string",
+    "prompt": "string",
+    "target": "string",
+    "log_probability": "float64",
+    "tokens": "int32",
+    "bytes": "int32",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LikelihoodScore:
+    """What the students of a run give the texts of one data set and prompt: mean log-probability of a token, in nats.
+
+    `difference` is to the base, of a token, or of a byte where `unit` says so, for the tokenizers differ. `left_out`
+    counts questions that some student has no log-probability of.
+    """
+
+    per_token: SeedMean
+    per_byte: SeedMean
+    left_out: int
+    difference: PairedDifference | None = None
+    unit: Literal["token", "byte"] = "token"
+
+
+@dataclass(frozen=True)
+class TextLikelihoods:
+    """Of one data set and prompt: sums of log-probabilities (seeds × texts), and tokens and bytes of the texts.
+
+    A text is known by its question and by what it says: another reference rationale is another text.
+    """
+
+    sums: "pd.DataFrame"
+    tokens: "pd.Series"
+    bytes: "pd.Series"
+    left_out: int
+
+
+def write_likelihoods(path: Path, seed: int, found: Sequence[Likelihood], fingerprint: str) -> None:
+    """Write what one seed's student gives the texts; the file appears complete or not at all."""
+    rows = [{name: seed if name == "seed" else getattr(one, name) for name in COLUMNS} for one in found]
+    write_columns(path, COLUMNS, rows, fingerprint)
+
+
+def read_likelihoods(paths: Iterable[Path]) -> "pd.DataFrame":
+    """What lies in several files in one frame with the columns `COLUMNS`."""
+    return read_columns(paths, COLUMNS)
+
+
+def likelihoods(files: Mapping[int, Path]) -> dict[tuple[str, str], TextLikelihoods]:
+    """The log-probabilities in files, one a seed, by data set and prompt; only texts that every seed has."""
+    if not files:
+        return {}
+    frame = read_likelihoods(files.values())
+    groups = frame.groupby(["dataset", "prompt"], sort=False)
+    found = {(str(dataset), str(prompt)): _texts(rows) for (dataset, prompt), rows in groups}
+    return {group: texts for group, texts in found.items() if texts.sums.size}
+
+
+def _texts(rows: "pd.DataFrame") -> TextLikelihoods:
+    text = ["question_id", "target"]
+    every = rows.pivot(index="seed", columns=text, values="log_probability")
+    sums, counts = every.dropna(axis=1), rows.groupby(text)[["tokens", "bytes"]].max()
+    kept = counts.reindex(sums.columns)
+    return TextLikelihoods(sums, kept["tokens"], kept["bytes"], every.shape[1] - sums.shape[1])
+
+
+def likelihood_score(own: TextLikelihoods, base: TextLikelihoods | None) -> LikelihoodScore:
+    """Mean and deviation over seeds, and the difference to `base`, paired by seed and text."""
+    difference, unit = (None, "token") if base is None else _difference(base, own)
+    return LikelihoodScore(
+        per_token=seed_mean(_values(own.sums, own.tokens)),
+        per_byte=seed_mean(_values(own.sums, own.bytes)),
+        left_out=own.left_out,
+        difference=difference,
+        unit="byte" if unit == "byte" else "token",
+    )
+
+
+def _difference(base: TextLikelihoods, own: TextLikelihoods) -> tuple[PairedDifference | None, str]:
+    """Over the seeds and texts that both have; None where they share none."""
+    seeds, texts = base.sums.index.intersection(own.sums.index), base.sums.columns.intersection(own.sums.columns)
+    if seeds.empty or texts.empty:
+        return None, "token"
+    same = bool((base.tokens.loc[texts] == own.tokens.loc[texts]).all())
+    unit = "token" if same else "byte"
+    pair = [_values(one.sums.loc[seeds, texts], (one.tokens if same else one.bytes).loc[texts]) for one in (base, own)]
+    return paired_bootstrap(*pair), unit
+
+
+def _values(sums: "pd.DataFrame", counts: "pd.Series") -> np.ndarray:
+    values: np.ndarray = sums.to_numpy(dtype=np.float64) / counts.to_numpy(dtype=np.float64)
+    return values
