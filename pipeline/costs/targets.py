@@ -17,7 +17,6 @@ from pipeline.run.points import PointStages
 from pipeline.run.teacher import AttentionStage
 from stages.figures.targets import LayerWeights, TargetFigures, says_of_targets, target_figures
 
-
 ROUNDING = 9
 """Digits behind which nats are none."""
 
@@ -70,11 +69,8 @@ def print_targets(found: Sequence[PointTargets], *, single: bool) -> None:
 def target_lines(targets: TargetFigures) -> Iterator[tuple[str, str]]:
     """What is said of targets, each with a name that it may stand beside."""
     some = f"{targets.records:,} of " if targets.records < targets.stored else ""
-    yield (
-        "targets",
-        f"{round(targets.nats_from_uniform, ROUNDING):.2g} nats from uniform, the mean of {some}{targets.stored:,} stored records "
-        f"(rows: {targets.rows})",
-    )
+    nats = f"{round(targets.nats_from_uniform, ROUNDING):.2g} nats from uniform"
+    yield "targets", f"{nats}, the mean of {some}{targets.stored:,} stored records (rows: {targets.rows})"
     if targets.weights is not None:
         yield "teacher's layer weights", _weights(targets.weights)
 
