@@ -75,10 +75,11 @@ def cache_show(
         return
     if layer is not None or mixture:
         raise click.UsageError("--layer and --mixture go with --record")
-    from pipeline.store.spaces import find_space
+    from pipeline.store.spaces import default_targets, find_space
     from pipeline.store.tables import print_space
 
-    print_space(describe(find_space(space, store or default_store())), as_json=as_json)
+    found = find_space(space, store or default_store())
+    print_space(describe(found), default_targets(found), as_json=as_json)
 
 
 @examples(

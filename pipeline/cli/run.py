@@ -36,6 +36,7 @@ from pipeline.console.progress import open_progress, quieten_libraries, stdout_t
 from pipeline.console.tables import print_json
 from pipeline.costs.estimate import estimates
 from pipeline.costs.table import plans_as_json, print_plans, print_points
+from pipeline.costs.targets import print_targets, targets_of
 from pipeline.demo import make_models, run_demo
 from pipeline.results.folder import RunFolder
 from pipeline.results.scores import compare, print_scores, scores_of
@@ -43,7 +44,7 @@ from pipeline.run.execute import execute_points, execute_share
 from pipeline.run.inputs import Split
 from pipeline.run.order import evaluated_folders, run_stages, unfinished_points, write_results
 from pipeline.run.plan import StageName
-from pipeline.run.points import Run, plan_points, plan_stages, shard_of
+from pipeline.run.points import Run, look, plan_points, plan_stages, shard_of
 from pipeline.run.processes import Failures, stop_with_parent
 from pipeline.views.rationales import show_rationales as show
 from pipeline.views.report import report_at_end
@@ -312,12 +313,15 @@ def _print_plans(
     asked: Asked, run: Run, names: Sequence[StageName], seeds: tuple[int, ...] = (), split: Split = "test"
 ) -> None:
     """Print what is there, what is to do and what it would take, in all and by point."""
-    stages = estimates(run, names, seeds, split)
+    seen = look(run)
+    stages = estimates(run, seen, names, seeds, split)
+    targets = targets_of(seen) if "train" in names else []
     points = None if run.single else plan_points(run, names, seeds, split)
     if asked.as_json:
-        print_json(plans_as_json(run, stages, points))
+        print_json(plans_as_json(run, stages, points, targets))
         return
     print_plans(stages)
+    print_targets(targets, single=run.single)
     if points is not None:
         print_points(run, names, points)
 

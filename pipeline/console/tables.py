@@ -5,6 +5,7 @@ that a log file is not cut to 80 columns.
 """
 
 import json
+import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
@@ -65,6 +66,11 @@ def print_rows(columns: Sequence[str], rows: "Iterable[Sequence[RenderableType]]
     with console.capture() as capture:
         console.print(table)
     click.echo("\n".join(line.rstrip() for line in capture.get().splitlines()).strip("\n"))
+
+
+def fill(text: str) -> str:
+    """A paragraph of 80 columns, further lines indented; names and numbers stay whole."""
+    return textwrap.fill(text, 80, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
 def _plain(value: object) -> Any:  # whatever json asks for next

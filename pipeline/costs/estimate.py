@@ -18,7 +18,7 @@ from data.errors import MolsakiError
 from data.prompts import predict_target
 from pipeline.run.inputs import Split
 from pipeline.run.plan import Stage, StageName, StagePlan
-from pipeline.run.points import PointRun, PointStages, Run, all_work, look, total_plan
+from pipeline.run.points import PointRun, PointStages, Run, all_work, total_plan
 from pipeline.run.provenance import StageRecord, executions
 from pipeline.run.teacher import AttentionStage, RationaleStage
 from stages.models.identity import TOKENIZER, ModelIdentity
@@ -100,9 +100,15 @@ class _Piece:
         return Cost(stage=self.plan.name, units=self.plan.to_do, unit=self.plan.unit)
 
 
-def estimates(run: Run, names: Sequence[StageName], seeds: Sequence[int] = (), split: Split = "test") -> list[Estimate]:
+def estimates(
+    run: Run,
+    points: Sequence[PointStages],
+    names: Sequence[StageName],
+    seeds: Sequence[int] = (),
+    split: Split = "test",
+) -> list[Estimate]:
     """Each stage's plan, that of all points together, with what it would cost by the best that is known."""
-    found, points = [], look(run)
+    found = []
     for name in names:
         if pieces := [_piece(run, *work) for work in all_work(run, points, name, seeds, split)]:
             plan = total_plan([piece.plan for piece in pieces])

@@ -1,24 +1,33 @@
 """What there is to do and what it would take, as a table for people and as JSON for machines."""
 
-import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 
 import click
 
 from pipeline.console.progress import duration
-from pipeline.console.tables import binary_size, print_rows
+from pipeline.console.tables import binary_size, fill, print_rows
 from pipeline.costs.estimate import Cost, Estimate, Figure
+from pipeline.costs.targets import PointTargets
+from pipeline.costs.targets import as_json as targets_as_json
 from pipeline.run.plan import StageName, StagePlan, reasons
 from pipeline.run.points import Run
 
 
 def plans_as_json(
-    run: Run, stages: Sequence[Estimate], points: Sequence[Mapping[StageName, StagePlan]] | None
+    run: Run,
+    stages: Sequence[Estimate],
+    points: Sequence[Mapping[StageName, StagePlan]] | None,
+    targets: Sequence[PointTargets],
 ) -> object:
-    """The same for machines: a list of stages, and of a matrix its points beside it."""
+    """The same for machines: a list of stages, that of training with its targets, and of a matrix its points beside."""
     every = [
-        {**asdict(stage.plan), "seconds_left": stage.cost and stage.cost.seconds.value, "cost": stage.cost}
+        {
+            **asdict(stage.plan),
+            "seconds_left": stage.cost and stage.cost.seconds.value,
+            "cost": stage.cost,
+            **({"targets": targets_as_json(targets)} if stage.plan.name == "train" else {}),
+        }
         for stage in stages
     ]
     if points is None:
@@ -37,7 +46,7 @@ def print_plans(stages: Sequence[Estimate]) -> None:
     if any(stage.cost is not None and stage.cost.seconds.value is None for stage in stages):
         lines.append("~ is a rough estimate; to know more and how long it takes: molsaki run CONFIG --limit N")
     for line in lines:
-        click.echo(textwrap.fill(line, 80, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False))
+        click.echo(fill(line))
 
 
 def print_points(run: Run, names: Sequence[StageName], points: Sequence[Mapping[StageName, StagePlan]]) -> None:

@@ -4,10 +4,15 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+import click
+
+from cache.reader import AttentionStore
 from cache.spaces import KINDS, SPEC_FILE, Kind, Space, UnreadableSpace, list_spaces, space_folders
 from data.errors import ConfigError, DamagedCacheError, MismatchError
 from pipeline.console.tables import print_json, print_rows
 from pipeline.store.tables import space_row
+from stages.figures.targets import TargetFigures, target_figures
+from stages.settings import ObjectiveSettings
 
 
 def list_store(store: Path, *, as_json: bool) -> None:
@@ -42,6 +47,16 @@ def _unreadable(space: UnreadableSpace, store: Path) -> DamagedCacheError | Mism
 def find_space(wanted: str, store: Path) -> Space:
     """The space at the path `wanted`, or the only one in `store` whose name or `kind/name` begins so."""
     return Space.open(find_folder(wanted, store))
+
+
+def default_targets(space: Space) -> TargetFigures | None:
+    """Targets of all records of a space of attention, by the defaults of `objective`; None where none are readable."""
+    try:
+        attention = AttentionStore(space) if space.kind == "attention" else None
+        return target_figures(attention, tuple(attention), ObjectiveSettings()) if attention else None
+    except DamagedCacheError as error:
+        click.echo(f"warning: targets: {error}", err=True)
+        return None
 
 
 def find_folder(wanted: str, store: Path, *, kinds: Sequence[Kind] = KINDS) -> Path:

@@ -1,6 +1,7 @@
 """What commands on stores print: spaces, findings and leftovers, for people and for machines."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
@@ -11,7 +12,9 @@ from cache.spaces import SpaceDescription, SpaceSummary, UnreadableSpace
 from cache.verify import Finding, Verification
 from pipeline.console.progress import duration
 from pipeline.console.tables import print_json, print_rows, size
+from pipeline.costs.targets import target_lines
 from pipeline.run.plan import reasons
+from stages.figures.targets import TargetFigures
 
 if TYPE_CHECKING:
     from stages.attention.against_teacher import Drift
@@ -25,8 +28,8 @@ def space_row(space: SpaceSummary | UnreadableSpace) -> tuple[str, ...]:
     return name, f"{space.records:,}", f"{space.dropped:,}", f"{space.parts:,}", size(space.bytes)
 
 
-def print_space(space: SpaceDescription, *, as_json: bool) -> None:
-    """Print what one space holds and what it was made with."""
+def print_space(space: SpaceDescription, targets: TargetFigures | None, *, as_json: bool) -> None:
+    """Print what one space holds and what it was made with, and of attention what students would learn by default."""
     summary = space.summary
     rows: Iterable[tuple[str, object]] = (
         ("path", summary.path),
@@ -35,10 +38,11 @@ def print_space(space: SpaceDescription, *, as_json: bool) -> None:
         ("dropped", reasons(space.drop_reasons) or "none"),
         ("uncommitted parts", ", ".join(space.uncommitted_parts) or "none"),
         *_rounding(space),
+        *((f"{name}, by default", text) for name, text in ([] if targets is None else target_lines(targets))),
         *((f"made with {field}", value) for field, value in space.spec.items()),
         *((f"recorded {field}", value) for note in space.notes for field, value in note.items()),
     )
-    print_fields(space, rows, as_json=as_json)
+    print_fields({**asdict(space), "targets": targets} if as_json else space, rows, as_json=as_json)
 
 
 def print_fields(record: object, rows: Iterable[tuple[str, object]], *, as_json: bool) -> None:

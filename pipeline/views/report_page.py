@@ -27,6 +27,8 @@ LOSS_TITLES = {
     "L_exp": "L_exp, explaining",
     "L_att": "L_att, attention",
     "L_mi": "L_mi, both tasks alike",
+    "router_entropy": "Mixture of layers: 1 is even, 0 a single layer",
+    "gradient_ratio": "Gradient of the attention loss, as a share of that of explaining",
 }
 SIDE_BY_SIDE = 4
 """So many runs stand in columns; more stand in rows."""

@@ -23,6 +23,9 @@ from stages.settings import OBJECTIVES, Task
 
 ROUTER_ENTROPY = "router_entropy"
 """Name in the log of how even the student's mixture of layers is, from 1 (all layers count alike) to 0 (one does)."""
+GRADIENT_RATIO = "gradient_ratio"
+"""Name in the log of how much β L_att moves the student's weights against (1 − α) L_exp: the ratio of their gradients'
+norms over the weights that both reach."""
 
 
 class Objective(ABC):

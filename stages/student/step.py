@@ -8,7 +8,7 @@ Shapes: B batch, T tokens, N target tokens, V vocabulary, L layers, P targets of
 words.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -122,3 +122,31 @@ def _head_of(student: PreTrainedModel, wanted_BT: torch.Tensor) -> Iterator[None
         yield
     finally:
         hook.remove()
+
+
+def gradient_norms(
+    first: torch.Tensor, second: torch.Tensor, weights: Sequence[torch.Tensor]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """‖∂first/∂w‖ and ‖∂second/∂w‖ over those of `weights` that both losses reach; 0 where there are none.
+
+    The graph stays as it is, and no gradient is kept: what is trained does not change by it.
+    """
+    if not (first.requires_grad and second.requires_grad):
+        return first.new_zeros(()), first.new_zeros(())
+    of_first = torch.autograd.grad(first, list(weights), retain_graph=True, allow_unused=True)
+    reached = [weight for weight, gradient in zip(weights, of_first, strict=True) if gradient is not None]
+    if not reached:
+        return first.new_zeros(()), first.new_zeros(())
+    of_second = torch.autograd.grad(second, reached, retain_graph=True, allow_unused=True)
+    by_both = [gradient is not None for gradient in of_second]
+    kept = [gradient for gradient in of_first if gradient is not None]
+    return _norm(kept, by_both), _norm(of_second, by_both)
+
+
+def _norm(gradients: Sequence[torch.Tensor | None], counted: Sequence[bool]) -> torch.Tensor:
+    squares = [
+        gradient.detach().float().square().sum()
+        for gradient, counts in zip(gradients, counted, strict=True)
+        if counts and gradient is not None
+    ]
+    return torch.stack(squares).sum().sqrt() if squares else torch.zeros(())

@@ -7,6 +7,7 @@ micro-batches so that each record and target token counts alike (`global_batches
 """
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ from stages.runtime.processes import Processes
 from stages.runtime.progress import Progress, StopSignal
 from stages.settings import ObjectiveSettings
 from stages.student.global_batches import NumberedRecords, ShareLoader, Shares, counts
-from stages.student.objective import ROUTER_ENTROPY, Objective
+from stages.student.objective import GRADIENT_RATIO, ROUTER_ENTROPY, Objective
+from stages.student.step import gradient_norms
 
 WEIGHTS = "model.safetensors"
 STATE = "trainer_state.json"
@@ -30,6 +32,8 @@ ACCURACY = "eval_accuracy"
 COLLAPSED = 0.2
 """A mixture with less of the entropy of even weights is almost a single layer: of 6 less than 1.5 count then."""
 NEGLIGIBLE = 1e-3
+RATIO_STEPS = 50
+"""From one look at gradients to the next, in optimizer steps. A look is two backward passes of one micro-batch."""
 OF_TRAINING = frozenset({"loss", "train_loss"})
 """Either stands in a log of training, as opposed to one of an evaluation."""
 
@@ -57,6 +61,8 @@ class StudentTrainer(Trainer):
         self._only_trainable = only_trainable
         self._parts: dict[str, torch.Tensor] = {}
         self._steps_before = 0
+        self._norms: list[torch.Tensor] = []
+        self._looked_at: int | None = None
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Load this process's share of every batch."""
@@ -97,6 +103,8 @@ class StudentTrainer(Trainer):
         numbers = inputs.pop("record")
         outputs = model(**inputs)
         self._require_finite(outputs, numbers)
+        if self._is_due_for_norms(outputs):
+            self._norms.append(self._gradient_norms(outputs))
         for name, part in outputs.items():
             if name != "loss":
                 share = part.detach().float() / self.current_gradient_accumulation_steps
@@ -114,6 +122,39 @@ class StudentTrainer(Trainer):
             "smaller training.learning_rate or training.dtype float32 may help"
         )
 
+    def _is_due_for_norms(self, outputs: Mapping[str, torch.Tensor]) -> bool:
+        """Whether gradients are looked at in this micro-batch, the first one of its step: in all processes or in none.
+
+        Not under FSDP, which gathers weights and spreads gradients by hooks on the one backward pass that it expects.
+        """
+        step, objective = self.state.global_step, self.model.objective
+        due = step % RATIO_STEPS == 0 and self._looked_at != step and {"L_att", "L_exp"} <= outputs.keys()
+        self._looked_at = step
+        return due and objective.beta > 0 and objective.alpha < 1 and not self.is_fsdp_enabled
+
+    def _gradient_norms(self, outputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Norms of the gradients of β L_att and (1 − α) L_exp over the student's weights, (2,); else zeros.
+
+        Both are scaled alike where float16 has to be kept from rounding small gradients away.
+        """
+        objective, scaler = self.model.objective, self.accelerator.scaler
+        scale = 1.0 if scaler is None else scaler.get_scale()
+        weights = [one for one in self.model.student.parameters() if one.requires_grad]
+        weighed = objective.beta * outputs["L_att"] * scale, (1 - objective.alpha) * outputs["L_exp"] * scale
+        try:
+            return torch.stack(gradient_norms(*weighed, weights)).to(self.args.device) / scale
+        except torch.OutOfMemoryError:  # it takes the gradients of all weights beside all activations
+            return torch.zeros(2, device=self.args.device)
+
+    def _gradient_ratio(self) -> dict[str, float]:
+        """What the norms since the last log say, over all processes and looks; nothing where they say nothing."""
+        if not self._norms:
+            return {}
+        of_attention, of_explaining = self.accelerator.reduce(torch.stack(self._norms).sum(dim=0), "mean").tolist()
+        self._norms = []
+        known = math.isfinite(of_attention) and math.isfinite(of_explaining) and of_explaining > 0
+        return {GRADIENT_RATIO: of_attention / of_explaining} if known else {}
+
     def log(self, logs: dict[str, Any], start_time: float | None = None) -> None:
         """Add the means of the loss's parts since the last log; reporters get the entries of a list one by one."""
         if not logs.keys() & OF_TRAINING:
@@ -122,7 +163,7 @@ class StudentTrainer(Trainer):
         steps = max(self.state.global_step - self._steps_before, 1)
         means = {name: self.accelerator.reduce(part, "mean").cpu() / steps for name, part in self._parts.items()}
         self._parts, self._steps_before = {}, self.state.global_step
-        listed = {name: mean.tolist() for name, mean in means.items()}
+        listed = {name: mean.tolist() for name, mean in means.items()} | self._gradient_ratio()
         super().log({**logs, **_scalars(listed)}, start_time)
         last = self.state.log_history[-1]
         self.state.log_history[-1] = {
@@ -182,6 +223,7 @@ class StudentTrainer(Trainer):
         unlogged = {
             "parts": {name: part.cpu() for name, part in self._parts.items()},
             "steps_before": self._steps_before,
+            "norms": [norms.cpu() for norms in self._norms],
             "loss": self._tr_loss.cpu(),
             "loss_before": self._total_loss_scalar,
             "logged_at": self._globalstep_last_logged,
@@ -199,6 +241,7 @@ class StudentTrainer(Trainer):
         unlogged = torch.load(mine, map_location="cpu", weights_only=True)
         self._parts = {name: part.to(self.args.device) for name, part in unlogged["parts"].items()}
         self._steps_before = unlogged["steps_before"]
+        self._norms = [norms.to(self.args.device) for norms in unlogged.get("norms", [])]
         self._tr_loss += unlogged["loss"].to(self.args.device)
         self._total_loss_scalar, self._initial_global_step = unlogged["loss_before"], 0
         self._globalstep_last_logged = unlogged["logged_at"]
@@ -272,6 +315,12 @@ class BalanceWarnings(TrainerCallback):
                 f"after {state.global_step} steps the student's mixture of layers is almost a single one (its entropy "
                 f"is {entropy:.2f} of that of even weights), which alone learns where to look; {_remedy(settings)} "
                 "keeps more of them",
+            )
+        if (ratio := logged.get(GRADIENT_RATIO, 1.0)) < NEGLIGIBLE:
+            self._warn(
+                "L_att",
+                f"after {state.global_step} steps the gradient of the attention loss is {ratio:.1g} of that of the "
+                f"rationale loss; an objective.beta above {objective.beta:g} gives it weight",
             )
         if objective.beta and {"L_att", "L_exp"} <= logged.keys():
             weighed = objective.beta * logged["L_att"], (1 - objective.alpha) * logged["L_exp"]

@@ -26,7 +26,7 @@ from stages.mixture import Target, mix_layers, mixed_targets
 from stages.settings import ObjectiveSettings
 from stages.student.model import DistillationModel
 from stages.student.objective import objective_of
-from stages.student.step import TrainingStep
+from stages.student.step import TrainingStep, gradient_norms
 from stages.student.texts import IGNORED, TrainingCollator, training_record
 from tests.fakes import tiny_model_folder, tiny_tokenizer
 
@@ -115,6 +115,16 @@ def plain_batch(examples, settings: ObjectiveSettings) -> dict[str, torch.Tensor
     tokenizer = tiny_tokenizer()
     records = [training_record(tokenizer, one, None) for one in examples]
     return TrainingCollator(pad=tokenizer.pad_token_id, tasks=objective_of(settings).tasks)(list(enumerate(records)))
+
+
+def test_norms_of_gradients_by_hand_over_what_both_losses_reach():
+    """3a + 4b and 5a + 12b + 2c, where c is of one loss only, and d of none."""
+    a, b, c, d = (torch.ones((), requires_grad=True) for _ in range(4))
+    norms = gradient_norms(3 * a + 4 * b, 5 * a + 12 * b + 2 * c, [a, b, c, d])
+    assert [float(norm) for norm in norms] == pytest.approx([5, 13])
+    assert all(one.grad is None for one in (a, b, c, d))
+    assert [float(norm) for norm in gradient_norms(3 * a, 2 * c, [a, c])] == [0, 0]
+    assert [float(norm) for norm in gradient_norms(torch.ones(()), 2 * c, [a, c])] == [0, 0]
 
 
 def test_total_loss_is_the_weighted_sum_of_its_parts(student):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerState
 
 from cache.keys import record_key
 from cache.reader import AttentionStore
@@ -23,10 +23,14 @@ from stages.attention.stepwise import stepwise_attention
 from stages.evaluation import evaluate_student
 from stages.runtime.progress import SilentProgress, StopSignal
 from stages.settings import EvaluationSettings, ObjectiveSettings, SinglePair, StudentSettings, TrainingSettings
+from stages.student.adapters import add_adapter
+from stages.student.objective import objective_of
+from stages.student.texts import TrainingCollator, training_record
 from stages.student.train import train_student
+from stages.student.trainer import BalanceWarnings, StudentTrainer
 from tests.cache.truth import make_space
 from tests.fakes import tiny_model_folder, tiny_tokenizer
-from tests.stages.student.test_step import example
+from tests.stages.student.test_step import example, model_of
 
 MOLSAKI = ObjectiveSettings()
 QUESTIONS = synthetic_questions(12, seed=0, split="train")
@@ -176,6 +180,92 @@ def test_an_attention_loss_without_weight_is_told(folder, attention, tmp_path):
         notes = Notes()
         train(folder, tmp_path / str(beta), attention, objective=ObjectiveSettings(beta=beta), progress=notes, epochs=4)
         assert len([line for line in notes.said if "objective.beta above 1e-06" in line]) == told
+
+
+def test_a_gradient_ratio_of_less_than_a_thousandth_is_told_once_with_what_to_change():
+    said: list[str] = []
+    warnings = BalanceWarnings(objective_of(ObjectiveSettings(beta=2.0)), "seed 3", said.append)
+    state = TrainerState(global_step=50)
+    for ratio in (1.1e-3, 4e-4, 1e-5):
+        warnings.on_log(None, state, None, {"gradient_ratio": ratio, "L_att": 1.0, "L_exp": 1.0})
+    assert said == [
+        "warning: seed 3: after 50 steps the gradient of the attention loss is 0.0004 of that of the rationale loss; "
+        "an objective.beta above 2 gives it weight"
+    ]
+
+
+@pytest.mark.parametrize("peft", [{}, {"peft_type": "LORA", "r": 2, "target_modules": ["q_proj", "up_proj"]}])
+def test_the_gradient_ratio_is_that_of_two_backward_passes_of_the_first_batch(folder, attention, tmp_path, peft):
+    """One step of one batch of all records, whose gradients are taken here apart, loss by loss, into `.grad`.
+
+    An adapter of LoRA begins at B = 0, so that only B has a gradient at first.
+    """
+    settings = ObjectiveSettings(alpha=0.3, beta=2.0)
+    student = StudentSettings(model=str(folder), peft=peft)
+    train(folder, tmp_path, attention, student=student, objective=settings, batch_size=12, epochs=1)
+    log = json.loads((tmp_path / "training.json").read_text())["log"]
+    (logged,) = [entry["gradient_ratio"] for entry in log if "gradient_ratio" in entry]
+    norms = []
+    for name, weight in (("L_att", 2.0), ("L_exp", 0.7)):
+        torch.manual_seed(3)
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        batch = full_batch_of(attention, settings)
+        if peft:
+            add_adapter(model, peft)
+        (weight * model_of(model, settings)(**batch)[name]).backward()
+        norms.append({one: p.grad.norm() ** 2 for one, p in model.named_parameters() if p.grad is not None})
+    both = norms[0].keys() & norms[1].keys()
+    assert both and (peft or norms[1].keys() - both)
+    expected = [sum(of[name] for name in both) ** 0.5 for of in norms]
+    assert logged == pytest.approx(float(expected[0] / expected[1]), rel=1e-4)
+
+
+def full_batch_of(attention: dict[str, np.ndarray], settings: ObjectiveSettings) -> dict[str, torch.Tensor]:
+    """The training records as one batch, with the targets of `attention`."""
+    tokenizer, objective = tiny_tokenizer(), objective_of(settings)
+    rule = objective.target_rule(2, 2)
+    targets = rule.combine([attention[one.key] for one in EXAMPLES])
+    records = [training_record(tokenizer, one, target) for one, target in zip(EXAMPLES, targets, strict=True)]
+    return TrainingCollator(pad=tokenizer.pad_token_id, tasks=objective.tasks)(list(enumerate(records)))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"gradient_accumulation": 2, "gradient_checkpointing": True},
+        {"peft": {"peft_type": "LORA", "r": 2, "lora_dropout": 0.3, "target_modules": ["q_proj"]}},
+        {"dtype": "bfloat16"},
+    ],
+)
+def test_looking_at_gradients_leaves_weights_and_losses_as_they_are(folder, attention, tmp_path, monkeypatch, settings):
+    settings = dict(settings)
+    student = StudentSettings(model=str(folder), peft=settings.pop("peft", {}))
+    train(folder, tmp_path / "without", attention, student=student, **settings)
+    monkeypatch.setattr("stages.student.trainer.RATIO_STEPS", 1)
+    train(folder, tmp_path / "with", attention, student=student, **settings)
+    monkeypatch.setattr(StudentTrainer, "_is_due_for_norms", lambda *_: False)
+    train(folder, tmp_path / "never", attention, student=student, **settings)
+    logs = {}
+    for name in ("with", "without", "never"):
+        log = json.loads((tmp_path / name / "training.json").read_text())["log"]
+        logs[name] = [
+            {key: value for key, value in entry.items() if not re.match("train_(runtime|samples|steps)", key)}
+            for entry in log
+        ]
+    assert [entry.pop("gradient_ratio", None) for entry in logs["never"]] == [None] * len(logs["never"])
+    ratios = {name: [entry.pop("gradient_ratio", None) for entry in logs[name]] for name in ("with", "without")}
+    assert any(ratio is not None and ratio > 0 for ratio in ratios["with"]) and ratios["with"] != ratios["without"]
+    assert logs["with"] == logs["without"] == logs["never"]
+    ours = [weights(tmp_path / name) for name in ("with", "without", "never")]
+    assert all(torch.equal(one[name], ours[0][name]) for one in ours for name in one)
+
+
+def test_no_ratio_is_logged_of_a_loss_without_weight(folder, attention, tmp_path):
+    for settings in (ObjectiveSettings(beta=0.0), ObjectiveSettings(alpha=1.0)):
+        train(folder, tmp_path / str(settings.alpha), attention, objective=settings)
+        log = json.loads((tmp_path / str(settings.alpha) / "training.json").read_text())["log"]
+        assert not any("gradient_ratio" in entry for entry in log)
 
 
 def test_dss_needs_no_attention(folder, tmp_path):
