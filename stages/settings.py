@@ -318,7 +318,7 @@ class EvaluationSettings:
     """Handed to vLLM as they are."""
     likelihood: bool = True
     """Also measure the log-probability that a student gives each question's gold answer after `predict`, and after
-    `explain` its reference rationale, where there is one; it tells methods apart sooner than right and wrong does."""
+    `explain` its reference rationale, where there is one: a finer measure than right and wrong."""
     references: ReferenceSettings | None = None
     """Where reference rationales are: a file with `path` and `fields`. Unset is the file of `rationales.engine: file`,
     for questions that are not trained on, and with other engines the solutions that a data set brings along."""

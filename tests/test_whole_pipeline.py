@@ -91,6 +91,8 @@ def test_question_to_accuracy_then_nothing_again_then_only_what_is_new(folder: P
     assert first.returncode == 0, first.stderr
     scores = json.loads(first.stdout)["scores"]
     assert {(score["prompt"], score["accuracy"]["seeds"]) for score in scores} == {("predict", 2), ("explain", 2)}
+    likely = {score["prompt"]: score["likelihood"] for score in scores}
+    assert likely["predict"]["per_token"]["questions"] == QUESTIONS and likely["explain"] is None  # no references
     (space,) = (folder / "store" / "attention").iterdir()
     records = len(open_attention(space))
     assert records >= QUESTIONS - 2  # what the teacher has not learned by heart is dropped and counted
@@ -113,11 +115,14 @@ def test_question_to_accuracy_then_nothing_again_then_only_what_is_new(folder: P
     assert len(open_attention(space)) > records
 
     before = pd.read_parquet(folder / "runs" / "svamp" / "evaluation" / "seed-0.parquet")
+    likelihoods = folder / "runs" / "svamp" / "evaluation" / "likelihood" / "seed-0.parquet"
+    measured = likelihoods.stat().st_mtime_ns
     by_vllm = molsaki("evaluate", "svamp.yaml", "--seed", "0", "--set", "evaluation.engine=vllm", folder=folder)
     assert by_vllm.returncode == 0, by_vllm.stderr
     after = pd.read_parquet(folder / "runs" / "svamp" / "evaluation" / "seed-0.parquet")
     assert after["question_id"].tolist() == before["question_id"].tolist()
     assert (after["output"] == before["output"]).mean() >= 0.9  # greedy on both; ties may fall either way
+    assert likelihoods.stat().st_mtime_ns == measured  # whatever generates answers has no part in them
 
 
 def test_stage_two_loads_neither_vllm_nor_the_teacher(folder: Path):
