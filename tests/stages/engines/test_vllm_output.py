@@ -16,9 +16,9 @@ from stages.engines.vllm_output import VllmOutput
 chatter = '''
 import os, time
 print("child out", flush=True)
-os.write(2, b"(Engine pid=1) ERROR ValueError: no room\\n")
+os.write(2, b"(Engine pid=1) ERROR ValueError: no room\\\\n")
 time.sleep(1)
-os.write(2, b"RuntimeError: See root cause above.\\n")
+os.write(2, b"RuntimeError: See root cause above.\\\\n")
 '''
 output = VllmOutput()
 print("before")
