@@ -169,6 +169,9 @@ class AttentionSettings:
     keep_bits: Annotated[int, Ge(1), Le(10)] | None = None
     """Round the stored attention to so many of float16's 10 bits of mantissa, for a smaller store; unset is float16 as
     it is. `molsaki cache show` says what it changed."""
+    begin_token: bool = True
+    """Put the teacher's begin token, or its end token, in front of a text where its tokenizer puts none there. The
+    first token of a text draws attention whatever it says; a number that opens one is not to be looked at for that."""
     max_length: PositiveInt = 2048
     """Records with more tokens are dropped and counted."""
     batch_tokens: PositiveInt = 16384

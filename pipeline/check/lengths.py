@@ -116,7 +116,15 @@ def _texts(config: Config, notes: list[str]) -> Iterator[Text]:
             key=(rationales.chat, rationales.shots, repr(rationales.template_arguments), rationales.template_date),
         )
     longest = config.attention.max_length
-    yield Text(name="record", model=of_teacher, count=record_lengths, limit=longest, setting="attention.max_length")
+    begins = config.attention.begin_token
+    yield Text(
+        name="record",
+        model=of_teacher,
+        count=partial(record_lengths, begins=begins),
+        limit=longest,
+        setting="attention.max_length",
+        key=(begins,),
+    )
     for name, count in (("predict", predict_lengths), ("explain", explain_lengths)):
         of_student = (student.model, student.revision, False)
         yield Text(name=name, model=of_student, count=count, limit=student.max_length, setting="student.max_length")

@@ -21,7 +21,7 @@ from stages.attention.tokens import locate
 from stages.attention.write import TOLERANCE
 from stages.models.identity import ModelIdentity, identify_model
 from stages.models.load import load_teacher
-from stages.models.tokenizer import load_tokenizer
+from stages.models.tokenizer import begin_token, load_tokenizer
 from stages.runtime.progress import Progress
 from stages.settings import AttentionSettings, Device, Dtype, TeacherSettings
 
@@ -30,7 +30,8 @@ PIECE = 64
 BATCH_TOKENS = 4096
 """Tokens of a batch: a few records need no large ones."""
 COMPARED = ("schema", "rules", "model", "tokenizer", "heads")
-"""Fields of the spec that the given teacher and this version decide; the others are taken from the space."""
+"""Fields of the spec that the given teacher and this version decide; the others, and whether a text has a begin token
+in front, are taken from the space."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,11 +73,12 @@ def drift_from_teacher(store: AttentionStore, teacher: str, count: int, *, devic
     keys = evenly(list(store), count)
     progress.start("against the teacher", len(keys))
     tokenizer = load_tokenizer(identity.path, identity.hub_revision)
+    begin = begin_token(tokenizer) if "begin" in spec else None
     model = load_teacher(identity.path, identity.hub_revision, settings)
     apart: list[float] = []
     budget = TokenBudget(BATCH_TOKENS)
     for piece in (keys[start : start + PIECE] for start in range(0, len(keys), PIECE)):
-        located = [locate(tokenizer, store.marked(key)) for key in piece]
+        located = [locate(tokenizer, store.marked(key), begin=begin) for key in piece]
         for key, one in zip(piece, located, strict=True):
             if not np.array_equal(one.step_tokens(), store.step_tokens(key)):
                 raise DamagedCacheError(f"record {key}: its steps have other numbers of tokens than were stored")
@@ -133,8 +135,9 @@ def _teacher_of(store: AttentionStore, teacher: str, device: Device) -> tuple[Te
 
 
 def _require_same(theirs: Spec, ours: Spec, store: AttentionStore) -> None:
+    compared = [*COMPARED, *({"begin"} & theirs.keys())]
     fields = differences(
-        {name: ours[name] for name in COMPARED}, {name: theirs[name] for name in COMPARED if name in theirs}
+        {name: ours[name] for name in compared}, {name: theirs[name] for name in compared if name in theirs}
     )
     if fields:
         raise MismatchError(

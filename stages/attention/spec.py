@@ -12,6 +12,8 @@ from stages.settings import AttentionSettings, TeacherSettings
 
 ATTENTION_RULES = 1
 """Raised when the same spec would lead to other attention values than before."""
+BEGIN_RULE = "begin token, else end token"
+"""What stands in front of texts that the tokenizer puts nothing in front of; see `begin_token`."""
 
 
 def attention_spec(identity: ModelIdentity, teacher: TeacherSettings, settings: AttentionSettings) -> Spec:
@@ -27,6 +29,7 @@ def attention_spec(identity: ModelIdentity, teacher: TeacherSettings, settings: 
         "heads": "mean",
         "steps": settings.steps,
         "critical": _critical(settings),
+        **({"begin": BEGIN_RULE} if settings.begin_token else {}),
         "max_length": settings.max_length,
         "rounding": _rounding(settings),
     }

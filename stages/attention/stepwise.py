@@ -32,6 +32,7 @@ from data.records import Marked
 from stages.attention.batches import TokenBudget, compute_in_batches
 from stages.attention.kernels import AttentionCall, Way, attend, plain_attention
 from stages.attention.tokens import Located, Pooling, locate, padded_ids, pooling
+from stages.models.tokenizer import begin_token
 
 IMPLEMENTATION = "molsaki_pooled"
 KNOWN_ARGUMENTS = frozenset(
@@ -292,13 +293,17 @@ def stepwise_attention(
     records: Sequence[Marked],
     *,
     batch_tokens: int = 16384,
+    begins: bool = True,
 ) -> list[np.ndarray]:
     """Stepwise attention of each record (Eq. 2): one (L, S, K) float32 array a record, in the order of `records`.
 
-    The model reads plain question + rationale with the special tokens that its tokenizer adds by itself. Batches hold
-    records of like length, `batch_tokens` tokens with padding, right-padded; fewer where memory runs out.
+    The model reads plain question + rationale with the special tokens that its tokenizer adds by itself, and where it
+    puts none in front, with its begin token there (`begin_token`), unless `begins` is false. Batches hold records of
+    like length, `batch_tokens` tokens with padding, right-padded; fewer where memory runs out.
     """
-    return attention_of(model, [locate(tokenizer, marked) for marked in records], TokenBudget(batch_tokens))
+    begin = begin_token(tokenizer) if begins else None
+    located = [locate(tokenizer, marked, begin=begin) for marked in records]
+    return attention_of(model, located, TokenBudget(batch_tokens))
 
 
 def attention_of(model: PreTrainedModel, located: Sequence[Located], budget: TokenBudget) -> list[np.ndarray]:

@@ -59,14 +59,18 @@ def require_offsets(tokenizer: PreTrainedTokenizerBase) -> None:
         )
 
 
-def locate(tokenizer: PreTrainedTokenizerBase, marked: Marked, *, prefix: str = "") -> Located:
-    """Tokenize prefix + text and find the marked steps and words in it.
+def locate(
+    tokenizer: PreTrainedTokenizerBase, marked: Marked, *, prefix: str = "", begin: int | None = None
+) -> Located:
+    """Tokenize prefix + text, behind the token `begin` if there is one, and find the marked steps and words in it.
 
     A token belongs to the one step in which its first visible character lies, and to each word that it overlaps.
     Special tokens and the prefix belong to no step and to no word. Text that looks like a special token is text.
     """
     text = prefix + marked.text
     ids, spans = encode(tokenizer, text)
+    if begin is not None:
+        ids, spans = np.insert(ids, 0, begin), np.insert(spans, 0, 0, axis=0)
     starts = np.array([_first_visible(text, a, b) for a, b in spans.tolist()], dtype=np.int64)
     first, last = (spans - len(prefix)).T
     return Located(

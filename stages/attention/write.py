@@ -27,7 +27,7 @@ from stages.attention.stepwise import StepwiseAttention, difference_to_eager, st
 from stages.attention.tokens import Located, locate, token_counts
 from stages.models.identity import ModelIdentity
 from stages.models.load import known_positions, load_teacher
-from stages.models.tokenizer import load_tokenizer
+from stages.models.tokenizer import begin_token, load_tokenizer
 from stages.runtime.pieces import Gathering
 from stages.runtime.progress import Progress, StopSignal
 from stages.settings import AttentionSettings, Dtype, TeacherSettings
@@ -64,15 +64,17 @@ def write_attention(
         return
     progress.note(f"loading {identity.name}")
     tokenizer = load_tokenizer(identity.path, identity.hub_revision, trust_remote_code=teacher.trust_remote_code)
+    begin = begin_token(tokenizer) if settings.begin_token else None
     # Lengths only: the tokens of a large set, with their places in the text, would fill gigabytes.
-    lengths = dict(zip(to_do, token_counts(tokenizer, [marked.text for marked in to_do.values()]), strict=True))
+    counts = token_counts(tokenizer, [marked.text for marked in to_do.values()])
+    lengths = {key: count + (begin is not None) for key, count in zip(to_do, counts, strict=True)}
     model = load_teacher(identity.path, identity.hub_revision, teacher)
     longest = min(settings.max_length, known_positions(model))
     # Neighbours in length share batches, so that these are full without padding.
     ordered = sorted(to_do, key=lambda key: (-lengths[key], key))
     ways: Mapping[int, Way] = {}
     if lengths[shortest := ordered[-1]] <= longest:
-        ways = _require_like_eager(model, locate(tokenizer, to_do[shortest]), teacher.dtype, progress)
+        ways = _require_like_eager(model, locate(tokenizer, to_do[shortest], begin=begin), teacher.dtype, progress)
     progress.start("attention", len(to_do))
     progress.saved(0)
     budget = TokenBudget(settings.batch_tokens)
@@ -90,7 +92,7 @@ def write_attention(
             gathered.add(key)
             progress.advance()
         for batch in _batches(ordered[len(too_long) :], lengths, budget):
-            located = [locate(tokenizer, to_do[key]) for key in batch]
+            located = [locate(tokenizer, to_do[key], begin=begin) for key in batch]
             found = stepwise_of(model, located, budget)
             gathered.write = _append(writer, {"kernel": _layers(ways), "batch_tokens": budget.tokens})
             for key, one, attention in zip(batch, located, found, strict=True):

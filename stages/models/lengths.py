@@ -17,7 +17,7 @@ from data.prompts import (
     rationale_prompt,
 )
 from data.records import Question
-from stages.models.tokenizer import encode_chats, encode_data, render_chat
+from stages.models.tokenizer import begin_token, encode_chats, encode_data, render_chat
 from stages.settings import RationaleSettings
 
 if TYPE_CHECKING:
@@ -35,9 +35,11 @@ def prompt_lengths(tokenizer: Tokenizer, questions: Sequence[Question], *, asked
     return list(map(len, encode_chats(tokenizer, chats)))
 
 
-def record_lengths(tokenizer: Tokenizer, questions: Sequence[Question]) -> list[int]:
-    """Tokens of what the teacher's attention is recorded over."""
-    return list(map(len, encode_data(tokenizer, [f"{each.text}\n{_sentence(each)}" for each in questions])))
+def record_lengths(tokenizer: Tokenizer, questions: Sequence[Question], *, begins: bool) -> list[int]:
+    """Tokens of what the teacher's attention is recorded over, `begins` as in `attention.begin_token`."""
+    more = int(begins and begin_token(tokenizer) is not None)
+    texts = [f"{each.text}\n{_sentence(each)}" for each in questions]
+    return [len(ids) + more for ids in encode_data(tokenizer, texts)]
 
 
 def predict_lengths(tokenizer: Tokenizer, questions: Sequence[Question]) -> list[int]:

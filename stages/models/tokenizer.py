@@ -29,6 +29,18 @@ def guarded(tokenizer: "PreTrainedTokenizerBase", text: str) -> str:
     return pattern.sub(lambda found: _marked(found[0]), text) if pattern else text
 
 
+def begin_token(tokenizer: "PreTrainedTokenizerBase") -> int | None:
+    """What has to stand in front of a text so that its first token is none of its own: the begin or else the end token.
+
+    None where the tokenizer puts a special token there itself, and where it has neither.
+    """
+    encoded = tokenizer(PROBE, return_special_tokens_mask=True)
+    if encoded["special_tokens_mask"][0]:
+        return None
+    token: int | None = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    return token
+
+
 def encode_data(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str]) -> list[list[int]]:
     """Token ids of texts that are data from end to end; only the tokenizer itself adds special tokens."""
     return list(tokenizer(list(texts), split_special_tokens=True)["input_ids"])

@@ -27,11 +27,23 @@ def test_equals_eager_attention_on_all_layers(
     teacher: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: dict[str, list[Marked]]
 ) -> None:
     records = [*texts["svamp"][:4], *texts["gsm8k"][:4]]
-    for record, got in zip(records, stepwise_attention(teacher, tokenizer, records), strict=True):
+    for record, got in zip(records, stepwise_attention(teacher, tokenizer, records, begins=False), strict=True):
         expected = eager_reference(teacher, tokenizer, record)
         assert got.shape == expected.shape == (LAYERS, len(record.step_spans), len(record.critical_spans))
         np.testing.assert_allclose(got, expected, atol=1e-5, rtol=1e-5)
         assert expected.max() > 0.5
+
+
+def test_a_number_that_opens_a_text_is_not_looked_at_for_being_the_first_token(
+    teacher: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: dict[str, list[Marked]]
+) -> None:
+    """Its tokenizer puts nothing in front of a text, and what stands there gets most of all later tokens' attention."""
+    records = [record for record in texts["svamp"] if record.critical_spans and record.critical_spans[0][0] == 0][:4]
+    assert len(records) == 4
+    begun, plain = (stepwise_attention(teacher, tokenizer, records, begins=begins) for begins in (True, False))
+    for one, other in zip(begun, plain, strict=True):
+        largest, without = one.mean(axis=0)[:, 0].max(), other.mean(axis=0)[:, 0].max()
+        assert without > 4 > 2.5 > largest
 
 
 @pytest.mark.parametrize("name", ["svamp", "gsm8k"])

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from stages.engines.start import open_engine
 from stages.models.load import load_causal_lm
 from stages.models.tokenizer import encode, load_tokenizer
 from stages.runtime.progress import SilentProgress, StopSignal
-from stages.settings import ObjectiveSettings, StudentSettings, TrainingSettings
+from stages.settings import ObjectiveSettings, RouterName, StudentSettings, TrainingSettings
 from stages.student.train import train_student
 from tests.real.conftest import RecordProperty, first_of_each, marked, report
 
@@ -37,31 +38,61 @@ def example(question: Question) -> Example:
     return Example(rationale=rationale, marked=record, key=f"{question.dataset} {question.id}")
 
 
+class Notes(SilentProgress):
+    """Remembers what is said."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def note(self, message: str) -> None:
+        self.said.append(message)
+
+
+Train = Callable[[Path, int, ObjectiveSettings, TrainingSettings], list[str]]
+"""Trains a student in a folder on so many questions of each set, and returns what was said meanwhile."""
+
+
 @pytest.fixture(scope="module")
-def student(
+def train(
     real_folder: Path,
     teacher: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     questions: dict[str, list[Question]],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Path:
-    """The model itself, after one step towards the layers that it should have looked by."""
-    examples = [example(question) for question in first_of_each(questions, 2)]
-    blocks = stepwise_attention(teacher, tokenizer, [one.marked for one in examples])
+) -> Train:
+    """The student is the model itself, and is to look where it looked."""
+
+    def trained(out: Path, count: int, objective: ObjectiveSettings, training: TrainingSettings) -> list[str]:
+        examples = [example(question) for question in first_of_each(questions, count)]
+        blocks = stepwise_attention(teacher, tokenizer, [one.marked for one in examples])
+        notes = Notes()
+        with StopSignal() as stop:
+            train_student(
+                examples,
+                StudentSettings(model=str(real_folder)),
+                objective,
+                training,
+                attention={one.key: block for one, block in zip(examples, blocks, strict=True)},
+                seed=0,
+                out=out,
+                fingerprint="real",
+                progress=notes,
+                stop=stop,
+            )
+        return notes.said
+
+    return trained
+
+
+@pytest.fixture(scope="module")
+def student(train: Train, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A student after one step."""
     out = tmp_path_factory.mktemp("student") / "seed-0"
-    with StopSignal() as stop:
-        train_student(
-            examples,
-            StudentSettings(model=str(real_folder)),
-            ObjectiveSettings(),
-            TrainingSettings(epochs=1, batch_size=4, warmup=0, scheduler="constant", device="cpu"),
-            attention={one.key: block for one, block in zip(examples, blocks, strict=True)},
-            seed=0,
-            out=out,
-            fingerprint="real",
-            progress=SilentProgress(),
-            stop=stop,
-        )
+    train(
+        out,
+        2,
+        ObjectiveSettings(),
+        TrainingSettings(batch_size=4, epochs=1, warmup=0, scheduler="constant", device="cpu"),
+    )
     return out
 
 
@@ -94,6 +125,20 @@ def test_a_step_has_finite_losses_and_moves_the_student_and_its_router(
     }
     report(record_property, {**losses, **{f"entropy, {name}": value for name, value in entropies.items()}})
     assert 0 < entropies["router"] < entropies["even"] and 0 < entropies["teacher"] < entropies["even"]
+
+
+@pytest.mark.parametrize(("router", "collapses"), [("paper", True), ("mean", False)])
+def test_the_papers_router_becomes_a_single_layer_within_twenty_steps_and_is_told_of(
+    train: Train, tmp_path: Path, router: RouterName, collapses: bool, record_property: RecordProperty
+) -> None:
+    """At the default learning rate and temperatures; that of means over tokens goes on mixing."""
+    training = TrainingSettings(batch_size=2, epochs=4, device="cpu")
+    said = train(tmp_path, 5, ObjectiveSettings(router=router), training)
+    logged = [entry for entry in json.loads((tmp_path / "training.json").read_text())["log"] if "loss" in entry]
+    assert [entry["step"] for entry in logged] == [10, 20]
+    report(record_property, {f"router entropy, {router}, {one['step']} steps": one["router_entropy"] for one in logged})
+    assert any("mixture of layers is almost a single one" in line for line in said) == collapses
+    assert logged[-1]["router_entropy"] < 0.1 if collapses else logged[-1]["router_entropy"] > 0.8
 
 
 def greedy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str) -> tuple[list[int], list[float]]:

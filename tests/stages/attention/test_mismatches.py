@@ -244,7 +244,7 @@ def test_a_folder_or_archive_named_for_another_space_is_refused_by_name(tmp_path
 
 def test_every_field_is_compared_with_the_teacher_or_taken_from_the_space() -> None:
     """A new field has to be put on one of the two sides before `cache verify --against-teacher` is right again."""
-    taken = {"dtype", "quantization", "rounding", "marking", "steps", "critical", "max_length"}
+    taken = {"dtype", "quantization", "rounding", "marking", "steps", "critical", "max_length", "begin"}
     withheld = {"trust_remote_code"}  # a space from somewhere else must not switch code on
     assert set(ATTENTION) == set(against_teacher.COMPARED) | taken | withheld
     assert not set(against_teacher.COMPARED) & taken

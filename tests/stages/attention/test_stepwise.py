@@ -29,6 +29,7 @@ from stages.attention.stepwise import (
     stepwise_of,
 )
 from stages.attention.tokens import Located, locate, padded_ids, pooling
+from stages.models.tokenizer import begin_token
 from tests.fakes import tiny_model_folder, tiny_tokenizer
 
 RECORDS = [
@@ -109,7 +110,7 @@ def random_model(model_type: str, sizes: dict[str, object], *, attention: str | 
 def test_equals_eager_attention(model_type: str):
     model = random_model(model_type, ARCHITECTURES[model_type])
     eager = random_model(model_type, ARCHITECTURES[model_type], attention="eager")
-    for record, got in zip(RECORDS, stepwise_attention(model, tiny_tokenizer(), RECORDS), strict=True):
+    for record, got in zip(RECORDS, stepwise_attention(model, tiny_tokenizer(), RECORDS, begins=False), strict=True):
         assert got.dtype == np.float32
         expected = eager_reference(eager, tiny_tokenizer(), record)
         assert got.shape == expected.shape == (len(expected), len(record.step_spans), len(record.critical_spans))
@@ -117,12 +118,26 @@ def test_equals_eager_attention(model_type: str):
         np.testing.assert_allclose(got, expected, atol=1e-5, rtol=1e-5)
 
 
+def test_a_begin_token_stands_in_front_where_the_tokenizer_puts_none_there():
+    model, tokenizer = random_model("llama", GROUPED), tiny_tokenizer()
+    begun = stepwise_attention(model, tokenizer, RECORDS)
+    plain = stepwise_attention(model, tokenizer, RECORDS, begins=False)
+    located = [locate(tokenizer, record, begin=begin_token(tokenizer)) for record in RECORDS]
+    for one, other, expected in zip(begun, plain, attention_of(model, located, TokenBudget(1000)), strict=True):
+        np.testing.assert_allclose(one, expected, atol=1e-6)
+        assert np.abs(one - other).max() > 0.1
+    own = tiny_tokenizer(adds_begin=True)
+    both = (stepwise_attention(model, own, RECORDS, begins=begins) for begins in (True, False))
+    for one, other in zip(*both, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 @pytest.mark.parametrize("model_type", ARCHITECTURES)
 def test_equals_eager_attention_in_bfloat16(model_type: str):
     sizes = {**ARCHITECTURES[model_type], "initializer_range": 0.1, "init_std": 0.1}
     model = random_model(model_type, sizes).bfloat16()
     eager = random_model(model_type, sizes, attention="eager").bfloat16()
-    for record, got in zip(RECORDS, stepwise_attention(model, tiny_tokenizer(), RECORDS), strict=True):
+    for record, got in zip(RECORDS, stepwise_attention(model, tiny_tokenizer(), RECORDS, begins=False), strict=True):
         expected = eager_reference(eager, tiny_tokenizer(), record)
         for ours, theirs in zip(got, expected, strict=True):
             assert np.linalg.norm(ours - theirs) <= 1e-2 * np.linalg.norm(theirs)
@@ -212,7 +227,7 @@ def test_weights_from_a_folder_equal_eager_attention(tmp_path: Path):
     tokenizer = AutoTokenizer.from_pretrained(folder)
     eager = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager")
     fused = AutoModelForCausalLM.from_pretrained(folder)
-    for record, got in zip(RECORDS, stepwise_attention(fused, tokenizer, RECORDS), strict=True):
+    for record, got in zip(RECORDS, stepwise_attention(fused, tokenizer, RECORDS, begins=False), strict=True):
         np.testing.assert_allclose(got, eager_reference(eager, tokenizer, record), atol=1e-5)
 
 

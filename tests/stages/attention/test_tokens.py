@@ -11,6 +11,7 @@ from data.marking import mark
 from data.records import Marked
 from stages.attention import tokens
 from stages.attention.tokens import Located, locate, padded_ids, pooling, token_counts
+from stages.models.tokenizer import begin_token
 from tests.fakes import tiny_tokenizer
 
 
@@ -37,6 +38,24 @@ def test_a_prefix_and_a_begin_token_belong_to_no_step_and_no_word():
     one = locate(tokenizer, marked("a 1", "b", ((0, 3), (4, 5)), ((2, 3),)), prefix="x: ")
     assert one.step_of_token.tolist() == [-1, -1, -1, -1, 0, -1, 0, -1, 1]
     assert one.tokens_of_word[0].tolist() == [6]
+
+
+def test_a_token_in_front_belongs_to_no_step_and_no_word_and_changes_no_other():
+    tokenizer, record = tiny_tokenizer(), marked("12 a", "b 3", ((0, 4), (5, 8)), ((0, 2), (7, 8)))
+    begin = begin_token(tokenizer)
+    plain, one = locate(tokenizer, record), locate(tokenizer, record, begin=begin)
+    assert begin == tokenizer.bos_token_id and one.ids.tolist() == [begin, *plain.ids]
+    assert one.is_special().tolist() == [True] + [False] * len(plain.ids)
+    assert one.step_of_token.tolist() == [-1, *plain.step_of_token]
+    assert [tokens.tolist() for tokens in one.tokens_of_word] == [[1, 2], [8]]
+
+
+def test_the_begin_token_is_the_tokenizers_own_where_it_has_one_and_none_where_it_puts_it_there_itself():
+    tokenizer = tiny_tokenizer()
+    assert begin_token(tokenizer) == tokenizer.bos_token_id != tokenizer.eos_token_id
+    tokenizer.bos_token = None
+    assert begin_token(tokenizer) == tokenizer.eos_token_id
+    assert begin_token(tiny_tokenizer(adds_begin=True)) is None
 
 
 def test_every_byte_of_a_character_belongs_to_the_word_that_holds_it():

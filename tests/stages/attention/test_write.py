@@ -42,6 +42,7 @@ from stages.attention.tokens import locate
 from stages.attention.write import TOO_LONG, write_attention
 from stages.models.identity import identify_model
 from stages.models.load import load_teacher
+from stages.models.tokenizer import begin_token
 from stages.runtime.progress import SilentProgress, StopSignal
 from stages.settings import AttentionSettings, TeacherSettings
 from tests.fakes import tiny_model, tiny_model_folder, tiny_tokenizer
@@ -105,16 +106,19 @@ def test_progress_moves_with_batches_and_says_what_is_committed(teacher: Path, t
     assert Watched.said == ["saved 0", *["+1"] * len(RECORDS), f"saved {len(RECORDS)}"]
 
 
-def test_what_steps_look_at_in_all_is_stored_beside(teacher: Path, tmp_path: Path):
-    stored = open_attention(extract(teacher, tmp_path, keep_bits=3))
-    model = AutoModelForCausalLM.from_pretrained(teacher)
+@pytest.mark.parametrize("begins", [True, False])
+def test_what_steps_look_at_in_all_is_stored_beside(teacher: Path, tmp_path: Path, begins: bool):
+    stored = open_attention(extract(teacher, tmp_path, keep_bits=3, begin_token=begins))
+    model, begin = AutoModelForCausalLM.from_pretrained(teacher), begin_token(tiny_tokenizer()) if begins else None
     for record in RECORDS:
-        one = locate(tiny_tokenizer(), record)
+        one = locate(tiny_tokenizer(), record, begin=begin)
         (computed,) = stepwise_of(model, [one], TokenBudget(1))
         totals = stored.step_totals(record_key(record))
         np.testing.assert_allclose(totals.receivers(), computed.receivers, rtol=1e-3, atol=1e-6)
-        assert (totals.special == 0).all() and (totals.sinks == 0).all()  # its tokenizer adds no token of its own
-        np.testing.assert_allclose(totals.critical + totals.other, np.broadcast_to(one.step_tokens(), (2, one.steps)))
+        assert (totals.sinks == 0).all()
+        assert (totals.special > 0).all() == begins, "its tokenizer adds no token of its own"
+        seen = totals.critical + totals.other + totals.special
+        np.testing.assert_allclose(seen, np.broadcast_to(one.step_tokens(), (2, one.steps)), rtol=1e-6)
     assert verify(stored.space.path, deep=True).findings == ()
 
 

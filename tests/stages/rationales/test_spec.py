@@ -109,6 +109,8 @@ def test_weights_tokenizer_and_number_format_separate_stores_and_the_device_does
     assert attention_spec(replace(HUB, tokenizer="3" * 64), TEACHER, ATTENTION) != base
     assert attention_spec(HUB, replace(TEACHER, dtype="float32"), ATTENTION) != base
     assert attention_spec(HUB, replace(TEACHER, device="cpu"), ATTENTION) == base
+    without = attention_spec(HUB, TEACHER, replace(ATTENTION, begin_token=False))
+    assert without == {name: value for name, value in base.items() if name != "begin"} != base
 
 
 def test_a_folder_counts_by_its_content_wherever_it_lies() -> None:
