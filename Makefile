@@ -17,13 +17,11 @@ help:  ## Say what there is
 
 setup: $(INSTALLED)  ## Create .venv with the pinned packages for this machine
 
-$(INSTALLED): requirements/$(KIND).txt pyproject.toml
+$(INSTALLED): requirements/$(KIND).txt requirements/install.py pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	    { echo "error: Python 3.11 or newer is needed, $(PYTHON) is older: make PYTHON=python3.12 …"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet torch==2.13.0
-	$(BIN)/python -m pip install --quiet --no-deps -r requirements/$(KIND).txt
-	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	$(BIN)/python requirements/install.py $(KIND)
 	@touch $@
 
 setup-browser:  ## Install Debian's chromium for the tests of HTML pages (apt-get, as root or with sudo)

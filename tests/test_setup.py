@@ -1,0 +1,50 @@
+"""What `make setup` tells uv is what pip is told."""
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    path = Path(__file__).parents[1] / "requirements" / "install.py"
+    spec = importlib.util.spec_from_file_location("install", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_settings_of_pip_by_hand(script: ModuleType) -> None:
+    settings = {
+        "index-url": "https://example.org/simple",
+        "extra-index-url": "file:///a/simple https://example.org/more",
+        "find-links": "/wheels",
+        "constraint": "/constraints.txt",
+        "cert": "/ca.pem",
+        "timeout": "5",
+        "no-index": "true",
+    }
+    arguments, variables = script.translated(settings)
+    assert arguments == [
+        "--index-strategy", "unsafe-best-match", "--default-index", "https://example.org/simple",
+        "--index", "file:///a/simple", "--index", "https://example.org/more", "--find-links", "/wheels",
+        "--constraints", "/constraints.txt", "--no-index",
+    ]  # fmt: skip
+    assert variables == {"SSL_CERT_FILE": "/ca.pem"}
+    assert script.translated({}) == (["--index-strategy", "unsafe-best-match"], {})
+
+
+def test_the_environment_wins_over_pips_files(
+    script: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "pip.conf"
+    file.write_text("[global]\nindex-url = https://example.org/file\nextra-index-url =\n  file:///a\n  file:///b\n")
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(file))
+    monkeypatch.delenv("PIP_INDEX_URL", raising=False)
+    found = script.pip_settings()
+    assert (found["index-url"], found["extra-index-url"]) == ("https://example.org/file", "file:///a file:///b")
+    monkeypatch.setenv("PIP_INDEX_URL", "https://example.org/environment")
+    assert script.pip_settings()["index-url"] == "https://example.org/environment"
