@@ -30,7 +30,7 @@ fail() {
 # Packing ------------------------------------------------------------------------------------------------------------
 pack() {  # pack PACK: everything that `run` needs, as parts
     local pack=$1 there=${THERE:-/dev/null} python
-    : "${DATA:?names the folder with svamp/ and palm_rationales/}"
+    [ -n "${DATA:-}" ] || fail "DATA has to name the folder with svamp/ and palm_rationales/"
     python=${FOR:-$("$PYTHON" -c 'import sys; print("%d.%d" % sys.version_info[:2])')} || exit 1
     scratch=$(mktemp -d)
     trap 'rm -rf "$scratch"' EXIT
@@ -242,10 +242,13 @@ run() {  # run OUT [PACK]
 }
 
 main() {
+    local name
+    [[ $PYTHON != */* ]] || PYTHON=$(cd "$(dirname "$PYTHON")" && pwd)/$(basename "$PYTHON")
+    for name in DATA MODEL THERE; do [ -z "${!name:-}" ] || printf -v "$name" %s "$(realpath -m "${!name}")"; done
     case "${1:-} $#" in
-        "pack 2") pack "$2" ;;
-        "join 3") join "$2" "$3" ;;
-        "split 3") split_into "$2" "$3" ;;
+        "pack 2") pack "$(realpath -m "$2")" ;;
+        "split 3") split_into "$2" "$3" ;;    # what `pack` ends with
+        "join 3") join "$2" "$3" ;;           # what `run` begins with
         "run 2" | "run 3") run "${@:2}" ;;
         *)
             sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}"
