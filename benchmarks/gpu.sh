@@ -1,35 +1,41 @@
 #!/usr/bin/env bash
-# What is to be measured on a GPU, by one command: attention at the shape of a 7B model, training at that of a 1B one, and
-# the study of examples/smollm2.yaml with ten seeds. It ends by itself after MINUTES, and goes on where it ended.
+# What is to be measured on a GPU, by one command: attention at the shape of a 7B model, training at that of a 1B one,
+# and the study of examples/smollm2.yaml with ten seeds. It ends by itself after MINUTES (12). The same command goes on
+# where it ended.
 #
 #   make setup && DATA=FOLDER MODEL=FOLDER benchmarks/gpu.sh run OUT
 #
-# MODEL is what `make real-model` wrote, DATA holds SVAMP and PaLM's rationales (below). For a machine without a network,
-# where Python has torch and no more has to be installed:
+# MODEL is what `make real-model` wrote; DATA holds svamp/ and palm_rationales/, as for `make real-study`. For a machine
+# without a network whose Python has torch:
 #
-#   DATA=FOLDER FOR=3.12 THERE=list.txt benchmarks/gpu.sh pack PACK     here: PACK/1-of-3, PACK/2-of-3, … of 48 MiB each
-#   PYTHON=python3 benchmarks/gpu.sh run OUT PACK                       there, in a checkout, once all parts have arrived
+#   DATA=FOLDER FOR=3.12 THERE=list.txt benchmarks/gpu.sh pack PACK     here: PACK/1-of-3 … of 48 MiB each at most
+#   PYTHON=python3 benchmarks/gpu.sh run OUT PACK                       there, in a checkout, with all parts of PACK
 #
-# FOR is the Python there, THERE what `pip list` prints there; without it, all that molsaki needs but torch is packed.
-# Where there is no GPU, `run` takes the same steps at tiny sizes, without DATA and MODEL on made-up ones: a few minutes on
-# two cores, to know that it works. OUT/summary.txt says what each step took and how it ended; OUT/results.tar.gz is all
-# that is worth carrying home. DRY_RUN=1 prints the commands and does nothing.
+# FOR is the version of Python there, THERE what `pip list` prints there; without it, all that molsaki needs but torch
+# is packed. Where there is no GPU (or SIZE=tiny), `run` takes the same steps at tiny sizes, without DATA and MODEL on
+# made-up ones: a few minutes on two cores, to know that it works. OUT/summary.txt says how long each step took and how
+# it ended; OUT/results.tar.gz is all that is worth carrying home. DRY_RUN=1 prints the commands and does nothing.
 set -uo pipefail
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 PYTHON=${PYTHON:-$ROOT/.venv/bin/python}
 MINUTES=${MINUTES:-12}
 PART=${PART:-48M}
 CORES=$(nproc)
-HAND=75     # seconds kept for stopping what runs, and for tables
+HAND=60     # seconds kept for stopping what runs, and for tables
 
 fail() {
     echo "error: $*" >&2
     exit 1
 }
 
+require_python() {
+    command -v "$PYTHON" > /dev/null || fail "there is no $PYTHON: make setup, or PYTHON=…"
+}
+
 # Packing ------------------------------------------------------------------------------------------------------------
 pack() {  # pack PACK: everything that `run` needs, as parts
     local pack=$1 there=${THERE:-/dev/null} python
+    require_python
     [ -n "${DATA:-}" ] || fail "DATA has to name the folder with svamp/ and palm_rationales/"
     python=${FOR:-$("$PYTHON" -c 'import sys; print("%d.%d" % sys.version_info[:2])')} || exit 1
     scratch=$(mktemp -d)
@@ -74,7 +80,10 @@ join() {  # join PACK FOLDER: put the parts together again, once all are there a
     for place in "${places[@]}"; do
         (cd "$place" && sha256sum --check --quiet part.sha256) || fail "$place: missing or damaged; carry it again"
     done
-    mkdir -p "$2" && cat "${places[@]/%//part}" | tar --extract --directory "$2"
+    rm -rf "$2.part"
+    mkdir -p "$2.part"
+    cat "${places[@]/%//part}" | tar --extract --directory "$2.part" || fail "$2: the parts cannot be unpacked"
+    mv "$2.part" "$2"
 }
 
 # Running ------------------------------------------------------------------------------------------------------------
@@ -107,8 +116,8 @@ step() {  # step NAME SECONDS COMMAND…: run it within its time, once; what it 
     [ ! -e "$result" ] || return 0
     rest=$(($(left) - ${KEPT:-$HAND}))
     if [ "$rest" -lt 10 ]; then
-        say "$name" "not begun: no time left" 0
-        return
+        say "$name" "not begun, no time is left" 0
+        return 75
     fi
     timeout --kill-after=20 $((most < rest ? most : rest)) "$@" > "$result.part" 2>> "$OUT/$name.log" &
     wait $!
@@ -137,13 +146,13 @@ molsaki() {  # molsaki NAME SECONDS ARGUMENTS…: a step that is a command of ou
 unpack() {  # unpack PACK: packages, model and data of a pack, or made-up ones; sets MODEL, TRAIN, TEST, PALM
     local place=$OUT/inputs
     if [ -n "$1" ]; then
-        [ -n "${DRY_RUN:-}" ] || [ -s "$place/palm.jsonl" ] || join "$1" "$place"
+        [ -n "${DRY_RUN:-}" ] || [ -d "$place" ] || join "$1" "$place"
         step packages 300 "$PYTHON" -m pip install --quiet --no-index --no-deps --no-compile --no-cache-dir \
             --upgrade --target "$OUT/site" "$place"/wheels/*.whl || exit 1
     fi
     MODEL=${MODEL:-$OUT/model}
     if [ -n "$1" ] && [ ! -d "$MODEL" ]; then
-        molsaki model 120 convert-gguf "$(echo "$place"/*.gguf)" "$MODEL" --quiet || exit 1
+        molsaki model 120 convert-gguf "$(echo "$place"/*.gguf)" "$MODEL" || exit 1
     elif [ -z "$1" ] && [ -z "${DATA:-}" ]; then
         place=$OUT/made-up MODEL=$OUT/made-up/model
         step made-up 120 "$PYTHON" -m benchmarks.gpu_parts made-up "$place" || exit 1
@@ -166,11 +175,11 @@ measure() {  # measure SECONDS: benchmarks that are not there yet, none begun af
     fi
     in_time() { [ "$SECONDS" -lt "$until" ] || [ -n "${DRY_RUN:-}" ]; }
     in_time && molsaki "attention-${lengths[0]}" 180 bench attention --lengths "${lengths[0]}" "${shape[@]}" \
-        --methods "$methods" --quiet --json
-    in_time && molsaki train 180 bench train "${student[@]}" --methods "$objectives" --quiet --json
+        --methods "$methods" --json
+    in_time && molsaki train 180 bench train "${student[@]}" --methods "$objectives" --json
     for length in "${lengths[@]:1}"; do
         in_time && molsaki "attention-$length" 180 bench attention --lengths "$length" "${shape[@]}" \
-            --methods "$methods$([ "$length" != svamp ] || echo ,words)" --quiet --json
+            --methods "$methods$([ "$length" != svamp ] || echo ,words)" --json
     done
 }
 
@@ -181,17 +190,18 @@ study() {  # the study, its students in several processes, first with few seeds,
         --set "data.train.0.path=$TRAIN" --set "data.test.0.path=$TEST" --set training.loader_workers=0)
     if [ "$SIZE" = tiny ]; then
         rounds=('[0]' '[0, 1]')
-        settings+=(--set data.train.0.limit=8 --set data.test.0.limit=4 --set evaluation.max_new_tokens=8
+        settings+=(--set data.train.0.limit=8 --set data.test.0.limit=4
+            --set training.epochs=3 --set evaluation.max_new_tokens=8
             --set 'matrix=[{objective.name: [dss, fine-tune-cot, molsaki]}]')
     fi
-    molsaki rationales 120 rationales "${settings[@]}" --quiet &&
-        molsaki attention 120 attention "${settings[@]}" --quiet || return
+    molsaki rationales 120 rationales "${settings[@]}" &&
+        molsaki attention 120 attention "${settings[@]}" || return
     for seeds in "${rounds[@]}"; do
         pids=()
         for shard in $(seq "$PROCESSES"); do
             name=study-$(wc -w <<< "$seeds")-seeds-$shard-of-$PROCESSES
             OMP_NUM_THREADS=$(((CORES + PROCESSES - 1) / PROCESSES)) molsaki "$name" 3600 \
-                run "${settings[@]}" --set "training.seeds=$seeds" --shard "$shard/$PROCESSES" --quiet &
+                run "${settings[@]}" --set "training.seeds=$seeds" --shard "$shard/$PROCESSES" &
             pids+=($!)
             [ -z "${DRY_RUN:-}" ] || wait $!
         done
@@ -202,6 +212,10 @@ study() {  # the study, its students in several processes, first with few seeds,
 tables() {  # the study's accuracies, of what is evaluated
     local base form
     rm -f "$OUT"/compare-*
+    if [ -z "${DRY_RUN:-}" ] && ! compgen -G "$OUT/runs/smollm2/*/evaluation/summary.json" > /dev/null; then
+        say compare "nothing is evaluated yet" 0
+        return
+    fi
     for base in dss fine-tune-cot; do
         for form in '' --json; do
             # shellcheck disable=SC2086  # no form is no argument
@@ -218,13 +232,16 @@ run() {  # run OUT [PACK]
     fi
     PROCESSES=${PROCESSES:-$((CORES < 4 ? 2 : CORES / 2 < 8 ? CORES / 2 : 8))}
     if [ -z "${DRY_RUN:-}" ]; then
+        require_python
         mkdir -p "$OUT" && OUT=$(cd "$OUT" && pwd) || exit 1
         [ -z "${2:-}" ] || set -- "$OUT" "$(cd "$2" && pwd)"
-        [ "$(cat "$OUT/size.txt" 2> /dev/null || echo "$SIZE")" = "$SIZE" ] || fail "$OUT: it holds a run of the other size"
+        [ "$(cat "$OUT/size.txt" 2> /dev/null || echo "$SIZE")" = "$SIZE" ] || fail "$OUT: it is of the other size"
         echo "$SIZE" > "$OUT/size.txt"
         rm -f "$OUT/failed.txt"
         trap stop INT TERM
         echo "$(date --utc +%FT%TZ) $SIZE, $MINUTES minutes, $PROCESSES processes" | tee -a "$OUT/summary.txt"
+        nvidia-smi --query-gpu=name,memory.total,driver_version --format=csv,noheader 2> /dev/null |
+            tee -a "$OUT/summary.txt"
     fi
     export HF_HUB_OFFLINE=1 PYTHONPATH=$ROOT:$OUT/site${PYTHONPATH:+:$PYTHONPATH}
     cd "$ROOT" || exit 1
@@ -234,8 +251,8 @@ run() {  # run OUT [PACK]
     [ -n "${DRY_RUN:-}" ] || measure $((MINUTES * 60))
     tables
     [ -z "${DRY_RUN:-}" ] || return 0
-    tar --create --gzip --file "$OUT/results.tar.gz" --directory "$OUT" --exclude '*.safetensors' --exclude 'tokenizer*' \
-        --exclude student_attention.parquet \
+    tar --create --gzip --file "$OUT/results.tar.gz" --directory "$OUT" \
+        --exclude '*.safetensors' --exclude 'tokenizer*' --exclude student_attention.parquet \
         --exclude results.tar.gz --exclude inputs --exclude made-up --exclude model --exclude site --exclude store .
     say all "$OUT/results.tar.gz" "$SECONDS"
     [ ! -e "$OUT/failed.txt" ]
@@ -243,7 +260,7 @@ run() {  # run OUT [PACK]
 
 main() {
     local name
-    [[ $PYTHON != */* ]] || PYTHON=$(cd "$(dirname "$PYTHON")" && pwd)/$(basename "$PYTHON")
+    [[ $PYTHON != */* || $PYTHON == /* ]] || PYTHON=$PWD/$PYTHON
     for name in DATA MODEL THERE; do [ -z "${!name:-}" ] || printf -v "$name" %s "$(realpath -m "${!name}")"; done
     case "${1:-} $#" in
         "pack 2") pack "$(realpath -m "$2")" ;;
