@@ -174,7 +174,7 @@ measure() {  # measure SECONDS: benchmarks that are not there yet, none begun af
         student=("${shape[@]}" --records 2 --vocabulary 500 --length 64) objectives=dss,molsaki
     fi
     in_time() { [ "$SECONDS" -lt "$until" ] || [ -n "${DRY_RUN:-}" ]; }
-    in_time && molsaki "attention-${lengths[0]}" 180 bench attention --lengths "${lengths[0]}" "${shape[@]}" \
+    in_time && molsaki "attention-${lengths[0]}" 240 bench attention --lengths "${lengths[0]}" "${shape[@]}" \
         --methods "$methods" --json
     in_time && molsaki train 180 bench train "${student[@]}" --methods "$objectives" --json
     for length in "${lengths[@]:1}"; do
