@@ -21,12 +21,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from data.prompts import explain_prompt, predict_prompt, predict_target
 from data.records import Likelihood, Question
 from stages.attention.batches import TokenBudget, compute_in_batches
+from stages.head import IGNORED
 from stages.models.load import known_positions, load_causal_lm
 from stages.models.tokenizer import load_tokenizer
 from stages.runtime.device import torch_device
 from stages.runtime.progress import Progress, StopSignal
 from stages.settings import Device, Dtype, Task
-from stages.student.texts import IGNORED, TrainingText, target_text
+from stages.student.texts import TrainingText, target_text
 
 BATCH_TOKENS = 8192
 LOGITS = 2**28

@@ -24,6 +24,7 @@ from stages.attention.stepwise import IMPLEMENTATION, Recording, attention_imple
 from stages.attention.tokens import Pooling
 from stages.bench.attention import MethodsJob, Text, Times, check_text, made_up_records
 from stages.bench.measure import Memory, Work, measure_memory, nothing, rounds_of, take_turns, warmed_up
+from stages.head import IGNORED
 from stages.mixture import Target
 from stages.runtime.device import unless_out_of_memory
 from stages.settings import Dtype, ObjectiveSettings, TrainingSettings
@@ -31,7 +32,7 @@ from stages.student.model import DistillationModel
 from stages.student.objective import objective_of
 from stages.student.objectives.molsaki import Molsaki
 from stages.student.step import TrainingStep
-from stages.student.texts import IGNORED, TrainingCollator, TrainingRecord, TrainingText
+from stages.student.texts import TrainingCollator, TrainingRecord, TrainingText
 from stages.toy.random_llama import SEED, random_llama, setting_of
 
 Method: TypeAlias = Literal["dss", "molsaki", "output_attentions"]

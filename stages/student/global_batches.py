@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from stages.head import IGNORED
 from stages.runtime.processes import Processes
-from stages.student.texts import IGNORED, TrainingRecord
+from stages.student.texts import TrainingRecord
 
 ONLY_TAKES_PART = -1
 """Number of a record that a process computes because there is none for it, and that counts nothing."""

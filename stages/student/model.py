@@ -5,6 +5,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from stages.attention.stepwise import IMPLEMENTATION
+from stages.head import has_plain_head
 from stages.student.objective import Objective
 from stages.student.step import TrainingStep
 
@@ -27,9 +28,11 @@ class DistillationModel(nn.Module):
         self._no_split_modules = getattr(student, "_no_split_modules", None)  # what FSDP shards one by one
         self.objective = objective
         self.aligner = objective.aligner(student, teacher_layers, learning_rate=learning_rate)
+        self.in_pieces = has_plain_head(student)
         if objective.needs_attention:
             student.set_attn_implementation(IMPLEMENTATION)
 
     def forward(self, **batch: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return `loss` and what the objective says of the batch beside it, as `TrainingCollator` stacked it."""
-        return self.objective.losses(TrainingStep(self.student, self.aligner, batch))
+        step = TrainingStep(self.student, self.aligner, batch, in_pieces=self.in_pieces)
+        return self.objective.losses(step)

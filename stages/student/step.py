@@ -15,14 +15,13 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 from transformers import PreTrainedModel
-from transformers.modeling_outputs import CausalLMOutput
 
 from stages.attention.stepwise import Recording, recording_attention
 from stages.attention.tokens import Pooling
+from stages.head import IGNORED, target_logits, target_loss
 from stages.losses import attention_loss
 from stages.mixture import share_of_even
 from stages.settings import Rows, Task
-from stages.student.texts import IGNORED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,33 +39,35 @@ class TaskOutput:
 class TrainingStep:
     """What an objective may ask of the student about one batch. Each question is a forward pass."""
 
-    def __init__(self, student: PreTrainedModel, aligner: nn.Module | None, batch: Mapping[str, torch.Tensor]) -> None:
+    def __init__(
+        self,
+        student: PreTrainedModel,
+        aligner: nn.Module | None,
+        batch: Mapping[str, torch.Tensor],
+        *,
+        in_pieces: bool = False,
+    ) -> None:
+        """`in_pieces` keeps a loss's logits from filling memory, for students that `has_plain_head` is true of."""
         self.student = student
         self.aligner = aligner
         self.batch = batch
+        self.in_pieces = in_pieces
 
     def cross_entropy(self, task: Task) -> torch.Tensor:
-        """Mean cross-entropy over the batch's target tokens of a task; the head computes the logits of these alone."""
-        return self._answer(task)[0]
+        """Mean cross-entropy over the batch's target tokens of a task."""
+        ids_BT, next_BT = self.batch[f"{task}_ids"], _next_tokens(self.batch[f"{task}_labels"])
+        return target_loss(self.student, ids_BT, next_BT, in_pieces=self.in_pieces) * self._share(task)
 
     def output(self, task: Task) -> TaskOutput:
         """The same, and what the student would write in the place of each."""
-        loss, logits_NV, is_target_BT = self._answer(task)
+        next_BT = _next_tokens(self.batch[f"{task}_labels"])
+        is_target_BT = next_BT != IGNORED
+        logits_NV = target_logits(self.student, self.batch[f"{task}_ids"], next_BT)
+        loss = nn.functional.cross_entropy(logits_NV.float(), next_BT[is_target_BT]) * self._share(task)
         written = is_target_BT.sum(dim=1)
         logits_BNV = nn.utils.rnn.pad_sequence(list(torch.split(logits_NV, written.tolist())), batch_first=True)
         is_target_BN = torch.arange(logits_BNV.shape[1], device=written.device) < written[:, None]
         return TaskOutput(loss=loss, logits_BNV=logits_BNV, is_target_BN=is_target_BN)
-
-    def _answer(self, task: Task) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The loss, the logits (N, V) of all target tokens, and the tokens (B, T) behind which one of them stands."""
-        next_BT = _next_tokens(self.batch[f"{task}_labels"])
-        is_target_BT = next_BT != IGNORED
-        with _head_of(self.student, is_target_BT):
-            answer: CausalLMOutput = self.student(input_ids=self.batch[f"{task}_ids"], use_cache=False)
-        assert answer.logits is not None
-        logits_NV = answer.logits.flatten(0, 1)
-        loss = nn.functional.cross_entropy(logits_NV.float(), next_BT[is_target_BT])
-        return loss * self._share(task), logits_NV, is_target_BT
 
     def _share(self, of: str) -> torch.Tensor | float:
         """How much a mean over this batch counts among those of one optimizer step; see `global_batches`."""
@@ -107,21 +108,6 @@ class TrainingStep:
 def _next_tokens(labels_BT: torch.Tensor) -> torch.Tensor:
     """The label of the token behind each, `IGNORED` at the end, as causal models are trained."""
     return nn.functional.pad(labels_BT[:, 1:], (0, 1), value=IGNORED)
-
-
-@contextmanager
-def _head_of(student: PreTrainedModel, wanted_BT: torch.Tensor) -> Iterator[None]:
-    """Let the student's head, and what its family does to logits, see the N tokens that are wanted alone: (1, N, V).
-
-    Most of a text is prompt and padding, and a vocabulary is wide.
-    """
-    head = student.get_output_embeddings()
-    assert isinstance(head, nn.Module), "a causal model has a head"
-    hook = head.register_forward_pre_hook(lambda _, hidden: (hidden[0][wanted_BT][None], *hidden[1:]))
-    try:
-        yield
-    finally:
-        hook.remove()
 
 
 def gradient_norms(

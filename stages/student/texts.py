@@ -11,11 +11,9 @@ from transformers import PreTrainedTokenizerBase
 from data.prompts import explain_prompt, predict_prompt, predict_target
 from stages.attention.select import Example
 from stages.attention.tokens import Located, encode, locate, pooling
+from stages.head import IGNORED
 from stages.mixture import Target, pad_blocks
 from stages.settings import Task
-
-IGNORED = -100
-"""Label of tokens that no loss is computed on, as in transformers."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,8 +22,8 @@ from data.prompts import answer_sentence, explain_prompt, predict_prompt, ration
 from data.records import Question
 from stages.engines.contract import Decoding, EngineSetup
 from stages.engines.start import open_engine
+from stages.head import IGNORED
 from stages.runtime.progress import Progress, StopSignal
-from stages.student.texts import IGNORED
 
 END, PAD = "<end>", "<pad>"
 POSITIONS = 256

@@ -12,12 +12,13 @@ from data.errors import Interrupted
 from data.records import Likelihood, Question
 from data.sets.synthetic import synthetic_questions
 from stages import likelihood
+from stages.head import IGNORED
 from stages.likelihood import student_likelihoods, text_log_probabilities
 from stages.runtime.progress import SilentProgress, StopSignal
 from stages.settings import ObjectiveSettings, Task
 from stages.student.model import DistillationModel
 from stages.student.objective import objective_of
-from stages.student.texts import IGNORED, TrainingCollator, target_text, training_record
+from stages.student.texts import TrainingCollator, target_text, training_record
 from tests.fakes import tiny_model, tiny_model_folder, tiny_tokenizer
 from tests.stages.student.test_step import example
 
@@ -103,7 +104,7 @@ def test_they_are_minus_the_losses_of_training_on_that_one_record(folder: Path) 
     """L_pre and L_exp of a batch of one record, as the objective `dss` trains by them."""
     tokenizer = tiny_tokenizer(adds_begin=True)
     student = AutoModelForCausalLM.from_pretrained(folder)
-    model = DistillationModel(student, objective_of(ObjectiveSettings(name="dss"))).eval()
+    model = DistillationModel(student, objective_of(ObjectiveSettings(name="dss")), learning_rate=1e-3).eval()
     found = {(one.question_id, one.prompt): one for one in measured(folder, RATIONALES)}
     collator = TrainingCollator(pad=tokenizer.pad_token_id)
     for question, one in zip(QUESTIONS, EXAMPLES, strict=True):

@@ -13,6 +13,7 @@ from transformers import (
     GPTNeoXConfig,
     GraniteConfig,
     LlamaConfig,
+    LlamaForCausalLM,
     OPTConfig,
     PreTrainedConfig,
 )
@@ -21,13 +22,14 @@ from data.marking import mark
 from data.records import Question, Rationale
 from stages.attention.select import Example
 from stages.attention.stepwise import stepwise_attention
+from stages.head import IGNORED, has_plain_head
 from stages.losses import attention_loss
 from stages.mixture import Target, mix_layers, mixed_targets
 from stages.settings import ObjectiveSettings
 from stages.student.model import DistillationModel
 from stages.student.objective import objective_of
 from stages.student.step import TrainingStep, gradient_norms
-from stages.student.texts import IGNORED, TrainingCollator, training_record
+from stages.student.texts import TrainingCollator, training_record
 from tests.fakes import tiny_model_folder, tiny_tokenizer
 
 TEXTS = [
@@ -150,8 +152,12 @@ HEADS: dict[str, PreTrainedConfig] = {  # what families do around their head: ca
 }
 
 
+@pytest.mark.parametrize("most_logits", [10**9, 3 * 64, 1])
 @pytest.mark.parametrize("family", HEADS)
-def test_a_head_that_sees_target_tokens_alone_gives_the_loss_and_gradients_of_one_that_sees_all(family: str):
+def test_a_head_that_sees_target_tokens_alone_gives_the_loss_and_gradients_of_one_that_sees_all(
+    family: str, most_logits: int, monkeypatch: pytest.MonkeyPatch
+):
+    """At once, in pieces of three tokens, and one by one."""
     torch.manual_seed(0)
     student = AutoModelForCausalLM.from_config(HEADS[family]).eval()
     ids = torch.randint(3, 64, (3, 9))
@@ -159,12 +165,28 @@ def test_a_head_that_sees_target_tokens_alone_gives_the_loss_and_gradients_of_on
     labels[0, :4] = labels[1, :7] = labels[2, :2] = labels[2, 6:] = IGNORED  # targets apart, and padding
     expected = student(input_ids=ids, labels=labels, use_cache=False).loss
     wanted = torch.autograd.grad(expected, list(student.parameters()), allow_unused=True)
-    loss = TrainingStep(student, None, {"explain_ids": ids, "explain_labels": labels}).cross_entropy("explain")
+    assert has_plain_head(student)
+    monkeypatch.setattr("stages.head.MOST_LOGITS", most_logits)
+    step = TrainingStep(student, None, {"explain_ids": ids, "explain_labels": labels}, in_pieces=True)
+    loss = step.cross_entropy("explain")
     found = torch.autograd.grad(loss, list(student.parameters()), allow_unused=True)
     torch.testing.assert_close(loss, expected, atol=1e-6, rtol=0)
     for one, other in zip(found, wanted, strict=True):
         torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)
     assert student(input_ids=ids).logits.shape == (3, 9, 64), "outside a step the head sees all again"
+
+
+def test_a_model_that_does_something_else_to_its_logits_has_no_plain_head(student):
+    class Other(LlamaForCausalLM):
+        def forward(self, *arguments, **options):
+            output = super().forward(*arguments, **options)
+            output.logits = output.logits + 1
+            return output
+
+    other = Other(student.config)
+    random = torch.random.get_rng_state()
+    assert has_plain_head(student) and not has_plain_head(other)
+    assert torch.equal(torch.random.get_rng_state(), random)
 
 
 def test_the_output_of_a_task_holds_the_logits_of_each_records_targets_in_order(student):
