@@ -28,6 +28,7 @@ ROOMS = (
     "stages.runtime",
     "stages.mixture",
     "stages.losses",
+    "stages.head",
     "stages.models",
     "stages.engines",
     "stages.rationales",
