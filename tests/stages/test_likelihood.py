@@ -103,7 +103,7 @@ def test_they_are_minus_the_losses_of_training_on_that_one_record(folder: Path) 
     """L_pre and L_exp of a batch of one record, as the objective `dss` trains by them."""
     tokenizer = tiny_tokenizer(adds_begin=True)
     student = AutoModelForCausalLM.from_pretrained(folder)
-    model = DistillationModel(student, objective_of(ObjectiveSettings(name="dss"))).eval()
+    model = DistillationModel(student, objective_of(ObjectiveSettings(name="dss")), learning_rate=1e-3).eval()
     found = {(one.question_id, one.prompt): one for one in measured(folder, RATIONALES)}
     collator = TrainingCollator(pad=tokenizer.pad_token_id)
     for question, one in zip(QUESTIONS, EXAMPLES, strict=True):
