@@ -28,6 +28,8 @@ fail() {
     exit 1
 }
 
+[[ $MINUTES =~ ^[1-9][0-9]*$ ]] || fail "MINUTES: expected a whole number of minutes, found $MINUTES"
+
 require_python() {
     command -v "$PYTHON" > /dev/null || fail "there is no $PYTHON: make setup, or PYTHON=…"
 }

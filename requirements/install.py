@@ -35,7 +35,9 @@ SETTING = re.compile(r"^[\w:-]+?\.(?P<name>[a-z-]+)=(?P<value>.*)$")
 
 def main() -> None:
     """Install torch with what it asks for, everything else exactly as listed, and this project."""
-    (kind,) = sys.argv[1:]
+    if sys.argv[1:] not in (["cpu"], ["gpu"]):
+        sys.exit("error: expected cpu or gpu: python requirements/install.py cpu")
+    kind = sys.argv[1]
     listed = str(HERE / f"{kind}.txt")
     steps = ([TORCH], ["--no-deps", "-r", listed], ["--no-deps", "--editable", str(HERE.parent)])
     if install(PIP, [UV]):

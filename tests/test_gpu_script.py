@@ -49,6 +49,13 @@ def test_its_commands_are_ones_that_the_command_line_takes(size: str, arguments:
     assert named >= {"bench attention", "bench train", "run examples/smollm2.yaml", "compare smollm2"}
 
 
+@pytest.mark.parametrize("minutes", ["abc", "0", "1.5"])
+def test_minutes_that_are_no_number_are_refused_by_name(minutes: str) -> None:
+    refused = script("run", "out", MINUTES=minutes)
+    assert refused.returncode == 1
+    assert refused.stderr == f"error: MINUTES: expected a whole number of minutes, found {minutes}\n"
+
+
 def test_the_full_study_has_ten_seeds_and_both_bases() -> None:
     shown = commands("out", "pack", size="full")
     assert any("training.seeds=[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]" in words for words in shown if words[0] == "run")

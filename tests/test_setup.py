@@ -1,6 +1,7 @@
 """What `make setup` tells uv is what pip is told."""
 
 import importlib.util
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -48,3 +49,13 @@ def test_the_environment_wins_over_pips_files(
     assert (found["index-url"], found["extra-index-url"]) == ("https://example.org/file", "file:///a file:///b")
     monkeypatch.setenv("PIP_INDEX_URL", "https://example.org/environment")
     assert script.pip_settings()["index-url"] == "https://example.org/environment"
+
+
+@pytest.mark.parametrize("arguments", [[], ["tpu"], ["cpu", "gpu"]])
+def test_what_is_not_asked_right_installs_nothing(
+    script: ModuleType, arguments: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["install.py", *arguments])
+    monkeypatch.setattr(script, "install", lambda *_: pytest.fail("it installs"))
+    with pytest.raises(SystemExit, match=r"\Aerror: expected cpu or gpu"):
+        script.main()

@@ -16,7 +16,7 @@ COMMANDS = {
     "rationales": ("run", "Let the teacher explain the training questions."),
     "attention": ("run", "Record where the teacher looks, step by step, over questions and rationales."),
     "train": ("run", "Train the students from the stored rationales and attention; the teacher is not loaded."),
-    "evaluate": ("run", "Let the students answer and count what is right."),
+    "evaluate": ("run", "Let the students answer, count what is right, and measure how likely they find it."),
     "compare": ("results", "Show accuracies of runs side by side, and their paired differences to one of them."),
     "explore": (
         "results",

@@ -228,6 +228,7 @@ def _run(
 
     Raises `PointsFailedError` in the end, after all others are done, where points of a matrix failed.
     """
+    quieten_libraries(quiet=asked.quiet or asked.dry_run)  # before any check loads them
     run.check(names)
     if asked.dry_run:
         _try_out(asked, run, names)
@@ -281,6 +282,7 @@ def _here(
     with StopSignal() as stop:
         if supervised:
             stop_with_parent()
+        quieten_libraries(quiet=asked.quiet or asked.dry_run)  # before any check loads them
         run.check((name,))
         if asked.dry_run:
             _try_out(asked, run, (name,), seeds, split)
@@ -288,7 +290,6 @@ def _here(
         if name == "train" and not process_of(os.environ).is_main:
             execute_share(run, seeds, progress=SilentProgress(), stop=stop)
             return
-        quieten_libraries(quiet=asked.quiet)
         with command_log(run.log), stdout_to_stderr(), open_progress(quiet=asked.quiet) as progress:
             if not run.single:
                 run.save()
@@ -304,7 +305,6 @@ def _try_out(
     asked: Asked, run: Run, names: Sequence[StageName], seeds: tuple[int, ...] = (), split: Split = "test"
 ) -> None:
     """Say what would be done, where both models' tokenizers can be used."""
-    quieten_libraries(quiet=True)
     run.check_tokenizers(names)
     _print_plans(asked, run, names, seeds, split)
 

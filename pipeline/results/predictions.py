@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cache.durable import replace_file
-from data.errors import DamagedCacheError
+from data.errors import DamagedCacheError, first_line
 from data.records import Prediction
 
 if TYPE_CHECKING:
@@ -84,4 +84,4 @@ def stored_fingerprint(path: Path) -> str | None:
 
 
 def _damaged(path: Path, error: Exception) -> str:
-    return f"{path}: does not decode ({error}); delete it, and `molsaki evaluate CONFIG` makes it again"
+    return f"{path}: does not decode ({first_line(error)}); delete it, and `molsaki evaluate CONFIG` makes it again"

@@ -6,6 +6,7 @@ test file with a typo in its name should not be found out after a night of train
 """
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
@@ -21,9 +22,11 @@ from pipeline.config.schema import Config
 from pipeline.run.plan import StageName
 from stages.engines.openai_server import server_address, server_key
 from stages.models.identity import ModelIdentity, identify_model
-from stages.models.size import require_layers
+from stages.models.size import layer_count, require_layers, require_pair
 from stages.rationales.references import References, find_references
 from stages.rationales.spec import rationale_file
+from stages.settings import SinglePair
+from stages.student.objective import objective_of
 
 Split = Literal["train", "dev", "test"]
 
@@ -103,6 +106,8 @@ class Inputs:
             server_key()
         if {"train", "evaluate"} & set(stages):
             _ = self.student
+        if "train" in stages:
+            self._require_pair()
         if "train" in stages and self.config.student.peft:
             from stages.student.adapters import adapter_config  # loads torch, which other runs have no need of here
 
@@ -116,6 +121,13 @@ class Inputs:
             require_trackers(self.config.training.report_to)
         if "evaluate" in stages and self.questions("test") and not self.labelled("test"):
             raise ConfigError(f"data.test: none of {len(self.questions('test')):,} questions has a gold answer")
+
+    def _require_pair(self) -> None:
+        """Raise `ConfigError` where the attention loss pairs a layer that a model's configuration says it lacks."""
+        alignment = self.config.objective.alignment
+        if isinstance(alignment, SinglePair) and objective_of(self.config.objective).needs_attention:
+            student = self.config.student.layers or layer_count(self.student)
+            require_pair(alignment.single, layer_count(self.teacher) or sys.maxsize, student or sys.maxsize)
 
     def tokenizers(self, stages: Sequence[StageName]) -> list[tuple[str, str | None, bool]]:
         """Whose tokenizers `stages` read texts by: path or hub id, revision, and whether a model's code is trusted."""

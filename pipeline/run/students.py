@@ -24,7 +24,7 @@ from pipeline.results.likelihoods import write_likelihoods
 from pipeline.results.predictions import stored_fingerprint, write_predictions
 from pipeline.results.scores import scores_of, write_scores
 from pipeline.run.inputs import Inputs, Split
-from pipeline.run.plan import StageName, StagePlan
+from pipeline.run.plan import StageName, StagePlan, reasons
 from pipeline.run.processes import our_command, run_together
 from pipeline.run.teacher import AttentionStage
 from stages.runtime.progress import Progress, SilentProgress, StopSignal
@@ -101,6 +101,11 @@ class TrainStage:
         attention = self._attention.open() if self._needs_attention else None
         if attention is not None:
             examples = tuple(example for example in examples if example.key not in attention.dropped)
+        if not examples:
+            dropped = reasons(self._attention.plan().dropped)
+            raise MissingRecordsError(
+                f"no record is left to train on ({dropped}); attention.max_length says how long they may be"
+            )
         for seed in missing:
             student = self.folder.student(seed)
             if share.is_main:
@@ -241,6 +246,7 @@ class TrainStage:
             raise MissingRecordsError(
                 f"teacher attention of {attention.to_do:,} records is missing; make it with: molsaki attention CONFIG"
             )
+        self._attention.require_records()
 
     def _stale(self) -> list[Path]:
         """What lies in the run's folder for these seeds and was made with other settings."""
@@ -289,6 +295,8 @@ class EvaluateStage:
         train = self._train.plan()
         done = 0 if train.waits_for else sum(self.is_finished(seed) for seed in self._seeds)
         detail = f"{len(scored):,} questions each"
+        if self._settings.likelihood and "explain" in self._settings.prompts:
+            detail += f", {self._inputs.references(self._split).count:,} with a reference rationale"
         if not train.waits_for and (answered := sum(self._is_answered(seed) for seed in self._seeds) - done):
             detail += f"; {answered} have answered and lack log-probabilities only"
         self._adds = not train.waits_for and answered == len(self._seeds) - done

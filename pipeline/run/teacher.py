@@ -238,8 +238,7 @@ class AttentionStage(StageWithSpace):
 
     def execute(self, progress: Progress, stop: StopSignal) -> None:
         """Run the teacher over the records whose attention is missing."""
-        if not self.selection.examples:
-            raise MissingRecordsError(no_rationales(self.rationales.plan()))
+        self.require_records()
         if self.plan().waits_for:
             progress.note(f"{self.rationales.plan().line()}; going on with those that are there")
         from stages.attention.write import write_attention
@@ -256,6 +255,11 @@ class AttentionStage(StageWithSpace):
             progress=progress,
             stop=stop,
         )
+
+    def require_records(self) -> None:
+        """Raise `MissingRecordsError` where nothing can be learned: no question has a rationale."""
+        if not self.selection.examples:
+            raise MissingRecordsError(no_rationales(self.rationales.plan()))
 
     @property
     def missing(self) -> tuple[Example, ...]:

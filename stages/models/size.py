@@ -91,9 +91,23 @@ def model_size(identity: ModelIdentity, kept: int | None = None) -> ModelSize | 
 
 def require_layers(identity: ModelIdentity, kept: int) -> None:
     """Raise `ConfigError` where a model's configuration says that it has fewer layers than are to be kept."""
-    layers = _number(_text_config(model_folder(identity)), *SHAPE[0])
+    layers = layer_count(identity)
     if layers and kept > layers:
         raise ConfigError(too_many_layers(identity.path, layers, kept))
+
+
+def layer_count(identity: ModelIdentity) -> int:
+    """Decoder layers of a model by its configuration; 0 where that does not say."""
+    return _number(_text_config(model_folder(identity)), *SHAPE[0])
+
+
+def require_pair(single: tuple[int, int], teacher: int, student: int) -> None:
+    """Raise `ConfigError` where `objective.alignment` names a layer that teacher or student, with so many, lack."""
+    for side, layer, layers in zip(("teacher", "student"), single, (teacher, student), strict=True):
+        if layer > layers:
+            raise ConfigError(
+                f"objective.alignment: single: {list(single)} names layer {layer} of the {side}, which has {layers}"
+            )
 
 
 def too_many_layers(model: str, has: int, kept: int) -> str:

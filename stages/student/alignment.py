@@ -19,6 +19,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from data.errors import ConfigError
 from stages.attention.stepwise import Recording, attention_layers
 from stages.mixture import LayerRouter, mix_layers, router_factor
+from stages.models.size import require_pair
 from stages.settings import AlignmentName, ObjectiveSettings, SinglePair
 from stages.student.targets import TargetRule, chosen_layers_rule, mixture_rule
 
@@ -37,12 +38,7 @@ def layer_pairs(alignment: AlignmentName | SinglePair, teacher: int, student: in
     Raises `ConfigError` where the models have no such layers.
     """
     if isinstance(alignment, SinglePair):
-        for side, layer, layers in zip(("teacher", "student"), alignment.single, (teacher, student), strict=True):
-            if layer > layers:
-                raise ConfigError(
-                    f"objective.alignment: single: {list(alignment.single)} names layer {layer} of the {side}, "
-                    f"which has {layers}"
-                )
+        require_pair(alignment.single, teacher, student)
         return ((alignment.single[0] - 1, alignment.single[1] - 1),)
     if alignment == "last":
         return ((teacher - 1, student - 1),)

@@ -31,7 +31,7 @@ from stages.attention.stepwise import attention_layers, checkpointing_contexts
 from stages.mixture import Target
 from stages.models.cut import load_first_layers, random_first_layers
 from stages.models.identity import ModelIdentity, identify_model
-from stages.models.load import load_causal_lm, share_weights
+from stages.models.load import known_positions, load_causal_lm, share_weights
 from stages.models.tokenizer import load_tokenizer
 from stages.runtime.device import torch_device
 from stages.runtime.processes import Processes, join_processes
@@ -98,6 +98,7 @@ def train_student(
     teacher = TeacherTargets(attention or {})
     targets = _targets(examples, objective, teacher, layers, progress)
     records = _training_records(tokenizer, examples, student, targets, progress)
+    _require_positions(loaded, records, student)
     model = DistillationModel(loaded, objective, learning_rate=training.learning_rate, teacher_layers=teacher.layers)
     collator = TrainingCollator(pad=_pad_token(tokenizer), tasks=objective.tasks)
     checkpoints = _checkpoints(out, fingerprint, processes)
@@ -202,6 +203,16 @@ def _training_records(
             f"student.max_length {student.max_length}: none of {len(records)} training texts is that short"
         )
     return fitting
+
+
+def _require_positions(model: PreTrainedModel, records: Sequence[TrainingRecord], student: StudentSettings) -> None:
+    """Raise `ConfigError` for a text longer than the positions that the student knows."""
+    positions = known_positions(model)
+    if too_long := sum(record.length > positions for record in records):
+        raise ConfigError(
+            f"student.max_length: expected at most {positions}, the positions that {student.model} knows, found "
+            f"{student.max_length}, and {too_long} of {len(records)} texts are longer"
+        )
 
 
 def _targets(

@@ -316,6 +316,12 @@ class BalanceWarnings(TrainerCallback):
                 f"is {entropy:.2f} of that of even weights), which alone learns where to look; {_remedy(settings)} "
                 "keeps more of them",
             )
+        if objective.beta and logged.get("L_att") == 0.0:
+            self._warn(
+                "L_att",
+                f"after {state.global_step} steps the attention loss is 0, as it is where no text has two critical "
+                "words; attention.critical says which words are",
+            )
         if (ratio := logged.get(GRADIENT_RATIO, 1.0)) < NEGLIGIBLE:
             self._warn(
                 "L_att",

@@ -71,6 +71,13 @@ def test_a_damaged_file_is_named_with_the_command_that_makes_it_again(tmp_path: 
         compare({"run": folder})
 
 
+def test_a_file_with_other_columns_is_named_in_one_line(tmp_path: Path) -> None:
+    folder = run(tmp_path, {"a": -1.0})
+    folder.likelihood(0).write_bytes(folder.predictions(0).read_bytes())
+    with pytest.raises(DamagedCacheError, match=r"\A[^\n]*seed-0\.parquet: [^\n]*molsaki evaluate CONFIG[^\n]*\Z"):
+        compare({"run": folder})
+
+
 def test_mean_and_deviation_by_hand(tmp_path: Path) -> None:
     """Per token -1 and -3 of seed 0, -2 and -6 of seed 1: means -2 and -4, their deviation the root of 2."""
     (texts,) = likelihoods(run(tmp_path, {"a": -2.0, "b": -6.0}, {"a": -4.0, "b": -12.0}).likelihoods()).values()

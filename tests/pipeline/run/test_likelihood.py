@@ -96,6 +96,17 @@ def test_with_another_student_they_are_measured_anew(experiment: Experiment) -> 
     assert len(experiment.scripted.measured) == 4
 
 
+def test_the_plan_says_how_many_questions_have_a_reference(experiment: Experiment) -> None:
+    """Before anything is paid for: a file of other questions gives none, and nothing else would say so."""
+    experiment.write_rationales([*range(1, 21), 42, 44])
+    assert evaluate_plan(experiment, *BOTH)["detail"] == "4 questions each, 2 with a reference rationale"
+    Path("own.jsonl").write_text(json.dumps({"id": "other-41", "rationale": "41 and 2 make 43.", "answer": "43"}))
+    own = ("--set", "evaluation.references={path: own.jsonl}")
+    assert evaluate_plan(experiment, *BOTH, *own)["detail"] == "4 questions each, 0 with a reference rationale"
+    assert evaluate_plan(experiment, *own)["detail"] == "4 questions each"
+    assert evaluate_plan(experiment, *BOTH, *WITHOUT)["detail"] == "4 questions each"
+
+
 def test_other_references_are_measured_anew_and_nothing_is_generated(experiment: Experiment) -> None:
     experiment.write_rationales([*range(1, 21), 42])
     experiment.run(*BOTH)

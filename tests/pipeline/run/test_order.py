@@ -10,8 +10,10 @@ import pytest
 from cache.writer import AttentionWriter
 from pipeline.config.load import load_config
 from pipeline.config.matrix import load_matrix
-from pipeline.run.points import Run
+from pipeline.run.points import Run, look
 from pipeline.run.provenance import executions, read_provenance
+from pipeline.run.teacher import AttentionStage
+from stages.runtime.progress import SilentProgress
 from tests.pipeline.conftest import Experiment
 
 RUN = Path("runs/small")
@@ -161,6 +163,29 @@ def test_train_before_attention_names_the_command_that_helps(experiment: Experim
     assert result.stderr == (
         "error: teacher attention of 10 records is missing; make it with: molsaki attention CONFIG\n"
     )
+
+
+@pytest.mark.parametrize("objective", ["molsaki", "dss"])
+def test_where_no_rationale_was_kept_training_says_why(experiment: Experiment, objective: str) -> None:
+    row = {"rationale": "Ann counts her figs and has 999.", "answer": "999"}
+    rows = [{"id": f"q-{number}", **row} for number in range(1, 21)]
+    Path("rationales.jsonl").write_text("".join(json.dumps(each) + "\n" for each in rows))
+    result = experiment("run", "run.yaml", "--set", f"objective.name={objective}")
+    assert result.exit_code == 1
+    assert "error: no rationale was kept of 10 questions (wrong answer 10); try " in result.stderr
+    assert experiment.scripted.trained == []
+
+
+def test_where_the_teacher_could_read_no_record_training_says_why(experiment: Experiment) -> None:
+    experiment("rationales", "run.yaml")
+    attention = look(Run(matrix=load_matrix(Path("run.yaml")), folder=RUN))[0].open("attention")
+    assert isinstance(attention, AttentionStage)
+    space = attention._open_or_create(SilentProgress())
+    dropped = {example.key: "longer than max_length" for example in attention.selection.examples}
+    AttentionWriter(space).append([], dropped=dropped)
+    result = experiment("train", "run.yaml")
+    assert result.exit_code == 1 and experiment.scripted.trained == []
+    assert "error: no record is left to train on (longer than max_length 10); attention.max_length" in result.stderr
 
 
 def test_evaluate_before_train_names_the_command_that_helps(experiment: Experiment) -> None:

@@ -1,5 +1,7 @@
 """What the settings of training mean for a run: which of them make another student, and which are refused at once."""
 
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +12,7 @@ import yaml
 from data.errors import ConfigError
 from pipeline.config.load import load_config
 from pipeline.config.matrix import load_matrix
+from pipeline.console.progress import NO_BARS, QUIET_LIBRARIES
 from pipeline.run.inputs import Inputs
 from pipeline.run.points import Run, look
 from tests.pipeline.conftest import Experiment
@@ -70,6 +73,29 @@ def test_more_layers_than_the_student_has_are_refused_before_anything_is_done(ex
 
 
 @pytest.mark.parametrize(
+    ("pair", "layers", "said"),
+    [
+        ("[5, 1]", 6, "[5, 1] names layer 5 of the teacher, which has 4"),
+        ("[4, 7]", 6, "[4, 7] names layer 7 of the student, which has 6"),
+        ("[4, 3]", 2, "[4, 3] names layer 3 of the student, which has 2"),
+    ],
+)
+def test_a_pair_of_layers_that_are_not_there_is_refused_before_anything_is_done(
+    experiment: Experiment, pair: str, layers: int, said: str
+):
+    for name, has in (("teacher", 4), ("student", 6)):
+        (experiment.folder / name / "config.json").write_text(json.dumps({"num_hidden_layers": has}))
+    asked = ("--set", f"objective.alignment={{single: {pair}}}", "--set", f"student.layers={layers}")
+    for command in (("run", "run.yaml"), ("run", "run.yaml", "--dry-run"), ("status", "run.yaml")):
+        refused = experiment(*command, *asked)
+        assert refused.exit_code == 2
+        assert refused.stderr == f"error: objective.alignment: single: {said}\n"
+    assert not Path("store").exists()
+    for fine in ("objective.alignment={single: [4, 2]}", "objective.name=dss"):
+        assert experiment("status", "run.yaml", *asked, "--set", fine).exit_code == 0
+
+
+@pytest.mark.parametrize(
     ("override", "complaint"),
     [
         (
@@ -92,6 +118,20 @@ def test_an_adapter_is_checked_before_stage_one(experiment: Experiment):
     assert result.exit_code == 2
     assert result.stderr.startswith("error: student.peft.rank: LoraConfig of peft has no such key")
     assert not Path("store").exists()
+
+
+@pytest.mark.parametrize("command", [("run",), ("train",), ("train", "--dry-run")])
+def test_bars_of_libraries_are_off_before_a_check_loads_them(
+    experiment: Experiment, command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+):
+    """A library that is loaded already reads the environment no more."""
+    for name in (*NO_BARS, *QUIET_LIBRARIES):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    seen: list[bool] = []
+    monkeypatch.setattr(Inputs, "check", lambda *_: seen.append({*NO_BARS, *QUIET_LIBRARIES} <= os.environ.keys()))
+    experiment(command[0], "run.yaml", *command[1:])
+    assert seen[0] is True
 
 
 def test_a_tracker_that_is_missing_is_named_before_stage_one(experiment: Experiment, monkeypatch):

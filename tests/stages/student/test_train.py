@@ -194,6 +194,16 @@ def test_a_gradient_ratio_of_less_than_a_thousandth_is_told_once_with_what_to_ch
     ]
 
 
+def test_an_attention_loss_of_nothing_is_told_and_no_weight_is_advised():
+    said: list[str] = []
+    warnings = BalanceWarnings(objective_of(ObjectiveSettings()), "seed 3", said.append)
+    warnings.on_log(None, TrainerState(global_step=5), None, {"gradient_ratio": 0.0, "L_att": 0.0, "L_exp": 1.0})
+    assert said == [
+        "warning: seed 3: after 5 steps the attention loss is 0, as it is where no text has two critical words; "
+        "attention.critical says which words are"
+    ]
+
+
 @pytest.mark.parametrize("peft", [{}, {"peft_type": "LORA", "r": 2, "target_modules": ["q_proj", "up_proj"]}])
 def test_the_gradient_ratio_is_that_of_two_backward_passes_of_the_first_batch(folder, attention, tmp_path, peft):
     """One step of one batch of all records, whose gradients are taken here apart, loss by loss, into `.grad`.
@@ -349,6 +359,19 @@ def test_missing_attention_stops_before_the_first_step(folder, attention, tmp_pa
 def test_texts_too_long_for_the_student_are_left_out_or_refused(folder, attention, tmp_path):
     with pytest.raises(ConfigError, match=r"student\.max_length 5"):
         train(folder, tmp_path, attention, student=StudentSettings(model=str(folder), max_length=5))
+
+
+def test_texts_longer_than_the_positions_that_the_student_knows_are_refused(attention, tmp_path):
+    model = tiny_model_folder(tmp_path / "gpt2", "gpt2", hidden=16, heads=2)
+    config = json.loads((model / "config.json").read_text()) | {"n_positions": 40}
+    (model / "config.json").write_text(json.dumps(config))
+    student = StudentSettings(model=str(model), initialise="random", max_length=1000)
+    with pytest.raises(ConfigError) as refused:
+        train(model, tmp_path / "out", attention, student=student)
+    assert str(refused.value) == (
+        f"student.max_length: expected at most 40, the positions that {model} knows, found 1000, and 12 of 12 texts "
+        "are longer"
+    )
 
 
 def test_evaluation_marks_every_question_under_both_prompts(folder):
