@@ -83,7 +83,7 @@ def test_the_distance_is_the_loss_of_a_student_that_looks_everywhere_alike(rows:
 def test_one_layer_alone_is_its_own_target(alignment, layer: int):
     attention = records(5)
     found = target_figures(attention, list(attention), ObjectiveSettings(alignment=alignment))
-    rows = [nats_from_uniform(row_probabilities(block[layer], "softmax")).mean() for block in attention.values()]
+    rows = [nats_from_uniform(row_probabilities(block[layer], "share")).mean() for block in attention.values()]
     assert found.weights is None and found.nats_from_uniform == pytest.approx(np.mean(rows))
 
 

@@ -67,6 +67,7 @@ def test_the_attention_loss_is_the_mean_over_the_pairs(student, alignment):
             batch["steps_BST"] @ matrices[layer] @ batch["words_BTK"],
             batch["step_mask"],
             batch["word_mask"],
+            rows="share",
         )
         for number, (_, layer) in enumerate(layer_pairs(alignment, 2, 2))
     ]

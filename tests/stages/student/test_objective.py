@@ -42,15 +42,15 @@ def test_beta_is_the_sources_unless_set(name: str, beta: float):
         (ObjectiveSettings(name="mmi"), {"name": "mmi", "alpha": 0.5, "beta": 0.1}),
         (
             ObjectiveSettings(alignment=SinglePair(single=(2, 1))),
-            {"name": "molsaki", "alpha": 0.5, "beta": 1.0, "alignment": {"single": (2, 1)}},
+            {"name": "molsaki", "alpha": 0.5, "beta": 1.0, "alignment": {"single": (2, 1)}, "rows": "share"},
         ),
         (
             ObjectiveSettings(),
             {"name": "molsaki", "alpha": 0.5, "beta": 1.0, "alignment": "mixture", "tau_teacher": 0.1,
-             "tau_student": 0.5, "router": "mean", "router_learning_rate": 0.1},
+             "tau_student": 0.5, "router": "mean", "router_learning_rate": 0.1, "rows": "share"},
         ),
         (
-            ObjectiveSettings(router="paper", router_learning_rate=3.0),
+            ObjectiveSettings(router="paper", router_learning_rate=3.0, rows="softmax"),
             {"name": "molsaki", "alpha": 0.5, "beta": 1.0, "alignment": "mixture", "tau_teacher": 0.1,
              "tau_student": 0.5},
         ),

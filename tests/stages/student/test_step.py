@@ -208,7 +208,7 @@ def test_attention_loss_of_a_step_equals_one_computed_from_eager_attention(stude
     )
     pooled = batch["steps_BST"][:, None] @ matrices @ batch["words_BTK"][:, None]
     even = mix_layers(pooled, torch.full((2, 2), 0.5))  # the router starts with even weights
-    expected = attention_loss(batch["target_BPSK"][:, 0], even, batch["step_mask"], batch["word_mask"])
+    expected = attention_loss(batch["target_BPSK"][:, 0], even, batch["step_mask"], batch["word_mask"], rows="share")
     torch.testing.assert_close(out["L_att"], expected, atol=1e-6, rtol=1e-4)
     assert out["L_att"] > 0
 

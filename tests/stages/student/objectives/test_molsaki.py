@@ -15,7 +15,7 @@ from tests.stages.student.test_step import EXAMPLES, LEARNING_RATE, full_batch, 
 
 SETTINGS = [
     *(ObjectiveSettings(router=router) for router in ("mean", "paper")),
-    ObjectiveSettings(rows="share"),
+    ObjectiveSettings(rows="softmax"),
     *(ObjectiveSettings(alignment=name) for name in ("uniform", "one-to-one", "last", SinglePair(single=(1, 2)))),
 ]
 
