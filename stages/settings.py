@@ -324,4 +324,4 @@ class EvaluationSettings:
     `explain` its reference rationale, where there is one: a finer measure than right and wrong."""
     references: ReferenceSettings | None = None
     """Where reference rationales are: a file with `path` and `fields`. Unset is the file of `rationales.engine: file`,
-    for questions that are not trained on, and with other engines the solutions that a data set brings along."""
+    for questions of the same data sets that are not trained on; elsewhere the solutions that a data set has itself."""

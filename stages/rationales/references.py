@@ -1,8 +1,8 @@
 """Rationales that students are measured by: what is known of questions that nobody learns from.
 
 In: questions, and a file of rationales or the solutions that a data set brings along. Out: for each question a text as
-a student would learn it, judged and finished as rationales to learn from are, or None. A file that training reads as
-well knows questions by id alone; a question whose id is a training question's too has none from there.
+a student would learn it, judged and finished as rationales to learn from are, or None. A file that training reads knows
+questions by id alone: one whose id is a training question's too has none from there, nor has one of another data set.
 """
 
 from collections.abc import Sequence
@@ -40,23 +40,31 @@ def find_references(
 ) -> References:
     """The reference rationales of labelled questions: of the file that is `named`, else of that of `engine: file`.
 
-    With neither they are the data set's own solutions. Raises `ConfigError` or `DataError` for a named file that cannot
-    be read; one that was named for training only is left out, and `problem` says why.
+    With neither, and for data sets that training has no question of, they are a data set's own solutions. Raises
+    `ConfigError` or `DataError` for a named file that cannot be read; one that was named for training only is left out,
+    and `problem` says why.
     """
     if named is not None:
         where = "evaluation.references"
         path = named_file(named.path, where)
         found = read_rationales(str(path), questions, fields=named.fields, setting=where)
         return _judged(questions, [found.get(question.id) for question in questions])
+    own = [worked_rationale(each) if each.reference else None for each in questions]
     if rationales.engine != "file":
-        return _judged(questions, [worked_rationale(each) if each.reference else None for each in questions])
-    learned = {question.id for question in training}
-    others = [question for question in questions if question.id not in learned]
+        return _judged(questions, own)
+    learned, datasets = {question.id for question in training}, {question.dataset for question in training}
+    others = [question for question in questions if question.id not in learned and question.dataset in datasets]
     try:
         found = read_rationales(str(rationale_file(rationales)), others, fields=rationales.fields)
     except (ConfigError, DataError) as error:
         return References(texts=(None,) * len(questions), problem=str(error))
-    return _judged(questions, [found.get(question.id) for question in questions])
+    return _judged(
+        questions,
+        [
+            found.get(question.id) if question.dataset in datasets else solution
+            for question, solution in zip(questions, own, strict=True)
+        ],
+    )
 
 
 def _judged(questions: Sequence[Question], texts: Sequence[str | None]) -> References:

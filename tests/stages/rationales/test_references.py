@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -59,9 +60,18 @@ def test_an_id_that_training_questions_have_too_is_theirs(tmp_path: Path) -> Non
     assert [text is None for text in found.texts] == [True, False]
 
 
+def test_a_question_of_another_data_set_has_that_sets_solution_and_nothing_of_the_file(tmp_path: Path) -> None:
+    """The file may have its id, and by chance its answer."""
+    rows = [{"id": f"q-{n}", "rationale": "3 + 4 = 7."} for n in (1, 2, 3)]
+    file = RationaleSettings(engine="file", path=write(tmp_path / "r.jsonl", rows))
+    others = [replace(question(2, reference="2 and 5 make 7."), dataset="gsm8k"), replace(question(3), dataset="asdiv")]
+    found = find_references([question(1), *others], [question(9)], None, file)
+    assert found.texts == ("3 + 4 = 7. The answer is 7.", "2 and 5 make 7. The answer is 7.", None)
+
+
 def test_a_file_for_training_with_a_row_that_cannot_be_told_gives_none_and_says_why(tmp_path: Path) -> None:
     path = write(tmp_path / "r.jsonl", [{"id": "q-1", "rationale": "3 + 4 = 7."}] * 2)
-    found = find_references([question(1)], [], None, RationaleSettings(engine="file", path=path))
+    found = find_references([question(1)], [question(9)], None, RationaleSettings(engine="file", path=path))
     assert found.texts == (None,) and "a second rationale for question 'q-1'" in found.problem
 
 
