@@ -30,6 +30,11 @@ SCALES: dict[str, Callable[[torch.Tensor, float], torch.Tensor]] = {
 """What families do to logits behind the head, by the key of their configuration."""
 
 
+def next_tokens(labels_BT: torch.Tensor) -> torch.Tensor:
+    """The label of the token behind each, `IGNORED` at the end, as causal models are trained."""
+    return nn.functional.pad(labels_BT[:, 1:], (0, 1), value=IGNORED)
+
+
 def target_loss(
     student: PreTrainedModel, ids_BT: torch.Tensor, next_BT: torch.Tensor, *, in_pieces: bool = False
 ) -> torch.Tensor:

@@ -8,7 +8,6 @@ Exact match takes one bit from a question; this tells students apart that are wr
 Shapes: B batch, T tokens, V vocabulary.
 """
 
-import inspect
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,12 +15,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate.utils.memory import clear_device_cache
+from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from data.prompts import explain_prompt, predict_prompt, predict_target
 from data.records import Likelihood, Question
 from stages.attention.batches import TokenBudget, compute_in_batches
-from stages.head import IGNORED
+from stages.head import IGNORED, next_tokens, target_logits
 from stages.models.load import known_positions, load_causal_lm
 from stages.models.tokenizer import load_tokenizer
 from stages.runtime.device import torch_device
@@ -115,26 +115,16 @@ def _text(tokenizer: PreTrainedTokenizerBase, asked: Asked) -> TrainingText:
 def text_log_probabilities(model: PreTrainedModel, texts: Sequence[TrainingText]) -> list[float]:
     """Sum over the target tokens of a text of log p(token | all before it), for each text, in nats and float32.
 
-    The texts are one batch, right-padded: under causal attention no token looks at the padding. Logits are made from
-    the first position on that any text is judged at, where the model can do so.
+    The texts are one batch, right-padded: under causal attention no token looks at the padding.
     """
-    judged = [np.flatnonzero(text.labels[1:] != IGNORED) for text in texts]
-    ids_BT = torch.zeros(len(texts), max(len(text.ids) for text in texts), dtype=torch.long)
-    for row, text in enumerate(texts):
-        ids_BT[row, : len(text.ids)] = torch.from_numpy(text.ids)
-    ids_BT = ids_BT.to(model.device)
-    first = int(min(places[0] for places in judged))
-    arguments = {"logits_to_keep": ids_BT.shape[1] - first} if _keeps_some(model) else {}
-    logits_BTV = model(input_ids=ids_BT, use_cache=False, **arguments).logits
-    before = ids_BT.shape[1] - logits_BTV.shape[1]
-    sums = []
-    for row, places in enumerate(judged):
-        places_T = torch.from_numpy(places).to(ids_BT.device)
-        logits_TV = logits_BTV[row, places_T - before].float()
-        chosen_T = logits_TV.gather(1, ids_BT[row, places_T + 1][:, None])[:, 0]
-        sums.append((chosen_T - logits_TV.logsumexp(dim=1)).sum())
-    return torch.stack(sums).tolist()
+    ids_BT = _stacked([text.ids for text in texts], 0).to(model.device)
+    next_BT = next_tokens(_stacked([text.labels for text in texts], IGNORED).to(model.device))
+    logits_NV, wanted_N = target_logits(model, ids_BT, next_BT).float(), next_BT[next_BT != IGNORED]
+    losses_N = nn.functional.cross_entropy(logits_NV, wanted_N, reduction="none")
+    written = (next_BT != IGNORED).sum(dim=1).tolist()
+    return [-float(of_text.sum()) for of_text in torch.split(losses_N, written)]
 
 
-def _keeps_some(model: PreTrainedModel) -> bool:
-    return "logits_to_keep" in inspect.signature(model.forward).parameters
+def _stacked(rows: Sequence[np.ndarray], fill: int) -> torch.Tensor:
+    tensors = [torch.from_numpy(row) for row in rows]
+    return nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=fill)

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 
 from stages.attention.stepwise import Recording, recording_attention
 from stages.attention.tokens import Pooling
-from stages.head import IGNORED, target_logits, target_loss
+from stages.head import IGNORED, next_tokens, target_logits, target_loss
 from stages.losses import attention_loss
 from stages.mixture import share_of_even
 from stages.settings import Rows, Task
@@ -55,12 +55,12 @@ class TrainingStep:
 
     def cross_entropy(self, task: Task) -> torch.Tensor:
         """Mean cross-entropy over the batch's target tokens of a task."""
-        ids_BT, next_BT = self.batch[f"{task}_ids"], _next_tokens(self.batch[f"{task}_labels"])
+        ids_BT, next_BT = self.batch[f"{task}_ids"], next_tokens(self.batch[f"{task}_labels"])
         return target_loss(self.student, ids_BT, next_BT, in_pieces=self.in_pieces) * self._share(task)
 
     def output(self, task: Task) -> TaskOutput:
         """The same, and what the student would write in the place of each."""
-        next_BT = _next_tokens(self.batch[f"{task}_labels"])
+        next_BT = next_tokens(self.batch[f"{task}_labels"])
         is_target_BT = next_BT != IGNORED
         logits_NV = target_logits(self.student, self.batch[f"{task}_ids"], next_BT)
         loss = nn.functional.cross_entropy(logits_NV.float(), next_BT[is_target_BT]) * self._share(task)
@@ -103,11 +103,6 @@ class TrainingStep:
             )
         evenness = self.mean_over_records(share_of_even(weights_BL.detach()))
         return loss * self._share("record"), self.mean_over_records(weights_BL), evenness
-
-
-def _next_tokens(labels_BT: torch.Tensor) -> torch.Tensor:
-    """The label of the token behind each, `IGNORED` at the end, as causal models are trained."""
-    return nn.functional.pad(labels_BT[:, 1:], (0, 1), value=IGNORED)
 
 
 def gradient_norms(

@@ -124,9 +124,7 @@ def test_texts_and_targets_are_those_of_training() -> None:
         assert text.labels.tolist() == record.explain.labels.tolist()
 
 
-@pytest.mark.parametrize("keeps", [True, False], ids=["some logits", "all logits"])
-def test_neither_batch_nor_which_logits_are_made_changes_anything(keeps: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(likelihood, "_keeps_some", lambda _: keeps)
+def test_the_batch_changes_nothing() -> None:
     tokenizer, model = tiny_tokenizer(), tiny_model("llama").eval()
     texts = [target_text(tokenizer, "predict: a\n", "4" * count) for count in (1, 7, 3)]
     texts.append(target_text(tokenizer, f"explain: {'a' * 40}\n", "b"))
@@ -140,7 +138,7 @@ def test_logits_of_the_question_are_not_made() -> None:
     shapes = []
     model.lm_head.register_forward_hook(lambda _module, _inputs, logits: shapes.append(tuple(logits.shape[:2])))
     text_log_probabilities(model, [target_text(tokenizer, f"predict: {'a' * 99}\n", "42")])
-    assert shapes == [(1, 4)]  # of two bytes and the end, and behind the end
+    assert shapes == [(1, 3)]  # of two bytes and the end
 
 
 def test_a_text_longer_than_the_student_reads_is_counted_and_has_no_log_probability(tmp_path: Path) -> None:
