@@ -182,9 +182,9 @@ What lies where
 
 What to try next
   molsaki demo --out {out} --seeds {max(10, 2 * seeds)}      a narrower interval; finished students stay
-  molsaki run {files["molsaki"]} --runs {runs} --set name=beta-3 --set objective.beta=3
+  molsaki run {files["molsaki"]} --runs {runs} --set name=beta-10 --set objective.beta=10
       another weight of the attention loss: only the students are trained anew
-  molsaki compare dss molsaki beta-3 --runs {runs}
+  molsaki compare dss molsaki beta-10 --runs {runs}
   molsaki config init my.yaml      your own teacher, student and data
 
 All of it on one page: {write_report(OBJECTIVES, runs, out=RunFolder(out).report)}"""
