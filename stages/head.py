@@ -1,15 +1,16 @@
 """The head of a causal model on those tokens alone that it is judged at.
 
-In: a student, token ids, and for each token the one that has to follow, `IGNORED` where none does. Out: the mean
-cross-entropy over the N tokens that count, and their logits where somebody wants them. Most of a text is prompt and
-padding, and a vocabulary is wide: the head sees no other tokens, and where the logits of even these would fill memory,
-they are computed in pieces, and again in the backward pass instead of being kept.
+In: a student, what it reads, and for each token the one that has to follow, `IGNORED` where none does. Out:
+`AtTargets`, which tell the mean cross-entropy over the N tokens that count, and their logits where somebody wants them.
+Most of a text is prompt and padding, and a vocabulary is wide: the head sees no other tokens, and where the logits of
+even these would fill memory, they are computed in pieces, and again in the backward pass instead of being kept.
 
 Shapes: B batch, T tokens, N tokens that count, C width, V vocabulary.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -20,7 +21,6 @@ IGNORED = -100
 """Label of tokens that no loss is computed on, as in transformers."""
 MOST_LOGITS = 2**26
 """Logits computed at a time: 256 MiB in float32."""
-ToLogits = Callable[[torch.Tensor], torch.Tensor]
 SCALES: dict[str, Callable[[torch.Tensor, float], torch.Tensor]] = {
     "logit_scale": torch.mul,  # Cohere
     "logits_scaling": torch.div,  # Granite
@@ -35,26 +35,69 @@ def next_tokens(labels_BT: torch.Tensor) -> torch.Tensor:
     return nn.functional.pad(labels_BT[:, 1:], (0, 1), value=IGNORED)
 
 
-def target_loss(
-    student: PreTrainedModel, ids_BT: torch.Tensor, next_BT: torch.Tensor, *, in_pieces: bool = False
-) -> torch.Tensor:
-    """Mean cross-entropy in nats, float32.
+class Head:
+    """What makes logits (N, V) of hidden states (N, C), as far as it is known here: see `has_plain_head`."""
 
-    With `in_pieces` no more than `MOST_LOGITS` logits are there at a time, if the student is one that `has_plain_head`.
+    def __init__(self, student: PreTrainedModel) -> None:
+        config = student.config.get_text_config()
+        self.vocabulary = int(config.vocab_size)
+        self._head = _head(student)
+        self._scales = [
+            (scale, value) for name, scale in SCALES.items() if (value := _number(config, name)) is not None
+        ]
+
+    def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
+        """The logits, also of (B, T, C)."""
+        logits: torch.Tensor = self._head(hidden)
+        for scale, value in self._scales:
+            logits = scale(logits, value)
+        return logits
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AtTargets:
+    """What a student says at the N tokens that count of some texts, in order, and what it should say."""
+
+    wanted_N: torch.Tensor
+    said: torch.Tensor
+    """(N, C), what `head` sees; without one it is the logits (N, V)."""
+    head: Head | None
+
+    def logits(self) -> torch.Tensor:
+        """The logits (N, V)."""
+        return self.said if self.head is None else self.head(self.said)
+
+    def loss(self) -> torch.Tensor:
+        """Mean cross-entropy in nats, float32; with a head no more than `MOST_LOGITS` logits are made at a time."""
+        if self.head is not None and len(self.wanted_N) > (rows := max(1, MOST_LOGITS // self.head.vocabulary)):
+            return _in_pieces(self.head, self.said, self.wanted_N, rows)
+        return nn.functional.cross_entropy(self.logits().float(), self.wanted_N)
+
+
+def at_targets(
+    student: PreTrainedModel,
+    inputs: Mapping[str, torch.Tensor],
+    following: Sequence[torch.Tensor],
+    *,
+    plain_head: bool = False,
+) -> list[AtTargets]:
+    """One forward pass over `inputs`, keyword arguments of the student, and what it says to each part of its tokens.
+
+    A part is a tensor of `following`, the tokens that have to follow or `IGNORED`; all of them, one behind the other,
+    are as many as the tokens of the inputs. `plain_head` says that `has_plain_head` is true of the student; its logits
+    are made when they are asked for then.
     """
-    wanted_N = next_BT[next_BT != IGNORED]
-    rows = max(1, MOST_LOGITS // student.config.get_text_config().vocab_size)
-    if in_pieces and len(wanted_N) > rows:
-        return _in_pieces(_to_logits(student), _hidden(student, ids_BT, next_BT), wanted_N, rows)
-    return nn.functional.cross_entropy(target_logits(student, ids_BT, next_BT).float(), wanted_N)
+    counts = torch.cat([part.flatten() for part in following]).view_as(inputs["input_ids"]) != IGNORED
+    said = _hidden(student, inputs, counts) if plain_head else _logits(student, inputs, counts)
+    wanted = [part[part != IGNORED] for part in following]
+    parts = torch.split(said, [len(one) for one in wanted])
+    head = Head(student) if plain_head else None
+    return [AtTargets(wanted_N=one, said=part, head=head) for one, part in zip(wanted, parts, strict=True)]
 
 
 def target_logits(student: PreTrainedModel, ids_BT: torch.Tensor, next_BT: torch.Tensor) -> torch.Tensor:
     """The logits (N, V) at the tokens that count, texts in order."""
-    counts_BT = next_BT != IGNORED
-    with _before_head(student, lambda hidden_BTC: hidden_BTC[counts_BT][None]):
-        logits: torch.Tensor = student(input_ids=ids_BT, use_cache=False).logits
-    return logits.flatten(0, 1)
+    return _logits(student, {"input_ids": ids_BT}, next_BT != IGNORED)
 
 
 @torch.no_grad()
@@ -71,12 +114,17 @@ def has_plain_head(student: PreTrainedModel) -> bool:
 
     with torch.random.fork_rng(devices=[]), _before_head(student, remember):
         logits = student(input_ids=torch.zeros(1, 1, dtype=torch.long, device=student.device), use_cache=False).logits
-    return len(seen) == 1 and torch.allclose(_to_logits(student)(seen[0]), logits, atol=1e-5, rtol=1e-4)
+    return len(seen) == 1 and torch.allclose(Head(student)(seen[0]), logits, atol=1e-5, rtol=1e-4)
 
 
-def _hidden(student: PreTrainedModel, ids_BT: torch.Tensor, next_BT: torch.Tensor) -> torch.Tensor:
+def _logits(student: PreTrainedModel, inputs: Mapping[str, torch.Tensor], counts_BT: torch.Tensor) -> torch.Tensor:
+    with _before_head(student, lambda hidden_BTC: hidden_BTC[counts_BT][None]):
+        logits: torch.Tensor = student(**inputs, use_cache=False).logits
+    return logits.flatten(0, 1)
+
+
+def _hidden(student: PreTrainedModel, inputs: Mapping[str, torch.Tensor], counts_BT: torch.Tensor) -> torch.Tensor:
     """What the head would see of the tokens that count (N, C); it sees the first of them."""
-    counts_BT = next_BT != IGNORED
     seen: list[torch.Tensor] = []
 
     def first(hidden_BTC: torch.Tensor) -> torch.Tensor:
@@ -84,13 +132,13 @@ def _hidden(student: PreTrainedModel, ids_BT: torch.Tensor, next_BT: torch.Tenso
         return seen[0][None, :1].detach()
 
     with _before_head(student, first):
-        student(input_ids=ids_BT, use_cache=False)
+        student(**inputs, use_cache=False)
     return seen[0]
 
 
-def _in_pieces(to_logits: ToLogits, hidden_NC: torch.Tensor, wanted_N: torch.Tensor, rows: int) -> torch.Tensor:
+def _in_pieces(head: Head, hidden_NC: torch.Tensor, wanted_N: torch.Tensor, rows: int) -> torch.Tensor:
     def summed(hidden: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-        return nn.functional.cross_entropy(to_logits(hidden).float(), wanted, reduction="sum")
+        return nn.functional.cross_entropy(head(hidden).float(), wanted, reduction="sum")
 
     sums = [
         checkpoint(summed, hidden, wanted, use_reentrant=False)
@@ -99,26 +147,13 @@ def _in_pieces(to_logits: ToLogits, hidden_NC: torch.Tensor, wanted_N: torch.Ten
     return torch.stack(sums).sum() / len(wanted_N)
 
 
-def _to_logits(student: PreTrainedModel) -> ToLogits:
-    head, config = _head(student), student.config.get_text_config()
-    scales = [(scale, value) for name, scale in SCALES.items() if (value := _number(config, name)) is not None]
-
-    def to_logits(hidden: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = head(hidden)
-        for scale, value in scales:
-            logits = scale(logits, value)
-        return logits
-
-    return to_logits
-
-
 def _number(config: PreTrainedConfig, name: str) -> float | None:
     value = getattr(config, name, None)
     return float(value) if isinstance(value, int | float) else None
 
 
 @contextmanager
-def _before_head(student: PreTrainedModel, change: ToLogits) -> Iterator[None]:
+def _before_head(student: PreTrainedModel, change: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[None]:
     """Let the head see what `change` makes of the hidden states (B, T, C)."""
     hook = _head(student).register_forward_pre_hook(lambda _, seen: (change(seen[0]), *seen[1:]))
     try:

@@ -170,16 +170,25 @@ def bench_rationales(**options: Any) -> None:  # click's own types
     "molsaki bench train",
     "molsaki bench train --gradient-checkpointing --json > train.json",
     "molsaki bench train --preset 1b --device cuda --records 16",
+    "molsaki bench train --svamp --against trl",
 )
 @bench.command("train")
 @_number("--length", 256, "Tokens of an `explain` text.")
 @text_options
+@click.option(
+    "--svamp", is_flag=True, help="Records as long as SVAMP's with rationales, and unlike each other, instead."
+)
 @_number("--records", 8, "Records of a batch.")
 @_separated(
     "--methods",
     ",".join(TRAIN_METHODS),
     "What to compare: without attention, ours, and eager attention of the student in a pass of its own.",
     allowed=TRAIN_METHODS,
+)
+@click.option(
+    "--against",
+    type=click.Choice(["trl"]),
+    help="Compare with TRL's SFTTrainer on the same texts, which is installed for it once, below the user's cache.",
 )
 @_number("--repeats", 7, "Rounds; eager attention is in five at most.")
 @click.option(

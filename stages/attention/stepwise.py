@@ -13,8 +13,8 @@ Shapes: B batch, T tokens, L layers with attention, H heads, D head size, S reas
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from contextvars import ContextVar, Token
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -24,13 +24,14 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
 
 from cache.step_totals import RECEIVERS
 from data.errors import ModelError
 from data.records import Marked
 from stages.attention.batches import TokenBudget, compute_in_batches
 from stages.attention.kernels import AttentionCall, Way, attend, plain_attention
+from stages.attention.packing import Packing, packed_attention, text_mask
+from stages.attention.packing import active as active_packing
 from stages.attention.tokens import Located, Pooling, locate, padded_ids, pooling
 from stages.models.tokenizer import begin_token
 
@@ -115,28 +116,36 @@ def recording_attention(model: PreTrainedModel, pool: Pooling, *, keep_values: b
     here: a wrong number is never returned.
     """
     recording = Recording(pooling=pool, keep_values=keep_values)
-    with _seen(model, recording):
-        token = _active.set(recording)
-        try:
-            yield recording
-        finally:
-            _active.reset(token)
+    with _seen(model, recording), _recorded_by(recording):
+        yield recording
     _require_all_layers(model, recording)
 
 
-class _Repeating:
-    """Inside, layers make the calls of a recording again, and nothing of it is kept."""
+@contextmanager
+def _recorded_by(recording: Recording | None) -> Iterator[None]:
+    token = _active.set(recording)
+    try:
+        yield
+    finally:
+        _active.reset(token)
 
-    def __init__(self, recording: Recording | None) -> None:
-        self._recording = recording
-        self._tokens: list[Token[Recording | None]] = []
+
+class _Repeating:
+    """Inside, layers make the calls of a recording again, on texts packed as they were, and nothing of it is kept."""
+
+    def __init__(self, recording: Recording | None, packing: Packing | None) -> None:
+        self._recording, self._packing = recording, packing
+        self._entered: list[ExitStack] = []
 
     def __enter__(self) -> None:
         again = None if self._recording is None else self._recording.blank()
-        self._tokens.append(_active.set(again))
+        entered = ExitStack()
+        entered.enter_context(packed_attention(self._packing))
+        entered.enter_context(_recorded_by(again))
+        self._entered.append(entered)
 
     def __exit__(self, *_: object) -> None:
-        _active.reset(self._tokens.pop())
+        self._entered.pop().close()
 
 
 def checkpointing_contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
@@ -145,7 +154,7 @@ def checkpointing_contexts() -> tuple[AbstractContextManager[None], AbstractCont
     A layer is computed again in the backward pass, when `recording_attention` has long ended. What it recorded the
     first time keeps its gradient; the second time it has to make the same calls, for what they save, and no more.
     """
-    return nullcontext(), _Repeating(_active.get())
+    return nullcontext(), _Repeating(_active.get(), active_packing.get())
 
 
 @contextmanager
@@ -251,9 +260,32 @@ def _pooled_attention(
     attention_mask: torch.Tensor | None,
     **arguments: Any,  # whatever the model hands to its attention function
 ) -> tuple[torch.Tensor, None]:
-    """Fused attention as usual; inside `recording_attention` also the attention that each word gets from each step."""
-    recording = _active.get()
+    """Fused attention as usual; inside `recording_attention` also the attention that each word gets from each step.
+
+    Inside `packed_attention` query, key and value are one row of texts, and each text sees itself alone.
+    """
     _refuse_unknown(module, arguments)
+    recording, packing = _active.get(), active_packing.get()
+    if packing is None:
+        return _attention(module, (query, key, value), attention_mask, recording, arguments), None
+    outputs: list[torch.Tensor] = []
+    for number, (group, states) in enumerate(packing.split(query, key, value)):
+        length = group.shape[1]
+        mask = None if attention_mask is None else attention_mask[..., :length, :length]
+        of_group = recording if number == packing.recorded else None
+        outputs.append(group.packed(_attention(module, states, mask, of_group, arguments)))
+    return torch.cat(outputs)[None], None
+
+
+def _attention(
+    module: torch.nn.Module,
+    states: Sequence[torch.Tensor],
+    mask: torch.Tensor | None,
+    recording: Recording | None,
+    arguments: dict[str, Any],
+) -> torch.Tensor:
+    """Output (B, T, H, D) for query, key and value states, each (B, heads, T, D)."""
+    query, key, value = states
     layer = _layer_of(module)
     if recording is not None:
         recording.keep(layer, value)
@@ -263,8 +295,8 @@ def _pooled_attention(
         return plain_attention(call) if recording is None else recording.attend(layer, call)
 
     with _FusedCalls(attend_here):
-        output_BTHD, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **arguments)
-    return output_BTHD, None
+        output_BTHD: torch.Tensor = sdpa_attention_forward(module, query, key, value, mask, **arguments)[0]
+    return output_BTHD
 
 
 def _layer_of(module: torch.nn.Module) -> int:
@@ -284,7 +316,7 @@ def _refuse_unknown(module: torch.nn.Module, arguments: dict[str, Any]) -> None:
 
 
 AttentionInterface.register(IMPLEMENTATION, _pooled_attention)
-AttentionMaskInterface.register(IMPLEMENTATION, sdpa_mask)
+AttentionMaskInterface.register(IMPLEMENTATION, text_mask)
 
 
 def stepwise_attention(

@@ -10,7 +10,7 @@ Shapes: B batch, T tokens, L layers, H heads, S reasoning steps, K critical word
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, TypeAlias
 
@@ -109,6 +109,8 @@ class Times:
     rounds: Mapping[Any, Rounds]
     differences: Mapping[Any, float]
     setting: Setting
+    shares_of_peak: Mapping[Any, float] = field(default_factory=dict)
+    """Floating-point operations of a method a second, in its fastest round, over those of a large matrix product."""
 
 
 @dataclass(frozen=True, kw_only=True)

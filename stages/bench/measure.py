@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 Name = TypeVar("Name", bound=str)
 Result = TypeVar("Result")
 Work: TypeAlias = Callable[[], object]
+MATMUL = {"cpu": 2048, "cuda": 8192}
+"""Rows and columns of the matrices whose product is a device's peak."""
+MATMULS = 5
 Rounds: TypeAlias = tuple[float | None, ...]
 """Seconds of one work in each round; None in the rounds that it sat out."""
 
@@ -136,6 +139,25 @@ def median_ratio(rounds: Rounds, reference: Rounds) -> float | None:
     pairs = zip(rounds, reference, strict=True)
     ratios = [ours / theirs for ours, theirs in pairs if ours is not None and theirs is not None]
     return statistics.median(ratios) if ratios else None
+
+
+def floating_point_operations(work: Work) -> int:
+    """What `work` takes, as torch counts it by the shapes of matrix products and attention."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return int(counter.get_total_flops())
+
+
+def matmul_peak(device: "torch.device", dtype: "torch.dtype") -> float:
+    """Floating-point operations a second of a large matrix product here, the fastest of some."""
+    import torch
+
+    size = MATMUL[device.type]
+    left, right = torch.randn(2, size, size, device=device).to(dtype)
+    torch.matmul(left, right)
+    return 2 * size**3 / min(clock(partial(torch.matmul, left, right), device) for _ in range(MATMULS))
 
 
 def measure_memory(work: Work, device: "torch.device") -> Memory:

@@ -1,14 +1,16 @@
 """What a training step of `molsaki` costs beside one of `dss`, and beside eager attention in a pass of its own.
 
 In: the shape of a random student, and how long its made-up texts are. Out: seconds of each method's step by rounds, or
-the peak memory of one of them. All methods take the same steps on the same batch: forward passes, backward pass,
+the peak memory of one of them. `trl` is TRL's SFTTrainer on the same texts, each task's a row of its own, its loss on
+completions alone. All methods take the same steps on the same batch: forward passes, backward pass,
 clipping and AdamW, as transformers' Trainer takes them. Before the clock starts, L_att and its gradients by `molsaki`
 are compared with those of eager attention.
 
 Shapes: B batch, T tokens, L layers, P targets of a record, S reasoning steps, K critical words.
 """
 
-from collections.abc import Iterator, Mapping
+import copy
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -22,8 +24,20 @@ from transformers import PreTrainedModel
 from data.errors import ConfigError, MismatchError
 from stages.attention.stepwise import IMPLEMENTATION, Recording, attention_implementation, checkpointing_contexts
 from stages.attention.tokens import Pooling
-from stages.bench.attention import MethodsJob, Text, Times, check_text, made_up_records
-from stages.bench.measure import Memory, Work, measure_memory, nothing, rounds_of, take_turns, warmed_up
+from stages.bench.attention import SVAMP, MethodsJob, Text, Times, check_text, made_up_records
+from stages.bench.measure import (
+    Memory,
+    Rounds,
+    Work,
+    fastest,
+    floating_point_operations,
+    matmul_peak,
+    measure_memory,
+    nothing,
+    rounds_of,
+    take_turns,
+    warmed_up,
+)
 from stages.head import IGNORED
 from stages.mixture import Target
 from stages.runtime.device import unless_out_of_memory
@@ -31,13 +45,15 @@ from stages.settings import Dtype, ObjectiveSettings, TrainingSettings
 from stages.student.model import DistillationModel
 from stages.student.objective import objective_of
 from stages.student.objectives.molsaki import Molsaki
-from stages.student.step import TrainingStep
+from stages.student.step import TASKS, TrainingStep
 from stages.student.texts import TrainingCollator, TrainingRecord, TrainingText
 from stages.toy.random_llama import SEED, random_llama, setting_of
 
-Method: TypeAlias = Literal["dss", "molsaki", "output_attentions"]
+Method: TypeAlias = Literal["dss", "molsaki", "output_attentions", "trl"]
 METHODS: tuple[Method, ...] = ("dss", "molsaki", "output_attentions")
+EVERY_METHOD: tuple[Method, ...] = (*METHODS, "trl")
 COMPARED_WITH: Mapping[Method, Method] = {"molsaki": "dss", "output_attentions": "dss"}
+COMPARED_WITH_TRL: Mapping[Method, Method] = dict.fromkeys(METHODS, "trl")
 MOST_ROUNDS: Mapping[Method, int] = {"output_attentions": 5}
 """Rounds that the method with T × T matrices takes part in, at most."""
 PREDICT_SHARE = 0.6
@@ -60,11 +76,22 @@ class TrainJob(MethodsJob):
     vocabulary: int
     methods: tuple[Method, ...]
     gradient_checkpointing: bool
+    svamp: bool = False
+    """Whether records are as those of SVAMP with rationales, the shortest to the longest, instead."""
+    peers: str | None = None
+    """Folder that TRL lies in."""
 
     @property
-    def text(self) -> Text:
-        """How large an `explain` text is."""
-        return Text(tokens=self.length, steps=self.steps, words=self.words)
+    def texts(self) -> tuple[Text, ...]:
+        """How large the `explain` texts are."""
+        if not self.svamp:
+            return (Text(tokens=self.length, steps=self.steps, words=self.words),) * self.records
+        return tuple(SVAMP[number * len(SVAMP) // self.records] for number in range(self.records))
+
+    @property
+    def positions(self) -> int:
+        """Tokens of the longest text."""
+        return max(text.tokens for text in self.texts)
 
 
 class OutputAttentions(Molsaki):
@@ -114,25 +141,35 @@ class _Student:
         self.device = torch.device(job.device)
         # Weights in float32, as in training: mixed precision casts on the way.
         self.model = random_llama(
-            job.shape, positions=job.length, vocabulary=job.vocabulary, device=self.device, dtype="float32"
+            job.shape, positions=job.positions, vocabulary=job.vocabulary, device=self.device, dtype="float32"
         ).train()
         if job.gradient_checkpointing:
             self.model.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": checkpointing_contexts})
-        self.batch = {name: tensor.to(self.device) for name, tensor in _batch(job).items()}
-        self.batch.pop("record")
+        records = _records(job)
+        self.batch = {name: tensor.to(self.device) for name, tensor in _batch(records).items()}
+        self.rows = [record.text(task) for record in records for task in TASKS]
         self.steps = {method: self._prepared(method) for method in job.methods}
 
-    def _prepared(self, method: Method) -> tuple[DistillationModel, torch.optim.Optimizer]:
+    def _prepared(self, method: Method) -> tuple[nn.Module, torch.optim.Optimizer]:
+        model = self._peer() if method == "trl" else self._distilling(method)
+        return model, torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
+
+    def _peer(self) -> nn.Module:
+        from stages.bench.peers import SftModel  # TRL is there where it is asked for alone
+
+        assert self.job.peers is not None, "TRL is compared with where it was installed"
+        return SftModel(copy.deepcopy(self.model), self.rows, self.job.peers, self.job.dtype).to(self.device)
+
+    def _distilling(self, method: Method) -> nn.Module:
         settings = ObjectiveSettings(name="dss" if method == "dss" else "molsaki")
         objective = OutputAttentions(settings) if method == "output_attentions" else objective_of(settings)
-        model = DistillationModel(
+        return DistillationModel(
             self.model, objective, learning_rate=TrainingSettings().learning_rate, teacher_layers=self.job.shape.layers
         ).to(self.device)
-        return model, torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
 
     def set_kernel(self, method: Method) -> None:
         """Let attention be computed as the method wants it."""
-        self.model.set_attn_implementation(IMPLEMENTATION if method == "molsaki" else "sdpa")
+        self.model.set_attn_implementation("sdpa" if method == "output_attentions" else IMPLEMENTATION)
 
     def losses(self, method: Method) -> dict[str, torch.Tensor]:
         """Forward passes of one step."""
@@ -154,9 +191,10 @@ class _Student:
 
 def check_job(job: TrainJob) -> None:
     """Raise `ConfigError` for texts too short for what they have to hold."""
-    check_text(job.text)
-    if _predict_tokens(job) <= ANSWER_TOKENS:
-        raise ConfigError(f"--length {job.length}: too short for a question and an answer")
+    for text in job.texts:
+        check_text(text)
+        if _predict_tokens(text) <= ANSWER_TOKENS:
+            raise ConfigError(f"--length {text.tokens}: too short for a question and an answer")
 
 
 def measure_times(job: TrainJob, *, after_each: Work = nothing) -> Times:
@@ -177,7 +215,21 @@ def measure_times(job: TrainJob, *, after_each: Work = nothing) -> Times:
         after_each=after_each,
     )
     differences = {} if difference is None else {"molsaki": difference}
-    return Times(rounds=rounds, differences=differences, setting=setting_of(student.model))
+    return Times(
+        rounds=rounds,
+        differences=differences,
+        setting=setting_of(student.model),
+        shares_of_peak=_shares_of_peak(student, rounds),
+    )
+
+
+def _shares_of_peak(student: _Student, rounds: Mapping[Method, Rounds]) -> dict[Method, float]:
+    peak = matmul_peak(student.device, getattr(torch, student.job.dtype))
+    shares: dict[Method, float] = {}
+    for method, of_method in rounds.items():
+        student.set_kernel(method)
+        shares[method] = floating_point_operations(partial(student.step, method)) / fastest(of_method) / peak
+    return shares
 
 
 def measure_peak(job: TrainJob) -> Memory | None:
@@ -219,30 +271,36 @@ def _gradient(student: _Student, method: Method) -> torch.Tensor:
     return vector
 
 
-def _predict_tokens(job: TrainJob) -> int:
-    return round(PREDICT_SHARE * job.length)
+def _predict_tokens(text: Text) -> int:
+    return round(PREDICT_SHARE * text.tokens)
 
 
-def _batch(job: TrainJob) -> dict[str, torch.Tensor]:
+def _records(job: TrainJob) -> list[TrainingRecord]:
     source = np.random.default_rng(SEED)
-    located = made_up_records([job.text] * job.records, job.vocabulary)
-    question = _predict_tokens(job) - ANSWER_TOKENS
 
-    def text(ids: np.ndarray) -> TrainingText:
+    def written_behind(ids: np.ndarray, question: int) -> TrainingText:
         return TrainingText(ids=ids, labels=np.where(np.arange(len(ids)) < question, IGNORED, ids))
 
-    records = [
-        TrainingRecord(
-            key=str(number),
-            name=f"made up {number}",
-            predict=text(one.ids[: _predict_tokens(job)]),
-            explain=text(one.ids),
-            located=one,
-            target=Target(
-                attention=source.uniform(0, 4, (1, job.steps, job.words)).astype(np.float32),
-                layer_weights=np.full(job.shape.layers, 1 / job.shape.layers, dtype=np.float32),
-            ),
+    records = []
+    for number, (one, text) in enumerate(zip(made_up_records(job.texts, job.vocabulary), job.texts, strict=True)):
+        answered = _predict_tokens(text)
+        records.append(
+            TrainingRecord(
+                key=str(number),
+                name=f"made up {number}",
+                predict=written_behind(one.ids[:answered], answered - ANSWER_TOKENS),
+                explain=written_behind(one.ids, answered - ANSWER_TOKENS),
+                located=one,
+                target=Target(
+                    attention=source.uniform(0, 4, (1, text.steps, text.words)).astype(np.float32),
+                    layer_weights=np.full(job.shape.layers, 1 / job.shape.layers, dtype=np.float32),
+                ),
+            )
         )
-        for number, one in enumerate(located)
-    ]
-    return TrainingCollator(pad=0)(list(enumerate(records)))
+    return records
+
+
+def _batch(records: Sequence[TrainingRecord]) -> dict[str, torch.Tensor]:
+    batch = TrainingCollator(pad=0)(list(enumerate(records)))
+    batch.pop("record")
+    return batch

@@ -8,19 +8,18 @@ Shapes: B batch, L layers, T tokens, S reasoning steps, K critical words.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from torch import nn
 
 from cache.durable import replace_file
 from cache.student_attention import LOOKED_AT, StudentLook, When
 from stages.attention.stepwise import recording_attention
 from stages.attention.tokens import padded_ids, pooling
+from stages.models.modes import evaluating
 from stages.student.model import DistillationModel
 from stages.student.step import TrainingStep
 from stages.student.summary import LAYER_WEIGHTS
@@ -41,7 +40,7 @@ def student_looks(
     Raises `ModelError` for a student whose attention cannot be recorded.
     """
     by_length = sorted(records, key=lambda record: len(record.located.ids))
-    with _evaluating(model):
+    with evaluating(model):
         return [
             look
             for start in range(0, len(by_length), batch_size)
@@ -73,18 +72,6 @@ def _looks(model: DistillationModel, records: Sequence[TrainingRecord], when: Wh
         )
 
 
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside; afterwards every module is in the mode that it was in."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
-
-
 @torch.no_grad()
 def student_layer_weights(
     model: DistillationModel, records: Sequence[TrainingRecord], collator: TrainingCollator, batch_size: int
@@ -94,7 +81,7 @@ def student_layer_weights(
     device = next(model.parameters()).device
     by_length = sorted(range(len(records)), key=lambda number: len(records[number].explain.ids))
     found: dict[int, list[float]] = {}
-    with _evaluating(model):
+    with evaluating(model):
         for start in range(0, len(by_length), batch_size):
             numbers = by_length[start : start + batch_size]
             batch = {name: one.to(device) for name, one in collator([(n, records[n]) for n in numbers]).items()}

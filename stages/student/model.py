@@ -4,6 +4,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from stages.attention.packing import can_pack
 from stages.attention.stepwise import IMPLEMENTATION
 from stages.head import has_plain_head
 from stages.student.objective import Objective
@@ -28,11 +29,11 @@ class DistillationModel(nn.Module):
         self._no_split_modules = getattr(student, "_no_split_modules", None)  # what FSDP shards one by one
         self.objective = objective
         self.aligner = objective.aligner(student, teacher_layers, learning_rate=learning_rate)
-        self.in_pieces = has_plain_head(student)
-        if objective.needs_attention:
+        self.plain_head, self.packs = has_plain_head(student), can_pack(student, IMPLEMENTATION)
+        if objective.needs_attention or self.packs:
             student.set_attn_implementation(IMPLEMENTATION)
 
     def forward(self, **batch: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return `loss` and what the objective says of the batch beside it, as `TrainingCollator` stacked it."""
-        step = TrainingStep(self.student, self.aligner, batch, in_pieces=self.in_pieces)
+        step = TrainingStep(self.student, self.aligner, batch, plain_head=self.plain_head, packs=self.packs)
         return self.objective.losses(step)

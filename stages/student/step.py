@@ -2,7 +2,7 @@
 
 In: a batch in which each record stands once for each task, as prompt + answer (predict) and as prompt + rationale
 (explain). Out: the losses of an objective. The student's stepwise attention comes from the same forward pass as the
-explanation loss.
+explanation loss, and so do, packed, the losses of both tasks.
 
 Shapes: B batch, T tokens, N target tokens, V vocabulary, L layers, P targets of a record, S reasoning steps, K critical
 words.
@@ -16,12 +16,17 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from stages.attention.packing import Group, Packing, packed_attention
 from stages.attention.stepwise import Recording, recording_attention
 from stages.attention.tokens import Pooling
-from stages.head import IGNORED, next_tokens, target_logits, target_loss
+from stages.head import IGNORED, AtTargets, at_targets, next_tokens
 from stages.losses import attention_loss
 from stages.mixture import share_of_even
 from stages.settings import Rows, Task
+
+TASKS: tuple[Task, ...] = ("predict", "explain")
+SEEN: Task = "explain"
+"""The task in whose text the student's attention is looked at."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +42,11 @@ class TaskOutput:
 
 
 class TrainingStep:
-    """What an objective may ask of the student about one batch. Each question is a forward pass."""
+    """What an objective may ask of the student about one batch.
+
+    All tasks are answered from one forward pass over packed texts where `packs` says that the student keeps them apart
+    (`can_pack`), and each from a pass of its own otherwise.
+    """
 
     def __init__(
         self,
@@ -45,29 +54,56 @@ class TrainingStep:
         aligner: nn.Module | None,
         batch: Mapping[str, torch.Tensor],
         *,
-        in_pieces: bool = False,
+        plain_head: bool = False,
+        packs: bool = False,
     ) -> None:
-        """`in_pieces` keeps a loss's logits from filling memory, for students that `has_plain_head` is true of."""
+        """`plain_head` says that `has_plain_head` is true of the student."""
         self.student = student
         self.aligner = aligner
         self.batch = batch
-        self.in_pieces = in_pieces
+        self.plain_head = plain_head
+        self.packs = packs
+        self._answers: dict[Task, AtTargets] = {}
+        self._recording: Recording | None = None
 
     def cross_entropy(self, task: Task) -> torch.Tensor:
         """Mean cross-entropy over the batch's target tokens of a task."""
-        ids_BT, next_BT = self.batch[f"{task}_ids"], next_tokens(self.batch[f"{task}_labels"])
-        return target_loss(self.student, ids_BT, next_BT, in_pieces=self.in_pieces) * self._share(task)
+        return self._answer(task).loss() * self._share(task)
 
     def output(self, task: Task) -> TaskOutput:
         """The same, and what the student would write in the place of each."""
-        next_BT = next_tokens(self.batch[f"{task}_labels"])
-        is_target_BT = next_BT != IGNORED
-        logits_NV = target_logits(self.student, self.batch[f"{task}_ids"], next_BT)
-        loss = nn.functional.cross_entropy(logits_NV.float(), next_BT[is_target_BT]) * self._share(task)
-        written = is_target_BT.sum(dim=1)
+        logits_NV, wanted_N = self._answer(task).logits(), self._answer(task).wanted_N
+        loss = nn.functional.cross_entropy(logits_NV.float(), wanted_N) * self._share(task)
+        written = (self._following(task) != IGNORED).sum(dim=1)
         logits_BNV = nn.utils.rnn.pad_sequence(list(torch.split(logits_NV, written.tolist())), batch_first=True)
         is_target_BN = torch.arange(logits_BNV.shape[1], device=written.device) < written[:, None]
         return TaskOutput(loss=loss, logits_BNV=logits_BNV, is_target_BN=is_target_BN)
+
+    def _answer(self, task: Task) -> AtTargets:
+        if task not in self._answers:
+            tasks = [each for each in TASKS if f"{each}_ids" in self.batch] if self.packs else [task]
+            with self._recorded(tasks):
+                self._answers |= self._packed(tasks) if self.packs else self._padded(task)
+        return self._answers[task]
+
+    def _padded(self, task: Task) -> dict[Task, AtTargets]:
+        inputs = {"input_ids": self.batch[f"{task}_ids"]}
+        return {task: at_targets(self.student, inputs, [self._following(task)], plain_head=self.plain_head)[0]}
+
+    def _packed(self, tasks: Sequence[Task]) -> dict[Task, AtTargets]:
+        ids = [self.batch[f"{task}_ids"] for task in tasks]
+        groups = [
+            Group(shape=(len(padded), padded.shape[1]), tokens_N=self.batch[f"{task}_tokens"])
+            for task, padded in zip(tasks, ids, strict=True)
+        ]
+        packing = Packing(groups=tuple(groups), recorded=tasks.index(SEEN) if SEEN in tasks else None)
+        following = [packing.of_tokens(number, self._following(task)) for number, task in enumerate(tasks)]
+        with packed_attention(packing):
+            answers = at_targets(self.student, packing.row(ids), following, plain_head=self.plain_head)
+        return dict(zip(tasks, answers, strict=True))
+
+    def _following(self, task: Task) -> torch.Tensor:
+        return next_tokens(self.batch[f"{task}_labels"])
 
     def _share(self, of: str) -> torch.Tensor | float:
         """How much a mean over this batch counts among those of one optimizer step; see `global_batches`."""
@@ -78,6 +114,16 @@ class TrainingStep:
         return values_B.mean(dim=0) * self._share("record")
 
     @contextmanager
+    def _recorded(self, tasks: Sequence[Task]) -> Iterator[None]:
+        """Keep where the student looks in the pass made inside, if it is one that an aligner waits for."""
+        if self.aligner is None or SEEN not in tasks:
+            yield
+            return
+        with self.recording() as recording:
+            yield
+        self._recording = recording
+
+    @contextmanager
     def recording(self) -> Iterator[Recording]:
         """Record where the student looks during the one forward pass made inside (Eq. 3)."""
         assert self.aligner is not None, "nothing would use what is recorded"
@@ -86,12 +132,16 @@ class TrainingStep:
         with recording_attention(self.student, pool, keep_values=keep_values) as recording:
             yield recording
 
-    def attention_loss(self, recording: Recording, rows: Rows) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def attention_loss(self, rows: Rows) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """L_att (Eq. 6, the mean over a record's P targets), and the student's layers in it.
 
-        Of these the mean share (L,), and the mean over records of how even the shares are (`share_of_even`).
+        Of these the mean share (L,), and the mean over records of how even the shares are (`share_of_even`). The
+        student's attention is that of the pass of `explain`.
         """
         assert self.aligner is not None, "no layers were chosen"
+        self._answer(SEEN)
+        recording = self._recording
+        assert recording is not None, "the pass was recorded"
         target_BPSK = self.batch["target_BPSK"]
         # Mixed precision is for the student; weights and loss are small and stay in float32.
         with torch.autocast(target_BPSK.device.type, enabled=False):

@@ -9,6 +9,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from data.prompts import explain_prompt, predict_prompt, predict_target
+from stages.attention.packing import group_of
 from stages.attention.select import Example
 from stages.attention.tokens import Located, encode, locate, pooling
 from stages.head import IGNORED
@@ -90,13 +91,15 @@ class TrainingCollator:
     def __call__(self, records: Sequence[tuple[int, TrainingRecord]]) -> dict[str, torch.Tensor]:
         """Return ids and labels (B, T) of the tasks and, with targets, what Eq. 3 to 6 need.
 
-        Each record comes with its number, which the batch holds as `record` (B,).
+        `tokens` (N,) of a task are the numbers, b · T + t, of those that are no padding. Each record comes with its
+        number, which the batch holds as `record` (B,).
         """
         numbers, content = zip(*records, strict=True)
         batch = {"record": torch.tensor(numbers)}
         for task in self.tasks:
             batch[f"{task}_ids"] = self._stack([one.text(task).ids for one in content], self.pad)
             batch[f"{task}_labels"] = self._stack([one.text(task).labels for one in content], IGNORED)
+            batch[f"{task}_tokens"] = group_of([len(one.text(task).ids) for one in content]).tokens_N
         targets = [one.target for one in content if one.target is not None]
         if targets:
             batch |= self._attention([one.located for one in content], targets, batch["explain_ids"].shape[1])

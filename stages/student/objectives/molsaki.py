@@ -42,10 +42,8 @@ class Molsaki(Objective):
 
     def losses(self, step: "TrainingStep") -> "dict[str, torch.Tensor]":
         """Return the three losses, the share of each of the student's layers in L_att, and how even these are."""
-        l_pre = step.cross_entropy("predict")
-        with step.recording() as recording:
-            l_exp = step.cross_entropy("explain")
-        l_att, layer_weights, entropy = step.attention_loss(recording, self.settings.rows)
+        l_pre, l_exp = step.cross_entropy("predict"), step.cross_entropy("explain")
+        l_att, layer_weights, entropy = step.attention_loss(self.settings.rows)
         loss = self.alpha * l_pre + (1 - self.alpha) * l_exp + self.beta * l_att
         losses = {"loss": loss, "L_pre": l_pre, "L_exp": l_exp, "L_att": l_att, "layer_weights": layer_weights}
         return {**losses, ROUTER_ENTROPY: entropy} if self.settings.alignment == "mixture" else losses

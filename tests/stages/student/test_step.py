@@ -167,7 +167,7 @@ def test_a_head_that_sees_target_tokens_alone_gives_the_loss_and_gradients_of_on
     wanted = torch.autograd.grad(expected, list(student.parameters()), allow_unused=True)
     assert has_plain_head(student)
     monkeypatch.setattr("stages.head.MOST_LOGITS", most_logits)
-    step = TrainingStep(student, None, {"explain_ids": ids, "explain_labels": labels}, in_pieces=True)
+    step = TrainingStep(student, None, {"explain_ids": ids, "explain_labels": labels}, plain_head=True)
     loss = step.cross_entropy("explain")
     found = torch.autograd.grad(loss, list(student.parameters()), allow_unused=True)
     torch.testing.assert_close(loss, expected, atol=1e-6, rtol=0)
@@ -226,11 +226,45 @@ def test_mixed_precision_leaves_the_attention_loss_close_to_that_of_float32(stud
 def test_dss_is_molsaki_without_its_attention_loss(student):
     batch = full_batch(student, EXAMPLES)
     dss = model_of(student, ObjectiveSettings(name="dss"))
-    plain = {name: batch[name] for name in ("predict_ids", "predict_labels", "explain_ids", "explain_labels")}
+    plain = {name: one for name, one in batch.items() if name.startswith(("predict_", "explain_"))}
     one = dss(**plain)
     other = model_of(student, ObjectiveSettings(beta=0.0))(**batch)
     assert dss.aligner is None
     torch.testing.assert_close(one["loss"], other["loss"])
+
+
+@pytest.mark.parametrize("name", ["answer-only", "dss", "mmi", "molsaki", "fine-tune-cot"])
+def test_losses_and_gradients_of_packed_texts_are_those_of_padded_ones(student, name: str):
+    """Texts of unlike length in a batch, and every objective."""
+    settings = ObjectiveSettings(name=name)
+    batch = full_batch(student, EXAMPLES) if name == "molsaki" else plain_batch(EXAMPLES, settings)
+    model = model_of(student, settings)
+    assert model.packs
+    weights = list(model.parameters())
+    packed = model(**batch)
+    of_packed = torch.autograd.grad(packed["loss"], weights, allow_unused=True)
+    model.packs = False
+    padded = model(**batch)
+    of_padded = torch.autograd.grad(padded["loss"], weights, allow_unused=True)
+    assert packed.keys() == padded.keys()
+    for part, loss in packed.items():
+        torch.testing.assert_close(loss, padded[part], atol=1e-6, rtol=1e-5)
+    for one, other in zip(of_packed, of_padded, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)
+
+
+def test_all_tasks_are_answered_by_one_pass_over_no_padding(student):
+    batch = full_batch(student, EXAMPLES)
+    model, seen = model_of(student, ObjectiveSettings()), []
+    student.model.register_forward_pre_hook(
+        lambda _, __, given: seen.append(tuple(given["input_ids"].shape)), with_kwargs=True
+    )
+    model(**batch)
+    tokens = sum(len(batch[f"{task}_tokens"]) for task in ("predict", "explain"))
+    assert seen == [(1, tokens)] and tokens < batch["predict_ids"].numel() + batch["explain_ids"].numel()
+    model.packs = False
+    model(**batch)
+    assert seen[1:] == [tuple(batch["predict_ids"].shape), tuple(batch["explain_ids"].shape)]
 
 
 def test_the_attention_loss_reaches_student_and_router(student):

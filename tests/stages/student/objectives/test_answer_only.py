@@ -14,5 +14,5 @@ def test_the_loss_is_the_cross_entropy_of_the_answer(student):
     torch.testing.assert_close(
         out["loss"], slow_cross_entropy(student, batch["predict_ids"], batch["predict_labels"]), rtol=1e-4, atol=1e-5
     )
-    assert set(batch) == {"record", "predict_ids", "predict_labels"}
+    assert set(batch) == {"record", "predict_ids", "predict_labels", "predict_tokens"}
     assert set(out) == {"loss", "L_pre"}

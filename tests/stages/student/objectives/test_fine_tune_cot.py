@@ -15,7 +15,7 @@ def test_the_loss_is_the_cross_entropy_of_rationale_and_answer(student):
     torch.testing.assert_close(
         out["loss"], slow_cross_entropy(student, batch["explain_ids"], batch["explain_labels"]), rtol=1e-4, atol=1e-5
     )
-    assert set(batch) == {"record", "explain_ids", "explain_labels"}
+    assert set(batch) == {"record", "explain_ids", "explain_labels", "explain_tokens"}
     assert set(out) == {"loss", "L_exp"}
 
 
