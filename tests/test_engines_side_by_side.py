@@ -25,6 +25,8 @@ pytest.importorskip("vllm", reason="vLLM is not installed")
 pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.timeout(1800)]
 QUESTIONS = 300
 OURS = ("rationales", "starting ray")
+GUESSING = "{speculative_config: {method: ngram, num_speculative_tokens: 3, prompt_lookup_max: 3}}"
+"""vLLM guesses tokens ahead, by what the prompt says, and a store is continued all the same."""
 RAYS_OWN = "Set ray log level from environment variable"
 """The only words of Ray's C++ that reach the terminal."""
 
@@ -135,7 +137,7 @@ def test_what_vllm_has_begun_ray_finishes_and_the_other_way_round(folder: Path) 
     assert end(folder, "second", signal.SIGKILL) == -signal.SIGKILL
     begun = asked(folder / "second")["ray"]
     assert 0 < begun < QUESTIONS, "it was ended too late to show anything"
-    succeed(folder, "vllm", "second")
+    succeed(folder, "vllm", "second", "--set", f"rationales.engine_arguments={GUESSING}")
     assert asked(folder / "second") == {"ray": begun, "vllm": QUESTIONS - begun}
 
     first, second = attempts(folder / "first"), attempts(folder / "second")

@@ -44,6 +44,8 @@ NEUTRAL_ARGUMENTS = frozenset(
     }
 )
 """Engine arguments that say how fast, not what: experiments that differ in them share a store."""
+NEUTRAL_IF_GREEDY = frozenset({"speculative_config"})
+"""Those that say so at temperature 0; with sampling, tokens that were guessed ahead are drawn by other numbers."""
 
 
 @dataclass(frozen=True, kw_only=True)

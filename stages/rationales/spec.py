@@ -13,7 +13,7 @@ from cache.fingerprints import JSON, SCHEMA_VERSION, Spec, hash_file
 from data.errors import ConfigError
 from data.prompts import prompts_version
 from data.settings import RationaleFields
-from stages.engines.contract import NEUTRAL_ARGUMENTS
+from stages.engines.contract import NEUTRAL_ARGUMENTS, NEUTRAL_IF_GREEDY
 from stages.models.identity import ModelIdentity, model_fields, slug
 from stages.settings import RationaleSettings, TeacherSettings
 
@@ -46,7 +46,7 @@ def rationale_spec(identity: ModelIdentity, teacher: TeacherSettings, settings: 
         "max_tokens": settings.max_tokens,
         "sampling": _sampling(settings),
         "engine_arguments": {
-            name: value for name, value in settings.engine_arguments.items() if name not in NEUTRAL_ARGUMENTS
+            name: value for name, value in settings.engine_arguments.items() if name not in _neutral(settings)
         },
     }
 
@@ -107,6 +107,11 @@ def _template(settings: RationaleSettings) -> dict[str, JSON]:
     if settings.template_date != RationaleSettings.template_date:
         told["date"] = settings.template_date.isoformat()
     return {"template": told} if told and settings.chat else {}
+
+
+def _neutral(settings: RationaleSettings) -> frozenset[str]:
+    """Engine arguments that change no text: those that guess tokens ahead change none that is decoded greedily."""
+    return NEUTRAL_ARGUMENTS | NEUTRAL_IF_GREEDY if settings.temperature == 0 else NEUTRAL_ARGUMENTS
 
 
 def _sampling(settings: RationaleSettings) -> JSON:

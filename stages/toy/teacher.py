@@ -24,6 +24,7 @@ from stages.engines.contract import Decoding, EngineSetup
 from stages.engines.start import open_engine
 from stages.head import IGNORED
 from stages.runtime.progress import Progress, StopSignal
+from stages.toy.muon import Muon
 
 END, PAD = "<end>", "<pad>"
 POSITIONS = 256
@@ -155,7 +156,7 @@ def _optimizers(model: LlamaForCausalLM, recipe: Recipe) -> list[torch.optim.Opt
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "layers" in name]
     others = [p for name, p in model.named_parameters() if p.ndim != 2 or "layers" not in name]
     return [
-        torch.optim.Muon(matrices, lr=recipe.learning_rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
+        Muon(matrices, lr=recipe.learning_rate, weight_decay=0.01),
         torch.optim.AdamW(others, lr=recipe.learning_rate, weight_decay=0.0, betas=(0.9, 0.98)),
     ]
 

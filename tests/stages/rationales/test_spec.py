@@ -64,14 +64,18 @@ def test_what_changes_rationales_separates_their_stores(changes: dict[str, objec
         {"seed": 5},  # greedy decoding draws nothing
         {"top_p": 0.5},
         {"engine_arguments": {"gpu_memory_utilization": 0.5, "enforce_eager": True, "tensor_parallel_size": 2}},
+        {"engine_arguments": {"speculative_config": {"method": "ngram", "num_speculative_tokens": 3}}},
     ],
 )
 def test_what_does_not_change_rationales_leaves_them_in_one_store(changes: dict[str, object]) -> None:
     assert fingerprint(rationales(**changes)) == fingerprint(rationales())
 
 
-@pytest.mark.parametrize("changes", [{"seed": 5}, {"top_p": 0.5}])
-def test_seed_and_nucleus_count_when_sampling(changes: dict[str, object]) -> None:
+SPECULATIVE = {"engine_arguments": {"speculative_config": {"method": "ngram", "num_speculative_tokens": 3}}}
+
+
+@pytest.mark.parametrize("changes", [{"seed": 5}, {"top_p": 0.5}, SPECULATIVE])
+def test_seed_nucleus_and_guessing_ahead_count_when_sampling(changes: dict[str, object]) -> None:
     assert rationales(temperature=1.0, **changes) != rationales(temperature=1.0)
 
 
