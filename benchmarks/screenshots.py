@@ -16,7 +16,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from pipeline.demo import OBJECTIVES
+from pipeline.demo import NAME
 from pipeline.views.choose import choose
 from pipeline.views.explore import Selected, look_at, write_explorer
 from pipeline.views.report import write_report
@@ -31,7 +31,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--demo", type=Path, default=Path("demo"), help="folder of a finished demo")
     demo = parser.parse_args().demo
-    if not (demo / "runs" / "molsaki" / "evaluation").is_dir():
+    if not (demo / "runs" / NAME / "summary.json").is_file():
         sys.exit(f"error: {demo} holds no finished demo; make one with: molsaki demo --out {demo}")
     PICTURES.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
@@ -39,9 +39,9 @@ def main() -> None:
         try:
             browser = Browser(driver)
             browser.prefer("light")
-            report = write_report(OBJECTIVES, demo / "runs", out=Path(folder) / "report.html")
+            report = write_report([NAME], demo / "runs", out=Path(folder) / "report.html")
             explorer = Path(folder) / "explore.html"
-            write_explorer(look_at(choose(str(demo / "runs" / "molsaki"))), Selected(), explorer)
+            write_explorer(look_at(choose(str(demo / "runs" / NAME / "objective=molsaki"))), Selected(), explorer)
             take(browser, report, "report.png", end_of("#layers"))
             take(browser, explorer, "explorer.png", lambda _: HEIGHT)
         finally:

@@ -2,19 +2,18 @@
 
 In: a folder and a number of seeds. Out, in that folder: a tiny teacher trained on the spot, its rationales and its
 attention in a store, students with and without the attention loss, a table and a report that compare them. Everything
-after the teacher is done by the same commands as for a real model; finished work is found and skipped.
+after the teacher is done by `molsaki run` as for a real model; finished work is found and skipped.
 """
 
 import importlib.util
 import json
 import os
-import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from string import Template
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import click
 
@@ -22,16 +21,15 @@ from data.sets.synthetic import synthetic_questions
 from pipeline.console.exits import StageProcessError
 from pipeline.console.progress import duration, open_progress, quieten_libraries
 from pipeline.results.folder import RunFolder
-from pipeline.results.scores import compare, evaluation_folders, print_scores
-from pipeline.run.processes import ForwardingStop, our_command, stage_command
+from pipeline.run.processes import ForwardingStop, our_command
 from pipeline.views.report import write_report
 from stages.runtime.progress import Progress, StopSignal
 
 if TYPE_CHECKING:
     from stages.toy.teacher import ModelShape, Recipe
 
-Objective = Literal["dss", "molsaki"]
-OBJECTIVES: tuple[Objective, ...] = ("dss", "molsaki")
+NAME = "demo"
+MOST_JOBS = 8
 TEACHER_LAYERS = 2
 TEACHER_QUESTIONS, TRAINING_QUESTIONS, TEST_QUESTIONS = 30_000, 250, 500
 # A stream of questions of its own for each purpose; train, dev and test share no question, whatever the seeds.
@@ -45,16 +43,24 @@ def run_demo(*, out: Path, seeds: int) -> None:
     quieten_libraries(quiet=True)
     started = time.monotonic()
     with ForwardingStop() as stop:
-        _say("1/4  A teacher of 0.4 million weights learns to reason about made-up word problems.")
+        _say("1/2  A teacher of 0.4 million weights learns to reason about made-up word problems.")
         _make_models(out, stop, TEACHER_LAYERS)
-        files = {objective: _write_configuration(out, objective, range(seeds)) for objective in OBJECTIVES}
-        _say(f"2/4  It explains {TRAINING_QUESTIONS} training problems. vLLM takes a good half minute to start.")
-        _run_stage("rationales", files["molsaki"], out, stop)
-        _say("3/4  One more pass over question and rationale records where it looks, step by step.")
-        _run_stage("attention", files["molsaki"], out, stop)
-        _say(f"4/4  {seeds} students learn from its text alone (dss), {seeds} also from where it looked (molsaki).")
-        _train_and_evaluate(files, out, seeds, stop)
-    _conclude(out, files, seeds, time.monotonic() - started)
+        file, jobs = _write_configuration(out, range(seeds)), jobs_at_a_time(seeds)
+        _say(
+            f"2/2  molsaki run {file} --runs {out / 'runs'} --jobs {jobs}\n"
+            f"     It explains {TRAINING_QUESTIONS} training problems; vLLM takes a good half minute to start. One\n"
+            f"     more pass records where it looks, step by step. {seeds} students learn from its text alone (dss),\n"
+            f"     {seeds} also from where it looked (molsaki)."
+        )
+        code = stop.run(our_command("run", file, "--runs", out / "runs", "--jobs", jobs))
+        if code:
+            raise StageProcessError(code)
+    _conclude(out, file, seeds, time.monotonic() - started)
+
+
+def jobs_at_a_time(seeds: int) -> int:
+    """Students this small use a core each better than all cores in turn; a dozen processes are slow to start."""
+    return min(len(os.sched_getaffinity(0)), 2 * seeds, MOST_JOBS)
 
 
 def make_models(*, out: Path, teacher_layers: int) -> None:
@@ -96,12 +102,12 @@ def _train_teacher(out: Path, shape: "ModelShape", recipe: "Recipe", progress: P
     return share_solved(out / "teacher", synthetic_questions(TEST_QUESTIONS, seed=TEST_SEED, split="test"))
 
 
-def _write_configuration(out: Path, objective: Objective, seeds: Sequence[int]) -> Path:
-    file = out / f"{objective}.yaml"
+def _write_configuration(out: Path, seeds: Sequence[int]) -> Path:
+    file = out / f"{NAME}.yaml"
     values = {
         "file": file,
         "runs": out / "runs",
-        "objective": objective,
+        "name": NAME,
         "store": json.dumps(str(out / "store")),  # quoted, whatever stands in the path
         "teacher": json.dumps(str(out / "teacher")),
         "student": json.dumps(str(out / "student")),
@@ -117,58 +123,9 @@ def _write_configuration(out: Path, objective: Objective, seeds: Sequence[int]) 
     return file
 
 
-def _run_stage(stage: str, file: Path, out: Path, stop: ForwardingStop) -> None:
-    code = stop.run(stage_command(stage, [str(file), "--runs", str(out / "runs")]))
-    if code:
-        raise StageProcessError(code)
-
-
-def _train_and_evaluate(files: dict[Objective, Path], out: Path, seeds: int, stop: StopSignal) -> None:
-    """Run both objectives side by side: models this small use half of the cores each better than all in turn."""
-    threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // len(files)))}
-    runs = [
-        subprocess.Popen(  # noqa: S603  our own command
-            our_command("run", file, "--runs", out / "runs", "--quiet"),
-            env={**os.environ, **threads},
-            stdout=subprocess.DEVNULL,
-            process_group=0,
-        )
-        for file in files.values()
-    ]
-    try:
-        _wait(runs, out, seeds, stop)
-    finally:
-        for run in runs:
-            run.terminate()
-            run.wait()
-    stop.check("everything that was committed")
-    for run in runs:
-        if run.returncode:
-            raise StageProcessError(run.returncode)
-
-
-def _wait(runs: Sequence[subprocess.Popen[bytes]], out: Path, seeds: int, stop: StopSignal) -> None:
-    """Show how many students are there until all runs have ended, one has failed, or a signal asks to stop."""
-    folders = [RunFolder(out / "runs" / objective) for objective in OBJECTIVES]
-    with open_progress(quiet=False) as progress:
-        progress.start("students trained and evaluated", 2 * len(OBJECTIVES) * seeds)
-        seen = 0
-        while stop.received is None and all(run.poll() in (None, 0) for run in runs):
-            trained = sum(one.summary.exists() for folder in folders for one in folder.students().values())
-            found = trained + sum(len(folder.evaluation().seeds()) for folder in folders)
-            if found > seen:
-                progress.advance(found - seen)
-                seen = found
-            if all(run.poll() == 0 for run in runs):
-                return
-            time.sleep(0.5)
-
-
-def _conclude(out: Path, files: dict[Objective, Path], seeds: int, seconds: float) -> None:
-    """Print the table, where everything lies, and what to try next."""
+def _conclude(out: Path, file: Path, seeds: int, seconds: float) -> None:
+    """Print what the table says, where everything lies, and what to try next."""
     runs = out / "runs"
-    click.echo()
-    print_scores(compare(evaluation_folders(OBJECTIVES, runs)), as_json=False)
     click.echo(
         f"""
 Accuracies in percent on {TEST_QUESTIONS} test problems, mean ± standard deviation over the seeds. `predict` answers at
@@ -178,14 +135,14 @@ is wide. {duration(seconds)} in all.
 What lies where
   {out}/teacher, {out}/student   the models that were made up
   {out}/store     rationales (Parquet) and attention (zarr), shared by all runs: molsaki cache ls --store {out}/store
-  {runs}/molsaki  configuration, log, students, predictions
+  {runs}/{NAME}   for each of the two objectives configuration, log, students, predictions
 
 What to try next
   molsaki demo --out {out} --seeds {max(10, 2 * seeds)}      a narrower interval; finished students stay
-  molsaki run {files["molsaki"]} --runs {runs} --set name=beta-10 --set objective.beta=10
+  molsaki run {file} --runs {runs} --set matrix=null --set name=beta-10 --set objective.beta=10
       another weight of the attention loss: only the students are trained anew
-  molsaki compare dss molsaki beta-10 --runs {runs}
+  molsaki compare {NAME} beta-10 --runs {runs}
   molsaki config init my.yaml      your own teacher, student and data
 
-All of it on one page: {write_report(OBJECTIVES, runs, out=RunFolder(out).report)}"""
+All of it on one page: {write_report([NAME], runs, out=RunFolder(out).report)}"""
     )

@@ -146,6 +146,8 @@ students_options = all_of(
     units_option,
     click.option("--failures", type=FILE, hidden=True),
     click.option("--without", multiple=True, hidden=True),
+    click.option("--job", callback=read_by(Shard.parse), hidden=True),
+    click.option("--claims", type=FOLDER, hidden=True),
     supervised_option,
 )
 store_option = click.option("--store", type=FOLDER, help="Folder of the stores.  [default: the user's cache directory]")

@@ -32,7 +32,13 @@ from pipeline.cli.options import (
 )
 from pipeline.config.matrix import load_matrix
 from pipeline.console.exits import StageProcessError, command_log
-from pipeline.console.progress import open_progress, quieten_libraries, stdout_to_stderr
+from pipeline.console.progress import (
+    SECONDS_BETWEEN_LINES,
+    SECONDS_BETWEEN_LINES_OF_JOBS,
+    open_progress,
+    quieten_libraries,
+    stdout_to_stderr,
+)
 from pipeline.console.tables import print_json
 from pipeline.costs.estimate import estimates
 from pipeline.costs.table import plans_as_json, print_plans, print_points
@@ -42,7 +48,7 @@ from pipeline.results.folder import RunFolder
 from pipeline.results.scores import compare, print_scores, scores_of
 from pipeline.run.execute import execute_points, execute_share
 from pipeline.run.inputs import Split
-from pipeline.run.order import evaluated_folders, run_stages, unfinished_points, write_results
+from pipeline.run.order import evaluated_folders, require_room, run_stages, unfinished_points, write_results
 from pipeline.run.plan import StageName
 from pipeline.run.points import Run, look, plan_points, plan_stages, shard_of
 from pipeline.run.processes import Failures, stop_with_parent
@@ -80,6 +86,7 @@ def demo(out: Path, seeds: int, models_only: int | None) -> None:
     "molsaki run examples/svamp.yaml --limit 64       the first 64 questions, to see what all will take",
     "molsaki run examples/study.yaml                  a matrix: all its points, then one table",
     "molsaki run examples/study.yaml --shard 1/2      half of its students, once stage one is there",
+    "molsaki run examples/study.yaml --jobs 4         four students at a time, each with a fourth of the cores",
 )
 @click.command()
 @run_options
@@ -92,7 +99,13 @@ def demo(out: Path, seeds: int, models_only: int | None) -> None:
     "goes into the store and counts for the whole run; `status` knows from it what the rest will take.",
 )
 @units_option
-def run(asked: Asked, only: StageName | None, limit: int | None, shard: Shard | None) -> None:
+@click.option(
+    "--jobs",
+    type=POSITIVE,
+    default=1,
+    help="Students to train and evaluate at a time; cores, and the GPUs and their memory, are shared out among them.",
+)
+def run(asked: Asked, only: StageName | None, limit: int | None, shard: Shard | None, jobs: int) -> None:
     """Do everything that CONFIG asks for, stage after stage, each in a process of its own.
 
     Finished work is found and skipped, so the same command goes on after an interruption. Where CONFIG has a `matrix`,
@@ -100,7 +113,8 @@ def run(asked: Asked, only: StageName | None, limit: int | None, shard: Shard | 
     """
     shard_of("run")
     work = replace(asked.load(limit), shard=shard)
-    _run(asked, work, (only,) if only else work.stages, report=only is None)
+    require_room(work, jobs)
+    _run(asked, work, (only,) if only else work.stages, report=only is None, jobs=jobs)
 
 
 @examples(
@@ -222,7 +236,13 @@ def train_share(folder: Path, seeds: tuple[int, ...], quiet: bool) -> None:
 
 
 def _run(
-    asked: Asked, run: Run, names: Sequence[StageName], *, report: bool = False, pass_on: Sequence[str] = ()
+    asked: Asked,
+    run: Run,
+    names: Sequence[StageName],
+    *,
+    report: bool = False,
+    pass_on: Sequence[str] = (),
+    jobs: int = 1,
 ) -> None:
     """Do stages, each in processes of its own, or say what they would do; then print what came of it.
 
@@ -234,7 +254,7 @@ def _run(
         _try_out(asked, run, names)
         return
     with command_log(run.log):
-        failed = run_stages(run, names, say=asked.say, quiet=asked.quiet, pass_on=pass_on)
+        failed = run_stages(run, names, say=asked.say, quiet=asked.quiet, pass_on=pass_on, jobs=jobs)
         if report and run.single and run.shard is None:
             report_at_end(run.folder, asked.say)
         if run.single:
@@ -273,10 +293,13 @@ def _here(
     split: Split = "test",
     without: Sequence[str] = (),
     failures: Path | None = None,
+    job: Shard | None = None,
+    claims: Path | None = None,
 ) -> None:
     """Do one stage in this process, or say what it would do; a signal ends it where nothing is lost.
 
-    With `failures`, a process waits that wants to know from this file what became of the points.
+    With `failures`, a process waits that wants to know from this file what became of the points. As one `job` of
+    several it takes the students that no other has claimed in the folder `claims`.
     """
     found = Failures(path=failures)
     with StopSignal() as stop:
@@ -290,10 +313,26 @@ def _here(
         if name == "train" and not process_of(os.environ).is_main:
             execute_share(run, seeds, progress=SilentProgress(), stop=stop)
             return
-        with command_log(run.log), stdout_to_stderr(), open_progress(quiet=asked.quiet) as progress:
+        if job is not None:
+            from stages.runtime.device import share_gpus  # loads torch
+
+            share_gpus(job)
+        seconds_between = SECONDS_BETWEEN_LINES if job is None else SECONDS_BETWEEN_LINES_OF_JOBS
+        shown = open_progress(quiet=asked.quiet, seconds_between=seconds_between)
+        with command_log(run.log), stdout_to_stderr(), shown as progress:
             if not run.single:
                 run.save()
-            execute_points(run, name, found, progress=progress, stop=stop, seeds=seeds, split=split, without=without)
+            execute_points(
+                run,
+                name,
+                found,
+                progress=progress,
+                stop=stop,
+                seeds=seeds,
+                split=split,
+                without=without,
+                claims=claims,
+            )
     if found.failed and failures is not None:
         raise StageProcessError(MolsakiError.exit_code)  # whoever waits says why, after everything else
     if not supervised:

@@ -25,6 +25,8 @@ from contextlib import redirect_stdout
 
 log = logging.getLogger(__name__)
 SECONDS_BETWEEN_LINES = 10.0
+SECONDS_BETWEEN_LINES_OF_JOBS = 60.0
+"""Of each of several processes, above the bar that counts what all of them have done."""
 QUIET_LIBRARIES = {"TRANSFORMERS_VERBOSITY": "error"}
 NO_BARS = {"TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
 
@@ -43,8 +45,8 @@ class LineProgress:
     The speed is that since the first units came: before them an engine starts or a model loads.
     """
 
-    def __init__(self, seconds_between: float = SECONDS_BETWEEN_LINES) -> None:
-        self._between = seconds_between
+    def __init__(self, seconds_between: float = SECONDS_BETWEEN_LINES, *, logs: bool = True) -> None:
+        self._between, self._logs = seconds_between, logs
         self._first: tuple[int, float] | None
         self.start("", 0)
 
@@ -71,7 +73,8 @@ class LineProgress:
 
     def note(self, message: str) -> None:
         """Say and log one line."""
-        log.info(message)
+        if self._logs:
+            log.info(message)
         click.echo(message, err=True)
 
     def _line(self, now: float) -> str:
@@ -91,8 +94,8 @@ class LineProgress:
 class BarProgress:
     """A bar on the terminal."""
 
-    def __init__(self, bars: "RichProgress") -> None:
-        self._bars = bars
+    def __init__(self, bars: "RichProgress", *, logs: bool = True) -> None:
+        self._bars, self._logs = bars, logs
         self._current: TaskID | None = None
 
     def start(self, task: str, total: int, done: int = 0) -> None:
@@ -115,17 +118,20 @@ class BarProgress:
 
     def note(self, message: str) -> None:
         """Say one line above the bar, and log it."""
-        log.info(message)
+        if self._logs:
+            log.info(message)
         self._bars.console.print(message, markup=False, highlight=False)
 
 
 @contextmanager
-def open_progress(*, quiet: bool) -> Iterator[Progress]:
-    """The progress that suits where stderr goes."""
+def open_progress(
+    *, quiet: bool, seconds_between: float = SECONDS_BETWEEN_LINES, logs: bool = True
+) -> Iterator[Progress]:
+    """The progress that suits where stderr goes; without `logs` its notes are logged by somebody else."""
     if quiet:
-        yield QuietProgress()
+        yield QuietProgress() if logs else SilentProgress()
     elif not sys.stderr.isatty():
-        yield LineProgress()
+        yield LineProgress(seconds_between, logs=logs)
     else:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -137,7 +143,7 @@ def open_progress(*, quiet: bool) -> Iterator[Progress]:
         )
         times = (TimeElapsedColumn(), TimeRemainingColumn())
         with RichProgress(*columns, *times, console=Console(stderr=True)) as bars:
-            yield BarProgress(bars)
+            yield BarProgress(bars, logs=logs)
 
 
 def committed(count: int | None) -> str:

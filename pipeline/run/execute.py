@@ -17,6 +17,7 @@ from pipeline.console.exits import StageProcessError, describe_failure
 from pipeline.console.logs import log_file
 from pipeline.run import provenance
 from pipeline.run.inputs import Split
+from pipeline.run.jobs import Claims
 from pipeline.run.plan import Stage, StageName, StagePlan
 from pipeline.run.points import PointRun, Run, look
 from pipeline.run.processes import Failures
@@ -79,21 +80,29 @@ def execute_points(
     seeds: Sequence[int] = (),
     split: Split = "test",
     without: Sequence[str] = (),
+    claims: Path | None = None,
 ) -> None:
     """Do a stage of one point after the other, here in this process, for students that are its own.
 
-    What a point of a matrix raises goes into `failures`, and the next one follows; `Interrupted` stops all.
+    What a point of a matrix raises goes into `failures`, and the next one follows; `Interrupted` stops all. With
+    `claims`, a folder, other processes work on the same students beside this one, and each takes one at a time.
     """
     for number, (point, own) in enumerate(zip(run.points, run.shares(seeds), strict=True)):
         if not own or point.name in without or not point.has(name):
             continue
-        stage = partial(_open, run, number, name, own, split)
-        if run.single:
-            _execute(point, stage, progress, stop)
-        else:
-            prefix = f"point {number + 1} of {len(run.points)}, {point.name}: "
-            _execute_next(point, name, stage, failures, progress, stop, prefix)
-            stop.check("all that was committed")
+        for some in [own] if claims is None else [(seed,) for seed in own]:
+            with Claims(folder=claims).of(point.name, some[0]) as mine:
+                if not mine or point.name in failures.failed:
+                    continue
+                stage = partial(_open, run, number, name, some, split)
+                of_seed = "" if claims is None else f"seed {some[0]}"
+                if run.single:
+                    _execute(point, stage, progress, stop, f"{of_seed}: " if of_seed else "")
+                else:
+                    prefix = f"point {number + 1} of {len(run.points)}, {point.name}{of_seed and ', '}{of_seed}: "
+                    _execute_next(point, name, stage, failures, progress, stop, prefix)
+            if claims is not None or not run.single:
+                stop.check("all that was committed")
 
 
 def execute_share(run: Run, seeds: Sequence[int], *, progress: Progress, stop: StopSignal) -> None:

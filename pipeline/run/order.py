@@ -2,9 +2,9 @@
 
 In: a `Run` and the stages that are asked for. Out: their results, each stage in a process of its own, finished work
 found and skipped. One process trains the students of all points and one evaluates them, because starting Python and
-torch takes longer than training a tiny student. This process itself loads no model and neither torch nor vllm, so that
-a finished run is recognised in seconds. A point of a matrix that fails does not stop the others; what the only point of
-a run raises ends the run.
+torch takes longer than training a tiny student, or as many processes side by side as are asked for. This process itself
+loads no model and neither torch nor vllm, so that a finished run is recognised in seconds. A point of a matrix that
+fails does not stop the others; what the only point of a run raises ends the run.
 """
 
 import shlex
@@ -15,27 +15,30 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from cache.durable import replace_file
-from data.errors import EngineError, Interrupted, MissingRecordsError, MolsakiError
+from data.errors import ConfigError, EngineError, Interrupted, MissingRecordsError, MolsakiError
 from pipeline.console.exits import StageProcessError, complain
+from pipeline.console.progress import open_progress
 from pipeline.results.folder import EvaluationFolder, RunFolder
 from pipeline.results.scores import Score, compare, score_tables, scores_of, write_scores
 from pipeline.run.inputs import Split
+from pipeline.run.jobs import Watch, said_by, threads_each
 from pipeline.run.plan import STAGE_ONE, StageName
 from pipeline.run.points import Run, look, plan_points, shared_work, total_plan
-from pipeline.run.processes import Failures, ForwardingStop, stage_command
+from pipeline.run.processes import Failures, ForwardingStop, run_side_by_side, stage_command
 
 Say = Callable[[str], None]
 OUR_EXIT_CODES = frozenset({1, 2, 65, 75})
 
 
 def run_stages(
-    run: Run, names: Sequence[StageName], *, say: Say, quiet: bool, pass_on: Sequence[str] = ()
+    run: Run, names: Sequence[StageName], *, say: Say, quiet: bool, pass_on: Sequence[str] = (), jobs: int = 1
 ) -> dict[str, str]:
     """Do what is missing: stage one for all points, then the students; return what failed, by point of a matrix.
 
     Stage one is not shared out here, so a shard needs it complete: `MissingRecordsError` where it is not. Raises
     `Interrupted`, or `StageProcessError` where a process was stopped by a signal or the only point failed (it has said
-    why), with what is done kept. `pass_on` goes to the process of each piece of stage one.
+    why), with what is done kept. `pass_on` goes to the process of each piece of stage one; `jobs` is how many students
+    are worked on at a time.
     """
     run.save()
     first = run.points[0].inputs
@@ -48,7 +51,7 @@ def run_stages(
             if name in STAGE_ONE:
                 _run_stage_one(run, name, failed, stop, say=say, options=options)
             else:
-                _run_students(run, name, failed, stop, say=say, quiet=quiet)
+                _run_students(run, name, failed, stop, say=say, quiet=quiet, jobs=jobs)
             stop.check("all that was committed")
     return failed
 
@@ -86,10 +89,20 @@ def _for_points(run: Run, count: int) -> str:
     return "" if run.single else f"; for {count} of {len(run.points)} points"
 
 
+def require_room(run: Run, jobs: int) -> None:
+    """Raise `ConfigError` where students of several processes each were to be trained side by side."""
+    together = max(point.config.training.processes for point in run.points)
+    if jobs > 1 and together > 1:
+        raise ConfigError(
+            f"--jobs {jobs}: not together with training.processes {together}, which gives one student all that the "
+            "jobs would share; leave one of the two out"
+        )
+
+
 def _run_students(
-    run: Run, name: StageName, failed: dict[str, str], stop: ForwardingStop, *, say: Say, quiet: bool
+    run: Run, name: StageName, failed: dict[str, str], stop: ForwardingStop, *, say: Say, quiet: bool, jobs: int
 ) -> None:
-    """Train or evaluate in one process, and in another one where a point has brought the first down."""
+    """Train or evaluate in one process or in several, and in others where a point has brought one down."""
     plans = [plans[name] for plans in plan_points(run, (name,), failed=None if run.single else failed) if name in plans]
     if not plans:
         if not failed:
@@ -98,20 +111,60 @@ def _run_students(
     plan = total_plan(plans)
     which = "" if run.shard is None else f" in shard {run.shard}"
     say(plan.line() + _for_points(run, len(plans)) + which)
+    count = min(jobs, plan.to_do) if _side_by_side(run, name) else 1
     while not plan.finished:
-        with TemporaryDirectory(prefix="molsaki-") as scratch:
-            path = Path(scratch) / "failures.json"
-            code = stop.run(stage_command(name, _student_arguments(run, failed, path, quiet=quiet)))
-            failures = Failures.read(path)
-        failed |= failures.failed
-        if code == 0 or (code == 1 and failures.failed and failures.at is None):
-            return
-        if code in OUR_EXIT_CODES or failures.at is None:
-            _require_success(name, code)
-        failed[str(failures.at)] = (
-            f"{name}: its process was ended by {_cause(code)}; the machine may have run out of memory"
-        )
-        complain(f"{failures.at}: {failed[str(failures.at)]}; the other points go on")
+        codes, found = _worked(run, name, failed, stop, quiet=quiet, jobs=count, students=plan.to_do)
+        for failures in found:
+            failed |= failures.failed
+        bad = [(code, failures) for code, failures in zip(codes, found, strict=True) if not _is_well(code, failures)]
+        if not bad:
+            break
+        for code, failures in bad:
+            if code in OUR_EXIT_CODES or failures.at is None:
+                _require_success(name, code)
+            failed[str(failures.at)] = (
+                f"{name}: its process was ended by {_cause(code)}; the machine may have run out of memory"
+            )
+            complain(f"{failures.at}: {failed[str(failures.at)]}; the other points go on")
+    if count > 1 and name == "evaluate":  # each process has written what it saw
+        for point, folder in evaluated_folders(run).items():
+            write_scores(folder.summary, scores_of(point, folder))
+
+
+def _worked(
+    run: Run,
+    name: StageName,
+    failed: Mapping[str, str],
+    stop: ForwardingStop,
+    *,
+    quiet: bool,
+    jobs: int,
+    students: int,
+) -> tuple[list[int], list[Failures]]:
+    """Exit codes and failures of the processes that work on what is missing."""
+    with TemporaryDirectory(prefix="molsaki-") as scratch:
+        folder = Path(scratch)
+        paths = [folder / f"failures-{number}.json" for number in range(1, jobs + 1)]
+        commands = [stage_command(name, _student_arguments(run, failed, path, quiet=quiet)) for path in paths]
+        if jobs == 1:
+            return [stop.run(commands[0])], [Failures.read(paths[0])]
+        for number, command in enumerate(commands, start=1):
+            command += ["--job", f"{number}/{jobs}", "--claims", scratch]
+        threads = {"OMP_NUM_THREADS": threads_each(jobs)}
+        with said_by(folder, jobs) as (written, read), open_progress(quiet=quiet, logs=False) as progress:
+            watch = Watch(progress, f"{name}, {jobs} at a time", students, folder, read)
+            codes = run_side_by_side(commands, written, threads, stop, together=run.single, watch=watch)
+        return codes, [Failures.read(path) for path in paths]
+
+
+def _side_by_side(run: Run, name: StageName) -> bool:
+    """Whether students of a stage can be worked on by several processes: an engine such as vLLM fills the machine."""
+    return name != "evaluate" or all(point.config.evaluation.engine == "transformers" for point in run.points)
+
+
+def _is_well(code: int, failures: Failures) -> bool:
+    """Whether a process has done all that it could: what failed of a matrix has been said."""
+    return code == 0 or (code == MolsakiError.exit_code and bool(failures.failed) and failures.at is None)
 
 
 def _student_arguments(run: Run, failed: Mapping[str, str], failures: Path, *, quiet: bool) -> list[str]:

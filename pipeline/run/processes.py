@@ -18,9 +18,10 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from io import FileIO
 from pathlib import Path
 from types import FrameType
 from typing import IO, TypeAlias
@@ -130,6 +131,39 @@ def run_together(command: Sequence[str], count: int, stop: StopSignal) -> int:
         return code
 
 
+def run_side_by_side(
+    commands: Sequence[Sequence[str]],
+    said: Sequence[FileIO],
+    environment: Mapping[str, str],
+    stop: StopSignal,
+    *,
+    together: bool,
+    watch: Callable[[], object],
+) -> list[int]:
+    """Run several commands to their ends and return their exit codes; what they write to stderr goes into `said`.
+
+    `watch` is called at every look at them. With `together`, the first that fails lets the others end as well.
+    """
+    with ExitStack() as stack:
+        started = [
+            stack.enter_context(
+                subprocess.Popen(  # noqa: S603  our own command
+                    command, env={**environment, **os.environ}, stdin=subprocess.PIPE, stderr=file, process_group=0
+                )
+            )
+            for command, file in zip(commands, said, strict=True)
+        ]
+        try:
+            _wait(started, stop, together=together, watch=watch)
+        finally:
+            for process in started:
+                if process.poll() is None:
+                    process.kill()
+                process.wait()
+            watch()
+        return [process.returncode for process in started]
+
+
 def _start(command: Sequence[str], rank: int, count: int, port: int, said: IO[bytes] | None) -> Process:
     """Start one of several; what it writes to stderr goes into `said`, to ours where there is none."""
     environment = {
@@ -148,11 +182,18 @@ def _start(command: Sequence[str], rank: int, count: int, port: int, said: IO[by
     )
 
 
-def _wait(started: Sequence[Process], stop: StopSignal) -> Process | None:
-    """Wait for all; return the first that failed, having given the others a moment to end."""
+def _wait(
+    started: Sequence[Process],
+    stop: StopSignal,
+    *,
+    together: bool = True,
+    watch: Callable[[], object] = lambda: None,
+) -> Process | None:
+    """Wait for all; return the first that failed, having given the others a moment to end where they are `together`."""
     handed_on = False
     while running := [process for process in started if process.poll() is None]:
-        failed = _first_failed(started)
+        watch()
+        failed = _first_failed(started) if together else None
         if failed is not None:
             _end(running)
             return failed

@@ -12,7 +12,7 @@ import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 
 from data.errors import ConfigError
-from stages.runtime.shard import local_rank
+from stages.runtime.shard import Shard, local_rank
 from stages.settings import Device
 
 log = logging.getLogger(__name__)
@@ -53,3 +53,16 @@ def torch_device(device: Device) -> torch.device:
         )
     torch.cuda.set_device(rank)
     return torch.device("cuda", rank)
+
+
+def share_gpus(job: Shard) -> None:
+    """Let this process see one GPU, in turn, and take its part of the memory of that; nothing without GPUs."""
+    gpus = torch.cuda.device_count()  # as the driver says it: CUDA itself is not begun yet
+    if gpus == 0:
+        return
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = list(map(str, range(gpus))) if seen is None else [name.strip() for name in seen.split(",") if name.strip()]
+    own = (job.index - 1) % gpus
+    os.environ["CUDA_VISIBLE_DEVICES"] = names[own]
+    beside = sum(1 for other in range(job.count) if other % gpus == own)
+    torch.cuda.set_per_process_memory_fraction(1 / beside)

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config.load import load_config
-from pipeline.demo import OBJECTIVES, _write_configuration
+from pipeline.config.matrix import load_matrix
+from pipeline.demo import _write_configuration, jobs_at_a_time
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "demo.yaml"
 
@@ -18,15 +18,15 @@ def demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_commented_example_is_what_the_demo_runs(demo: Path):
-    written = load_config(_write_configuration(demo, "molsaki", range(3)))
-    assert load_config(EXAMPLE) == written
+    written = load_matrix(_write_configuration(demo, range(3)))
+    assert load_matrix(EXAMPLE) == written
 
 
 def test_the_two_objectives_differ_in_nothing_but_objective_and_name(demo: Path):
     dss, molsaki = (
-        load_config(_write_configuration(demo, objective, range(2))).model_dump(mode="json") for objective in OBJECTIVES
+        point.config.model_dump(mode="json") for point in load_matrix(_write_configuration(demo, range(2))).points
     )
-    assert (dss.pop("name"), molsaki.pop("name")) == ("dss", "molsaki")
+    assert (dss.pop("name"), molsaki.pop("name")) == ("objective=dss", "objective=molsaki")
     assert (dss["objective"].pop("name"), molsaki["objective"].pop("name")) == ("dss", "molsaki")
     assert dss == molsaki
 
@@ -34,6 +34,12 @@ def test_the_two_objectives_differ_in_nothing_but_objective_and_name(demo: Path)
 def test_a_folder_with_blanks_and_colons_in_its_name_is_no_trouble(tmp_path: Path):
     out = tmp_path / "my demo: one"
     out.mkdir()
-    config = load_config(_write_configuration(out, "dss", range(1)))
+    config = load_matrix(_write_configuration(out, range(1))).base
     assert config.store == out / "store"
     assert config.teacher.model == str(out / "teacher")
+
+
+def test_students_get_a_core_each_and_there_are_no_more_processes_than_students(monkeypatch: pytest.MonkeyPatch):
+    for cores, seeds, jobs in ((2, 3, 2), (16, 3, 6), (16, 10, 8), (1, 3, 1)):
+        monkeypatch.setattr("os.sched_getaffinity", lambda _, cores=cores: set(range(cores)))
+        assert jobs_at_a_time(seeds) == jobs

@@ -173,7 +173,7 @@ PLOT = Plot(
     drawn in a row for each point.
     """,
     examples=(
-        "molsaki plot layers demo/molsaki.yaml --runs demo/runs --out layers.png",
+        "molsaki plot layers demo/demo.yaml --runs demo/runs --out layers.png",
         "molsaki plot layers runs/study --out study.png      a matrix: students of each point in a row",
         "molsaki plot layers attention/Qwen2.5-7B-Instruct --tau 0.5 --json",
     ),

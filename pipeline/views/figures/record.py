@@ -146,7 +146,7 @@ def _write_numbers(axes: "Axes", attention_SK: "np.ndarray", later: "np.ndarray"
 PLOT = Plot(
     help="Heat map of one record, steps × critical words (Fig. 1c, 2b); CONFIG|SPACE as in `molsaki plot shares`.",
     examples=(
-        "molsaki plot record demo/molsaki.yaml --record 3fa9 --out record.svg",
+        "molsaki plot record demo/demo.yaml --record 3fa9 --out record.svg",
         "molsaki plot record attention/Qwen2.5-7B-Instruct --record 3fa9 --mixture --out record.png",
     ),
     build=build,

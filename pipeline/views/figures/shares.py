@@ -136,7 +136,7 @@ PLOT = Plot(
     the folder of a point names another.
     """,
     examples=(
-        "molsaki plot shares demo/molsaki.yaml --runs demo/runs --out shares.png",
+        "molsaki plot shares demo/demo.yaml --runs demo/runs --out shares.png",
         "molsaki plot shares attention/Qwen2.5-7B-Instruct --layer 12 --out layer-12.svg",
         "molsaki plot shares qwen.tar --mixture --json",
     ),
