@@ -6,6 +6,7 @@ answer is parsed; the paper's text at hand does not say which its tables use, so
 """
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from itertools import product
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from data.errors import ConfigError
 from data.prompts import explain_prompt, predict_prompt
 from data.records import Prediction, Question
 from stages.engines.contract import Decoding, EngineSetup
-from stages.engines.start import open_engine
+from stages.engines.reuse import ReusedEngines
 from stages.runtime.progress import Progress, StopSignal
 from stages.settings import Device, Dtype, EvaluationSettings, Task
 
@@ -33,16 +34,19 @@ def evaluate_student(
     device: Device,
     progress: Progress,
     stop: StopSignal,
+    engines: ReusedEngines | None = None,
 ) -> list[Prediction]:
     """Generate greedily with every prompt of `settings.prompts` and mark each answer right or wrong.
 
-    Questions without a gold answer cannot be marked: `ConfigError`. An output without an answer counts as wrong.
+    Questions without a gold answer cannot be marked: `ConfigError`. An output without an answer counts as wrong. With
+    `engines` the engine stays there for the next student.
     """
     _require_gold(questions)
     setup = student_engine(checkpoint, settings, dtype=dtype, device=device)
     asked = list(product(settings.prompts, questions))
     predictions: list[Prediction] = []
-    with open_engine(settings.engine, setup) as engine:
+    staying = nullcontext(engines) if engines is not None else ReusedEngines(progress.note)
+    with staying as reused, reused.answering(settings.engine, setup) as engine:
         progress.start(f"evaluation {checkpoint.name}", len(asked))
         for start in range(0, len(asked), PIECE):
             piece = asked[start : start + PIECE]

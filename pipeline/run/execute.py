@@ -7,7 +7,7 @@ the processes do that `pipeline.run.order` starts.
 import logging
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from pipeline.run.points import PointRun, Run, look
 from pipeline.run.processes import Failures
 from pipeline.run.teacher import StageWithSpace
 from pipeline.run.usage import Usage, disk_bytes
+from stages.engines.reuse import ReusedEngines
 from stages.runtime.progress import TARGETS, Progress, StopSignal
 
 log = logging.getLogger(__name__)
@@ -87,15 +88,14 @@ def execute_points(
     What a point of a matrix raises goes into `failures`, and the next one follows; `Interrupted` stops all. With
     `claims`, a folder, other processes work on the same students beside this one, and each takes one at a time.
     """
-    for number, (point, own) in enumerate(zip(run.points, run.shares(seeds), strict=True)):
-        if not own or point.name in without or not point.has(name):
-            continue
-        for some in [own] if claims is None else [(seed,) for seed in own]:
-            with Claims(folder=claims).of(point.name, some[0]) as mine:
+    with ReusedEngines(progress.note) as engines:
+        for number, own in _pieces(run, name, seeds, without, one_by_one=claims is not None):
+            point = run.points[number]
+            with Claims(folder=claims).of(point.name, own[0]) as mine:
                 if not mine or point.name in failures.failed:
                     continue
-                stage = partial(_open, run, number, name, some, split)
-                of_seed = "" if claims is None else f"seed {some[0]}"
+                stage = partial(_open, run, number, name, own, split, engines)
+                of_seed = "" if claims is None else f"seed {own[0]}"
                 if run.single:
                     _execute(point, stage, progress, stop, f"{of_seed}: " if of_seed else "")
                 else:
@@ -105,14 +105,30 @@ def execute_points(
                 stop.check("all that was committed")
 
 
+def _pieces(
+    run: Run, name: StageName, seeds: Sequence[int], without: Sequence[str], *, one_by_one: bool
+) -> Iterator[tuple[int, tuple[int, ...]]]:
+    """The points to do a stage of, by number, with the seeds of their students."""
+    for number, (point, own) in enumerate(zip(run.points, run.shares(seeds), strict=True)):
+        if own and point.name not in without and point.has(name):
+            yield from ((number, (seed,)) for seed in own) if one_by_one else [(number, own)]
+
+
 def execute_share(run: Run, seeds: Sequence[int], *, progress: Progress, stop: StopSignal) -> None:
     """Take this process's part in training; nothing is recorded, which is the task of the process that counts."""
     _open(run, 0, "train", seeds).execute(progress, stop)
 
 
-def _open(run: Run, number: int, name: StageName, seeds: Sequence[int], split: Split = "test") -> Stage:
+def _open(
+    run: Run,
+    number: int,
+    name: StageName,
+    seeds: Sequence[int],
+    split: Split = "test",
+    engines: ReusedEngines | None = None,
+) -> Stage:
     """A stage of a point, as it is now."""
-    return look(run)[number].open(name, seeds, split)
+    return look(run)[number].open(name, seeds, split, engines)
 
 
 def _execute_next(

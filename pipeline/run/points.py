@@ -26,6 +26,7 @@ from pipeline.run.inputs import Inputs, Split
 from pipeline.run.plan import STAGE_ONE, STAGES, Stage, StageName, StagePlan
 from pipeline.run.students import EvaluateStage, TrainStage, chosen_seeds
 from pipeline.run.teacher import AttentionStage, RationaleStage
+from stages.engines.reuse import ReusedEngines
 from stages.runtime.shard import Shard, chosen_shard
 from stages.student.objective import objective_of
 
@@ -157,14 +158,20 @@ class PointStages:
     attention: AttentionStage
     all_attention: AttentionStage
 
-    def open(self, name: StageName, seeds: Sequence[int] = (), split: Split = "test") -> Stage:
-        """One stage; the later two for some of the students only."""
+    def open(
+        self,
+        name: StageName,
+        seeds: Sequence[int] = (),
+        split: Split = "test",
+        engines: ReusedEngines | None = None,
+    ) -> Stage:
+        """One stage; the later two for some of the students only, who answer by `engines` that others have used."""
         if name == "rationales":
             return self.rationales
         if name == "attention":
             return self.attention
         train = TrainStage(self.point.inputs, self.point.folder, self.all_attention, seeds)
-        return train if name == "train" else EvaluateStage(train, split)
+        return train if name == "train" else EvaluateStage(train, split, engines)
 
 
 def look(run: Run) -> list[PointStages]:

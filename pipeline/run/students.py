@@ -8,7 +8,7 @@ on: equal means finished and skipped, different means that it is moved to `earli
 import os
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -27,6 +27,7 @@ from pipeline.run.inputs import Inputs, Split
 from pipeline.run.plan import StageName, StagePlan, reasons
 from pipeline.run.processes import our_command, run_together
 from pipeline.run.teacher import AttentionStage
+from stages.engines.reuse import ReusedEngines
 from stages.runtime.progress import Progress, SilentProgress, StopSignal
 from stages.runtime.shard import process_of
 from stages.settings import EvaluationSettings
@@ -275,8 +276,10 @@ class EvaluateStage:
     name: StageName = "evaluate"
     written, likelihood_seconds = 0, 0.0
 
-    def __init__(self, train: TrainStage, split: Split) -> None:
+    def __init__(self, train: TrainStage, split: Split, engines: ReusedEngines | None = None) -> None:
+        """`engines` stay for the students of other points."""
         self._inputs, self._train, self._split = train.inputs, train, split
+        self._engines = engines
         self._seeds = train.seeds
         self._adds = False  # whether nothing but log-probabilities was missing when it was planned
 
@@ -322,16 +325,19 @@ class EvaluateStage:
         if not questions:
             raise ConfigError(f"data.{self._split}: no question with a gold answer to measure on")
         self._move_stale(progress)
-        for seed in self._seeds:
-            if not self._is_answered(seed):
-                self._let_answer(seed, progress, stop)
+        with nullcontext(self._engines) if self._engines is not None else ReusedEngines(progress.note) as engines:
+            for seed in self._seeds:
+                if not self._is_answered(seed):
+                    self._let_answer(seed, engines, progress, stop)
+            if self._settings.likelihood and self._inputs.config.training.device != "cpu":
+                engines.close()  # a GPU that vLLM holds has no room for torch
         # All log-probabilities behind all answers: a GPU that torch has used has less room for vLLM.
         for seed in self._seeds:
             if not self.is_finished(seed):
                 self._measure(seed, progress, stop)
         write_scores(self.results.summary, scores_of(self._inputs.config.name, self.results))
 
-    def _let_answer(self, seed: int, progress: Progress, stop: StopSignal) -> None:
+    def _let_answer(self, seed: int, engines: ReusedEngines, progress: Progress, stop: StopSignal) -> None:
         from stages.evaluation import evaluate_student
 
         training = self._inputs.config.training
@@ -343,6 +349,7 @@ class EvaluateStage:
             device=training.device,
             progress=progress,
             stop=stop,
+            engines=engines,
         )
         self.written += sum(len(one.output) for one in predictions)
         write_predictions(self.results.predictions(seed), seed, predictions, self.fingerprint)

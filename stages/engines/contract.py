@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
-from typing import Any, Literal, Self, TypeAlias
+from typing import Any, ClassVar, Literal, Self, TypeAlias
 
 from data.errors import ConfigError, EngineError, MolsakiError, first_line
 from stages.engines.openai_server import Server
@@ -116,6 +116,9 @@ class EngineSetup:
 class Engine(ABC):
     """Generates text; a context manager that closes itself."""
 
+    reloads: ClassVar[bool] = False
+    """Whether `reload` and `log_probabilities` are there."""
+
     @abstractmethod
     def stream(self, prompts: Sequence[str], decoding: Decoding | None = None) -> Answers:
         """Answer every prompt; yields (place in `prompts`, generation) as each is finished, in any order.
@@ -131,6 +134,17 @@ class Engine(ABC):
         """Answer every prompt, in order; as `stream` otherwise."""
         answers = dict(self.stream(prompts, decoding))
         return [answers[place] for place in range(len(prompts))]
+
+    def reload(self, model: str) -> None:
+        """Take the weights of another model that differs in nothing else; whether they are right is for others to say.
+
+        No stream may run.
+        """
+        raise NotImplementedError(f"{type(self).__name__} takes no other weights")
+
+    def log_probabilities(self, ids: Sequence[int]) -> list[float]:
+        """The log-probability, in nats, of each token of a text but the first; no stream may run."""
+        raise NotImplementedError(f"{type(self).__name__} tells no log-probabilities")
 
     @abstractmethod
     def close(self) -> None:

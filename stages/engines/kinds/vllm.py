@@ -14,7 +14,7 @@ import math
 import multiprocessing
 import os
 from collections.abc import Iterator, MutableMapping, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from itertools import count
 from multiprocessing.process import BaseProcess
 from queue import SimpleQueue
@@ -76,6 +76,8 @@ class VllmEngine(Engine):
     `llm` is for benchmarks as well, while no stream runs.
     """
 
+    reloads = True
+
     def __init__(self, setup: EngineSetup) -> None:
         self.setup = setup
         self.llm: Any = None
@@ -109,6 +111,21 @@ class VllmEngine(Engine):
         finally:
             requests.end()
 
+    def reload(self, model: str) -> None:
+        """Let vLLM read other weights, and forget what it has computed with the old ones."""
+        with failing_as("vLLM takes no other weights"):
+            self.llm.collective_rpc("reload_weights", kwargs={"weights_path": model})
+            self.llm.reset_prefix_cache()
+
+    def log_probabilities(self, ids: Sequence[int]) -> list[float]:
+        """What vLLM's own log-probabilities of a prompt say; it ends each of them with a token of its own."""
+        from vllm import SamplingParams
+
+        asked = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0)
+        with failing_as("vLLM tells no log-probabilities"):
+            (output,) = self.llm.generate({"prompt_token_ids": list(ids)}, asked, use_tqdm=False)
+        return [float(one[token].logprob) for token, one in zip(ids[1:], output.prompt_logprobs[1:], strict=True)]
+
     def close(self) -> None:
         """End vLLM's process, and put what it wrote into the log; waiting for it lets that be all it has to say."""
         if self._requests is not None:
@@ -128,6 +145,15 @@ class VllmEngine(Engine):
             encoded = encode(self._tokenizer, some, adds_special_tokens=self.setup.adds_special_tokens)
             for place, (prompt, ids) in enumerate(zip(some, encoded, strict=True), start):
                 yield place, ids if len(ids) < self._window else None, _sampling(decoding, prompt)
+
+
+@contextmanager
+def failing_as(what: str) -> Iterator[None]:
+    """Let what vLLM raises inside be an `EngineError` that says what failed."""
+    try:
+        yield
+    except Exception as error:
+        raise EngineError(f"{what}: {first_line(error)}") from error
 
 
 class _Requests:
