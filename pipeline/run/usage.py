@@ -65,8 +65,10 @@ class Usage:
             self._look()
 
     def _look(self) -> None:
+        """Keep what each process says last; its peak never falls, but until it runs a program of its own it is ours."""
         for process in psutil.Process().children(recursive=True):
-            self._peaks[process.pid] = max(self._peaks.get(process.pid, 0), peak_resident_bytes(process.pid))
+            if found := peak_resident_bytes(process.pid):
+                self._peaks[process.pid] = found
 
 
 def cpu_seconds() -> float:
