@@ -1,4 +1,5 @@
-"""Fixtures shared by all rooms: where the real benchmark data lies, if it is there; a browser (tests/browser.py)."""
+"""What all rooms share: where the real benchmark data lies, if it is there; a browser (tests/browser.py); which tests
+belong together where several processes share them out."""
 
 import os
 from pathlib import Path
@@ -22,3 +23,16 @@ def benchmark_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no benchmark data in {folder.name}: set MOLSAKI_DATA to the folder that holds svamp/, gsm8k/, …")
     return folder
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep the tests of a file, and all files that start engines, in one process each, the engines' first.
+
+    They take longest; and two engines at once would only take the cores from each other.
+    """
+    engines = {item.path for item in items if item.get_closest_marker("vllm")}
+    items.sort(key=lambda item: item.path not in engines)
+    if config.pluginmanager.hasplugin("xdist"):
+        for item in items:
+            item.add_marker(pytest.mark.xdist_group("engines" if item.path in engines else item.path.stem))
