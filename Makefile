@@ -49,7 +49,7 @@ demo: setup  ## Run the whole pipeline on made-up word problems (SEEDS=10 for a 
 	$(BIN)/molsaki demo --out demo --seeds $(SEEDS)
 
 test: setup  ## Run all tests (TESTS=tests/data for some, WORKERS=0 in one process)
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder --durations 20 $(TESTS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 20 $(TESTS)
 
 lint: setup  ## Check style and formatting
 	$(BIN)/ruff check .
