@@ -217,6 +217,8 @@ def _look_after(child: int, connection: socket.socket, files: Sequence[int]) -> 
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for file in (*range(3), *files):
         os.close(file)
+    with suppress(OSError):  # it has done so itself and is through already
+        os.setpgid(child, child)
     with suppress(BrokenPipeError):
         connection.send(str(child).encode())
         connection.send(str(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])).encode())
