@@ -6,6 +6,7 @@ KIND := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 INSTALLED := $(VENV)/.installed-$(KIND)
 ROOMS := cache data pipeline stages
 TESTS ?= tests
+WORKERS ?= 2
 SEEDS ?= 3
 KILLS ?= 200
 FLIPS ?= 1000
@@ -47,8 +48,8 @@ real-study: setup  ## Run examples/smollm2.yaml on the real model; DATA=FOLDER h
 demo: setup  ## Run the whole pipeline on made-up word problems (SEEDS=10 for a narrow interval)
 	$(BIN)/molsaki demo --out demo --seeds $(SEEDS)
 
-test: setup  ## Run all tests (TESTS=tests/data for some)
-	$(BIN)/python -m pytest $(TESTS)
+test: setup  ## Run all tests (TESTS=tests/data for some, WORKERS=0 in one process)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 20 $(TESTS)
 
 lint: setup  ## Check style and formatting
 	$(BIN)/ruff check .

@@ -1,7 +1,11 @@
-"""Fixtures shared by all rooms: where the real benchmark data lies, if it is there; a browser (tests/browser.py)."""
+"""What all rooms share: where the real benchmark data lies, if it is there; a browser (tests/browser.py); which tests
+belong together where several processes share them out."""
 
 import os
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,3 +26,43 @@ def benchmark_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no benchmark data in {folder.name}: set MOLSAKI_DATA to the folder that holds svamp/, gsm8k/, …")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def own_environment() -> Iterator[None]:
+    """What a command sets for the libraries of its process, and so for all that this one starts, ends with the test."""
+    before = dict(os.environ)
+    yield
+    for name in os.environ.keys() - before.keys():
+        del os.environ[name]
+    os.environ.update({name: value for name, value in before.items() if os.environ.get(name) != value})
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the tests of files that start engines, which take longest."""
+    items.sort(key=lambda item: not starts_engines(item.path))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `--dist loadfile`: all files that start engines go to one process, as if they were one file.
+
+    Engines of two processes would only take the cores from each other. (pytest-xdist 3.8.0 has groups for this, by
+    marks, which it does not see with pytest 9.2.)
+    """
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file: str = super()._split_scope(nodeid)
+            return "engines" if starts_engines(config.rootpath / file) else file
+
+    return Scheduling(config, log)
+
+
+@cache
+def starts_engines(file: Path) -> bool:
+    """Whether any test of a file is marked so."""
+    return "mark.vllm" in file.read_text(encoding="utf-8")

@@ -15,12 +15,13 @@ from dataclasses import replace
 from pathlib import Path
 from socket import socket
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.request import ProxyHandler, Request, build_opener
 
 import pytest
 
-from stages.engines.contract import Engine, EngineSetup
+from stages.engines.contract import Decoding, Engine, EngineSetup, Generation
+from stages.engines.kinds.ray import RayEngine
 from stages.engines.openai_server import Server
 from stages.engines.start import open_engine
 
@@ -33,6 +34,8 @@ ENGINES: list[Any] = [
 ]
 STARTED = ENGINES[:2]
 """Those that load the model themselves, when they are opened."""
+Calls: TypeAlias = dict[str, tuple[list[str], Decoding]]
+"""Prompts and how to answer them, each call under a name."""
 KEY, SERVED = "a-key-for-tests", "the-teacher"
 START_SECONDS = 400
 
@@ -50,8 +53,24 @@ def opened(name: str, setup: EngineSetup) -> Iterator[Engine]:
             with open_engine("openai", replace(setup, server=server)) as engine:
                 yield engine
     else:
+        if name == "ray":
+            # On a CPU vLLM 0.32.0 dies of a sampled prompt that it reads in parts: all have room in one step.
+            setup = replace(setup, arguments={**setup.arguments, "max_num_batched_tokens": 1 << 14})
         with open_engine(name, setup) as engine:  # type: ignore[arg-type]
             yield engine
+
+
+def all_answers(engine: Engine, calls: Calls) -> dict[str, list[Generation]]:
+    """What an engine says to several calls; to those of Ray's in one stream, since each starts vLLM anew."""
+    if not isinstance(engine, RayEngine):
+        return {name: engine.generate(prompts, decoding) for name, (prompts, decoding) in calls.items()}
+    requests = [(name, (prompt, decoding)) for name, (prompts, decoding) in calls.items() for prompt in prompts]
+    found = list(engine.stream_each([request for _, request in requests]))
+    assert sorted(place for place, _ in found) == list(range(len(requests))), "not every place once"
+    answers: dict[str, list[Generation]] = {name: [] for name in calls}
+    for place, generation in sorted(found, key=lambda answer: answer[0]):
+        answers[requests[place][0]].append(generation)
+    return answers
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import pytest
@@ -17,28 +18,26 @@ from safetensors.torch import load_file
 from cache.student_attention import read_student_attention
 from pipeline.run.provenance import read_provenance
 from tests.fakes import tiny_model_folder
+from tests.forks import Molsaki
 
 RECORDS = 22
 """No multiple of the batch size: the last batch of an epoch has records for some of the processes only."""
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 MOLSAKI = (sys.executable, "-P", "-m", "pipeline")
+Process: TypeAlias = "Molsaki | subprocess.Popen[str]"
 
 pytestmark = pytest.mark.slow
 
 
-def start(folder: Path, *command: str, **variables: str) -> subprocess.Popen[str]:
+def start(folder: Path, *command: str, **variables: str) -> Process:
     environment = {name: value for name, value in os.environ.items() if name not in TORCHRUN}
-    return subprocess.Popen(
-        command,
-        cwd=folder,
-        env={**environment, "OMP_NUM_THREADS": "1", **variables},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    own = {**environment, "OMP_NUM_THREADS": "1", **variables}
+    if command[: len(MOLSAKI)] == MOLSAKI:
+        return Molsaki(command[len(MOLSAKI) :], cwd=folder, env=own, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    return subprocess.Popen(command, cwd=folder, env=own, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def succeed(process: subprocess.Popen[str]) -> str:
+def succeed(process: Process) -> str:
     out, error = process.communicate(timeout=300)
     assert process.returncode == 0, out + error
     return error

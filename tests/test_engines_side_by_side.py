@@ -93,11 +93,9 @@ def attempts(store: Path) -> dict[AttemptName, Attempt]:
     return RationaleStore(space).attempts()
 
 
-def end(folder: Path, store: str, number: signal.Signals) -> int:
-    """Begin with Ray, end the stage by a signal when it has committed something more, and return its exit code.
-
-    Whatever it had started has to end with it.
-    """
+def end(folder: Path, store: str, number: signal.Signals) -> tuple[int, list[psutil.Process]]:
+    """Begin with Ray, end the stage by a signal when it has committed something more; its exit code, and what it had
+    started, which has to end with it."""
     before = asked(folder / store).total()
     with start(folder, "ray", store) as stage:
         while asked(folder / store).total() == before:
@@ -107,10 +105,7 @@ def end(folder: Path, store: str, number: signal.Signals) -> int:
         assert len(processes) > 5, "Ray has more processes than that"
         stage.send_signal(number)
         stage.communicate()
-    # Ray's agents, if their cluster was killed, look for it a while before they end as well.
-    _, alive = psutil.wait_procs(processes, timeout=300)
-    assert alive == []
-    return stage.returncode
+    return stage.returncode, processes
 
 
 def logged_last(folder: Path) -> list[str]:
@@ -133,8 +128,10 @@ def test_what_vllm_has_begun_ray_finishes_and_the_other_way_round(folder: Path) 
     # A library that takes the root logger for its own would have ended the log with the engine's start.
     assert any(line.startswith(f"rationales done: {QUESTIONS - begun} units") for line in logged_last(folder))
 
-    assert end(folder, "second", signal.SIGTERM) == 75
-    assert end(folder, "second", signal.SIGKILL) == -signal.SIGKILL
+    code, asked_to_end = end(folder, "second", signal.SIGTERM)
+    assert code == 75 and psutil.wait_procs(asked_to_end, timeout=300)[1] == []
+    code, left = end(folder, "second", signal.SIGKILL)
+    assert code == -signal.SIGKILL
     begun = asked(folder / "second")["ray"]
     assert 0 < begun < QUESTIONS, "it was ended too late to show anything"
     succeed(folder, "vllm", "second", "--set", f"rationales.engine_arguments={GUESSING}")
@@ -145,3 +142,5 @@ def test_what_vllm_has_begun_ray_finishes_and_the_other_way_round(folder: Path) 
     assert first.keys() == second.keys() and sum(first[name] != second[name] for name in first) <= QUESTIONS // 100
     (plan,) = json.loads(succeed(folder, "ray", "second", "--dry-run", "--json")[0])
     assert (plan["done"], plan["to_do"]) == (QUESTIONS, 0)
+    # Ray's agents, if their cluster was killed, look for it for a minute before they end as well.
+    assert psutil.wait_procs(left, timeout=300)[1] == []

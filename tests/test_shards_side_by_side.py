@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -18,25 +17,21 @@ from cache.spaces import Space
 from pipeline.run.provenance import read_provenance
 from stages.runtime.shard import Shard
 from tests.fakes import tiny_model_folder
+from tests.forks import Molsaki
 
 RECORDS = 40
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 
 
-def start(folder: Path, *arguments: str, **variables: str) -> subprocess.Popen[str]:
+def start(folder: Path, *arguments: str, **variables: str) -> Molsaki:
     """Start `molsaki` with these arguments and environment variables."""
     environment = {name: value for name, value in os.environ.items() if name not in TORCHRUN}
-    return subprocess.Popen(
-        [sys.executable, "-P", "-m", "pipeline", *arguments],
-        cwd=folder,
-        env={**environment, **variables},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+    return Molsaki(
+        arguments, cwd=folder, env={**environment, **variables}, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
 
 
-def succeed(*processes: subprocess.Popen[str]) -> list[str]:
+def succeed(*processes: Molsaki) -> list[str]:
     """What each process printed to stdout and stderr, all of them having ended well."""
     outputs = [process.communicate(timeout=300) for process in processes]
     assert [process.returncode for process in processes] == [0] * len(processes), outputs

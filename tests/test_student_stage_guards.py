@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from tests.fakes import tiny_model_folder
+from tests.forks import run
 
 RECORDS = 8
 TEACHER_BYTES = 80_000_000
@@ -50,7 +51,7 @@ print(json.dumps(sorted({n.split(".")[0] for n in sys.modules})))
 
 
 def molsaki(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    return python("-m", "pipeline", *arguments, folder=folder)
+    return run(arguments, folder)
 
 
 def python(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:

@@ -22,14 +22,13 @@ from data.errors import ConfigError
 from data.readers import read_questions, read_rationales
 from data.records import Question
 from data.settings import DataSource, RationaleFields
+from tests.forks import run
 
 QUESTIONS, MORE_QUESTIONS = 10, 12
 
 
 def molsaki(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-P", "-m", "pipeline", *arguments], cwd=folder, capture_output=True, text=True, timeout=500
-    )
+    return run(arguments, folder)
 
 
 @pytest.fixture(scope="module")

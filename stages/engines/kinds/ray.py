@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from io import StringIO
 from queue import SimpleQueue
 from threading import Event, Thread
 from typing import Any, TypeAlias
@@ -325,7 +326,8 @@ def _own_signal_handlers() -> Iterator[None]:
 def _quieten() -> None:
     """Leave the terminal to the stage: what Ray says is in its folder of logs.
 
-    Handlers are told, for Ray sets the levels of its loggers anew whenever it is asked to begin.
+    Handlers are told, for Ray sets the levels of its loggers anew whenever it is asked to begin. One that collects
+    messages in memory is not Ray's: whoever put it there, as pytest does, has it at other loggers as well.
     """
     import ray.data
 
@@ -333,7 +335,9 @@ def _quieten() -> None:
     logging.getLogger("ray.llm").addHandler(logging.NullHandler())
     for name in [name for name in logging.root.manager.loggerDict if name.partition(".")[0] == "ray"]:
         for handler in logging.getLogger(name).handlers:
-            if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
+            if not isinstance(handler, logging.StreamHandler) or isinstance(handler, logging.FileHandler):
+                continue
+            if not isinstance(handler.stream, StringIO):
                 handler.setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False

@@ -22,7 +22,7 @@ from stages.rationales.spec import rationale_spec
 from stages.rationales.write import write_rationales
 from stages.runtime.progress import SilentProgress, StopSignal
 from stages.settings import RationaleSettings, TeacherSettings
-from tests.engines import ENGINES, SERVED, STARTED, opened
+from tests.engines import ENGINES, SERVED, STARTED, Calls, all_answers, opened
 from tests.fakes import ScriptedEngine, ending_model_folder, tiny_model_folder, tiny_tokenizer
 
 WINDOW = 320
@@ -71,43 +71,63 @@ def reference(setup: EngineSetup) -> list[str]:
     return texts
 
 
-def test_greedy_text_is_that_of_the_model_itself(engine: Engine, reference: list[str]) -> None:
-    generations = engine.generate(PROMPTS)
+@pytest.fixture(scope="module")
+def answers(engine: Engine, reference: list[str]) -> dict[str, list[Generation]]:
+    """What the engine says to each of these calls."""
+    calls: Calls = {
+        "greedy": (PROMPTS, GREEDY),
+        "a stop string": (PROMPTS, replace(GREEDY, stop=("\n\n", _stop(reference)))),
+        "a stop string in the prompt": ([PROMPTS[0]], replace(GREEDY, stop=("apples", "A:"))),
+        "too long": (["x" * WINDOW, PROMPTS[0], "x" * (3 * WINDOW)], GREEDY),
+        "up to the window": (["x" * (WINDOW - 5)], GREEDY),
+        "sampled": (PROMPTS, SAMPLED),
+        "one of the sampled by itself": (PROMPTS[4:5], SAMPLED),
+        "sampled with another seed": (PROMPTS, replace(SAMPLED, seed=4)),
+    }
+    return all_answers(engine, calls)
+
+
+def _stop(reference: list[str]) -> str:
+    return reference[0][5:7]
+
+
+def test_greedy_text_is_that_of_the_model_itself(answers: dict[str, list[Generation]], reference: list[str]) -> None:
+    generations = answers["greedy"]
     assert [generation.text for generation in generations] == reference
     assert {generation.finish_reason for generation in generations} == {"length"}
     assert all(len(text) == GREEDY.max_tokens for text in reference) and len(set(reference)) > 1
 
 
-def test_a_stop_string_ends_a_text_and_is_cut_off(engine: Engine, reference: list[str]) -> None:
-    stop = reference[0][5:7]
-    cut = reference[0][: reference[0].index(stop)]
-    generation = engine.generate(PROMPTS, replace(GREEDY, stop=("\n\n", stop)))[0]
-    assert generation == Generation(text=cut, finish_reason="stop")
+def test_a_stop_string_ends_a_text_and_is_cut_off(answers: dict[str, list[Generation]], reference: list[str]) -> None:
+    cut = reference[0][: reference[0].index(_stop(reference))]
+    assert answers["a stop string"][0] == Generation(text=cut, finish_reason="stop")
 
 
-def test_a_stop_string_in_the_prompt_stops_nothing(engine: Engine, reference: list[str]) -> None:
-    generation = engine.generate([PROMPTS[0]], replace(GREEDY, stop=("apples", "A:")))[0]
+def test_a_stop_string_in_the_prompt_stops_nothing(answers: dict[str, list[Generation]], reference: list[str]) -> None:
+    generation = answers["a stop string in the prompt"][0]
     assert generation == Generation(text=reference[0], finish_reason="length")
 
 
 def test_a_prompt_too_long_for_the_model_is_reported_and_the_others_are_answered(
-    engine: Engine, reference: list[str]
+    answers: dict[str, list[Generation]], reference: list[str]
 ) -> None:
-    answers = engine.generate(["x" * WINDOW, PROMPTS[0], "x" * (3 * WINDOW)])
-    assert answers[0] == answers[2] == Generation(text="", finish_reason="too_long")
-    assert answers[1].text == reference[0]
+    found = answers["too long"]
+    assert found[0] == found[2] == Generation(text="", finish_reason="too_long")
+    assert found[1].text == reference[0]
 
 
-def test_a_text_ends_where_the_window_does(engine: Engine) -> None:
-    generation = engine.generate(["x" * (WINDOW - 5)])[0]
+def test_a_text_ends_where_the_window_does(answers: dict[str, list[Generation]]) -> None:
+    generation = answers["up to the window"][0]
     assert (len(generation.text), generation.finish_reason) == (5, "length")
 
 
-def test_sampling_is_repeatable_and_depends_on_no_other_prompt(engine: Engine, reference: list[str]) -> None:
-    together = engine.generate(PROMPTS, SAMPLED)
-    assert engine.generate(PROMPTS[4:5], SAMPLED) == together[4:5]
+def test_sampling_is_repeatable_and_depends_on_no_other_prompt(
+    answers: dict[str, list[Generation]], reference: list[str]
+) -> None:
+    together = answers["sampled"]
+    assert answers["one of the sampled by itself"] == together[4:5]
     assert [generation.text for generation in together] != reference
-    assert engine.generate(PROMPTS, replace(SAMPLED, seed=4)) != together
+    assert answers["sampled with another seed"] != together
 
 
 def test_no_prompts_give_no_generations(engine: Engine) -> None:
@@ -123,9 +143,9 @@ def test_a_stream_yields_every_place_once_with_the_answer_of_its_prompt(engine: 
     assert [texts[place] for place in range(len(prompts))] == [*reference, "", *reversed(reference), reference[0]]
 
 
-def test_a_stream_takes_other_decoding(engine: Engine) -> None:
+def test_a_stream_takes_other_decoding(engine: Engine, answers: dict[str, list[Generation]]) -> None:
     assert {generation.text for _, generation in engine.stream(PROMPTS, SAMPLED)} == {
-        generation.text for generation in engine.generate(PROMPTS, SAMPLED)
+        generation.text for generation in answers["sampled"]
     }
 
 

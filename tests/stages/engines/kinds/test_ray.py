@@ -1,13 +1,15 @@
 """What `engine: ray` makes of what Ray says, without Ray; test_engines_ray_cluster.py has the real one."""
 
+import logging
 import sys
+from io import StringIO
 from socket import socket
 
 import pytest
 
 from data.errors import EngineError
 from stages.engines.contract import Cluster, Decoding, EngineSetup, Generation, end_tokens
-from stages.engines.kinds.ray import _generation, _Model, _reason, _require_listener, _sampling
+from stages.engines.kinds.ray import _generation, _Model, _quieten, _reason, _require_listener, _sampling
 from stages.engines.start import open_engine
 
 GREEDY = Decoding(max_tokens=24)
@@ -44,6 +46,20 @@ def test_why_a_text_ended_follows_from_its_tokens_and_its_stop_string(
 def test_a_text_that_ended_for_no_reason_is_an_engine_error() -> None:
     with pytest.raises(EngineError, match="after 3 tokens"):
         _generation(answer("abc", [2] * 3), STOPPING, MODEL)
+
+
+def test_what_collects_messages_in_memory_goes_on_collecting() -> None:
+    pytest.importorskip("ray", reason="Ray is not installed")
+    collecting, showing = logging.StreamHandler(StringIO()), logging.StreamHandler(sys.stderr)
+    logger = logging.getLogger("ray.data")
+    for handler in (collecting, showing):
+        logger.addHandler(handler)
+    try:
+        _quieten()
+    finally:
+        for handler in (collecting, showing):
+            logger.removeHandler(handler)
+    assert (collecting.level, showing.level) == (logging.NOTSET, logging.ERROR)
 
 
 def test_without_ray_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

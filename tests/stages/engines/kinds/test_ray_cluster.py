@@ -17,10 +17,11 @@ import psutil
 import pytest
 
 from data.errors import ConfigError, EngineError, Interrupted
-from stages.engines.contract import Cluster, Decoding, Engine, EngineSetup, Generation
+from stages.engines.contract import Cluster, Engine, EngineSetup, Generation
 from stages.engines.kinds.ray import ROWS, RayEngine
 from stages.engines.start import open_engine
 from stages.runtime.progress import StopSignal
+from tests.engines import Calls, all_answers
 from tests.fakes import ending_model_folder, tiny_model_folder
 from tests.stages.engines.test_contract import GREEDY, PROMPTS, SAMPLED, WINDOW
 
@@ -28,7 +29,6 @@ pytest.importorskip("ray", reason="Ray is not installed")
 pytest.importorskip("vllm", reason="vLLM is not installed")
 pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.timeout(1800)]
 ENGINE_PROCESS = "ray::MapWorker(MapBatches(vLLMEngineStageUDF))"
-Calls = dict[str, tuple[list[str], Decoding]]
 
 
 @pytest.fixture(scope="module")
@@ -90,13 +90,7 @@ def calls(transformers: Engine) -> Calls:
 @pytest.fixture(scope="module")
 def answers(ray: RayEngine, calls: Calls) -> dict[str, list[Generation]]:
     """What one stream of Ray answers to all calls."""
-    requests = [(name, (prompt, decoding)) for name, (prompts, decoding) in calls.items() for prompt in prompts]
-    found = list(ray.stream_each([request for _, request in requests]))
-    assert sorted(place for place, _ in found) == list(range(len(requests))), "not every place once"
-    answers: dict[str, list[Generation]] = {name: [] for name in calls}
-    for place, generation in sorted(found, key=lambda answer: answer[0]):
-        answers[requests[place][0]].append(generation)
-    return answers
+    return all_answers(ray, calls)
 
 
 def test_greedy_answers_are_those_of_transformers(
