@@ -3,8 +3,6 @@
 import json
 import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
 
 import psutil
@@ -14,6 +12,7 @@ import yaml
 
 from data.sets.synthetic import synthetic_questions
 from tests.fakes import tiny_model_folder
+from tests.forks import Molsaki
 
 pytestmark = pytest.mark.slow
 POINTS = ("objective=dss", "objective=molsaki")
@@ -48,9 +47,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def start(folder: Path, *options: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-P", "-m", "pipeline", "run", "run.yaml", *options]
-    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def start(folder: Path, *options: str) -> Molsaki:
+    arguments = ["run", "run.yaml", *options]
+    return Molsaki(arguments, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 def answers(folder: Path, name: str) -> list[list[str]]:
@@ -71,8 +70,7 @@ def test_students_of_several_processes_are_those_of_one_also_after_one_was_kille
     assert alone.returncode == 0, said
 
     first = start(folder, "--set", "name=beside", "--jobs", "2")
-    killed = child_that_trains(first)
-    killed.kill()
+    child_that_trains(folder, first).kill()
     said = first.communicate()
     assert first.returncode == 1, said
     (failed,) = [line for line in said[1].splitlines() if "was ended by SIGKILL" in line and "go on" in line]
@@ -90,27 +88,34 @@ def test_students_of_several_processes_are_those_of_one_also_after_one_was_kille
         assert {score["accuracy"]["seeds"] for score in summary} == {len(SEEDS)}
 
 
-def child_that_trains(run: "subprocess.Popen[str]") -> psutil.Process:
-    """One of two processes of `molsaki train`, once both are there and one has begun."""
+def child_that_trains(folder: Path, run: Molsaki) -> psutil.Process:
+    """The first of the processes that share out the students, once it has begun with one of them."""
     while True:
         assert run.poll() is None, run.communicate()
-        children = [one for one in psutil.Process(run.pid).children() if "train" in one.cmdline()]
-        folders = [Path(one.cmdline()[one.cmdline().index("--claims") + 1]) for one in children]
-        if len(children) == 2 and any(len(name.name) == 64 for name in folders[0].iterdir()):
-            claims = json.loads(paths.read_text()) if (paths := folders[0] / "failures-1.json").exists() else {}
-            if claims.get("at"):
-                return next(one for one in children if "failures-1.json" in " ".join(one.cmdline()))
-        time.sleep(0.02)
+        for process in psutil.process_iter():
+            for said in opened(process, folder):
+                failures = said.with_name("failures-1.json")
+                if process.pid != run.pid and failures.exists() and json.loads(failures.read_text())["at"]:
+                    return process
+
+
+def opened(process: psutil.Process, folder: Path) -> list[Path]:
+    """Files that the first of several processes says things into, as far as a process of this test has them open."""
+    try:
+        if process.cwd() != str(folder):
+            return []
+        return [Path(file.path) for file in process.open_files() if file.path.endswith("/said-1")]
+    except psutil.Error:  # it has ended, or is somebody else's
+        return []
 
 
 def test_a_signal_ends_all_processes_and_the_same_command_goes_on(folder: Path):
     run = start(folder, "--set", "name=stopped", "--jobs", "2")
-    child_that_trains(run)
-    children = psutil.Process(run.pid).children(recursive=True)
+    child = child_that_trains(folder, run)
     run.send_signal(signal.SIGTERM)
     said = run.communicate()
     assert run.returncode == 75, said
-    assert psutil.wait_procs(children, timeout=20)[1] == []
+    assert not child.is_running()
     again = start(folder, "--set", "name=stopped", "--jobs", "2")
     said = again.communicate()
     assert again.returncode == 0, said
