@@ -13,6 +13,7 @@ import errno
 import json
 import logging
 import os
+import sys
 import tempfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,11 +26,13 @@ import numpy as np
 import numpy.typing as npt
 
 from cache.durable import appearing, make_folder
-from cache.fingerprints import JSON, Spec, canonical, fingerprint
+from cache.fingerprints import JSON, Spec, canonical, fingerprint, hash_folder
 from cache.spaces import Space
 
 log = logging.getLogger(__name__)
 
+DERIVED: Mapping[str, str] = {"targets": "attention", "texts": "rationales"}
+"""The folders of such files in a store, and of which kind of spaces they are made."""
 ALIGNMENT = 64
 BLOCK = 1 << 20
 """Bytes that are read at a time to prove a file."""
@@ -43,12 +46,18 @@ Section = Mapping[str, Any]  # JSON as it was read
 class Derived:
     """A kind of file: `head` is what it is made of, `listed` the name of its sections' list, `size` a section's bytes.
 
-    `size` raises `ValueError`, `KeyError`, `TypeError` or `OverflowError` for what is no section of this kind.
+    `size` raises `ValueError`, `KeyError`, `TypeError` or `OverflowError` for what is no section of this kind. With
+    `proves_entries` a checksum is of the section's entry in the list, as canonical JSON, and then of its bytes.
     """
 
     head: Spec
     listed: str
     size: Callable[[Section], int]
+    proves_entries: bool = False
+
+    def sum_before(self, section: Section) -> int:
+        """What the checksum of a section is before any of its bytes."""
+        return zlib.crc32(canonical(section)) if self.proves_entries else 0
 
     def read(self, path: Path | None) -> "MappedFile | None":
         """Map the file at `path`; None where there is none, or none that is whole and made of `head`."""
@@ -71,7 +80,8 @@ class Derived:
         sizes = [self.size(section) for section in sections]
         if not sections or os.fstat(file.fileno()).st_size != len(line) + sum(sizes):
             return None
-        if line != self.line(sections, [_checksum(file, size) for size in sizes]):
+        begun = map(self.sum_before, sections)
+        if line != self.line(sections, [_checksum(file, *each) for each in zip(sizes, begun, strict=True)]):
             return None
         # Copy on write: torch wants arrays that it could write to, and nobody's writing may reach the file.
         content = np.memmap(file, dtype=np.uint8, mode="c", offset=len(line)) if sum(sizes) else np.empty(0, np.uint8)
@@ -86,7 +96,8 @@ class Derived:
     def _sections_in(self, line: bytes) -> list[Section]:
         """The sections that a first line tells of; none where it is no such line."""
         try:
-            found = [{name: one[name] for name in one if name != "crc32"} for one in json.loads(line)[self.listed]]
+            listed = json.loads(line)[self.listed]
+            found: list[Section] = [{name: one[name] for name in one if name != "crc32"} for one in listed]
             return found if all(self.size(one) >= 0 for one in found) else []
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             return []
@@ -105,6 +116,16 @@ def derived_path(space: Space, folder: str, of: Spec, suffix: str) -> Path | Non
     if space.path.parent.name != space.kind:
         return None
     return space.path.parent.parent / folder / f"{space.path.name}-{fingerprint(of)[:16]}.{suffix}"
+
+
+def code_version(*patterns: str) -> str:
+    """Return a hash of those of our own files, below the root of the rooms, that say what a derived file holds.
+
+    What somebody changes there makes the file anew, whether or not it changes what is in it. Python is part of it: it
+    says which characters are letters and blanks.
+    """
+    root = Path(__file__).resolve().parents[1]
+    return fingerprint([hash_folder(root, patterns), f"{sys.version_info[0]}.{sys.version_info[1]}"])
 
 
 @contextmanager
@@ -128,9 +149,8 @@ def _beside(path: Path | None, stack: ExitStack) -> IO[bytes] | None:
         return None
 
 
-def _checksum(file: IO[bytes], size: int) -> int:
-    """CRC-32 of the next `size` bytes, of which one block at a time is in memory."""
-    value = 0
+def _checksum(file: IO[bytes], size: int, value: int) -> int:
+    """CRC-32 `value` continued by the next `size` bytes, of which one block at a time is in memory."""
     while size > 0 and (block := file.read(min(size, BLOCK))):
         value, size = zlib.crc32(block, value), size - len(block)
     return value

@@ -33,6 +33,31 @@ def fingerprint(spec: JSON) -> str:
     return hash_bytes(canonical(spec))
 
 
+def fingerprint_with(spec: Spec, name: str, entries: Iterable[str]) -> str:
+    """Return `fingerprint({**spec, name: [*entries]})` without a list of the entries in memory."""
+
+    def blocks() -> Iterator[bytes]:
+        opening = b"{"
+        for key in sorted({*spec, name}):
+            yield opening + canonical(key) + b":"
+            if key == name:
+                yield from _listed(entries)
+            else:
+                yield canonical(spec[key])
+            opening = b","
+        yield b"}"
+
+    return hash_blocks(blocks())
+
+
+def _listed(entries: Iterable[str]) -> Iterator[bytes]:
+    opening = b"["
+    for entry in entries:
+        yield opening + canonical(entry)
+        opening = b","
+    yield b"]" if opening == b"," else b"[]"
+
+
 def hash_bytes(content: bytes) -> str:
     """Return the SHA-256 (64 hex digits) of `content`."""
     return hashlib.sha256(content).hexdigest()

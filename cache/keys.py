@@ -10,7 +10,7 @@ n keys, those of a record that two jobs computed counted twice.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -69,6 +69,21 @@ def hex_keys(rows: KeyRows) -> Iterator[str]:
     return (digits[start : start + 2 * KEY_BYTES] for start in range(0, len(digits), 2 * KEY_BYTES))
 
 
+def key_rows(keys: Iterable[str]) -> KeyRows:
+    """Return keys of 64 hex digits as bytes (n, 32)."""
+    return np.frombuffer(bytes.fromhex("".join(keys)), np.uint8).reshape(-1, KEY_BYTES)
+
+
+def are_among(rows: KeyRows, others: KeyRows) -> npt.NDArray[np.bool_]:
+    """Return which of the keys (n, 32) are among others (m, 32), as (n,)."""
+    return np.isin(_whole(rows), _whole(others))
+
+
+def in_order(rows: KeyRows) -> npt.NDArray[np.int64]:
+    """Return the numbers of the keys (n, 32) in the order in which their hex digits sort."""
+    return np.argsort(_whole(rows), kind="stable")
+
+
 class KeyIndex:
     """Positions of keys in the order given; of equal keys the first one counts."""
 
@@ -113,6 +128,12 @@ class KeyIndex:
     def __iter__(self) -> Iterator[str]:
         """Yield every key once, in order."""
         return hex_keys(np.delete(self._rows, self._again, axis=0) if len(self._again) else self._rows)
+
+
+def _whole(rows: KeyRows) -> npt.NDArray[np.bytes_]:
+    """Keys (n, 32) as one value each, which compares as they do: all are as long, so no zero at an end is lost."""
+    whole: npt.NDArray[np.bytes_] = np.ascontiguousarray(rows).view(f"S{KEY_BYTES}")[:, 0]
+    return whole
 
 
 def _columns(rows: KeyRows) -> npt.NDArray[np.uint64]:
