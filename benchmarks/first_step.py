@@ -19,11 +19,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from importlib import import_module
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 SEEDS = (0, 1)
+IMPORTED = ("pipeline.cli.run", "stages.student.train", "transformers.models.llama.modeling_llama")
+"""What `molsaki train` imports on its way, and with it all that these import."""
 PIECE = 4096
 NAMES = ("Ann", "Ben", "Eva", "Mia", "Sam", "Tom")
 WORDS = ("apples", "books", "cards", "coins", "pens", "shells")
@@ -58,7 +61,8 @@ def measure(options: argparse.Namespace, folder: Path) -> None:
             if not (place / "made").exists():
                 _ours(checkout, place, "--make", str(records))
             shutil.rmtree(place / "runs", ignore_errors=True)
-            shutil.rmtree(place / "store" / "targets", ignore_errors=True)
+            for derived in ("targets", "texts"):
+                shutil.rmtree(place / "store" / derived, ignore_errors=True)
             for seed in SEEDS:
                 profile = [] if options.profile is None else ["--profile", str(options.profile.resolve())]
                 said = _ours(checkout, place, "--seed", str(seed), "--objective", options.objective, *profile)
@@ -79,14 +83,12 @@ def train(seed: int, objective: str, profile: Path | None) -> None:
     """Train one student as far as its first step, and print what that took."""
     import cProfile
 
-    import transformers.models.llama.modeling_llama
     from torch.optim.optimizer import register_optimizer_step_post_hook
 
     from pipeline.cli.main import molsaki
-    import pipeline.cli.run
-    import pipeline.run.students
-    import stages.student.train  # noqa: F401  all that `molsaki train` imports on its way
 
+    for name in IMPORTED:
+        import_module(name)
     profiler = cProfile.Profile()
     started = time.perf_counter()
 
@@ -137,12 +139,12 @@ def make(folder: Path, records: int) -> None:
 def _row(number: int) -> dict[str, str]:
     """Question and rationale of this number: texts of all numbers differ."""
     first, second = number % 997 + 2, number // 997 + 2
-    name, word = NAMES[number % len(NAMES)], WORDS[number // 7 % len(WORDS)]
+    name, word, total = NAMES[number % len(NAMES)], WORDS[number // 7 % len(WORDS)], first + second
     return {
         "id": f"made-{number}",
         "question": f"{name} has {first} {word} and buys {second} more. How many {word} does {name} have?",
-        "answer": str(first + second),
-        "rationale": f"{name} starts with {first} {word}. {second} come to them. {first} + {second} = {first + second}.",
+        "answer": str(total),
+        "rationale": f"{name} starts with {first} {word}. {second} come to them. {first} + {second} = {total}.",
     }
 
 
@@ -156,9 +158,9 @@ def save_model(folder: Path) -> None:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    trainer = trainers.BpeTrainer(vocab_size=400, initial_alphabet=letters, special_tokens=["<s>", "</s>"])
+    trainer = trainers.BpeTrainer(vocab_size=400, initial_alphabet=letters, special_tokens=["</s>"])
     tokenizer.train_from_iterator([text for number in range(200) for text in _row(number).values()], trainer)
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="</s>")
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, **{f"{role}_token": "</s>" for role in ("eos", "pad")})
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=len(fast), hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2

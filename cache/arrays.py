@@ -104,8 +104,7 @@ class ArraysToFill:
     def write(self, file: IO[bytes], kind: Derived) -> None:
         """Write all of them into `file`, the first line in front."""
         sections: list[dict[str, JSON]] = [
-            {"name": name, "dtype": one.dtype.str, "shape": [one.rows, *one.row]}
-            for name, one in self._growing.items()
+            {"name": name, "dtype": one.dtype.str, "shape": [one.rows, *one.row]} for name, one in self._growing.items()
         ]
         file.write(kind.line(sections, [0] * len(sections)))
         sums = []

@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TypeAlias
 
@@ -21,6 +22,8 @@ Spec: TypeAlias = Mapping[str, JSON]
 
 ABSENT = "(absent)"
 READ_SIZE = 1 << 20
+ENTRIES = 4096
+"""Entries of a long list that are in memory at a time."""
 
 
 def canonical(value: JSON) -> bytes:
@@ -51,9 +54,9 @@ def fingerprint_with(spec: Spec, name: str, entries: Iterable[str]) -> str:
 
 
 def _listed(entries: Iterable[str]) -> Iterator[bytes]:
-    opening = b"["
-    for entry in entries:
-        yield opening + canonical(entry)
+    opening, left = b"[", iter(entries)
+    while some := list(islice(left, ENTRIES)):
+        yield opening + canonical(some)[1:-1]
         opening = b","
     yield b"]" if opening == b"," else b"[]"
 

@@ -171,6 +171,11 @@ class AttentionStore(Mapping[str, Attention]):
         """Open the space at `path`."""
         return cls(Space.open(path))
 
+    @property
+    def key_rows(self) -> KeyRows:
+        """The keys of all parts as bytes (n, 32), those of a record that lies in two parts twice."""
+        return self._index.rows
+
     def find(self, key: str) -> tuple[int, int]:
         """Return number of the part and row in it; raises `KeyError` where there is no such record."""
         position = self._index.find(key)

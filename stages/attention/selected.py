@@ -22,7 +22,7 @@ import numpy.typing as npt
 from cache.arrays import Array, Arrays, ArraysToFill, arrays_path, make_arrays, part, read_arrays
 from cache.derived import code_version
 from cache.fingerprints import JSON, Spec, canonical, fingerprint
-from cache.keys import KeyIndex, KeyRows, hex_keys, key_rows
+from cache.keys import Keys, key_rows
 from cache.spaces import Space, check_files
 from data.records import Marked, Question, Rationale, Span
 from stages.attention.select import Example, Selection
@@ -56,8 +56,8 @@ class Place:
         for commit in self.space.commits():
             check_files(self.space, commit)
             parts.append({name: entry.sha256 for name, entry in commit.files.items()})
-        made_by = code_version(*SOURCES)
-        return {"space": self.space.fingerprint, "parts": fingerprint(parts), "of": fingerprint(self.of), "code": made_by}
+        found: Spec = {"space": self.space.fingerprint, "parts": fingerprint(parts), "of": fingerprint(self.of)}
+        return {**found, "code": code_version(*SOURCES)}
 
 
 class StoredExamples(Sequence[Example]):
@@ -96,10 +96,9 @@ class StoredExamples(Sequence[Example]):
         return StoredExamples(self.place, self._arrays)
 
     @property
-    def key_rows(self) -> KeyRows:
-        """Their keys (n, 32)."""
-        keys: KeyRows = self._arrays["key"][self.rows]
-        return keys
+    def keys(self) -> Keys:
+        """Their keys."""
+        return Keys(self._arrays["key"][self.rows])
 
     def take(self, numbers: npt.NDArray[np.int64]) -> "StoredExamples":
         """Those of these numbers."""
@@ -137,11 +136,9 @@ def marking_spec(settings: AttentionSettings) -> Spec:
     return {name: value for name, value in asdict(settings).items() if name in names}
 
 
-def keys_of(examples: Sequence[Example]) -> KeyRows:
-    """The keys of examples (n, 32)."""
-    if isinstance(examples, StoredExamples):
-        return examples.key_rows
-    return key_rows(example.key for example in examples)
+def keys_of(examples: Sequence[Example]) -> Sequence[str]:
+    """The keys of examples, in their order."""
+    return examples.keys if isinstance(examples, StoredExamples) else [example.key for example in examples]
 
 
 def chosen(examples: Sequence[Example], wanted: npt.NDArray[np.bool_]) -> Sequence[Example]:
@@ -152,15 +149,9 @@ def chosen(examples: Sequence[Example], wanted: npt.NDArray[np.bool_]) -> Sequen
     return tuple(examples[number] for number in numbers.tolist())
 
 
-def which(keys: KeyRows, wanted: Container[str]) -> npt.NDArray[np.bool_]:
-    """Which of the keys are `wanted` (n,)."""
-    return np.fromiter((key in wanted for key in hex_keys(keys)), dtype=bool, count=len(keys))
-
-
-def present(wanted: Mapping[str, str], keys: KeyRows) -> dict[str, str]:
-    """The entries of a mapping from keys to something whose key is among `keys`."""
-    index = KeyIndex([keys]) if wanted else None
-    return {key: value for key, value in wanted.items() if index is not None and index.find(key) is not None}
+def which(examples: Sequence[Example], wanted: Container[str]) -> npt.NDArray[np.bool_]:
+    """Of which of the examples (n,) the key is in `wanted`."""
+    return np.fromiter((key in wanted for key in keys_of(examples)), dtype=bool, count=len(examples))
 
 
 def _append(made: ArraysToFill, examples: Sequence[Example]) -> None:
@@ -171,7 +162,7 @@ def _append(made: ArraysToFill, examples: Sequence[Example]) -> None:
     ):
         made.append_lengths(f"{name}_offset", [len(one) for one in spans])
         made.append(f"{name}_spans", np.array([span for one in spans for span in one], np.int32).reshape(-1, 2))
-    texts = [canonical(asdict(example.rationale)) for example in examples]
+    texts = [canonical(_fields(example.rationale)) for example in examples]
     made.append_lengths("text_offset", [len(text) for text in texts])
     made.append("text", np.frombuffer(b"".join(texts), np.uint8))
 
@@ -185,6 +176,10 @@ def _kept(place: Place, arrays: Arrays) -> Kept:
 
 def _bytes(value: JSON) -> Array:
     return np.frombuffer(canonical(value), np.uint8)
+
+
+def _fields(rationale: Rationale) -> JSON:
+    return {**vars(rationale), "question": vars(rationale.question)}  # `asdict` copies each value, which takes longer
 
 
 def _rationale(fields: Mapping[str, Any]) -> Rationale:

@@ -76,7 +76,7 @@ def locate(
 def located(marked: Marked, ids: np.ndarray, spans: np.ndarray, *, prefix: str = "") -> Located:
     """Find the marked steps and words in prefix + text, whose tokens are `ids` (T,) at `spans` (T, 2)."""
     text = prefix + marked.text
-    starts = np.array([_first_visible(text, a, b) for a, b in spans.tolist()], dtype=np.int64)
+    starts = _first_visible(text, spans)
     first, last = (spans - len(prefix)).T
     return Located(
         ids=ids,
@@ -132,10 +132,12 @@ def token_counts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> li
     return counts
 
 
-def _first_visible(text: str, start: int, end: int) -> int:
-    if start < end and not text[start].isspace():  # of most tokens
-        return start
-    return next((i for i in range(start, end) if not text[i].isspace()), -1)
+def _first_visible(text: str, spans: np.ndarray) -> np.ndarray:
+    """Where the first character that is no white space lies in each span (T,); -1 for none."""
+    visible = np.flatnonzero(~np.fromiter(map(str.isspace, text), dtype=bool, count=len(text)))
+    nowhere = np.iinfo(np.int64).max
+    first = np.append(visible, nowhere)[np.searchsorted(visible, spans[:, 0])]
+    return np.where(first < spans[:, 1], first, -1)
 
 
 def _steps_of(starts: np.ndarray, steps: Sequence[Span]) -> np.ndarray:
