@@ -3,10 +3,11 @@
     python -P benchmarks/first_step.py ../before . --records 10000 100000
 
 In: checkouts, numbers of records. Out: for each a line for seed 0, which finds stage one in the store and nothing else,
-and a line for seed 1, which another seed preceded: seconds from the end of its imports to the first optimizer step, and
-memory at that moment. Records are made up here: a question and a rationale of three sentences, attention of one layer;
-teacher and student are a Llama of one layer. Each student is `molsaki train` in a process of its own, which loads what
-training imports, takes the time, and ends right behind the first step.
+and a line for seed 1, which another seed preceded: seconds from the end of its imports to the first optimizer step and
+seconds of processors in them, the most memory by then, pages of files that it maps included, and what is its own in the
+end. Records are made up here: a question and a rationale of three sentences, attention of one layer; teacher and
+student are a Llama of one layer. Each student is `molsaki train` in a process of its own, which loads what training
+imports, takes the time, and ends right behind the first step.
 """
 
 import argparse
@@ -54,7 +55,7 @@ def main() -> None:
 
 def measure(options: argparse.Namespace, folder: Path) -> None:
     """Print a line for each number of records, checkout and seed."""
-    print("records  checkout              seed  seconds  peak MB  own MB")
+    print("records  checkout              seed  seconds  of processors  peak MB  own MB")
     for records in options.records:
         for number, checkout in enumerate(options.checkouts):
             place = folder / f"{records}-{number}"
@@ -67,7 +68,7 @@ def measure(options: argparse.Namespace, folder: Path) -> None:
                 profile = [] if options.profile is None else ["--profile", str(options.profile.resolve())]
                 said = _ours(checkout, place, "--seed", str(seed), "--objective", options.objective, *profile)
                 found = json.loads(said.splitlines()[-1])
-                figures = f"{found['seconds']:7.2f} {found['peak']:8.0f} {found['own']:7.0f}"
+                figures = f"{found['seconds']:7.2f} {found['cpu']:14.2f} {found['peak']:8.0f} {found['own']:7.0f}"
                 print(f"{records:7,}  {checkout!s:<20}  {seed:4}  {figures}", flush=True)
 
 
@@ -90,16 +91,17 @@ def train(seed: int, objective: str, profile: Path | None) -> None:
     for name in IMPORTED:
         import_module(name)
     profiler = cProfile.Profile()
-    started = time.perf_counter()
+    started, worked = time.perf_counter(), time.process_time()
 
     def ends(*_: Any) -> None:
-        seconds = time.perf_counter() - started
+        seconds, cpu = time.perf_counter() - started, time.process_time() - worked
         if profile is not None:
             profiler.disable()
             profile.mkdir(parents=True, exist_ok=True)
             profiler.dump_stats(profile / f"seed-{seed}.prof")
         memory = dict(re.findall(r"(\w+):\s+(\d+) kB", Path("/proc/self/status").read_text()))
-        found = {"seconds": seconds, "peak": int(memory["VmHWM"]) / 1e3, "own": int(memory["RssAnon"]) / 1e3}
+        peak, own = (int(memory[name]) / 1e3 for name in ("VmHWM", "RssAnon"))
+        found = {"seconds": seconds, "cpu": cpu, "peak": peak, "own": own}
         os.write(said, json.dumps(found).encode() + b"\n")
         os._exit(0)
 
