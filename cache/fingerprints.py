@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TypeAlias
 
@@ -21,6 +22,8 @@ Spec: TypeAlias = Mapping[str, JSON]
 
 ABSENT = "(absent)"
 READ_SIZE = 1 << 20
+ENTRIES = 4096
+"""Entries of a long list that are in memory at a time."""
 
 
 def canonical(value: JSON) -> bytes:
@@ -31,6 +34,31 @@ def canonical(value: JSON) -> bytes:
 def fingerprint(spec: JSON) -> str:
     """Return the SHA-256 (64 hex digits) of the canonical JSON of `spec`."""
     return hash_bytes(canonical(spec))
+
+
+def fingerprint_with(spec: Spec, name: str, entries: Iterable[str]) -> str:
+    """Return `fingerprint({**spec, name: [*entries]})` without a list of the entries in memory."""
+
+    def blocks() -> Iterator[bytes]:
+        opening = b"{"
+        for key in sorted({*spec, name}):
+            yield opening + canonical(key) + b":"
+            if key == name:
+                yield from _listed(entries)
+            else:
+                yield canonical(spec[key])
+            opening = b","
+        yield b"}"
+
+    return hash_blocks(blocks())
+
+
+def _listed(entries: Iterable[str]) -> Iterator[bytes]:
+    opening, left = b"[", iter(entries)
+    while some := list(islice(left, ENTRIES)):
+        yield opening + canonical(some)[1:-1]
+        opening = b","
+    yield b"]" if opening == b"," else b"[]"
 
 
 def hash_bytes(content: bytes) -> str:

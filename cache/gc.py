@@ -2,9 +2,9 @@
 
 Leftovers of a space are parts of writers that were killed, temporary files, and the parts of commits that a repair
 withdrew. Leftovers of a store are the staging folders of killed imports and of killed exports of chosen records,
-temporary files of killed trainings, and targets of spaces that are gone. Somebody may be writing any of them now, and a
-reader may have a withdrawn part open, so only what is old enough goes. A space with a commit file that proves nothing
-is left alone: what looks like a leftover may be what was committed.
+temporary files of killed trainings, and targets and texts of spaces that are gone. Somebody may be writing any of them
+now, and a reader may have a withdrawn part open, so only what is old enough goes. A space with a commit file that
+proves nothing is left alone: what looks like a leftover may be what was committed.
 """
 
 import glob
@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cache.commits import is_torn
+from cache.derived import DERIVED
 from cache.durable import age, newest, now
 from cache.repair import WITHDRAWN
 from cache.spaces import KINDS, Space, children
@@ -31,7 +32,7 @@ EXPORT_PREFIX = "molsaki-export-"
 FETCHED = "fetched"
 """Folder beside the kinds, in the user's own store, for copies of spaces that were opened from an address."""
 TEMPORARY = ".*.tmp"
-TARGETS_NAME = re.compile(r"(.+)-[0-9a-f]{16}\.targets")
+DERIVED_NAME = re.compile(r"(.+)-[0-9a-f]{16}\.(?:targets|selection|tokens)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +66,7 @@ def leftovers_of_store(store: Path, *, older_than: float) -> list[Leftover]:
     beside = [*(store / kind for kind in KINDS), *children(store / FETCHED)]
     found = (
         *(leftover for folder in beside if folder.is_dir() for leftover in abandoned_imports(folder)),
-        *_targets(store),
+        *(leftover for name, kind in DERIVED.items() for leftover in _derived(store, name, kind)),
         *_exports(),
     )
     return [leftover for leftover in found if leftover.seconds >= older_than]
@@ -88,19 +89,19 @@ def _is_ours(path: Path) -> bool:
     return False
 
 
-def _targets(store: Path) -> Iterator[Leftover]:
-    """Yield what killed trainings left of the memory maps (see `cache.targets`), and maps of spaces that are gone.
+def _derived(store: Path, name: str, kind: str) -> Iterator[Leftover]:
+    """Yield what killed trainings left of memory maps (see `cache.derived`), and maps of spaces that are gone.
 
     Where the folder of all spaces is gone as well, it may only be out of reach for now.
     """
-    folder, spaces = store / "targets", store / "attention"
+    folder, spaces = store / name, store / kind
     if not folder.is_dir():
         return
     at = now(folder)
     yield from _left(folder.glob(TEMPORARY), "temporary file", at)
-    named = ((TARGETS_NAME.fullmatch(path.name), path) for path in (children(folder) if spaces.is_dir() else []))
+    named = ((DERIVED_NAME.fullmatch(path.name), path) for path in (children(folder) if spaces.is_dir() else []))
     gone = (path for match, path in named if match and not any(store.glob(f"*/{glob.escape(match[1])}")))
-    yield from _left(gone, "targets of a space that is gone", at)
+    yield from _left(gone, f"{name} of a space that is gone", at)
 
 
 def remove(space: Space, found: Sequence[Leftover]) -> Iterator[Leftover]:

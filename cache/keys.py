@@ -10,7 +10,8 @@ n keys, those of a record that two jobs computed counted twice.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import overload
 
 import numpy as np
 import numpy.typing as npt
@@ -69,13 +70,53 @@ def hex_keys(rows: KeyRows) -> Iterator[str]:
     return (digits[start : start + 2 * KEY_BYTES] for start in range(0, len(digits), 2 * KEY_BYTES))
 
 
+class Keys(Sequence[str]):
+    """Keys (n, 32) as strings of 64 hex digits, which exist only as long as somebody holds them."""
+
+    def __init__(self, rows: KeyRows) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, number: int) -> str: ...
+    @overload
+    def __getitem__(self, number: slice) -> "Keys": ...
+    def __getitem__(self, number: int | slice) -> "str | Keys":
+        """The key of a number, or those of several."""
+        return Keys(self.rows[number]) if isinstance(number, slice) else self.rows[number].tobytes().hex()
+
+    def __iter__(self) -> Iterator[str]:
+        return hex_keys(self.rows)
+
+
+def key_rows(keys: Iterable[str]) -> KeyRows:
+    """Return keys of 64 hex digits as bytes (n, 32)."""
+    if isinstance(keys, Keys):
+        return keys.rows
+    return np.frombuffer(bytes.fromhex("".join(keys)), np.uint8).reshape(-1, KEY_BYTES)
+
+
+def are_among(rows: KeyRows, others: KeyRows) -> npt.NDArray[np.bool_]:
+    """Return which of the keys (n, 32) are among others (m, 32), as (n,)."""
+    return np.isin(_whole(rows), _whole(others))
+
+
+def in_order(keys: Sequence[str]) -> npt.NDArray[np.int64]:
+    """Return the numbers of keys in the order in which they sort."""
+    if isinstance(keys, Keys):
+        return np.argsort(_whole(keys.rows), kind="stable")
+    return np.array(sorted(range(len(keys)), key=keys.__getitem__), dtype=np.int64)
+
+
 class KeyIndex:
     """Positions of keys in the order given; of equal keys the first one counts."""
 
     def __init__(self, parts: Sequence[KeyRows]) -> None:
         """Index the keys of several parts, each (n, 32)."""
-        self._rows: KeyRows = np.concatenate([np.empty((0, KEY_BYTES), np.uint8), *parts])
-        heads = _columns(self._rows)[:, 0]
+        self.rows: KeyRows = np.concatenate([np.empty((0, KEY_BYTES), np.uint8), *parts])
+        heads = _columns(self.rows)[:, 0]
         self._order = np.argsort(heads, kind="stable")
         self._heads = heads[self._order].astype(np.uint64)
         self._again = self._repeated()
@@ -84,7 +125,7 @@ class KeyIndex:
         """Positions, in order, of keys that have been there before."""
         alike = np.flatnonzero(self._heads[1:] == self._heads[:-1])
         earlier, later = self._order[alike], self._order[alike + 1]
-        columns = _columns(self._rows)
+        columns = _columns(self.rows)
         if not np.array_equal(columns[earlier], columns[later]):  # different keys that begin alike
             suspects = np.union1d(earlier, later)
             order = np.lexsort(columns[suspects].T)  # stable: of equal keys the first comes first
@@ -102,17 +143,23 @@ class KeyIndex:
         place = int(self._heads.searchsorted(head))
         while place < len(self._heads) and self._heads[place] == head:
             position = int(self._order[place])
-            if self._rows[position].tobytes().hex() == key:
+            if self.rows[position].tobytes().hex() == key:
                 return position
             place += 1
         return None
 
     def __len__(self) -> int:
-        return len(self._rows) - len(self._again)
+        return len(self.rows) - len(self._again)
 
     def __iter__(self) -> Iterator[str]:
         """Yield every key once, in order."""
-        return hex_keys(np.delete(self._rows, self._again, axis=0) if len(self._again) else self._rows)
+        return hex_keys(np.delete(self.rows, self._again, axis=0) if len(self._again) else self.rows)
+
+
+def _whole(rows: KeyRows) -> npt.NDArray[np.bytes_]:
+    """Keys (n, 32) as one value each, which compares as they do: all are as long, so no zero at an end is lost."""
+    whole: npt.NDArray[np.bytes_] = np.ascontiguousarray(rows).view(f"S{KEY_BYTES}")[:, 0]
+    return whole
 
 
 def _columns(rows: KeyRows) -> npt.NDArray[np.uint64]:

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cache.commits import VERIFY, Commit
-from cache.keys import KeyIndex, KeyRows, hex_keys
+from cache.keys import KEY_BYTES, KeyIndex, KeyRows, hex_keys
 from cache.layout import STEP_ATTENTION, TEXT_END, Array, check_part, decode, layouts_in, open_array, read_keys
 from cache.spaces import Space, check_files, dropped_records
 from cache.step_totals import StepTotals, step_totals
@@ -171,6 +171,11 @@ class AttentionStore(Mapping[str, Attention]):
         """Open the space at `path`."""
         return cls(Space.open(path))
 
+    @property
+    def key_rows(self) -> KeyRows:
+        """The keys of all parts as bytes (n, 32), those of a record that lies in two parts twice."""
+        return self._index.rows
+
     def find(self, key: str) -> tuple[int, int]:
         """Return number of the part and row in it; raises `KeyError` where there is no such record."""
         position = self._index.find(key)
@@ -292,8 +297,14 @@ class AttentionStore(Mapping[str, Attention]):
 
 def recorded_keys(space: Space, *, with_totals: bool = False) -> set[str]:
     """Return the keys of all stored records, or only of those with `step_totals`, decoding nothing else."""
+    return set(hex_keys(recorded_rows(space, with_totals=with_totals)))
+
+
+def recorded_rows(space: Space, *, with_totals: bool = False) -> KeyRows:
+    """Return the same as bytes (n, 32), those of a record that lies in two parts twice."""
     parts = (AttentionPart(space, commit) for commit in space.commits() if commit.part is not None)
-    return {key for part in parts if part.has_totals or not with_totals for key in hex_keys(part.key_rows)}
+    rows = [part.key_rows for part in parts if part.has_totals or not with_totals]
+    return np.concatenate([np.empty((0, KEY_BYTES), np.uint8), *rows])
 
 
 def _spans(spans: npt.NDArray[np.int32], offsets: npt.NDArray[np.int64], row: int) -> tuple[Span, ...]:

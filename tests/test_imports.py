@@ -55,7 +55,7 @@ ROOMS = (
 )
 WITHIN = (
     *("data.answers", "data.rows", "data.sets", "stages.engines.kinds", "stages.student.objectives"),
-    *("pipeline.views.figures",),
+    *("stages.student.records", "pipeline.views.figures"),
 )
 """Folders that are part of the room around them: answers, kinds of files, one file a data set, engine or objective."""
 STRANGERS = ("stages.rationales", "stages.attention", "stages.evaluation")
@@ -77,6 +77,7 @@ LIBRARIES_OF_ONE_ROOM = {
     "latex2sympy2_extended": "data",
 }
 WITHOUT_TORCH = (
+    "cache.arrays",
     "cache.reader",
     "cache.rationales",
     "cache.targets",
@@ -84,6 +85,7 @@ WITHOUT_TORCH = (
     "data.readers",
     "stages.settings",
     "stages.attention.select",
+    "stages.attention.selected",
     "stages.attention.spec",
     "stages.bench.index",
     "stages.bench.measure",

@@ -165,8 +165,8 @@ def cache_gc(spaces: tuple[str, ...], store: Path | None, **options: Any) -> Non
     """Remove what no commit names: parts of killed writers, temporary files, what a repair withdrew.
 
     All spaces of the store, or those named. Without a name also what lies beside them: staging folders of killed
-    imports and exports, and targets of spaces that are gone. What is younger than AGE stays, for somebody may be
-    writing or reading it.
+    imports and exports, and targets and texts of spaces that are gone. What is younger than AGE stays, for somebody may
+    be writing or reading it.
     """
     from pipeline.store.commands import collect_garbage
 

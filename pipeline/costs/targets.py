@@ -15,6 +15,7 @@ from data.errors import DamagedCacheError
 from pipeline.console.tables import fill
 from pipeline.run.points import PointStages
 from pipeline.run.teacher import AttentionStage
+from stages.attention.selected import keys_of
 from stages.figures.targets import LayerWeights, TargetFigures, says_of_targets, target_figures
 
 ROUNDING = 9
@@ -54,7 +55,7 @@ def targets_of(points: Sequence[PointStages]) -> list[PointTargets]:
 
 def _stored(stage: AttentionStage) -> tuple[AttentionStore, Sequence[str]] | None:
     """The store and the keys of the run's records that are in it; None where there are none."""
-    keys = [example.key for example in stage.selection.examples if example.key in stage.recorded]
+    keys = [key for key in keys_of(stage.selection.examples) if key in stage.recorded]
     return (stage.open(), keys) if keys else None
 
 

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
+from cache.derived import DERIVED
 from data.errors import Interrupted, MolsakiError
 from pipeline.console.exits import StageProcessError, describe_failure
 from pipeline.console.logs import log_file
@@ -24,7 +25,7 @@ from pipeline.run.processes import Failures
 from pipeline.run.teacher import StageWithSpace
 from pipeline.run.usage import Usage, disk_bytes
 from stages.engines.reuse import ReusedEngines
-from stages.runtime.progress import TARGETS, Progress, StopSignal
+from stages.runtime.progress import PREPARING, Progress, StopSignal
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ class Timed:
     """A progress that also measures: seconds until the work itself begins and since, and how much was done in how long.
 
     Loading and closing are told apart from what grows with the work, so that a few questions tell what many will take.
-    Putting together what training aims at counts as loading. `prefix` says which point it is about.
+    Putting together what training reads and aims at counts as loading. `prefix` says which point it is about.
     """
 
     def __init__(self, progress: Progress, prefix: str = "", clock: Callable[[], float] = time.monotonic) -> None:
@@ -44,7 +45,7 @@ class Timed:
 
     def start(self, task: str, total: int, done: int = 0) -> None:
         """Begin a task; the first that counts ends the loading."""
-        self._counts, self._warm, self._since = task != TARGETS, False, self._clock()
+        self._counts, self._warm, self._since = task not in PREPARING, False, self._clock()
         if self._counts and not self.start_seconds:
             self.start_seconds = self._since - self._entered
         self._progress.start(self._prefix + task, total, done)
@@ -194,7 +195,7 @@ def _committed(stage: Callable[[], Stage], before: StagePlan) -> int:
 def _places(point: PointRun, stage: Stage) -> list[Path]:
     """Folders that a stage writes to."""
     space = [stage.path] if isinstance(stage, StageWithSpace) else []
-    return [point.folder, point.config.store / "targets", *space]
+    return [point.folder, *(point.config.store / name for name in DERIVED), *space]
 
 
 def _record(

@@ -10,8 +10,10 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Literal
 
+from cache.fingerprints import JSON, fingerprint, hash_file
 from data.check import shared_questions
 from data.errors import ConfigError
 from data.readers import read_questions
@@ -51,6 +53,21 @@ class Inputs:
         if key not in self._questions:
             self._questions[key] = _read(*key)
         return self._questions[key]
+
+    def described(self, split: Split) -> JSON:
+        """What the questions of a split follow from: the content of files, seeds, or the questions themselves.
+
+        Files and seeds are not read as questions for it.
+        """
+        sources = getattr(self.config.data, split)
+        described = [_described(source) for source in sources]
+        if None not in described:
+            return {"sources": described}
+        return {"questions": fingerprint([asdict(question) for question in self.questions(split)])}
+
+    def forget(self, split: Split) -> None:
+        """Let go of the questions of a split; they are read again when somebody asks for them."""
+        self._questions.pop((split, getattr(self.config.data, split)), None)
 
     def labelled(self, split: Split) -> tuple[Question, ...]:
         """The questions of a split that can be scored."""
@@ -93,9 +110,13 @@ class Inputs:
                 raise ConfigError(f"{key}: {error}") from error
         return self._models[known]
 
-    def check(self, stages: Sequence[StageName]) -> None:
-        """Raise the first `ConfigError` or `DataError` that `stages` would meet in their inputs."""
-        self.questions("train")
+    def check(self, stages: Sequence[StageName], *, known: bool = False) -> None:
+        """Raise the first `ConfigError` or `DataError` that `stages` would meet in their inputs.
+
+        `known` are training questions that have been read before, just as they are now.
+        """
+        if not known:
+            self.questions("train")
         _ = self.teacher
         if self.config.rationales.engine == "file":
             rationale_file(self.config.rationales)
@@ -107,20 +128,23 @@ class Inputs:
         if {"train", "evaluate"} & set(stages):
             _ = self.student
         if "train" in stages:
-            self._require_pair()
-        if "train" in stages and self.config.student.peft:
+            self._check_training()
+        if "evaluate" in stages and self.questions("test") and not self.labelled("test"):
+            raise ConfigError(f"data.test: none of {len(self.questions('test')):,} questions has a gold answer")
+
+    def _check_training(self) -> None:
+        self._require_pair()
+        if self.config.student.peft:
             from stages.student.adapters import adapter_config  # loads torch, which other runs have no need of here
 
             adapter_config(self.config.student.peft)
-        if "train" in stages and self.config.training.early_stopping is not None and not self.labelled("dev"):
+        if self.config.training.early_stopping is not None and not self.labelled("dev"):
             none = f"none of {len(self.questions('dev')):,} questions has a gold answer"
             raise ConfigError(f"data.dev: {none}, which training.early_stopping needs")
-        if "train" in stages and self.config.training.report_to:
+        if self.config.training.report_to:
             from stages.student.trackers import require_trackers
 
             require_trackers(self.config.training.report_to)
-        if "evaluate" in stages and self.questions("test") and not self.labelled("test"):
-            raise ConfigError(f"data.test: none of {len(self.questions('test')):,} questions has a gold answer")
 
     def _require_pair(self) -> None:
         """Raise `ConfigError` where the attention loss pairs a layer that a model's configuration says it lacks."""
@@ -155,6 +179,17 @@ def limited(matrix: Matrix, limit: int) -> list[str]:
         if not (left := left - taken):
             break
     return [f"name={matrix.name}-limit-{limit}", f"data.train={json.dumps(sources)}"]
+
+
+def _described(source: DataSource) -> JSON:
+    """A source by its content, as far as that is known without making questions of it; None where it is not."""
+    if source.path is None:
+        return asdict(source) if source.name == "synthetic" else None
+    path = Path(source.path)
+    try:
+        return {**asdict(source), "path": path.name, "content": hash_file(path)}
+    except OSError:  # which whoever reads it explains
+        return None
 
 
 def _read(split: Split, sources: Sequence[DataSource]) -> tuple[Question, ...]:

@@ -111,8 +111,9 @@ class Run:
 
     def check(self, names: Sequence[StageName]) -> None:
         """Raise the first error that the stages of any point would meet in their inputs."""
+        known = {stages.point.name for stages in look(self) if _is_known(stages)} if set(names) == {"train"} else set()
         for point in self.points:
-            point.inputs.check([name for name in names if point.has(name)])
+            point.inputs.check([name for name in names if point.has(name)], known=point.name in known)
 
     def check_tokenizers(self, names: Sequence[StageName]) -> None:
         """Raise `ConfigError` for the first tokenizer that a later stage would refuse, before any is paid for.
@@ -198,6 +199,14 @@ def look(run: Run) -> list[PointStages]:
             found[whole] = PointStages(point=point, rationales=own, attention=part, all_attention=seen)
         points.append(replace(found[whole], point=point))
     return points
+
+
+def _is_known(stages: PointStages) -> bool:
+    """Whether the records of a point are kept, so that its training questions need not be read."""
+    try:
+        return stages.all_attention.known
+    except MolsakiError:  # which whoever needs what is wrong there will meet
+        return False
 
 
 def shared_work(points: Sequence[PointStages], name: StageName) -> list[tuple[Stage, list[PointStages]]]:

@@ -15,7 +15,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cache.fingerprints import Spec, fingerprint
+from cache.fingerprints import Spec, fingerprint, fingerprint_with
+from cache.keys import in_order
 from data.errors import ConfigError, Interrupted, MissingRecordsError
 from pipeline.console.exits import StageProcessError
 from pipeline.results.card import add_scores, scores_for_card, write_card
@@ -27,6 +28,7 @@ from pipeline.run.inputs import Inputs, Split
 from pipeline.run.plan import StageName, StagePlan, reasons
 from pipeline.run.processes import our_command, run_together
 from pipeline.run.teacher import AttentionStage
+from stages.attention.selected import chosen, keys_of, which
 from stages.engines.reuse import ReusedEngines
 from stages.runtime.progress import Progress, SilentProgress, StopSignal
 from stages.runtime.shard import process_of
@@ -75,7 +77,7 @@ class TrainStage:
 
     def plan(self) -> StagePlan:
         """Count finished students; they cannot be told from others before all rationales are there."""
-        if not self._rationales.plan().finished:
+        if not self._attention.rationale_plan.finished:
             return self._waiting(self._rationales.name)
         done = sum(self.is_finished(seed) for seed in self.seeds)
         left = len(self.seeds) - done
@@ -89,6 +91,7 @@ class TrainStage:
     def execute(self, progress: Progress, stop: StopSignal) -> None:
         """Train the students that are not there, one seed after the other."""
         self._require_stage_one()
+        self._attention.keep()
         examples = self._attention.selection.examples
         config, share = self.inputs.config, process_of(os.environ)
         if share.is_main:
@@ -101,7 +104,7 @@ class TrainStage:
 
         attention = self._attention.open() if self._needs_attention else None
         if attention is not None:
-            examples = tuple(example for example in examples if example.key not in attention.dropped)
+            examples = chosen(examples, ~which(examples, attention.dropped))
         if not examples:
             dropped = reasons(self._attention.plan().dropped)
             raise MissingRecordsError(
@@ -161,7 +164,7 @@ class TrainStage:
 
     def pace(self) -> str:
         """What a student depends on but for its records and how often it sees them, and where it is trained."""
-        spec = {name: value for name, value in self._spec().items() if name not in {"records", "rationales", "dev"}}
+        spec = {name: value for name, value in self._spec().items() if name not in {"rationales", "dev"}}
         training, objective = asdict(self.inputs.config.training), self._objective.described()
         return fingerprint(
             {
@@ -178,7 +181,8 @@ class TrainStage:
     @cached_property
     def fingerprint(self) -> str:
         """Hash of everything that a student depends on, its seed aside."""
-        return fingerprint(self._spec())
+        keys = keys_of(self._attention.selection.examples)
+        return fingerprint_with(self._spec(), "records", (keys[number] for number in in_order(keys)))
 
     @property
     def _needs_attention(self) -> bool:
@@ -189,6 +193,7 @@ class TrainStage:
         return objective_of(self.inputs.config.objective)
 
     def _spec(self) -> Spec:
+        """All but the records, which are many."""
         config, student = self.inputs.config, self.inputs.student
         training = asdict(config.training)
         peft: Spec = {"peft": config.student.peft} if config.student.peft else {}
@@ -207,7 +212,6 @@ class TrainStage:
             "training": {name: value for name, value in training.items() if name not in left_out},
             "rationales": self._rationales.fingerprint,
             "attention": self._attention.fingerprint if self._needs_attention else None,
-            "records": sorted(example.key for example in self._attention.selection.examples),
         }
 
     @property
@@ -238,7 +242,7 @@ class TrainStage:
         return StagePlan(name=self.name, unit="students", done=0, to_do=len(self.seeds), waits_for=stage)
 
     def _require_stage_one(self) -> None:
-        rationales, attention = self._rationales.plan(), self._attention.plan()
+        rationales, attention = self._attention.rationale_plan, self._attention.plan()
         if not rationales.finished:
             raise MissingRecordsError(
                 f"rationales of {rationales.to_do:,} questions are missing; make them with: molsaki rationales CONFIG"

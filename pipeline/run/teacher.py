@@ -10,10 +10,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Literal
 
+import numpy as np
+
 from cache.fingerprints import Spec, fingerprint
+from cache.keys import KeyIndex, KeyRows, are_among, hex_keys, key_rows
 from cache.nearest import neighbour
 from cache.rationales import RationaleStore
-from cache.reader import AttentionStore, recorded_keys
+from cache.reader import AttentionStore, recorded_rows
 from cache.spaces import Space, dropped_records, is_space, space_path
 from cache.writer import AttentionWriter
 from data.errors import MissingRecordsError
@@ -23,9 +26,26 @@ from pipeline.run.inputs import Inputs
 from pipeline.run.plan import StagePlan, reasons
 from pipeline.run.provenance import commit_note
 from stages.attention.select import Example, Selection, select_examples
+from stages.attention.selected import (
+    Kept,
+    Place,
+    chosen,
+    keep_selection,
+    keys_of,
+    marking_spec,
+    read_selection,
+    which,
+)
 from stages.attention.spec import attention_slug, attention_spec
 from stages.rationales.spec import rationale_slug, rationale_spec
-from stages.rationales.write import RationalePlan, kept_rationales, own_questions, plan_rationales, write_rationales
+from stages.rationales.write import (
+    RationalePlan,
+    kept_rationales,
+    own_questions,
+    plan_rationales,
+    standing_spec,
+    write_rationales,
+)
 from stages.runtime.progress import Progress, StopSignal
 from stages.runtime.shard import Shard
 from stages.settings import AttentionSettings, RationaleSettings
@@ -173,6 +193,12 @@ class RationaleStage(StageWithSpace):
             stop=stop,
         )
 
+    def forget(self) -> None:
+        """Let go of questions and rationales; they are read again when somebody asks for them."""
+        for name in ("questions", "rationales"):
+            self.__dict__.pop(name, None)
+        self._inputs.forget("train")
+
     def open(self) -> RationaleStore:
         """Open the store of rationales, which has to be there."""
         return RationaleStore(self._open())
@@ -207,13 +233,55 @@ class AttentionStage(StageWithSpace):
     @cached_property
     def selection(self) -> Selection:
         """The records of the run: kept rationales, marked, without those that have no critical word."""
-        return select_examples(self.rationales.rationales, self._settings)
+        return self._kept.selection if self._kept else select_examples(self.rationales.rationales, self._settings)
+
+    @property
+    def known(self) -> bool:
+        """Whether an earlier process has kept the records of just these questions and rationales."""
+        return self._kept is not None
+
+    def keep(self) -> None:
+        """Keep the records beside the store, for this process and later ones; all rationales have to be there."""
+        if self._kept is not None or not self.selection.examples:
+            return
+        plan = self.rationale_plan
+        assert plan.finished, "records of some of the questions are not kept"
+        if self._inputs.described("train") != self._place.of["questions"]:
+            return  # somebody has written a file of questions since; the records are those of neither
+        about: Spec = {"done": plan.done, "dropped": dict(plan.dropped), "detail": plan.detail}
+        self._kept = keep_selection(self._place, self.selection, about)
+        self.selection = self._kept.selection
+        self.__dict__.pop("_share", None)
+        self.rationales.forget()
+
+    @property
+    def rationale_plan(self) -> StagePlan:
+        """What `rationales.plan()` says, without reading rationales where the records of all of them are kept."""
+        if self._kept is None:
+            return self.rationales.plan()
+        return StagePlan(name=self.rationales.name, unit="questions", to_do=0, **self._kept.about)
 
     @cached_property
-    def _share(self) -> tuple[Example, ...]:
+    def _kept(self) -> Kept | None:
+        return read_selection(self._place) if self.rationales.begun else None
+
+    @cached_property
+    def _place(self) -> Place:
+        of: Spec = {
+            "questions": self._inputs.described("train"),
+            "standing": standing_spec(self._inputs.config.rationales),
+            "marking": marking_spec(self._settings),
+        }
+        return Place(space=self.rationales.open().space, of=of)
+
+    @cached_property
+    def _share(self) -> Sequence[Example]:
         """Those of the run's records that are this process's own: all of them, or a shard."""
         examples, shard = self.selection.examples, self._shard
-        return examples if shard is None else tuple(example for example in examples if shard.owns(example.key))
+        if shard is None:
+            return examples
+        own = [shard.owns(key) for key in keys_of(examples)]
+        return chosen(examples, np.array(own, dtype=bool))
 
     @cached_property
     def _plan(self) -> StagePlan:
@@ -221,18 +289,19 @@ class AttentionStage(StageWithSpace):
 
         What was left out before it had a record belongs to no shard and is counted for the whole only.
         """
-        keys = {example.key for example in self._share}
-        unusable = {key: reason for key, reason in self._dropped.items() if key in keys}
-        stored = keys & self.recorded
+        keys = key_rows(keys_of(self._share))
+        own = KeyIndex([keys] if self._dropped else [])
+        unusable = {key: reason for key, reason in self._dropped.items() if own.find(key) is not None}
+        done = are_among(keys, self._recorded) | are_among(keys, key_rows(unusable))
         dropped = Counter({} if self._shard else self.selection.dropped) + Counter(unusable.values())
         return StagePlan(
             name=self.name,
             unit="records",
-            done=len(stored | unusable.keys()),
-            to_do=len(keys - stored - unusable.keys()),
+            done=int(done.sum()),
+            to_do=int((~done).sum()),
             dropped=dict(dropped),
             detail=self._neighbour,
-            waits_for=None if self.rationales.plan().finished else self.rationales.name,
+            waits_for=None if self.rationale_plan.finished else self.rationales.name,
             shard=self._shard,
         )
 
@@ -240,7 +309,7 @@ class AttentionStage(StageWithSpace):
         """Run the teacher over the records whose attention is missing."""
         self.require_records()
         if self.plan().waits_for:
-            progress.note(f"{self.rationales.plan().line()}; going on with those that are there")
+            progress.note(f"{self.rationale_plan.line()}; going on with those that are there")
         from stages.attention.write import write_attention
 
         config = self._inputs.config
@@ -259,13 +328,13 @@ class AttentionStage(StageWithSpace):
     def require_records(self) -> None:
         """Raise `MissingRecordsError` where nothing can be learned: no question has a rationale."""
         if not self.selection.examples:
-            raise MissingRecordsError(no_rationales(self.rationales.plan()))
+            raise MissingRecordsError(no_rationales(self.rationale_plan))
 
     @property
-    def missing(self) -> tuple[Example, ...]:
+    def missing(self) -> Sequence[Example]:
         """Records of this process whose attention is neither stored nor known to be unusable."""
         known = self.recorded | self._dropped.keys()
-        return tuple(example for example in self._share if example.key not in known)
+        return chosen(self._share, ~which(self._share, known))
 
     def open(self) -> AttentionStore:
         """Open the stored attention for training."""
@@ -274,7 +343,11 @@ class AttentionStage(StageWithSpace):
     @cached_property
     def recorded(self) -> set[str]:
         """Keys of all stored records that need nothing more, the run's or not."""
-        return recorded_keys(self._open(), with_totals=self._totals) if self.begun else set()
+        return set(hex_keys(self._recorded))
+
+    @cached_property
+    def _recorded(self) -> KeyRows:
+        return recorded_rows(self._open(), with_totals=self._totals) if self.begun else key_rows(())
 
     @cached_property
     def _dropped(self) -> dict[str, str]:

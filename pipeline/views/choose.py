@@ -27,6 +27,7 @@ from pipeline.results.scores import short_names
 from pipeline.run.points import PointStages, Run, look
 from pipeline.run.teacher import AttentionStage
 from pipeline.store.spaces import find_folder
+from stages.attention.selected import keys_of
 from stages.settings import ObjectiveSettings
 
 CONFIGURATIONS = (".yaml", ".yml")
@@ -165,7 +166,7 @@ def _of_stages(
         )
     attention = stage.open()
     distinct = list(dict.fromkeys(stages))  # points of a matrix share what they agree on
-    wanted = list(dict.fromkeys(example.key for one in distinct for example in one.selection.examples))
+    wanted = list(dict.fromkeys(key for one in distinct for key in keys_of(one.selection.examples)))
     keys = tuple(key for key in wanted if key in attention)
     unusable = sum(key in attention.dropped for key in wanted if key not in attention)
     return Chosen(

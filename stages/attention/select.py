@@ -29,9 +29,9 @@ class Example:
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """The records of a run, in the order of their questions."""
+    """The records of a run, in the order of their questions: in memory, or read from the store one at a time."""
 
-    examples: tuple[Example, ...]
+    examples: Sequence[Example]
     dropped: Mapping[str, int]
 
 

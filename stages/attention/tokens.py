@@ -67,11 +67,16 @@ def locate(
     A token belongs to the one step in which its first visible character lies, and to each word that it overlaps.
     Special tokens and the prefix belong to no step and to no word. Text that looks like a special token is text.
     """
-    text = prefix + marked.text
-    ids, spans = encode(tokenizer, text)
+    ids, spans = encode(tokenizer, prefix + marked.text)
     if begin is not None:
         ids, spans = np.insert(ids, 0, begin), np.insert(spans, 0, 0, axis=0)
-    starts = np.array([_first_visible(text, a, b) for a, b in spans.tolist()], dtype=np.int64)
+    return located(marked, ids, spans, prefix=prefix)
+
+
+def located(marked: Marked, ids: np.ndarray, spans: np.ndarray, *, prefix: str = "") -> Located:
+    """Find the marked steps and words in prefix + text, whose tokens are `ids` (T,) at `spans` (T, 2)."""
+    text = prefix + marked.text
+    starts = _first_visible(text, spans)
     first, last = (spans - len(prefix)).T
     return Located(
         ids=ids,
@@ -92,9 +97,29 @@ def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[np.ndarray, n
     encoded = tokenizer(
         text, return_offsets_mapping=True, return_special_tokens_mask=True, split_special_tokens=True, verbose=False
     )
-    spans = np.asarray(encoded["offset_mapping"], dtype=np.int64).reshape(-1, 2)
-    spans[np.asarray(encoded["special_tokens_mask"], dtype=bool)] = 0
-    return np.asarray(encoded["input_ids"], dtype=np.int64), spans
+    return _encoded(encoded["input_ids"], encoded["offset_mapping"], encoded["special_tokens_mask"])
+
+
+def encode_all(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """What `encode` makes of each text, of all of them at once: on several cores where the tokenizer can do that."""
+    if not texts:
+        return []
+    require_offsets(tokenizer)
+    encoded = tokenizer(
+        list(texts),
+        return_offsets_mapping=True,
+        return_special_tokens_mask=True,
+        split_special_tokens=True,
+        verbose=False,
+    )
+    columns = (encoded[name] for name in ("input_ids", "offset_mapping", "special_tokens_mask"))
+    return [_encoded(*each) for each in zip(*columns, strict=True)]
+
+
+def _encoded(ids: Sequence[int], offsets: Sequence[Span], special: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    spans = np.asarray(offsets, dtype=np.int64).reshape(-1, 2)
+    spans[np.asarray(special, dtype=bool)] = 0
+    return np.asarray(ids, dtype=np.int64), spans
 
 
 def token_counts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[int]:
@@ -107,8 +132,12 @@ def token_counts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> li
     return counts
 
 
-def _first_visible(text: str, start: int, end: int) -> int:
-    return next((i for i in range(start, end) if not text[i].isspace()), -1)
+def _first_visible(text: str, spans: np.ndarray) -> np.ndarray:
+    """Where the first character that is no white space lies in each span (T,); -1 for none."""
+    visible = np.flatnonzero(~np.fromiter(map(str.isspace, text), dtype=bool, count=len(text)))
+    nowhere = np.iinfo(np.int64).max
+    first = np.append(visible, nowhere)[np.searchsorted(visible, spans[:, 0])]
+    return np.where(first < spans[:, 1], first, -1)
 
 
 def _steps_of(starts: np.ndarray, steps: Sequence[Span]) -> np.ndarray:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, TypeAlias
 
+from cache.fingerprints import Spec
 from cache.keys import keywords_key, question_key
 from cache.rationales import KEPT, Attempt, AttemptName, RationaleStore
 from data import keyword_prompts
@@ -173,6 +174,12 @@ def kept_rationales(
         for question in questions
         for rationale in standing(_key(question, settings), question, attempts, settings).kept
     ]
+
+
+def standing_spec(settings: RationaleSettings) -> Spec:
+    """What it depends on, beside questions and attempts, how it stands with them (`standing`)."""
+    names = ("samples", "second_phase", "keywords", "chat", "shots")
+    return {"file": settings.engine == "file", **{name: getattr(settings, name) for name in names}}
 
 
 def standings(

@@ -13,8 +13,10 @@ from typing import Protocol, Self
 from cache.exchange.metering import Meter, Unmetered
 from data.errors import Interrupted
 
-TARGETS = "targets"
-"""The task of putting together what training aims at, once before it; whoever measures counts it as loading."""
+TARGETS, TEXTS = "targets", "texts"
+"""The tasks of putting together what training aims at, and what it reads, once before it."""
+PREPARING = frozenset({TARGETS, TEXTS})
+"""Whoever measures counts these as loading."""
 
 
 class Progress(Meter, Protocol):

@@ -15,20 +15,25 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from cache.durable import replace_file
+from cache.durable import appearing
+from cache.keys import in_order
 from cache.student_attention import LOOKED_AT, StudentLook, When
 from stages.attention.stepwise import recording_attention
 from stages.attention.tokens import padded_ids, pooling
 from stages.models.modes import evaluating
 from stages.student.model import DistillationModel
+from stages.student.records.kept import keys_of_records, lengths_of
 from stages.student.step import TrainingStep
 from stages.student.summary import LAYER_WEIGHTS
 from stages.student.texts import TrainingCollator, TrainingRecord
 
+ROWS = 1 << 16
+"""Records whose layer weights are written at a time."""
+
 
 def looked_at(records: Sequence[TrainingRecord]) -> list[TrainingRecord]:
     """The first ones in the order of their keys: hashes, so that this is a random choice that all students share."""
-    return sorted(records, key=lambda record: record.key)[:LOOKED_AT]
+    return [records[number] for number in in_order(keys_of_records(records))[:LOOKED_AT].tolist()]
 
 
 @torch.no_grad()
@@ -75,35 +80,33 @@ def _looks(model: DistillationModel, records: Sequence[TrainingRecord], when: Wh
 @torch.no_grad()
 def student_layer_weights(
     model: DistillationModel, records: Sequence[TrainingRecord], collator: TrainingCollator, batch_size: int
-) -> list[list[float]]:
-    """The share of each of the student's layers (L,) in L_att for each record, in evaluation mode."""
+) -> np.ndarray:
+    """The share of each of the student's layers in L_att for each record, (n, L) float32, in evaluation mode."""
     assert model.aligner is not None, "no layers were chosen"
     device = next(model.parameters()).device
-    by_length = sorted(range(len(records)), key=lambda number: len(records[number].explain.ids))
-    found: dict[int, list[float]] = {}
+    by_length = np.argsort(lengths_of(records, "explain"), kind="stable")
+    found = np.empty((len(records), 0), dtype=np.float32)
     with evaluating(model):
         for start in range(0, len(by_length), batch_size):
-            numbers = by_length[start : start + batch_size]
+            numbers = by_length[start : start + batch_size].tolist()
             batch = {name: one.to(device) for name, one in collator([(n, records[n]) for n in numbers]).items()}
             with TrainingStep(model.student, model.aligner, batch).recording() as recording:
                 model.student(input_ids=batch["explain_ids"], use_cache=False)
             _, weights_BL = model.aligner(recording, batch["token_mask"])
-            found.update(zip(numbers, weights_BL.float().tolist(), strict=True))
-    return [found[number] for number in range(len(records))]
+            if not found.size:
+                found = np.empty((len(records), weights_BL.shape[1]), dtype=np.float32)
+            found[numbers] = weights_BL.float().cpu().numpy()
+    return found
 
 
-def write_layer_weights(folder: Path, records: Sequence[TrainingRecord], student: Sequence[Sequence[float]]) -> None:
+def write_layer_weights(folder: Path, records: Sequence[TrainingRecord], student: np.ndarray) -> None:
     """Write `layer_weights.parquet` into `folder`; it appears complete or not at all."""
-    table = pa.table(
-        {
-            "key": [record.key for record in records],
-            "teacher": pa.array(
-                [None if record.target is None else record.target.layer_weights.tolist() for record in records],
-                pa.list_(pa.float32()),
-            ),
-            "student": pa.array(student, pa.list_(pa.float32())),
-        }
-    )
-    written = pa.BufferOutputStream()
-    pq.write_table(table, written, compression="zstd")
-    replace_file(folder / LAYER_WEIGHTS, written.getvalue().to_pybytes())
+    weights = pa.list_(pa.float32())
+    schema = pa.schema([("key", pa.string()), ("teacher", weights), ("student", weights)])
+    with appearing(folder / LAYER_WEIGHTS) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        for start in range(0, len(records), ROWS):
+            some = [records[number] for number in range(start, min(start + ROWS, len(records)))]
+            teacher = [None if record.target is None else record.target.layer_weights for record in some]
+            columns = [record.key for record in some], teacher, list(student[start : start + ROWS])
+            arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
+            writer.write_table(pa.Table.from_arrays(arrays, schema=schema))

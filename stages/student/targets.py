@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cache.fingerprints import Spec
+from cache.keys import Keys, are_among
 from cache.reader import AttentionStore
 from cache.targets import Combine, combined
 from stages.mixture import Target, mixed_targets
@@ -57,15 +58,19 @@ class TeacherTargets:
 
     def missing(self, keys: Sequence[str]) -> int:
         """Of how many of these records there is no attention."""
+        if isinstance(self.attention, AttentionStore) and isinstance(keys, Keys):
+            return int((~are_among(keys.rows, self.attention.key_rows)).sum())
         return sum(key not in self.attention for key in keys)
 
-    def get(self, keys: Sequence[str], rule: TargetRule, progress: Progress) -> dict[str, Target]:
-        """Targets of these records; those of a store are views of a memory map, made now or by an earlier job."""
+    def get(self, keys: Sequence[str], rule: TargetRule, progress: Progress) -> Mapping[str, Target]:
+        """Targets of these records by key; those of a store are views of a memory map, made now or by an earlier job.
+
+        A store has those of other records too.
+        """
         if not isinstance(self.attention, AttentionStore):
             return dict(zip(keys, rule.combine([self.attention[key] for key in keys]), strict=True))
-        progress.start(TARGETS, sum(len(part.keys) for part in self.attention.parts))
-        stored = combined(self.attention, rule.spec, rule.combine, matrices=rule.matrices, advance=progress.advance)
-        return {key: stored[key] for key in keys}
+        progress.start(TARGETS, sum(map(len, self.attention.parts)))
+        return combined(self.attention, rule.spec, rule.combine, matrices=rule.matrices, advance=progress.advance)
 
 
 def _chosen(blocks: Sequence[np.ndarray], layers: Sequence[int]) -> list[Target]:

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from data.prompts import explain_prompt, predict_prompt, predict_target
 from stages.attention.packing import group_of
 from stages.attention.select import Example
-from stages.attention.tokens import Located, encode, locate, pooling
+from stages.attention.tokens import Located, encode, encode_all, located, pooling
 from stages.head import IGNORED
 from stages.mixture import Target, pad_blocks
 from stages.settings import Task
@@ -51,18 +51,49 @@ class TrainingRecord:
 
 def training_record(tokenizer: PreTrainedTokenizerBase, example: Example, target: Target | None) -> TrainingRecord:
     """Tokenize an example for both tasks; each target ends with the tokenizer's end token."""
-    question = example.marked.question
-    prompt = explain_prompt(question)
-    located = locate(tokenizer, example.marked, prefix=prompt[: prompt.index(question)])
-    asking = example.rationale.question
-    return TrainingRecord(
-        key=example.key,
-        name=f"{asking.dataset} {asking.id} (key {example.key[:16]})",
-        predict=target_text(tokenizer, predict_prompt(question), predict_target(asking)),
-        explain=_training_text(tokenizer, located.ids, located.spans, written_from=len(prompt)),
-        located=located,
-        target=target,
+    (record,) = training_records(tokenizer, [example], [target])
+    return record
+
+
+def training_records(
+    tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], targets: Sequence[Target | None]
+) -> list[TrainingRecord]:
+    """The same of several examples, tokenized together."""
+    questions = [example.marked.question for example in examples]
+    answers = [predict_target(example.rationale.question) for example in examples]
+    prompts = [predict_prompt(question) for question in questions]
+    predict = encode_all(tokenizer, [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)])
+    prefixes = [explain_prefix(question) for question in questions]
+    explain = encode_all(
+        tokenizer, [prefix + example.marked.text for prefix, example in zip(prefixes, examples, strict=True)]
     )
+    records = []
+    for number, (example, question) in enumerate(zip(examples, questions, strict=True)):
+        where = located(example.marked, *explain[number], prefix=prefixes[number])
+        written_from = len(explain_prompt(question))
+        records.append(
+            TrainingRecord(
+                key=example.key,
+                name=name_of(example),
+                predict=_training_text(tokenizer, *predict[number], written_from=len(prompts[number])),
+                explain=_training_text(tokenizer, where.ids, where.spans, written_from=written_from),
+                located=where,
+                target=targets[number],
+            )
+        )
+    return records
+
+
+def name_of(example: Example) -> str:
+    """What people are told of an example."""
+    asking = example.rationale.question
+    return f"{asking.dataset} {asking.id} (key {example.key[:16]})"
+
+
+def explain_prefix(question: str) -> str:
+    """What the prompt for a rationale has in front of the question, which is part of the marked text."""
+    prompt = explain_prompt(question)
+    return prompt[: prompt.index(question)]
 
 
 def target_text(tokenizer: PreTrainedTokenizerBase, prompt: str, target: str) -> TrainingText:

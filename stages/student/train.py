@@ -27,6 +27,7 @@ from transformers import (
 from cache.student_attention import StudentLook, write_student_attention
 from data.errors import ConfigError, Interrupted, MissingRecordsError, ModelError
 from stages.attention.select import Example
+from stages.attention.selected import keys_of
 from stages.attention.stepwise import attention_layers, checkpointing_contexts
 from stages.mixture import Target
 from stages.models.cut import load_first_layers, random_first_layers
@@ -43,9 +44,10 @@ from stages.student.global_batches import NumberedRecords
 from stages.student.looks import looked_at, student_layer_weights, student_looks, write_layer_weights
 from stages.student.model import DistillationModel
 from stages.student.objective import Objective, objective_of
+from stages.student.records.kept import longest_of, read_records, take_records
 from stages.student.summary import CHECKPOINTS, Origin, write_summary
 from stages.student.targets import TeacherTargets
-from stages.student.texts import TrainingCollator, TrainingRecord, training_record
+from stages.student.texts import TrainingCollator, TrainingRecord
 from stages.student.trackers import close_trackers, require_trackers, tracker_callbacks
 from stages.student.trainer import (
     BalanceWarnings,
@@ -97,7 +99,7 @@ def train_student(
         loaded.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": checkpointing_contexts})
     teacher = TeacherTargets(attention or {})
     targets = _targets(examples, objective, teacher, layers, progress)
-    records = _training_records(tokenizer, examples, student, targets, progress)
+    records = _training_records(tokenizer, identity.tokenizer, examples, student, targets, progress)
     _require_positions(loaded, records, student)
     model = DistillationModel(loaded, objective, learning_rate=training.learning_rate, teacher_layers=teacher.layers)
     collator = TrainingCollator(pad=_pad_token(tokenizer), tasks=objective.tasks)
@@ -186,14 +188,15 @@ def _require_precision(training: TrainingSettings) -> None:
 
 def _training_records(
     tokenizer: PreTrainedTokenizerBase,
+    tokenizer_hash: str,
     examples: Sequence[Example],
     student: StudentSettings,
     targets: Mapping[str, Target],
     progress: Progress,
-) -> list[TrainingRecord]:
+) -> Sequence[TrainingRecord]:
     """The same records for every objective: both texts have to fit, whichever of them is learned from."""
-    records = [training_record(tokenizer, example, targets.get(example.key)) for example in examples]
-    fitting = [record for record in records if record.length <= student.max_length]
+    records = read_records(tokenizer, tokenizer_hash, examples, targets, progress)
+    fitting = take_records(records, np.flatnonzero(longest_of(records) <= student.max_length))
     if len(fitting) < len(records):
         progress.note(
             f"{len(records) - len(fitting)} of {len(records)} texts are longer than {student.max_length} tokens"
@@ -208,7 +211,7 @@ def _training_records(
 def _require_positions(model: PreTrainedModel, records: Sequence[TrainingRecord], student: StudentSettings) -> None:
     """Raise `ConfigError` for a text longer than the positions that the student knows."""
     positions = known_positions(model)
-    if too_long := sum(record.length > positions for record in records):
+    if too_long := int((longest_of(records) > positions).sum()):
         raise ConfigError(
             f"student.max_length: expected at most {positions}, the positions that {student.model} knows, found "
             f"{student.max_length}, and {too_long} of {len(records)} texts are longer"
@@ -221,10 +224,10 @@ def _targets(
     teacher: TeacherTargets,
     student_layers: int,
     progress: Progress,
-) -> dict[str, Target]:
+) -> Mapping[str, Target]:
     if not objective.needs_attention:
         return {}
-    keys = [example.key for example in examples]
+    keys = keys_of(examples)
     if missing := teacher.missing(keys):
         raise MissingRecordsError(
             f"teacher attention of {missing} of {len(keys)} records is missing; `molsaki attention CONFIG` fills it"

@@ -7,11 +7,13 @@ from hypothesis import strategies as st
 
 from cache.fingerprints import (
     ABSENT,
+    ENTRIES,
     Difference,
     canonical,
     describe_differences,
     differences,
     fingerprint,
+    fingerprint_with,
     hash_file,
     hash_folder,
 )
@@ -89,3 +91,10 @@ def test_a_file_larger_than_one_read_is_hashed_whole(tmp_path):
     content = bytes(range(256)) * 5000
     (tmp_path / "large").write_bytes(content)
     assert hash_file(tmp_path / "large") == hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.parametrize("count", [0, 1, ENTRIES - 1, ENTRIES, 2 * ENTRIES + 1])
+def test_a_long_list_has_the_same_fingerprint_without_being_one(count: int):
+    entries = [f'{number} "ö"' for number in range(count)]
+    for spec in ({}, {"a": [1], "z": {"records": []}}, {"records": "replaced", "s": None}):
+        assert fingerprint_with(spec, "records", iter(entries)) == fingerprint({**spec, "records": entries})

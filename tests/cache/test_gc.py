@@ -8,9 +8,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import cache.durable
+from cache.arrays import arrays_path, make_arrays
 from cache.exchange.exporting import export_space
 from cache.exchange.importing import fetch, import_space
 from cache.gc import Leftover, discard, leftovers, leftovers_of_store, remove
@@ -270,6 +272,18 @@ def test_targets_go_once_their_space_is_gone_and_they_are_old(space, tmp_path, t
     make_old(path.parent)
     assert collect_beside(tmp_path) == [("targets of a space that is gone", False)]
     assert foreign.exists()
+
+
+def test_texts_go_once_the_rationales_are_gone_and_they_are_old(tmp_path, temporary):
+    space = Space.open_or_create(tmp_path, "rationales", "teacher", {"schema": 1})
+    paths = [arrays_path(space, {"a": 1}, suffix) for suffix in ("selection", "tokens")]
+    for path in paths:
+        make_arrays(path, {"b": 2}, lambda made: made.append("key", np.zeros(3, np.uint8)))
+    make_old(tmp_path / "texts")
+    assert collect_beside(tmp_path) == []
+    shutil.rmtree(space.path)
+    assert collect_beside(tmp_path) == [("texts of a space that is gone", False)] * 2
+    assert list((tmp_path / "texts").iterdir()) == []
 
 
 def test_targets_stay_where_no_space_is_in_reach(space, tmp_path, temporary):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache.keys import KEY_BYTES, KeyIndex, hex_keys, question_key, record_key
+from cache.keys import KEY_BYTES, KeyIndex, Keys, are_among, hex_keys, in_order, key_rows, question_key, record_key
 from data.records import Marked, Question
 
 QUESTION = Question(id="1", dataset="svamp", text="2 + 2?", answer="4", answer_kind="number")
@@ -97,3 +97,20 @@ def test_what_is_no_key_is_not_there(other: object):
 def test_no_parts_hold_no_keys():
     index = KeyIndex([])
     assert (len(index), list(index), index.find("00" * 32)) == (0, [], None)
+
+
+def test_keys_are_strings_only_as_long_as_somebody_holds_them():
+    names = [bytes([number % 251]).hex() * 31 + f"{number:02x}" for number in (0, 255, 7, 0x30)]
+    keys = Keys(key_rows(names))
+    assert list(keys) == names and [keys[number] for number in range(-4, 4)] == names * 2
+    assert list(keys[1:3]) == names[1:3] and len(keys) == 4 and names[2] in keys
+    assert key_rows(keys) is keys.rows and list(hex_keys(key_rows(keys))) == names
+    assert in_order(keys).tolist() == in_order(names).tolist() == sorted(range(4), key=names.__getitem__)
+
+
+def test_keys_are_found_among_others_whatever_bytes_they_end_with():
+    names = ["ab" * 31 + end for end in ("00", "01", "20")] + ["ab" * 30 + "0000", "00" * 32]
+    rows = key_rows(names)
+    for number, name in enumerate(names):
+        assert are_among(rows, key_rows([name])).tolist() == [number == other for other in range(5)]
+    assert not are_among(rows, key_rows([])).any() and are_among(key_rows([]), rows).tolist() == []

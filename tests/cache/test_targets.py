@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import cache.derived
 import cache.targets
 from cache.reader import AttentionStore
 from cache.spaces import Space
@@ -165,7 +166,7 @@ def test_where_nothing_may_be_written_the_map_has_no_name(space: Space, monkeypa
     def refuse(path: Path) -> None:
         raise PermissionError(13, os.strerror(13), str(path))
 
-    monkeypatch.setattr(cache.targets, "make_folder", refuse)
+    monkeypatch.setattr(cache.derived, "make_folder", refuse)
     store = AttentionStore(space)
     assert_right(store, combined(store, RULE, Combining()))
     assert not (space.path.parent.parent / "targets").exists()

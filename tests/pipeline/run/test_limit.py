@@ -89,8 +89,10 @@ def test_another_objective_or_engine_is_another_pace(experiment: Experiment) -> 
 
 
 def test_loading_is_told_apart_from_what_grows_with_the_work() -> None:
-    moments = iter([0.0, 5.0, 30.0, 38.0, 39.0, 41.0, 50.0, 57.0, 58.0, 61.5])
+    moments = iter([0.0, 2.0, 5.0, 30.0, 38.0, 39.0, 41.0, 50.0, 57.0, 58.0, 61.5])
     timed = Timed(SilentProgress(), clock=lambda: next(moments))
+    timed.start("texts", 7)  # at 2 s
+    timed.advance(7)
     timed.start("targets", 7)  # at 5 s
     timed.advance(7)
     timed.start("seed 0", 10, 2)  # at 30 s; the first step takes eight seconds, two more take three

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from cache.fingerprints import fingerprint as fingerprint_of
 from data.errors import ConfigError
 from pipeline.config.load import load_config
 from pipeline.config.matrix import load_matrix
@@ -55,10 +56,13 @@ def test_a_student_that_keeps_all_its_layers_has_the_fingerprint_of_before(exper
     assert experiment("rationales", "run.yaml").exit_code == 0
     matrix = load_matrix(Path("run.yaml"))
     (stages,) = look(Run(matrix=matrix, folder=Path("runs") / matrix.name))
-    assert set(stages.open("train")._spec()) == {
+    train, spec = stages.open("train"), stages.open("train")._spec()
+    assert set(spec) == {
         "schema", "student", "tokenizer", "initialise", "max_length", "objective", "training", "rationales",
-        "attention", "records",
+        "attention",
     }  # fmt: skip
+    keys = [example.key for example in stages.all_attention.selection.examples]
+    assert train.fingerprint == fingerprint_of({**spec, "records": sorted(keys)})
 
 
 @pytest.mark.parametrize("command", [("run", "run.yaml", "--dry-run"), ("status", "run.yaml"), ("run", "run.yaml")])
@@ -129,7 +133,8 @@ def test_bars_of_libraries_are_off_before_a_check_loads_them(
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     seen: list[bool] = []
-    monkeypatch.setattr(Inputs, "check", lambda *_: seen.append({*NO_BARS, *QUIET_LIBRARIES} <= os.environ.keys()))
+    off = {*NO_BARS, *QUIET_LIBRARIES}
+    monkeypatch.setattr(Inputs, "check", lambda *_, **__: seen.append(off <= os.environ.keys()))
     experiment(command[0], "run.yaml", *command[1:])
     assert seen[0] is True
 

@@ -10,7 +10,7 @@ from data.errors import ModelError
 from data.marking import mark
 from data.records import Marked
 from stages.attention import tokens
-from stages.attention.tokens import Located, locate, padded_ids, pooling, token_counts
+from stages.attention.tokens import Located, encode, encode_all, locate, padded_ids, pooling, token_counts
 from stages.models.tokenizer import begin_token
 from tests.fakes import tiny_tokenizer
 
@@ -153,3 +153,21 @@ def test_counting_tokens_agrees_with_locating_them(adds_begin: bool, monkeypatch
 
 def test_ids_are_integers_of_numpy():
     assert locate(tiny_tokenizer(), marked("a", "b", ((0, 1),), ())).ids.dtype == np.int64
+
+
+def test_texts_have_the_same_tokens_together_as_each_by_itself():
+    texts = ["a 12", "</s> 🦉\r\n", " ", "x" * 50]
+    for tokenizer in (tiny_tokenizer(), tiny_tokenizer(adds_begin=True)):
+        for (ids, spans), text in zip(encode_all(tokenizer, texts), texts, strict=True):
+            alone = encode(tokenizer, text)
+            np.testing.assert_array_equal(ids, alone[0], strict=True)
+            np.testing.assert_array_equal(spans, alone[1], strict=True)
+    assert encode_all(tiny_tokenizer(), []) == []
+
+
+@given(text=st.text(alphabet=" \n\u3000ab🦉", max_size=20), spans=st.lists(st.tuples(*[st.integers(0, 20)] * 2)))
+def test_the_first_visible_character_of_a_span_is_that_of_a_search_from_its_start(text: str, spans: list):
+    inside = [(min(start, len(text)), min(end, len(text))) for start, end in spans]
+    expected = [next((i for i in range(start, end) if not text[i].isspace()), -1) for start, end in inside]
+    found = tokens._first_visible(text, np.array(inside, dtype=np.int64).reshape(-1, 2))
+    assert found.tolist() == expected

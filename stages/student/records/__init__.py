@@ -1,0 +1,1 @@
+"""Training records: tokenized once for all students, and read from a memory map."""
