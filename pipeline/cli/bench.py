@@ -207,3 +207,26 @@ def bench_train(**options: Any) -> None:  # click's own types
     process; each has its memory measured in processes of its own.
     """
     _measure("train", options)
+
+
+@examples(
+    "molsaki bench evaluate",
+    "molsaki bench evaluate --students 10 --questions 1000 --json > evaluate.json",
+    "molsaki bench evaluate --tied                    students whose embeddings are their heads",
+)
+@bench.command("evaluate")
+@_number("--students", 10, "Students of one configuration.")
+@_number("--questions", 200, "Made-up questions that each is asked.")
+@_number("--max-tokens", 16, "Length of an answer at most, in tokens.")
+@click.option("--tied", is_flag=True, help="Let the embeddings be the head, where vLLM on a CPU cannot change weights.")
+@click.option("--engine", type=click.Choice(["vllm", "transformers"]), default="vllm", help="What they answer by.")
+@_number("--repeats", 1, "Rounds.")
+@_shape_options("student", layers=2, width=64)
+@_device_options("float32", "bfloat16", "float16")
+@output_options
+def bench_evaluate(**options: Any) -> None:  # click's own types
+    """Time of the answers of many students by one engine that changes its weights, beside an engine for each.
+
+    The one engine proves for each student that it has its weights, and both ways have to give the same answers.
+    """
+    _measure("evaluate", options)
