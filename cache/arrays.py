@@ -19,7 +19,7 @@ from typing import IO, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from cache.derived import ALIGNMENT, BLOCK, Derived, MappedFile, Section, derived_path, file_to_fill
+from cache.derived import ALIGNMENT, BLOCK, Derived, MappedFile, Section, derived_path, file_to_fill, one_at_a_time
 from cache.fingerprints import JSON, SCHEMA_VERSION, Spec
 from cache.spaces import Space
 
@@ -47,14 +47,17 @@ def make_arrays(path: Path | None, head: Spec, fill: Fill) -> Arrays:
     """Let `fill` append to arrays, keep them at `path` and map them.
 
     Where there is no path, or none that may be written to, the file is a nameless temporary one. Of several processes
-    that make the same arrays each maps its own, and one of these files stays.
+    that need the same arrays one makes them, and the others map what it has made.
     """
     kind = _kind(head)
-    with file_to_fill(path) as file, ExitStack() as stack:
-        made = ArraysToFill(stack=stack, folder=Path(file.name).parent if isinstance(file.name, str) else None)
-        fill(made)
-        made.write(file, kind)
-        found = kind.mapped(file)
+    with one_at_a_time(path):
+        found = kind.read(path)
+        if found is None:
+            with file_to_fill(path) as file, ExitStack() as stack:
+                made = ArraysToFill(stack=stack, folder=Path(file.name).parent if isinstance(file.name, str) else None)
+                fill(made)
+                made.write(file, kind)
+                found = kind.mapped(file)
     assert found is not None, f"{path}: arrays are not what was written"
     return _arrays(found)
 

@@ -10,6 +10,7 @@ mapped is shared by all processes that map it.
 """
 
 import errno
+import fcntl
 import json
 import logging
 import os
@@ -133,6 +134,24 @@ def file_to_fill(path: Path | None) -> Iterator[IO[bytes]]:
     """Give a file that takes the name `path` once it is full; a nameless one where nothing may be written there."""
     with ExitStack() as stack:
         yield _beside(path, stack) or stack.enter_context(tempfile.TemporaryFile())
+
+
+@contextmanager
+def one_at_a_time(path: Path | None) -> Iterator[None]:
+    """Inside, no other process makes a file of this folder: where several need the same one, the others wait for it.
+
+    Where nothing may be written, or the file system has no locks, each makes its own, of which one stays.
+    """
+    with ExitStack() as stack:
+        if path is not None:
+            try:
+                make_folder(path.parent)
+                folder = os.open(path.parent, os.O_RDONLY)
+                stack.callback(os.close, folder)
+                fcntl.flock(folder, fcntl.LOCK_EX)
+            except OSError as error:
+                log.info("%s: no lock (%s)", path.parent, error.strerror)
+        yield
 
 
 def _beside(path: Path | None, stack: ExitStack) -> IO[bytes] | None:

@@ -20,7 +20,7 @@ from typing import IO
 import numpy as np
 import numpy.typing as npt
 
-from cache.derived import Derived, MappedFile, Section, derived_path, file_to_fill
+from cache.derived import Derived, MappedFile, Section, derived_path, file_to_fill, one_at_a_time
 from cache.fingerprints import SCHEMA_VERSION, Spec
 from cache.reader import Attention, AttentionPart, AttentionStore
 
@@ -108,9 +108,12 @@ def combined(
     blocks = [_block(part, layers, matrices) for part in store.parts]
     found = _File.of(kind.read(path))
     if found is None or found.blocks != blocks:
-        with file_to_fill(path) as file:
-            _fill(file, kind, blocks, _contents(store, blocks, found, combine, advance))
-            found = _File.of(kind.mapped(file))
+        with one_at_a_time(path):
+            found = _File.of(kind.read(path))
+            if found is None or found.blocks != blocks:
+                with file_to_fill(path) as file:
+                    _fill(file, kind, blocks, _contents(store, blocks, found, combine, advance))
+                    found = _File.of(kind.mapped(file))
         assert found is not None and found.blocks == blocks, f"{store.space.path}: targets are not what was written"
     return CombinedStore(store, blocks, found.floats)
 

@@ -1,7 +1,9 @@
 """Arrays beside a store: as they were appended, in little memory, whole or made again."""
 
 import json
+import multiprocessing
 import os
+import time
 import tracemalloc
 from pathlib import Path
 
@@ -132,3 +134,26 @@ def test_making_and_proving_take_no_more_memory_for_more_rows(tmp_path: Path):
         return found
 
     assert peak(40) < peak(10) + (1 << 18)
+
+
+def test_of_several_processes_one_makes_what_all_map(tmp_path: Path):
+    path, made = tmp_path / "texts" / "a.tokens", tmp_path / "made"
+
+    def fill(arrays: ArraysToFill) -> None:
+        with made.open("a") as file:
+            file.write("once\n")
+        time.sleep(0.2)
+        arrays.append("ids", np.arange(5, dtype=np.int64))
+
+    def need(results: "multiprocessing.SimpleQueue[int]") -> None:
+        results.put(int(make_arrays(path, HEAD, fill)["ids"].sum()))
+
+    context = multiprocessing.get_context("fork")
+    results = context.SimpleQueue()
+    processes = [context.Process(target=need, args=(results,)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [results.get() for _ in processes] == [10, 10, 10]
+    assert made.read_text() == "once\n" and [file.name for file in path.parent.iterdir()] == ["a.tokens"]
