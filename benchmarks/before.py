@@ -23,7 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,18 @@ evaluation: {{engine: {engine}, prompts: [predict], max_new_tokens: {new_tokens}
 """
 
 
+@dataclass(frozen=True, kw_only=True)
+class Used:
+    """Seconds by the clock and of processors, start included in the latter, and peak memory in bytes."""
+
+    seconds: float
+    cpu_seconds: float
+    bytes: int
+
+    def __str__(self) -> str:
+        return f"{self.seconds:.2f} s, {self.cpu_seconds:.2f} s of processors, {self.bytes / MIB:,.0f} MiB"
+
+
 @dataclass(frozen=True)
 class Side:
     """A checkout, and the folder that it works in."""
@@ -54,8 +66,8 @@ class Side:
     checkout: Path
     place: Path
 
-    def run(self, *arguments: str) -> tuple[float, int]:
-        """Seconds by the clock and peak memory in bytes of one command, which has to end well."""
+    def run(self, *arguments: str) -> "Used":
+        """What one command takes, which has to end well."""
         environment = {**os.environ, "PYTHONPATH": str(self.checkout)}
         started = time.monotonic()
         log = self.place / "output.log"
@@ -66,7 +78,7 @@ class Side:
         seconds = time.monotonic() - started
         if os.waitstatus_to_exitcode(status) != 0:
             sys.exit(f"{' '.join(arguments)} in {self.checkout}:\n{log.read_text(errors='replace')[-3000:]}")
-        return seconds, used.ru_maxrss * 1024
+        return Used(seconds=seconds, cpu_seconds=used.ru_utime + used.ru_stime, bytes=used.ru_maxrss * 1024)
 
     @property
     def results(self) -> Path:
@@ -74,31 +86,31 @@ class Side:
         return self.place / "runs" / "measured"
 
 
-def step(side: Side) -> tuple[float, int]:
+def step(side: Side) -> Used:
     """Train the student anew: seconds of the training itself."""
     shutil.rmtree(side.results / "student", ignore_errors=True)
-    _, peak = side.run("train", "run.yaml", "--quiet")
+    used = side.run("train", "run.yaml", "--quiet")
     log: list[Mapping[str, Any]] = json.loads((side.results / "student/seed-0/training.json").read_text())["log"]
-    return next(float(entry["train_runtime"]) for entry in log if "train_runtime" in entry), peak
+    return replace(used, seconds=next(float(entry["train_runtime"]) for entry in log if "train_runtime" in entry))
 
 
-def evaluate(side: Side) -> tuple[float, int]:
+def evaluate(side: Side) -> Used:
     """Let all students answer anew."""
     shutil.rmtree(side.results / "evaluation", ignore_errors=True)
     return side.run("evaluate", "run.yaml", "--quiet")
 
 
-def status(side: Side) -> tuple[float, int]:
+def status(side: Side) -> Used:
     """Look at a run of which all is done."""
     return side.run("status", "run.yaml")
 
 
-def nothing(side: Side) -> tuple[float, int]:
+def nothing(side: Side) -> Used:
     """Run what has nothing left to do."""
     return side.run("run", "run.yaml", "--quiet")
 
 
-CASES: Mapping[str, tuple[tuple[str, ...], Callable[[Side], tuple[float, int]]]] = {
+CASES: Mapping[str, tuple[tuple[str, ...], Callable[[Side], Used]]] = {
     "step": (STAGES[:2], step),
     "evaluate": (STAGES[:3], evaluate),
     "status": (STAGES, status),
@@ -187,9 +199,7 @@ def write_models(place: Path, layers: int, vocabulary: int | None) -> None:
         tokenizer.save_pretrained(place / name)
 
 
-def in_turns(
-    sides: list[Side], measured: Callable[[Side], tuple[float, int]], rounds: int
-) -> list[tuple[tuple[float, int], tuple[float, int]]]:
+def in_turns(sides: list[Side], measured: Callable[[Side], Used], rounds: int) -> list[tuple[Used, Used]]:
     """What each round found of either side, this checkout's first."""
     found = []
     for number in range(rounds):
@@ -197,23 +207,20 @@ def in_turns(
         of = {side.checkout: measured(side) for side in order}
         now, earlier = (of[side.checkout] for side in sides)
         found.append((now, earlier))
-        print(
-            f"round {number + 1}: {now[0]:.2f} s, {now[1] / MIB:,.0f} MiB; "
-            f"before {earlier[0]:.2f} s, {earlier[1] / MIB:,.0f} MiB",
-            flush=True,
-        )
+        print(f"round {number + 1}: {now}; before {earlier}", flush=True)
     return found
 
 
-def told(found: list[tuple[tuple[float, int], tuple[float, int]]]) -> str:
+def told(found: list[tuple[Used, Used]]) -> str:
     """The medians of the ratios round by round."""
-    seconds = [now[0] / earlier[0] for now, earlier in found]
-    memory = [now[1] / earlier[1] for now, earlier in found]
+    seconds = [now.seconds / earlier.seconds for now, earlier in found]
+    processors = [now.cpu_seconds / earlier.cpu_seconds for now, earlier in found]
+    memory = [now.bytes / earlier.bytes for now, earlier in found]
     spread = f"{min(seconds):.3f} to {max(seconds):.3f}"
-    return (
-        f"of the time {statistics.median(seconds):.3f} ({spread}), of the memory {statistics.median(memory):.3f}, "
-        f"medians of {len(found)} rounds"
+    shares = (
+        f"of the time {statistics.median(seconds):.3f} ({spread}), of processors' {statistics.median(processors):.3f}"
     )
+    return f"{shares}, of the memory {statistics.median(memory):.3f}, medians of {len(found)} rounds"
 
 
 if __name__ == "__main__":
