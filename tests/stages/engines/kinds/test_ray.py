@@ -49,7 +49,7 @@ def test_a_text_that_ended_for_no_reason_is_an_engine_error() -> None:
 
 
 def test_what_collects_messages_in_memory_goes_on_collecting() -> None:
-    pytest.importorskip("ray", reason="Ray is not installed")
+    pytest.importorskip("ray.data", reason="Ray is not installed")  # it sets its loggers up when it is imported
     collecting, showing = logging.StreamHandler(StringIO()), logging.StreamHandler(sys.stderr)
     logger = logging.getLogger("ray.data")
     for handler in (collecting, showing):
