@@ -236,7 +236,8 @@ def _run(
         if report and run.single and run.shard is None:
             from pipeline.views.report import report_at_end
 
-            report_at_end(run.folder, asked.say)
+            spaces = [stage.path for seen in look(run) for stage in (seen.rationales, seen.all_attention)]
+            report_at_end(run.folder, spaces, asked.say)
         if run.single:
             _print_single(asked, run, names)
         else:
@@ -337,7 +338,7 @@ def _print_plans(
     seen = look(run)
     stages = estimates(run, seen, names, seeds, split)
     targets = targets_of(seen) if "train" in names else []
-    points = None if run.single else plan_points(run, names, seeds, split)
+    points = None if run.single else plan_points(run, seen, names, seeds, split)
     if asked.as_json:
         print_json(plans_as_json(run, stages, points, targets))
         return
