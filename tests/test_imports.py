@@ -116,6 +116,7 @@ WITHOUT_TORCH = (
     "pipeline.results.scores",
     "pipeline.run.order",
     "pipeline.views.explore",
+    "pipeline.views.at_end",
     "pipeline.views.report",
 )
 

@@ -50,6 +50,7 @@ from pipeline.run.order import evaluated_folders, require_room, run_stages, unfi
 from pipeline.run.plan import StageName
 from pipeline.run.points import Run, look, plan_points, plan_stages, shard_of
 from pipeline.run.processes import Failures, stop_with_parent
+from pipeline.views.at_end import report_at_end
 from stages.runtime.progress import SilentProgress, StopSignal
 from stages.runtime.shard import Shard, process_of
 
@@ -234,8 +235,6 @@ def _run(
     with command_log(run.log):
         failed = run_stages(run, names, say=asked.say, quiet=asked.quiet, pass_on=pass_on, jobs=jobs)
         if report and run.single and run.shard is None:
-            from pipeline.views.report import report_at_end
-
             spaces = [stage.path for seen in look(run) for stage in (seen.rationales, seen.all_attention)]
             report_at_end(run.folder, spaces, asked.say)
         if run.single:

@@ -25,7 +25,8 @@ class Grid(Generic[Asked]):
 
     def common(self, other: "Grid[Asked]") -> tuple[list[int], list[Asked]]:
         """Seeds and what was asked that both have, in order."""
-        return sorted({*self.seeds} & {*other.seeds}), sorted({*self.asked} & {*other.asked})
+        seeds, asked = set(other.seeds), set(other.asked)
+        return [one for one in self.seeds if one in seeds], [one for one in self.asked if one in asked]
 
     def at(self, seeds: Sequence[int], asked: Sequence[Asked]) -> Values:
         """The values of some of its seeds and of some of what they were asked."""
@@ -34,7 +35,7 @@ class Grid(Generic[Asked]):
 
 def grid(seeds: Sequence[int], asked: Sequence[Asked], values: Sequence[float | None]) -> Grid[Asked]:
     """Put values, each of a seed and of what it was asked, into a grid; raises `ValueError` where one has two."""
-    rows, columns = sorted(set(seeds)), sorted(set(asked))
+    rows, columns = sorted(set(seeds)), sorted(dict.fromkeys(asked))
     if len(set(zip(seeds, asked, strict=True))) < len(values):
         raise ValueError("a seed has two values of what it was asked once")
     every = np.full((len(rows), len(columns)), np.nan)
