@@ -23,9 +23,10 @@ import numpy as np
 import numpy.typing as npt
 
 from cache.certificates import SMALLEST_NORMAL
+from cache.chunked import decode, open_array, open_rebuilt
 from cache.commits import VERIFY
 from cache.keys import KEY_BYTES, hex_keys, record_key
-from cache.layout import ARRAYS, LAYOUTS, STEP_ATTENTION, TEXT_END, Array, decode, open_array, open_rebuilt
+from cache.layout import ARRAYS, LAYOUTS, STEP_ATTENTION, TEXT_END, Array
 from cache.rounding import ALL_BITS
 from cache.step_totals import step_totals
 from data.errors import DamagedCacheError

@@ -1,15 +1,14 @@
-"""The layout of an attention part: plain numpy arrays enter, a zarr v3 group leaves, and back.
+"""The layout of an attention part: what arrays it has, and whether a stored part is what its commit declares.
 
-This file alone knows names, types, chunks and codecs; docs/cache-format.md says the same in words, and
-docs/decisions/0001-attention-parts.md why it is so. Before zarr opens an array, its metadata are compared with what the
-commit declares, so that no other format, codec, type or size than ours is ever decoded.
+This file knows names, types and chunks; docs/cache-format.md says the same in words, and
+docs/decisions/0001-attention-parts.md why it is so. Before zarr opens an array (`cache.chunked`), its metadata are
+compared with what the commit declares, so that no other format, codec, type or size than ours is ever decoded. Zarr is
+not imported here: plans need keys and counts only.
 
 Shape letters: L layers, S steps, K critical words; n records of a part.
 """
 
-import errno
 import json
-import os
 import struct
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -18,15 +17,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import zarr
-from numcodecs import blosc
-from zarr.codecs import BloscCodec, Crc32cCodec
-from zarr.core.buffer import default_buffer_prototype
-from zarr.core.sync import sync
-from zarr.storage import LocalStore, MemoryStore
 
 from cache.commits import VERIFY, Commit, damage_at, read_committed
-from cache.fingerprints import JSON, SCHEMA_VERSION
+from cache.fingerprints import JSON
 from cache.keys import KEY_BYTES
 from cache.spaces import Space, check_files
 from cache.step_totals import RECEIVERS
@@ -131,39 +124,6 @@ def counts_of(arrays: Mapping[str, Array]) -> dict[str, int]:
     return {name: arrays[array].shape[place] for name, (array, place) in COUNTS.items()}
 
 
-class PartStore(LocalStore):
-    """The folder of a part that one writer fills; needs no hard links, with which zarr keeps out a second writer."""
-
-    async def set_if_not_exists(self, key: str, value: Any) -> None:  # zarr's own buffer
-        """Write what is not there; nobody comes in between, for the folder's name is ours alone."""
-        if not await self.exists(key):
-            await self.set(key, value)
-
-
-def write_arrays(folder: Path, arrays: Mapping[str, Array]) -> None:
-    """Write the arrays of one part into `folder`, each as one shard of compressed, checksummed chunks."""
-    assert ARRAYS.keys() <= arrays.keys() <= LAYOUTS.keys(), f"arrays of a part: {sorted(arrays)}"
-    group = zarr.create_group(store=PartStore(folder), zarr_format=3, attributes={"molsaki_schema": SCHEMA_VERSION})
-    for name, content in arrays.items():
-        _create_array(group, name, content.shape)[...] = content
-
-
-def _create_array(group: zarr.Group, name: str, shape: tuple[int, ...]) -> "zarr.Array[Any]":
-    layout = LAYOUTS[name]
-    rows, *rest = shape
-    return group.create_array(
-        name,
-        shape=shape,
-        dtype=layout.dtype,
-        chunks=(layout.chunk_rows, *rest),
-        shards=(layout.chunks(rows) * layout.chunk_rows, *rest),
-        compressors=[BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle"), Crc32cCodec()],
-        fill_value=layout.fill_value,
-        dimension_names=layout.dimensions,
-        config={"write_empty_chunks": True},  # a chunk of zeros must not look like a chunk that was lost
-    )
-
-
 def check_part(space: Space, commit: Commit) -> None:
     """Raise `DamagedCacheError` unless all files of a part have their sizes and its metadata are what was committed."""
     check_files(space, commit)
@@ -258,49 +218,7 @@ def _only_chunk(shard: bytes, records: int) -> Array:
     decoded, compressed = struct.unpack("<4xI4xI", chunk[:BLOSC_HEADER])
     if (decoded, compressed) != (CHUNK_ROWS * KEY_BYTES, len(chunk)):
         raise ValueError(f"a chunk claims to be {decoded:,} bytes made of {compressed:,}")
+    from numcodecs import blosc  # here: those who only ask for counts need no codecs
+
     rows: Array = np.frombuffer(blosc.decompress(chunk), np.uint8).reshape(CHUNK_ROWS, KEY_BYTES)[:records]
     return rows
-
-
-class CommittedStore(LocalStore):
-    """The folder of an array that was committed: what is not there is damage and never reads as fill value.
-
-    Sizes are checked before, but the shard may go away between that and reading.
-    """
-
-    async def get(self, key: str, *options: Any, **named: Any) -> Any:  # zarr's own buffer
-        """Return the content of a file; raises `FileNotFoundError` where there is none."""
-        return self._there(key, await super().get(key, *options, **named))
-
-    def get_sync(self, key: str, **named: Any) -> Any:
-        """Return the content of a file as `get` does."""
-        return self._there(key, super().get_sync(key, **named))
-
-    def _there(self, key: str, content: Any) -> Any:
-        if content is None:
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.root / key))
-        return content
-
-
-def open_array(folder: Path, name: str) -> "zarr.Array[Any]":
-    """Open one array of a part that `check_part` has accepted."""
-    with damage_at(folder / name, "does not open"):
-        return zarr.open_array(store=CommittedStore(folder / name, read_only=True), mode="r", zarr_format=3)
-
-
-def open_rebuilt(folder: Path, name: str, counts: Mapping[str, int]) -> "zarr.Array[Any]":
-    """Open an array with the metadata that this format gives it, for those beside its data are damaged."""
-    store = MemoryStore()
-    with damage_at(folder / name, "does not open"):
-        _create_array(zarr.create_group(store=store, zarr_format=3), name, LAYOUTS[name].shape(dimension_sizes(counts)))
-        for path in (folder / name / "c").rglob("*"):
-            if path.is_file():
-                content = default_buffer_prototype().buffer.from_bytes(read_committed(path))
-                sync(store.set(f"{name}/{path.relative_to(folder / name).as_posix()}", content))
-        return zarr.open_array(store=store, path=name, mode="r", zarr_format=3)
-
-
-def decode(array: "zarr.Array[Any]", path: Path, rows: slice = slice(None)) -> Array:
-    """Return rows of an array; raises `DamagedCacheError` where a checksum or a codec finds them damaged."""
-    with damage_at(path, "does not decode"):
-        return np.asarray(array[rows])

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from cache.commits import VERIFY, Commit
 from cache.keys import KEY_BYTES, KeyIndex, KeyRows, hex_keys
-from cache.layout import STEP_ATTENTION, TEXT_END, Array, check_part, decode, layouts_in, open_array, read_keys
+from cache.layout import STEP_ATTENTION, TEXT_END, Array, check_part, layouts_in, read_keys
 from cache.spaces import Space, check_files, dropped_records
 from cache.step_totals import StepTotals, step_totals
 from data.errors import ConfigError, DamagedCacheError, MissingRecordsError
@@ -55,6 +55,8 @@ class AttentionPart:
 
     def _read(self, name: str) -> Array:
         check_files(self._space, self._commit, below=name)
+        from cache.chunked import decode, open_array  # zarr: who asks for keys and counts needs none of it
+
         return decode(open_array(self.folder, name), self.folder / name)
 
     def __len__(self) -> int:
@@ -123,6 +125,8 @@ class AttentionPart:
 
     def _rows(self, name: str, first: int, last: int) -> Array:
         """Return some rows of an array, which is opened once."""
+        from cache.chunked import decode, open_array
+
         check_files(self._space, self._commit, below=name)
         if name not in self._opened:
             self._opened[name] = open_array(self.folder, name)

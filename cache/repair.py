@@ -18,11 +18,12 @@ from pathlib import Path
 
 import numpy as np
 
+from cache.chunked import write_arrays
 from cache.commits import Commit
 from cache.durable import make_folder, sync_folder
 from cache.examine import Examined
 from cache.fingerprints import hash_bytes
-from cache.layout import counts_of, write_arrays
+from cache.layout import counts_of
 from cache.spaces import SPEC_FILE, Space
 from cache.verify import (
     CommitLook,

@@ -15,10 +15,11 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
+from cache.chunked import write_arrays
 from cache.commits import Commit
 from cache.fingerprints import JSON
 from cache.keys import KEY_BYTES, record_key
-from cache.layout import MAX_RECORDS, STEP_ATTENTION, TEXT_END, Array, counts_of, write_arrays
+from cache.layout import MAX_RECORDS, STEP_ATTENTION, TEXT_END, Array, counts_of
 from cache.rounding import ALL_BITS, kept_bits, largest_value, stored_values
 from cache.spaces import Space
 from cache.step_totals import RECEIVERS

@@ -5,8 +5,14 @@ below a field becomes its description in `molsaki config schema`. The configurat
 with pydantic, which this room need not import.
 """
 
+import ast
+import inspect
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Annotated, Literal, TypeVar, dataclass_transform
+from functools import cache
+from itertools import pairwise
+from typing import Annotated, Any, Literal, TypeVar, dataclass_transform
 
 from annotated_types import Ge
 
@@ -19,8 +25,38 @@ OwnKind = Literal["number", "numbers", "boolean", "text"]
 @dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(field,))
 def settings(cls: type[T]) -> type[T]:
     """Make `cls` a frozen keyword-only dataclass in which pydantic refuses unknown keys."""
-    cls.__pydantic_config__ = {"extra": "forbid", "use_attribute_docstrings": True}  # type: ignore[attr-defined]
+    cls.__pydantic_config__ = {"extra": "forbid", "json_schema_extra": describe_fields}  # type: ignore[attr-defined]
     return dataclass(frozen=True, kw_only=True)(cls)
+
+
+def describe_fields(schema: dict[str, Any], cls: type) -> None:  # pydantic's own types
+    """Add to a class's JSON schema what the docstrings below its fields say.
+
+    Pydantic can read them itself, and does so whenever the class is made, which takes longer than all the rest of it.
+    """
+    for name, described in schema.get("properties", {}).items():
+        texts = (_field_docstrings(each.__module__).get(each.__name__, {}) for each in cls.__mro__)
+        if text := next((found[name] for found in texts if name in found), None):
+            described.setdefault("description", text)
+
+
+@cache
+def _field_docstrings(module: str) -> dict[str, dict[str, str]]:
+    """The docstrings of all fields in a module, by the name of their class."""
+    if module == "builtins":
+        return {}
+    classes = [
+        node for node in ast.parse(inspect.getsource(sys.modules[module])).body if isinstance(node, ast.ClassDef)
+    ]
+    return {node.name: dict(_docstrings(node)) for node in classes}
+
+
+def _docstrings(node: ast.ClassDef) -> Iterator[tuple[str, str]]:
+    for declared, behind in pairwise(node.body):
+        if isinstance(declared, ast.AnnAssign) and isinstance(declared.target, ast.Name):
+            text = behind.value if isinstance(behind, ast.Expr) else None
+            if isinstance(text, ast.Constant) and isinstance(text.value, str):
+                yield declared.target.id, inspect.cleandoc(text.value)
 
 
 @settings

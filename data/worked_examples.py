@@ -41,8 +41,9 @@ def read_examples(path: Path) -> tuple[Question, ...]:
     import yaml  # who renders no prompt needs none of it
 
     try:
-        # Plain text alone: `no`, `7` and `9:15` stay what is written.
-        entries = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)  # noqa: S506
+        # Plain text alone: `no`, `7` and `9:15` stay what is written. The parser in C is ten times as fast.
+        loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
+        entries = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)  # noqa: S506
     except yaml.YAMLError as error:
         raise DataError(f"{path}: no YAML: {error}") from error
     if not isinstance(entries, list) or not entries:

@@ -9,7 +9,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
@@ -62,7 +62,7 @@ STRANGERS = ("stages.rationales", "stages.attention", "stages.evaluation")
 """Rooms that never import one another: what one makes reaches the next through the cache, or through whoever calls."""
 LAZY = {("cache", "cache.exchange.locations"), ("cache", "cache.exchange.importing")}
 """The face of `cache` reaches above itself: `cache.open_attention` also takes addresses."""
-MOST_MODULES = {"cache": 22, "data/sets": 100, "stages/student/objectives": 100}
+MOST_MODULES = {"cache": 23, "data/sets": 100, "stages/student/objectives": 100}
 """Where it is not `MODULES_IN_A_FOLDER`; a folder of one file a data set or an objective grows with what there is."""
 MODULES_IN_A_FOLDER = 15
 HEAVY = ("torch", "transformers", "vllm", "zarr", "datasets", "pandas", "pyarrow", "psutil", "sympy", "math_verify")
@@ -76,6 +76,15 @@ LIBRARIES_OF_ONE_ROOM = {
     "math_verify": "data",
     "latex2sympy2_extended": "data",
 }
+OF_MODELS = {"torch", "torch._dynamo", "transformers", "accelerate", "sympy", "psutil"}
+"""What comes with `transformers.modeling_utils`, whatever is done with it."""
+LOADED_BY: Mapping[str, set[str]] = {
+    "stages.attention.write": OF_MODELS | {"zarr"},
+    "stages.evaluation, stages.likelihood, stages.engines.kinds.transformers": OF_MODELS,
+    "stages.student.train": OF_MODELS | {"transformers.trainer", "datasets", "pandas", "peft", "pyarrow"},
+}
+"""What the process of a stage loads for its work: all heavy libraries, of those that are known here."""
+KNOWN_AS_HEAVY = {*HEAVY, *OF_MODELS, "transformers.trainer", "peft", "gguf"}
 WITHOUT_TORCH = (
     "cache.arrays",
     "cache.reader",
@@ -107,6 +116,7 @@ WITHOUT_TORCH = (
     "pipeline.results.scores",
     "pipeline.run.order",
     "pipeline.views.explore",
+    "pipeline.views.at_end",
     "pipeline.views.report",
 )
 
@@ -227,8 +237,8 @@ def test_heavy_libraries_stay_in_their_rooms() -> None:
         assert not strangers, f"{module} imports {sorted(strangers)}"
 
 
-def loaded_after(code: str) -> set[str]:
-    report = f"{code}\nimport json, sys\nprint(json.dumps([n for n in {HEAVY!r} if n in sys.modules]))"
+def loaded_after(code: str, among: Iterable[str] = HEAVY) -> set[str]:
+    report = f"{code}\nimport json, sys\nprint(json.dumps([n for n in {tuple(among)!r} if n in sys.modules]))"
     done = subprocess.run([sys.executable, "-c", report], cwd=ROOT, capture_output=True, text=True, check=True)
     return set(json.loads(done.stdout.splitlines()[-1]))
 
@@ -245,3 +255,19 @@ def test_help_loads_no_heavy_library() -> None:
 
 def test_what_plans_and_shows_loads_neither_torch_nor_vllm() -> None:
     assert loaded_after(f"import {', '.join(WITHOUT_TORCH)}") & {"torch", "transformers", "vllm", "datasets"} == set()
+
+
+@pytest.mark.parametrize("modules", LOADED_BY)
+def test_the_process_of_a_stage_loads_what_it_needs(modules: str) -> None:
+    """Nobody adds a heavy library unseen.
+
+    Some that no stage of ours asks for cannot be helped: transformers 5.19 imports sympy, torch._dynamo and torch's
+    distributed tensors at the top of `modeling_utils` (by `transformers.distributed` and `masking_utils`), and peft
+    and datasets, with pandas and pyarrow, at the top of `trainer_utils` and `trainer` wherever they are installed.
+    """
+    assert loaded_after(f"import {modules}", KNOWN_AS_HEAVY) == LOADED_BY[modules]
+
+
+def test_a_finished_run_is_recognised_without_reading_arrays_or_drawing_pages() -> None:
+    unwanted = {"zarr", "pandas", "jinja2", "datasets", "torch", "transformers", "psutil", "pipeline.views.report"}
+    assert loaded_after("import pipeline.cli.run", {*unwanted, "pipeline.demo"}) == set()

@@ -10,7 +10,7 @@ from pipeline.cli.lazy import LazyGroup
 from pipeline.console.exits import ErrorsToExitCodes, Invocation
 
 COMMANDS = {
-    "demo": ("run", "Run the whole pipeline on made-up word problems; needs no network and no GPU."),
+    "demo": ("demo", "Run the whole pipeline on made-up word problems; needs no network and no GPU."),
     "run": ("run", "Do everything that CONFIG asks for, stage after stage, each in a process of its own."),
     "status": ("run", "Say what is done, what is missing, and what it would take: bytes on disk, memory and time."),
     "rationales": ("run", "Let the teacher explain the training questions."),

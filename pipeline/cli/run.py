@@ -1,4 +1,4 @@
-"""The commands that do the work of a run: `run`, `status`, and one for each stage; `demo` runs all of them.
+"""The commands that do the work of a run: `run`, `status`, and one for each stage.
 
 In: a configuration and the options of `cli_options`. Out: what the stages leave in store and run folder; tables or JSON
 on stdout.
@@ -43,41 +43,16 @@ from pipeline.console.tables import print_json
 from pipeline.costs.estimate import estimates
 from pipeline.costs.table import plans_as_json, print_plans, print_points
 from pipeline.costs.targets import print_targets, targets_of
-from pipeline.demo import make_models, run_demo
 from pipeline.results.folder import RunFolder
 from pipeline.results.scores import compare, print_scores, scores_of
-from pipeline.run.execute import execute_points, execute_share
 from pipeline.run.inputs import Split
 from pipeline.run.order import evaluated_folders, require_room, run_stages, unfinished_points, write_results
 from pipeline.run.plan import StageName
 from pipeline.run.points import Run, look, plan_points, plan_stages, shard_of
 from pipeline.run.processes import Failures, stop_with_parent
-from pipeline.views.rationales import show_rationales as show
-from pipeline.views.report import report_at_end
+from pipeline.views.at_end import report_at_end
 from stages.runtime.progress import SilentProgress, StopSignal
 from stages.runtime.shard import Shard, process_of
-
-
-@examples(
-    "molsaki demo",
-    "molsaki demo --seeds 10        enough seeds for an interval that excludes zero",
-    "molsaki demo --models-only 4 --out study      the models of examples/study.yaml",
-)
-@click.command()
-@click.option("--out", type=FOLDER, default=Path("demo"), help="Folder for everything it makes.")
-@click.option("--seeds", type=POSITIVE, default=3, help="Students per objective.")
-@click.option(
-    "--models-only",
-    type=POSITIVE,
-    metavar="LAYERS",
-    help="Make a teacher of so many layers and a student without weights, and stop there.",
-)
-def demo(out: Path, seeds: int, models_only: int | None) -> None:
-    """Run the whole pipeline on made-up word problems; needs no network and no GPU."""
-    if models_only is not None:
-        make_models(out=out, teacher_layers=models_only)
-    else:
-        run_demo(out=out, seeds=seeds)
 
 
 @examples(
@@ -167,6 +142,8 @@ def show_rationales(**options: Any) -> None:  # click's own types
     Samples are spread over the questions. Steps have numbers, critical words are highlighted, or in [ ] where there are
     no colours.
     """
+    from pipeline.views.rationales import show_rationales as show
+
     show(**options)
 
 
@@ -232,6 +209,8 @@ def train_share(folder: Path, seeds: tuple[int, ...], quiet: bool) -> None:
         run = Run(matrix=load_matrix(RunFolder(folder).config), folder=folder)
         log = command_log(run.log) if is_main else nullcontext()
         with log, stdout_to_stderr(), open_progress(quiet=quiet or not is_main) as progress:
+            from pipeline.run.execute import execute_share
+
             execute_share(run, seeds, progress=progress, stop=stop)
 
 
@@ -256,7 +235,8 @@ def _run(
     with command_log(run.log):
         failed = run_stages(run, names, say=asked.say, quiet=asked.quiet, pass_on=pass_on, jobs=jobs)
         if report and run.single and run.shard is None:
-            report_at_end(run.folder, asked.say)
+            spaces = [stage.path for seen in look(run) for stage in (seen.rationales, seen.all_attention)]
+            report_at_end(run.folder, spaces, asked.say)
         if run.single:
             _print_single(asked, run, names)
         else:
@@ -310,6 +290,8 @@ def _here(
         if asked.dry_run:
             _try_out(asked, run, (name,), seeds, split)
             return
+        from pipeline.run.execute import execute_points, execute_share
+
         if name == "train" and not process_of(os.environ).is_main:
             execute_share(run, seeds, progress=SilentProgress(), stop=stop)
             return
@@ -355,7 +337,7 @@ def _print_plans(
     seen = look(run)
     stages = estimates(run, seen, names, seeds, split)
     targets = targets_of(seen) if "train" in names else []
-    points = None if run.single else plan_points(run, names, seeds, split)
+    points = None if run.single else plan_points(run, seen, names, seeds, split)
     if asked.as_json:
         print_json(plans_as_json(run, stages, points, targets))
         return

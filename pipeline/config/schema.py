@@ -13,7 +13,7 @@ from annotated_types import MinLen
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from cache.spaces import default_store
-from data.settings import DataSource
+from data.settings import DataSource, describe_fields
 from pipeline.config.document import Key, Tree
 from stages.settings import (
     AttentionSettings,
@@ -31,7 +31,7 @@ RUN_NAME = r"^[A-Za-z0-9][A-Za-z0-9._=,+-]{0,99}$"
 class DataSettings(BaseModel):
     """Which questions are learned from and which are measured on."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True, json_schema_extra=describe_fields)
 
     train: Annotated[tuple[DataSource, ...], MinLen(1)]
     """Questions that the teacher explains and the students learn from."""
@@ -45,7 +45,7 @@ class Config(BaseModel):
     """One run: its data, teacher, student, and how each stage works."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, hide_input_in_errors=True
+        extra="forbid", frozen=True, json_schema_extra=describe_fields, hide_input_in_errors=True
     )  # what `--debug` and logs would show of a key in the wrong place
 
     name: Annotated[str, Field(pattern=RUN_NAME)]
@@ -72,6 +72,8 @@ class Config(BaseModel):
 
 class ConfigFile(Config):
     """What a configuration file may hold: one run, and in `matrix` what varies from run to run."""
+
+    model_config = ConfigDict(defer_build=True)  # its schema is for people; what is checked is `Config`
 
     matrix: dict[str, list[JsonValue]] | list[dict[str, list[JsonValue]]] | None = None
     """Several runs in one file: a mapping from keys such as objective.beta to lists of values, of which every

@@ -13,7 +13,7 @@ from cache.durable import replace_file
 from data.prompts import explain_prompt, predict_prompt
 from pipeline.results.folder import EvaluationFolder, StudentFolder
 from pipeline.results.likelihoods import TextLikelihoods, likelihood_score, likelihoods
-from pipeline.results.predictions import read_predictions
+from pipeline.results.predictions import by_group, read_predictions
 from stages.settings import ObjectiveSettings
 from stages.student.objective import objective_of
 from stages.student.summary import Origin, read_summary, write_summary
@@ -31,18 +31,18 @@ def add_scores(student: StudentFolder, origin: Origin, scores: list[dict[str, An
 
 def scores_for_card(evaluation: EvaluationFolder, seed: int) -> list[dict[str, Any]]:
     """The accuracies of one student, as shares of 1, and the log-probability of a token, in nats, where it is known."""
-    groups = read_predictions([evaluation.predictions(seed)]).groupby(["dataset", "prompt"], sort=False)["correct"]
+    predictions = read_predictions([evaluation.predictions(seed)])
     path = evaluation.likelihood(seed)
     likely = likelihoods({seed: path}) if path.exists() else {}
     return [
         {
-            "dataset": str(dataset),
-            "prompt": str(prompt),
-            "accuracy": float(rows.mean()),
-            "questions": len(rows),
-            **_log_probability(likely.get((str(dataset), str(prompt)))),
+            "dataset": dataset,
+            "prompt": prompt,
+            "accuracy": sum(rows["correct"]) / len(rows["correct"]),
+            "questions": len(rows["correct"]),
+            **_log_probability(likely.get((dataset, prompt))),
         }
-        for (dataset, prompt), rows in groups
+        for (dataset, prompt), rows in by_group(predictions)
     ]
 
 

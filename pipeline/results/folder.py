@@ -116,6 +116,10 @@ class RunFolder:
         which = "" if shard is None else f"-{shard.index}-of-{shard.count}"
         return self.path / f"log{which}.jsonl"
 
+    def logs(self) -> list[Path]:
+        """The logs that are there, those of shards among them."""
+        return sorted(self.path.glob("log*.jsonl"))
+
     def student(self, seed: int) -> StudentFolder:
         """The student of a seed."""
         return StudentFolder(self.all_students / _of(seed))

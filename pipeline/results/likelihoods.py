@@ -12,16 +12,14 @@ differently cannot be compared; per byte of the text they can.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 
 from data.records import Likelihood
-from pipeline.results.predictions import Columns, read_columns, write_columns
+from pipeline.results.grid import Grid, Values, grid
+from pipeline.results.predictions import Columns, Table, by_group, read_columns, write_columns
 from stages.figures.statistics import PairedDifference, SeedMean, paired_bootstrap, seed_mean
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 COLUMNS: Columns = {
     "seed": "int64",
@@ -57,10 +55,9 @@ class TextLikelihoods:
     A text is known by its question and by what it says: another reference rationale is another text.
     """
 
-    sums: "pd.DataFrame"
-    tokens: "pd.Series"
-    bytes: "pd.Series"
-    left_out: int
+    sums: Grid[tuple[str, str]]
+    tokens: Mapping[tuple[str, str], int]
+    bytes: Mapping[tuple[str, str], int]
 
 
 def write_likelihoods(path: Path, seed: int, found: Sequence[Likelihood], fingerprint: str) -> None:
@@ -69,8 +66,8 @@ def write_likelihoods(path: Path, seed: int, found: Sequence[Likelihood], finger
     write_columns(path, COLUMNS, rows, fingerprint)
 
 
-def read_likelihoods(paths: Iterable[Path]) -> "pd.DataFrame":
-    """What lies in several files in one frame with the columns `COLUMNS`."""
+def read_likelihoods(paths: Iterable[Path]) -> Table:
+    """What lies in several files in one table with the columns `COLUMNS`."""
     return read_columns(paths, COLUMNS)
 
 
@@ -78,27 +75,25 @@ def likelihoods(files: Mapping[int, Path]) -> dict[tuple[str, str], TextLikeliho
     """The log-probabilities in files, one a seed, by data set and prompt; only texts that every seed has."""
     if not files:
         return {}
-    frame = read_likelihoods(files.values())
-    groups = frame.groupby(["dataset", "prompt"], sort=False)
-    found = {(str(dataset), str(prompt)): _texts(rows) for (dataset, prompt), rows in groups}
-    return {group: texts for group, texts in found.items() if texts.sums.size}
+    found = {group: _texts(rows) for group, rows in by_group(read_likelihoods(files.values()))}
+    return {group: texts for group, texts in found.items() if texts.sums.values.size}
 
 
-def _texts(rows: "pd.DataFrame") -> TextLikelihoods:
-    text = ["question_id", "target"]
-    every = rows.pivot(index="seed", columns=text, values="log_probability")
-    sums, counts = every.dropna(axis=1), rows.groupby(text)[["tokens", "bytes"]].max()
-    kept = counts.reindex(sums.columns)
-    return TextLikelihoods(sums, kept["tokens"], kept["bytes"], every.shape[1] - sums.shape[1])
+def _texts(rows: Table) -> TextLikelihoods:
+    texts = list(zip(rows["question_id"], rows["target"], strict=True))
+    tokens, sizes = dict[tuple[str, str], int](), dict[tuple[str, str], int]()
+    for text, count, size in zip(texts, rows["tokens"], rows["bytes"], strict=True):
+        tokens[text], sizes[text] = max(count, tokens.get(text, 0)), max(size, sizes.get(text, 0))
+    return TextLikelihoods(grid(rows["seed"], texts, rows["log_probability"]), tokens, sizes)
 
 
 def likelihood_score(own: TextLikelihoods, base: TextLikelihoods | None) -> LikelihoodScore:
     """Mean and deviation over seeds, and the difference to `base`, paired by seed and text."""
     difference, unit = (None, "token") if base is None else _difference(base, own)
     return LikelihoodScore(
-        per_token=seed_mean(_values(own.sums, own.tokens)),
-        per_byte=seed_mean(_values(own.sums, own.bytes)),
-        left_out=own.left_out,
+        per_token=seed_mean(_values(own.sums, own.tokens, own.sums.seeds, own.sums.asked)),
+        per_byte=seed_mean(_values(own.sums, own.bytes, own.sums.seeds, own.sums.asked)),
+        left_out=own.sums.left_out,
         difference=difference,
         unit="byte" if unit == "byte" else "token",
     )
@@ -106,15 +101,18 @@ def likelihood_score(own: TextLikelihoods, base: TextLikelihoods | None) -> Like
 
 def _difference(base: TextLikelihoods, own: TextLikelihoods) -> tuple[PairedDifference | None, str]:
     """Over the seeds and texts that both have; None where they share none."""
-    seeds, texts = base.sums.index.intersection(own.sums.index), base.sums.columns.intersection(own.sums.columns)
-    if seeds.empty or texts.empty:
+    seeds, texts = base.sums.common(own.sums)
+    if not seeds or not texts:
         return None, "token"
-    same = bool((base.tokens.loc[texts] == own.tokens.loc[texts]).all())
-    unit = "token" if same else "byte"
-    pair = [_values(one.sums.loc[seeds, texts], (one.tokens if same else one.bytes).loc[texts]) for one in (base, own)]
-    return paired_bootstrap(*pair), unit
+    same = all(base.tokens[text] == own.tokens[text] for text in texts)
+    pair = [_values(one.sums, one.tokens if same else one.bytes, seeds, texts) for one in (base, own)]
+    return paired_bootstrap(*pair), "token" if same else "byte"
 
 
-def _values(sums: "pd.DataFrame", counts: "pd.Series") -> np.ndarray:
-    values: np.ndarray = sums.to_numpy(dtype=np.float64) / counts.to_numpy(dtype=np.float64)
-    return values
+def _values(
+    sums: Grid[tuple[str, str]],
+    counts: Mapping[tuple[str, str], int],
+    seeds: Sequence[int],
+    texts: Sequence[tuple[str, str]],
+) -> Values:
+    return sums.at(seeds, texts) / np.array([counts[text] for text in texts], np.float64)

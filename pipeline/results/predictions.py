@@ -5,20 +5,19 @@ question and prompt, readable with any Parquet reader. The fingerprint stands in
 cannot part.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from cache.durable import replace_file
 from data.errors import DamagedCacheError, first_line
 from data.records import Prediction
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 FINGERPRINT = b"molsaki.fingerprint"
 Columns = Mapping[str, str]
 """Names of columns, in their order, each with what Arrow calls its type."""
+Table = Mapping[str, Sequence[Any]]  # text, numbers or None, as Arrow has them
+"""The values of each column, row by row."""
 COLUMNS: Columns = {
     "seed": "int64",
     "dataset": "string",
@@ -37,8 +36,8 @@ def write_predictions(path: Path, seed: int, predictions: Sequence[Prediction], 
     write_columns(path, COLUMNS, rows, fingerprint)
 
 
-def read_predictions(paths: Iterable[Path]) -> "pd.DataFrame":
-    """The predictions in several files in one frame with the columns `COLUMNS`."""
+def read_predictions(paths: Iterable[Path]) -> Table:
+    """The predictions in several files in one table with the columns `COLUMNS`."""
     return read_columns(paths, COLUMNS)
 
 
@@ -55,18 +54,30 @@ def write_columns(path: Path, columns: Columns, rows: Sequence[Mapping[str, obje
     replace_file(path, written.getvalue().to_pybytes())
 
 
-def read_columns(paths: Iterable[Path], columns: Columns) -> "pd.DataFrame":
-    """What lies in several files in one frame with these columns."""
-    import pandas as pd
+def read_columns(paths: Iterable[Path], columns: Columns) -> Table:
+    """What lies in several files in one table with these columns."""
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
-    frames = []
+    found: dict[str, list[Any]] = {name: [] for name in columns}
     for path in paths:
         try:
-            frames.append(pd.read_parquet(path, columns=list(columns)))
+            with pq.ParquetFile(path) as file:
+                table = file.read(columns=list(columns), use_threads=False)
+            for name, values in found.items():
+                values += table[name].to_pylist()
         except (pa.ArrowException, KeyError) as error:
             raise DamagedCacheError(_damaged(path, error)) from error
-    return pd.concat(frames, ignore_index=True)
+    return found
+
+
+def by_group(table: Table) -> Iterator[tuple[tuple[str, str], Table]]:
+    """The rows of each data set and prompt, in the order in which these come up."""
+    groups: dict[tuple[str, str], list[int]] = {}
+    for row, group in enumerate(zip(table["dataset"], table["prompt"], strict=True)):
+        groups.setdefault(group, []).append(row)
+    for group, rows in groups.items():
+        yield group, {name: [values[row] for row in rows] for name, values in table.items()}
 
 
 def stored_fingerprint(path: Path) -> str | None:

@@ -11,21 +11,17 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
-import numpy as np
 
 from cache.durable import replace_file
 from data.errors import ConfigError, DamagedCacheError, MissingRecordsError
 from pipeline.console.tables import print_json, print_rows
 from pipeline.results.folder import EvaluationFolder, RunFolder
+from pipeline.results.grid import Grid, grid
 from pipeline.results.likelihoods import LikelihoodScore, TextLikelihoods, likelihood_score, likelihoods
-from pipeline.results.predictions import read_predictions
+from pipeline.results.predictions import by_group, read_predictions
 from stages.figures.statistics import Accuracy, PairedDifference, SeedMean, accuracy, paired_bootstrap
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 Group = tuple[str, str]
 """Data set and prompt."""
@@ -75,7 +71,7 @@ def compare(evaluations: Mapping[str, EvaluationFolder], base: str | None = None
 def accuracies_by_seed(run: str, evaluation: EvaluationFolder) -> dict[Group, dict[int, float]]:
     """The accuracy of each seed's student of a run, over the questions that `compare` counts."""
     return {
-        group: dict(zip(map(int, right.index), _shares(right).mean(axis=1).tolist(), strict=True))
+        group: dict(zip(right.seeds, right.values.mean(axis=1).tolist(), strict=True))
         for group, right in _right_or_wrong(run, evaluation).items()
     }
 
@@ -314,24 +310,21 @@ def _said(part: str) -> str:
     return value if key in {"objective", "alignment"} else part
 
 
-def _right_or_wrong(run: str, evaluation: EvaluationFolder) -> "dict[Group, pd.DataFrame]":
-    """Frames of seeds × questions for each data set and prompt; only questions that every seed answered."""
+def _right_or_wrong(run: str, evaluation: EvaluationFolder) -> dict[Group, Grid[str]]:
+    """Grids of seeds × questions for each data set and prompt; only questions that every seed answered."""
     if not (files := evaluation.seeds()):
         raise MissingRecordsError(
             f"run {run}: no predictions in {evaluation.path}; make them with: molsaki evaluate CONFIG"
         )
-    frame = read_predictions(files.values())
-    return {
-        (str(dataset), str(prompt)): rows.pivot(index="seed", columns="question_id", values="correct").dropna(axis=1)
-        for (dataset, prompt), rows in frame.groupby(["dataset", "prompt"], sort=False)
-    }
+    groups = by_group(read_predictions(files.values()))
+    return {group: grid(rows["seed"], rows["question_id"], rows["correct"]) for group, rows in groups}
 
 
 def _score(
     run: str,
     group: Group,
-    own: "tuple[pd.DataFrame, TextLikelihoods | None]",
-    base: "tuple[str, pd.DataFrame | None, TextLikelihoods | None]",
+    own: tuple[Grid[str], TextLikelihoods | None],
+    base: tuple[str, Grid[str] | None, TextLikelihoods | None],
 ) -> Score:
     """What a run scores by what it has of a group, and how far that is from what the base, named first, has of it."""
     (right, texts), (first, base_right, base_texts) = own, base
@@ -344,20 +337,16 @@ def _score(
         run=run,
         dataset=group[0],
         prompt=group[1],
-        accuracy=accuracy(_shares(right)),
+        accuracy=accuracy(right.values),
         difference=difference,
         base=first if compared else None,
         likelihood=likelihood,
     )
 
 
-def _difference(base: "pd.DataFrame", other: "pd.DataFrame") -> PairedDifference | None:
+def _difference(base: Grid[str], other: Grid[str]) -> PairedDifference | None:
     """Paired over what both have; None where they share no seed or no question."""
-    seeds, questions = base.index.intersection(other.index), base.columns.intersection(other.columns)
-    if seeds.empty or questions.empty:
+    seeds, questions = base.common(other)
+    if not seeds or not questions:
         return None
-    return paired_bootstrap(_shares(base.loc[seeds, questions]), _shares(other.loc[seeds, questions]))
-
-
-def _shares(right: "pd.DataFrame") -> np.ndarray:
-    return right.to_numpy(dtype=np.float64)
+    return paired_bootstrap(base.at(seeds, questions), other.at(seeds, questions))

@@ -23,7 +23,7 @@ from pipeline.results.scores import Score, compare, score_tables, scores_of, wri
 from pipeline.run.inputs import Split
 from pipeline.run.jobs import Watch, said_by, threads_each
 from pipeline.run.plan import STAGE_ONE, StageName
-from pipeline.run.points import Run, look, plan_points, shared_work, total_plan
+from pipeline.run.points import PointStages, Run, look, plan_points, shared_work, total_plan
 from pipeline.run.processes import Failures, ForwardingStop, run_side_by_side, stage_command
 
 Say = Callable[[str], None]
@@ -46,21 +46,41 @@ def run_stages(
         say(f"warning: {shared:,} of {len(first.questions('test')):,} test questions are training questions too")
     failed: dict[str, str] = {}
     options = [*pass_on, *(["--quiet"] if quiet else [])]
+    seen = _Seen(run)
     with ForwardingStop() as stop:
         for name in names:
             if name in STAGE_ONE:
-                _run_stage_one(run, name, failed, stop, say=say, options=options)
+                _run_stage_one(seen, name, failed, stop, say=say, options=options)
             else:
-                _run_students(run, name, failed, stop, say=say, quiet=quiet, jobs=jobs)
+                _run_students(seen, name, failed, stop, say=say, quiet=quiet, jobs=jobs)
             stop.check("all that was committed")
     return failed
 
 
+class _Seen:
+    """The points of a run: looked at once, and again after a stage had something to do."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self._points: Sequence[PointStages] | None = None
+
+    def points(self) -> Sequence[PointStages]:
+        """Look at them, unless they have been looked at since."""
+        if self._points is None:
+            self._points = look(self.run)
+        return self._points
+
+    def forget(self) -> None:
+        """Let go of them, for something is about to change."""
+        self._points = None
+
+
 def _run_stage_one(
-    run: Run, name: StageName, failed: dict[str, str], stop: ForwardingStop, *, say: Say, options: Sequence[str]
+    seen: _Seen, name: StageName, failed: dict[str, str], stop: ForwardingStop, *, say: Say, options: Sequence[str]
 ) -> None:
     """Run each piece of stage one that is missing in a process of its own, under the first point that needs it."""
-    sound = [stages for stages in look(run) if stages.point.name not in failed]
+    run = seen.run
+    sound = [stages for stages in seen.points() if stages.point.name not in failed]
     for stage, needing in shared_work(sound, name):
         names, first = [stages.point.name for stages in needing], needing[0].point
         try:
@@ -73,6 +93,7 @@ def _run_stage_one(
                     f"{plan.line()}; --shard shares out the students and needs stage one complete: first run "
                     "molsaki rationales CONFIG and molsaki attention CONFIG"
                 )
+            seen.forget()
             command = stage_command(name, [str(first.config_file), "--runs", str(first.folder.parent), *options])
             _require_success(name, stop.run(command))
         except StageProcessError as error:
@@ -100,10 +121,12 @@ def require_room(run: Run, jobs: int) -> None:
 
 
 def _run_students(
-    run: Run, name: StageName, failed: dict[str, str], stop: ForwardingStop, *, say: Say, quiet: bool, jobs: int
+    seen: _Seen, name: StageName, failed: dict[str, str], stop: ForwardingStop, *, say: Say, quiet: bool, jobs: int
 ) -> None:
     """Train or evaluate in one process or in several, and in others where a point has brought one down."""
-    plans = [plans[name] for plans in plan_points(run, (name,), failed=None if run.single else failed) if name in plans]
+    run = seen.run
+    by_point = plan_points(run, seen.points(), (name,), failed=None if run.single else failed)
+    plans = [plans[name] for plans in by_point if name in plans]
     if not plans:
         if not failed:
             say(f"{name}: nothing for shard {run.shard}, there are more shards than students")
@@ -113,6 +136,7 @@ def _run_students(
     say(plan.line() + _for_points(run, len(plans)) + which)
     count = min(jobs, plan.to_do) if _side_by_side(run, name) else 1
     while not plan.finished:
+        seen.forget()
         codes, found = _worked(run, name, failed, stop, quiet=quiet, jobs=count, students=plan.to_do)
         for failures in found:
             failed |= failures.failed
@@ -195,7 +219,8 @@ def _cause(code: int) -> str:
 def unfinished_points(run: Run, failed: Mapping[str, str]) -> list[str]:
     """The points whose students have not all answered the test questions, those that failed among them."""
     known = dict(failed)
-    plans = plan_points(replace(run, shard=None), ("evaluate",), failed=known)
+    every = replace(run, shard=None)
+    plans = plan_points(every, look(every), ("evaluate",), failed=known)
     return [
         point.name
         for point, found in zip(run.points, plans, strict=True)

@@ -63,7 +63,7 @@ class PointRun(Point):
     def save(self) -> None:
         """Write the resolved configuration; the file is replaced at once, by however many processes do so."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        replace_file(self.config_file, resolved_yaml(self.config).encode())
+        _write(self.config_file, resolved_yaml(self.config))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,9 +131,9 @@ class Run:
         for point in self.points:
             point.save()
         if not self.single:
-            replace_file(self.config_file, self.matrix.yaml().encode())
+            _write(self.config_file, self.matrix.yaml())
             values = {point.name: dict(point.values) for point in self.matrix.points}
-            replace_file(RunFolder(self.folder).matrix, json.dumps(values, indent=1, ensure_ascii=False).encode())
+            _write(RunFolder(self.folder).matrix, json.dumps(values, indent=1, ensure_ascii=False))
 
     def shares(self, seeds: Sequence[int] = ()) -> list[tuple[int, ...]]:
         """For each point the seeds that this process works on: all, or those that its shard is dealt."""
@@ -145,6 +145,12 @@ class Run:
         if self.shard is not None:
             units = units[self.shard.index - 1 :: self.shard.count]
         return [tuple(seed for owner, seed in units if owner == number) for number in range(len(self.points))]
+
+
+def _write(path: Path, text: str) -> None:
+    """Let a file hold `text`; one that does already stays as it is, with its date."""
+    if not path.is_file() or path.read_bytes() != text.encode():
+        replace_file(path, text.encode())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,6 +237,7 @@ def all_work(
 
 def plan_points(
     run: Run,
+    points: Sequence[PointStages],
     names: Sequence[StageName],
     seeds: Sequence[int] = (),
     split: Split = "test",
@@ -241,7 +248,7 @@ def plan_points(
     With `failed`, points in it have no plan, and what keeps another from having one is put into it, not raised.
     """
     found: list[dict[StageName, StagePlan]] = []
-    for stages, own in zip(look(run), run.shares(seeds), strict=True):
+    for stages, own in zip(points, run.shares(seeds), strict=True):
         point, plans = stages.point, dict[StageName, StagePlan]()
         has = [name for name in names if point.has(name) and (own or name in STAGE_ONE)]
         try:

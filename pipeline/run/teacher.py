@@ -18,7 +18,6 @@ from cache.nearest import neighbour
 from cache.rationales import RationaleStore
 from cache.reader import AttentionStore, recorded_rows
 from cache.spaces import Space, dropped_records, is_space, space_path
-from cache.writer import AttentionWriter
 from data.errors import MissingRecordsError
 from data.records import Question, Rationale
 from pipeline.console.exits import folder_of, require_writable
@@ -310,6 +309,7 @@ class AttentionStage(StageWithSpace):
         self.require_records()
         if self.plan().waits_for:
             progress.note(f"{self.rationale_plan.line()}; going on with those that are there")
+        from cache.writer import AttentionWriter
         from stages.attention.write import write_attention
 
         config = self._inputs.config

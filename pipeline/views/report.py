@@ -4,8 +4,7 @@ In: runs by name or folder, a matrix as all its points. Out: one HTML file, and 
 and all figures. The same folders give the same file, byte by byte.
 """
 
-import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,21 +19,10 @@ from pipeline.views.page import write_page
 from pipeline.views.report_page import report_page
 from pipeline.views.run_figures import Figures, read_figures
 
-log = logging.getLogger(__name__)
-
 
 def write_report(runs: Sequence[str], root: Path, *, out: Path | None = None, base: str | None = None) -> Path:
     """Write the report of `runs` and return its path: `out`, or `report.html` in the folder of the one run."""
     return _write(runs, root, out, base)[0]
-
-
-def report_at_end(folder: Path, say: Callable[[str], None]) -> None:
-    """Write the report of a run that has just ended. A run that took hours does not fail by it: `say` says why not."""
-    try:
-        say(f"{write_report([str(folder)], folder.parent)} shows the run on one page")
-    except Exception as error:  # whatever it is, the log has its traceback, and `molsaki report` will meet it again
-        log.warning("no report of %s", folder, exc_info=True)
-        say(f"warning: no report was written: {error}; try: molsaki report {folder}")
 
 
 def report_runs(runs: Sequence[str], root: Path, *, out: Path | None, base: str | None, as_json: bool) -> None:

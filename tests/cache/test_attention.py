@@ -182,9 +182,9 @@ def test_keys_and_dropped_records_are_read_without_decoding_attention(space, mon
     AttentionWriter(space).append(blocks, dropped={"f" * 64: "no critical word"})
     AttentionWriter(space).append([], dropped={"e" * 64: "too long"})
     read = []
-    decode = cache.reader.decode
+    decode = cache.chunked.decode
     monkeypatch.setattr(
-        cache.reader, "decode", lambda array, path, *rows: read.append(path.name) or decode(array, path)
+        cache.chunked, "decode", lambda array, path, *rows: read.append(path.name) or decode(array, path)
     )
     assert recorded_keys(space) == {block.key for block in blocks}
     store = AttentionStore(space)

@@ -15,7 +15,7 @@ from benchmarks.faults.full_disk_command import fill_disk_by_command
 from benchmarks.faults.kills import Kills, kill_round, kill_writers
 from benchmarks.faults.records import KINDS, Difference, compare
 from benchmarks.faults.side_by_side import change_clocks, read_beside_writers, stop_writers, write_the_same
-from cache.layout import decode
+from cache.chunked import decode
 from cache.reader import AttentionStore
 from cache.spaces import describe
 from data.errors import DamagedCacheError

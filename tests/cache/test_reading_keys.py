@@ -8,8 +8,9 @@ import pytest
 import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
+from cache.chunked import write_arrays
 from cache.keys import hex_keys
-from cache.layout import KEY_SHARD, MAX_RECORDS, counts_of, read_keys, write_arrays
+from cache.layout import KEY_SHARD, MAX_RECORDS, counts_of, read_keys
 from cache.reader import AttentionStore
 from cache.spaces import Space
 from cache.writer import AttentionWriter, arrays_of

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import zarr
 
+from cache.chunked import write_arrays
 from cache.exchange.exporting import export_space
 from cache.exchange.importing import import_space
 from cache.keys import record_key
-from cache.layout import ARRAYS, LAYOUTS, MAY_HOLD, counts_of, write_arrays
+from cache.layout import ARRAYS, LAYOUTS, MAY_HOLD, counts_of
 from cache.reader import AttentionStore, recorded_keys
 from cache.repair import repair
 from cache.spaces import Space

@@ -14,9 +14,10 @@ import pytest
 
 import cache.repair
 from cache import examine
+from cache.chunked import write_arrays
 from cache.fingerprints import fingerprint
 from cache.keys import record_key
-from cache.layout import ARRAYS, counts_of, write_arrays
+from cache.layout import ARRAYS, counts_of
 from cache.rationales import Attempt, RationaleStore
 from cache.reader import AttentionStore, recorded_keys
 from cache.repair import WITHDRAWN, repair

@@ -121,7 +121,7 @@ def test_a_users_own_file_is_asked_after_the_examples_of_its_kind(tmp_path: Path
     ("content", "message"),
     [
         ("", "expected a list of worked examples, found NoneType"),
-        ("- question: a\n  rationale: [", "no YAML: .*line 2"),
+        ("- question: a\n  rationale: [", "no YAML: .*line [23]"),
         ("- {question: a, rationale: b, answer: c}\n- {question: a, rationale: b}", "entry 2: expected question, rat"),
         ("- {question: a, rationale: b, answer: c, key: d}", "entry 1: expected question, rationale, answer"),
         ("- {question: a, rationale: b, answer: }", "entry 1: expected texts that are not empty"),
