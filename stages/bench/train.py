@@ -158,7 +158,9 @@ class _Student:
         from stages.bench.peers import SftModel  # TRL is there where it is asked for alone
 
         assert self.job.peers is not None, "TRL is compared with where it was installed"
-        return SftModel(copy.deepcopy(self.model), self.rows, self.job.peers, self.job.dtype).to(self.device)
+        # TRL changes the model's forward pass; where memory is measured, nobody else needs the weights.
+        student = self.model if self.job.methods == ("trl",) else copy.deepcopy(self.model)
+        return SftModel(student, self.rows, self.job.peers, self.job.dtype).to(self.device)
 
     def _distilling(self, method: Method) -> nn.Module:
         settings = ObjectiveSettings(name="dss" if method == "dss" else "molsaki")

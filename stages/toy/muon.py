@@ -1,7 +1,7 @@
 """Muon (Keller Jordan, 2024) in float32: a momentum step whose matrices are made nearly orthogonal.
 
 In: matrices with their gradients. Out: the matrices after a step. Why not torch.optim.Muon: it computes in bfloat16,
-which many CPUs only emulate, so that a step of the demo's teacher spent six sevenths of its time there (torch 2.13).
+which many CPUs only emulate (torch 2.13).
 
 Shapes: N matrices of one shape, R rows, C columns.
 """
