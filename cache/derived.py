@@ -67,10 +67,11 @@ class Derived:
         try:
             with path.open("rb") as file:
                 found = self.mapped(file)
+                if found is None:
+                    file.seek(0)
+                    self._complain(path, file.readline())
         except FileNotFoundError:
             return None
-        if found is None:
-            log.warning("%s: damaged or of another kind; it is made again from the store", path)
         return found
 
     def mapped(self, file: IO[bytes]) -> "MappedFile | None":
@@ -93,6 +94,18 @@ class Derived:
         listed: list[JSON] = [{**one, "crc32": f"{value:08x}"} for one, value in zip(sections, sums, strict=True)]
         content = canonical({**self.head, self.listed: listed})
         return content + b" " * (-(len(content) + 1) % ALIGNMENT) + b"\n"
+
+    def _complain(self, path: Path, line: bytes) -> None:
+        """Say why a file is none; one that another version of ours made is nobody's fault."""
+        try:
+            made = json.loads(line)
+            another = {name: made.get(name) for name in self.head} != self.head
+        except (ValueError, AttributeError, RecursionError):
+            another = False
+        if another:
+            log.info("%s: made by another version; it is made again from the store", path)
+        else:
+            log.warning("%s: damaged; it is made again from the store", path)
 
     def _sections_in(self, line: bytes) -> list[Section]:
         """The sections that a first line tells of; none where it is no such line."""

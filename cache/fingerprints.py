@@ -5,7 +5,7 @@ Two computations that would give the same records have the same fingerprint and 
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -80,17 +80,17 @@ def hash_file(path: Path) -> str:
         return hash_blocks(iter(partial(file.read, READ_SIZE), b""))
 
 
-def hash_folder(path: Path, patterns: Sequence[str]) -> str:
+def hash_folder(path: Path, patterns: Sequence[str], of: Callable[[Path], str] = hash_file) -> str:
     """Return the SHA-256 (64 hex digits) over the files in `path` that match any of the glob `patterns`.
 
-    It is the hash of the lines that `sha256sum` prints for these files, sorted by name. Raises `ConfigError` where no
-    file matches, because the hash of nothing would make different folders look alike.
+    It is the hash of the lines that `sha256sum` prints for these files, sorted by name; `of` hashes one. Raises
+    `ConfigError` where no file matches, because the hash of nothing would make different folders look alike.
     """
     found = {file for pattern in patterns for file in path.glob(pattern) if file.is_file()}
     names = sorted(file.relative_to(path).as_posix() for file in found)
     if not names:
         raise ConfigError(f"{path}: no file in this folder matches {', '.join(patterns)}")
-    lines = "".join(f"{hash_file(path / name)}  {name}\n" for name in names)
+    lines = "".join(f"{of(path / name)}  {name}\n" for name in names)
     return hash_bytes(lines.encode())
 
 

@@ -154,7 +154,8 @@ def decode_attempts(content: bytes, path: Path) -> list[Attempt]:
         # Threads that read from a Python object abort the process, or hang, when it ends before they do (Arrow 33975).
         with pq.ParquetFile(pa.BufferReader(content), pre_buffer=False) as file:
             schema = SCHEMA if set(ADDED) & set(file.schema_arrow.names) else OLD_SCHEMA
-            rows = file.read(use_threads=False).select(schema.names).cast(schema).to_pylist()
+            table = file.read(use_threads=False).select(schema.names)
+            rows = (table if table.schema.equals(schema) else table.cast(schema)).to_pylist()
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         raise DamagedCacheError(f"{path}: does not decode ({error}); {VERIFY}") from error
     return [_as_attempt(row, path) for row in rows]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from data.answers.outputs import without_thoughts
 from data.marking import holds_keyword
+from data.patterns import regex
 from data.prompts import conversation, worked_rationale
 from data.worked_examples import worked_examples
 
@@ -76,18 +77,18 @@ def _given(question: str, rationale: str) -> str:
     return f"Q: {question}\nA: {rationale}"
 
 
-_MARKUP = re.compile(r"```\w*|\*\*|__|[`\"“”„«»]|(?<!\w)['‘’]|['‘’](?!\w)")
-_LIST_MARK = re.compile(r"^\s*(?:[-*•·–—]\s+|\(?\d{1,2}[.):]\s+|\(?[A-Za-z]\)\s+)")
-_INTRODUCTION = re.compile(
+_MARKUP = regex(r"```\w*|\*\*|__|[`\"“”„«»]|(?<!\w)['‘’]|['‘’](?!\w)")
+_LIST_MARK = regex(r"^\s*(?:[-*•·–—]\s+|\(?\d{1,2}[.):]\s+|\(?[A-Za-z]\)\s+)")
+_INTRODUCTION = regex(
     r"^\s*(?:Q|A|question|answer|explanation|rationale)\s*:|"
     r"^[^\n,;:]*\b(?:key\s*-?\s*(?:words?|phrases?|terms?)|(?:critical|important) words?)\b(?:[^\n,;:]*:|\s+are\s)",
     re.IGNORECASE,
 )
-_BORDER = re.compile(r"[;|•，、\t]|(?<!\d),|,(?!\d)|\s(?=\d{1,2}[.)]\s)")
-_EXPLANATION = re.compile(r"\s*(?:[:(\[=→]|->)|\s+[-–—]\s")
-_POSSESSIVE = re.compile(r"['’]s?$")
-_JOINED = re.compile(r"\s+(?:and|or|&)\s+|\s*/\s*", re.IGNORECASE)
-_LEADING = re.compile(r"^(?:(?:and|or|the|an?|etc)(?:\s+|$)|&\s*)+", re.IGNORECASE)
+_BORDER = regex(r"[;|•，、\t]|(?<!\d),|,(?!\d)|\s(?=\d{1,2}[.)]\s)")
+_EXPLANATION = regex(r"\s*(?:[:(\[=→]|->)|\s+[-–—]\s")
+_POSSESSIVE = regex(r"['’]s?$")
+_JOINED = regex(r"\s+(?:and|or|&)\s+|\s*/\s*", re.IGNORECASE)
+_LEADING = regex(r"^(?:(?:and|or|the|an?|etc)(?:\s+|$)|&\s*)+", re.IGNORECASE)
 
 
 def _candidates(output: str) -> Iterator[str]:

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from data.patterns import regex
+
 SPACELESS = "\u0e00-\u109f\u1780-\u17ff\u2e80-\u312f\u31a0-\u9fff\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
 """Thai, Lao, Tibetan, Burmese, Khmer, Chinese and Japanese, which have no spaces between words; for a class of `re`."""
 STOPS = "。｡！？।॥۔።។։"
@@ -21,12 +23,12 @@ LOOKED_AT = 32
 
 # A number or a letter with its mark, or the word "step" with a number, in front of something.
 _STEP = "(?i:step|part|case|point|question|schritt|[ée]tape|paso|passo|шаг|步骤|步驟|ステップ|단계)"
-_ITEM = re.compile(
+_ITEM = regex(
     rf"(?<!\w)(?:{_STEP}\s?#?(?P<step>\d{{1,3}})|(?P<open>[(（]?)(?:(?P<number>\d{{1,2}})|(?P<letter>[A-Z])))"
     rf"(?P<mark>\.\)|[.．:：)）、]|\s?[-–—](?=\s))(?:\*{{1,3}}|_{{1,2}})?"
     rf"(?:\s+|(?<!\w[.．:：])|(?=[{SPACELESS}]))(?=(?P<next>[^\s.,;]))(?(step)|(?!\d{{1,2}}[.)）:]\s))"
 )
-_MAY_BE_LISTED = re.compile(rf"[1A](?<!\d1)(?:[.．)）:：、]|\s?[-–—]\s)|{_STEP}\s?#?\d")
+_MAY_BE_LISTED = regex(rf"[1A](?<!\d1)(?:[.．)）:：、]|\s?[-–—]\s)|{_STEP}\s?#?\d")
 _ONE_MARK = str.maketrans("．）：–—", ".):--")
 Place: TypeAlias = Literal["text", "line", "sentence", "clause", "comma", "within"]
 """What begins at a place; `comma` is what follows a comma or "and", `within` all the rest."""

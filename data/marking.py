@@ -15,6 +15,7 @@ from typing import Literal, TypeAlias
 
 from data.errors import ConfigError
 from data.lists import CLOSED, SPACELESS, Item, list_items
+from data.patterns import regex
 from data.records import Marked, Span
 from data.steps import StepRule, step_spans
 
@@ -25,7 +26,7 @@ MARKING_RULES = 2
 _CASELESS = rf"\u0590-\u0dff\u1100-\u137f\u3130-\u318f\uac00-\ud7ff{SPACELESS}"
 
 # What may stand right before a sign, beside white space: "(-3)", "=-3", "$-3", "4*-3", "是-3".
-_SIGNS, _BEFORE_SIGN = "+-−＋－", re.compile(rf"[(\[{{=<>:;,*/×÷^$€£\"'“‘（［｛＝：；，、＊￥{SPACELESS}]")
+_SIGNS, _BEFORE_SIGN = "+-−＋－", regex(rf"[(\[{{=<>:;,*/×÷^$€£\"'“‘（［｛＝：；，、＊￥{SPACELESS}]")
 # After these a plus or minus takes away from something, even with a space between: "8 -3", "(2) -3", "5% -3".
 _AFTER_OPERAND = ")]}%）］｝％"
 # A digit after a letter with a case belongs to a name (B12, H2O), except after the x of a product (2x3).
@@ -34,16 +35,16 @@ _COMMA = r"(?:[,٬]|(?<=[０-９])，(?=[０-９]))"
 _POINT = r"(?:[.．٫](?=\d))"
 _FRACTION = rf"(?<![/／]\d)\d*[/／]\d+(?![\d/／]|{_POINT}|{_COMMA}\d{{3}})"
 _THOUSANDS = rf"\d{{0,2}}(?:{_COMMA}\d{{3}})+(?!\d)(?:{_POINT}\d+)?"
-_NUMBER = re.compile(
+_NUMBER = regex(
     rf"[\d.．¼½¾⅐-⅞](?:{_BEFORE}(?:(?<=\d)(?:{_FRACTION}|{_THOUSANDS}|\d*(?:{_POINT}\d+)?)|(?<=[.．])(?<!{CLOSED}.)\d+|(?<=[¼½¾⅐-⅞]))"
     r"|(?<=\d[¼½¾⅐-⅞]))"
 )
 
 # Between the words of a key word: white space, a line break included, or a hyphen, at which a line may end.
-_BETWEEN_WORDS = re.compile(r"\s+|(?<=[^\W\d_])[-‐‑](?=[^\W\d_])")
+_BETWEEN_WORDS = regex(r"\s+|(?<=[^\W\d_])[-‐‑](?=[^\W\d_])")
 _GAP = r"(?:\s+|[-‐‑]\s*)"
 _HISSING = ("s", "x", "z", "ch", "sh")
-_ENDS_IN_Y = re.compile(r"[^aeiou]y$")
+_ENDS_IN_Y = regex(r"[^aeiou]y$")
 _IRREGULAR = dict(
     re.findall(
         r"(\w+)/(\w+)",

@@ -20,6 +20,7 @@ from data.answers.outputs import BOXED, plain_text
 from data.answers.parse import parse_answer
 from data.answers.statements import Statement, statements, without_adverbs
 from data.errors import ConfigError, DataError
+from data.patterns import regex
 from data.records import AnswerKind, Question
 from data.sets import names
 from data.worked_examples import worked_examples
@@ -32,24 +33,24 @@ _INSTRUCTION = (
     "Solve the problem step by step in a few short sentences. "
     'End with one sentence of the form "The answer is …." that gives the answer and nothing else.'
 )
-_HINT = re.compile(r"\(The correct answer is [^\n]*?\.\)[ \t]*\n?")
-_ANSWER_LABEL = re.compile(r"\A(?:\s*A:)+|(?:(?<=[\s.!?])A:[\s,]*)+\Z")
+_HINT = regex(r"\(The correct answer is [^\n]*?\.\)[ \t]*\n?")
+_ANSWER_LABEL = regex(r"\A(?:\s*A:)+|(?:(?<=[\s.!?])A:[\s,]*)+\Z")
 # Words that lead up to a statement of the answer and say nothing without it.
-_LEAD = re.compile(
+_LEAD = regex(
     r"(?:(?:(?<=\W)|^)(?:so|thus|therefore|hence|then|and|finally|in conclusion|(?:that|this|which) means|we get|"
     r"that|the|my|our|final|correct|right|best|most|likely)[,:]?\s+)+$",
     re.IGNORECASE,
 )
 _LONGEST_LEAD = 200
-_RESULT = re.compile(r"(?:results?|final)\s*:", re.IGNORECASE)
-_ENDS_BEHIND = re.compile(r"(?:answer|solution|choice|option|one|correct|right)\W*\Z", re.IGNORECASE)
-_CALCULATES = re.compile(r"[0-9]\s*[-+*/×÷=]\s*[0-9]")
-_RULE = re.compile(r"\s*(?:(?:[-*_]{3,}|#+|[->*+•])\s*)?")
-_CONCLUDING = re.compile(r"\b(?:so|thus|therefore|hence|then|and|finally|conclusion|means|get)\b", re.IGNORECASE)
-_OPENING_MARKS = re.compile(r"[($*]+\s*$|(?:(?<=\n)|\A)[ \t]*[#>*_-]+[ \t]*$")
-_CLOSING_MARKS = re.compile(r"(?:[)$*.]|\s)+")
+_RESULT = regex(r"(?:results?|final)\s*:", re.IGNORECASE)
+_ENDS_BEHIND = regex(r"(?:answer|solution|choice|option|one|correct|right)\W*\Z", re.IGNORECASE)
+_CALCULATES = regex(r"[0-9]\s*[-+*/×÷=]\s*[0-9]")
+_RULE = regex(r"\s*(?:(?:[-*_]{3,}|#+|[->*+•])\s*)?")
+_CONCLUDING = regex(r"\b(?:so|thus|therefore|hence|then|and|finally|conclusion|means|get)\b", re.IGNORECASE)
+_OPENING_MARKS = regex(r"[($*]+\s*$|(?:(?<=\n)|\A)[ \t]*[#>*_-]+[ \t]*$")
+_CLOSING_MARKS = regex(r"(?:[)$*.]|\s)+")
 # Behind a box nothing but the end of its line or sentence.
-_ENDS_HERE = re.compile(r"[)$*\s]*(?:\Z|\n|[.!?](?:\s|\Z))")
+_ENDS_HERE = regex(r"[)$*\s]*(?:\Z|\n|[.!?](?:\s|\Z))")
 # Words with which nothing is said beyond the answer and the question.
 _LITTLE_WORDS = frozenset(
     re.findall(

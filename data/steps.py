@@ -12,6 +12,7 @@ from typing import Literal, TypeAlias, get_args
 
 from data.errors import ConfigError
 from data.lists import CLOSED, LOOKED_AT, SENTENCE_ENDS, STOPS, Item, place_of
+from data.patterns import regex
 from data.records import Span
 
 StepRule: TypeAlias = Literal["periods", "sentences", "lines"]
@@ -25,20 +26,20 @@ _NO_POINT = rf"(?:(?<![.．])|(?!\d)|(?<=[^\W\d_].)(?<!\d[xX].)|(?<={CLOSED}.))"
 _CLOSING = r"((?:[\"'”’)\]`」』）》〉】］｝]|\*{1,3}(?!\w)|\$(?!\w)|\\[)\]])*)"
 _RUN = {rule: rf"{_NO_POINT}(?:[{ends}]{_NO_POINT}| \.(?!\d))*{_CLOSING}" for rule, ends in _ENDS.items()}
 _MARKS = {
-    "periods": re.compile(rf"[{_ENDS['periods']}]{_RUN['periods']}"),
-    "sentences": re.compile(rf"[\r\n{_ENDS['sentences']}](?:(?<=[\r\n])[\r\n]*|{_RUN['sentences']})"),
-    "lines": re.compile(r"[\r\n]+"),
+    "periods": regex(rf"[{_ENDS['periods']}]{_RUN['periods']}"),
+    "sentences": regex(rf"[\r\n{_ENDS['sentences']}](?:(?<=[\r\n])[\r\n]*|{_RUN['sentences']})"),
+    "lines": regex(r"[\r\n]+"),
 }
 
 _ADDRESS = 80
 """Characters of an address before and behind a mark."""
-_NEXT = re.compile(r"(\s*)[\"'“‘(\[«*_`$€£#「『（]*(\w*)")
+_NEXT = regex(r"(\s*)[\"'“‘(\[«*_`$€£#「『（]*(\w*)")
 _LONGEST = 6
 """Letters of the longest abbreviation without periods inside."""
 _CLOCK = ("a.m", "p.m")
 _OPENING = "([{\"'“‘«*_`$€£~<"
-_DOTTED = re.compile(r"(?:[^\W\d_]\.|Ph\.)+[^\W\d_]")
-_EQUATION = re.compile(r"\d[\d.,]{0,15}%?\s?(?:[+*/×÷=−]|x\s?\d|-\s|-\d)")
+_DOTTED = regex(r"(?:[^\W\d_]\.|Ph\.)+[^\W\d_]")
+_EQUATION = regex(r"\d[\d.,]{0,15}%?\s?(?:[+*/×÷=−]|x\s?\d|-\s|-\d)")
 
 _ABBREVIATIONS = {
     "title": "mr mrs ms Ph Mx Prof Rev Fr Hon Sen Rep Gov Pres Gen Col Capt Cpt Lt Sgt Maj Cmdr Adm",

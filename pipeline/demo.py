@@ -23,6 +23,7 @@ from pipeline.console.progress import duration, open_progress, quieten_libraries
 from pipeline.results.folder import RunFolder
 from pipeline.run.processes import ForwardingStop, our_command
 from pipeline.views.report import write_report
+from stages.runtime.imports import importing
 from stages.runtime.progress import Progress, StopSignal
 
 if TYPE_CHECKING:
@@ -91,7 +92,8 @@ def _make_models(out: Path, stop: StopSignal, teacher_layers: int) -> None:
 
 
 def _train_teacher(out: Path, shape: "ModelShape", recipe: "Recipe", progress: Progress, stop: StopSignal) -> float:
-    from stages.toy.teacher import ModelShape, share_solved, train_from_scratch, word_tokenizer, write_untrained
+    with importing():
+        from stages.toy.teacher import ModelShape, share_solved, train_from_scratch, word_tokenizer, write_untrained
 
     questions = synthetic_questions(TEACHER_QUESTIONS, seed=TEACHER_SEED, split="train")
     tokenizer = word_tokenizer(questions)

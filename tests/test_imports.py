@@ -107,6 +107,8 @@ WITHOUT_TORCH = (
     "stages.models.size",
     "stages.rationales.references",
     "stages.rationales.write",
+    "stages.runtime.imports",
+    "stages.runtime.kept_hashes",
     "stages.student.objective",
     "pipeline.bench.compare",
     "pipeline.check.gather",

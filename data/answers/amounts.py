@@ -19,84 +19,85 @@ from data.answers.numbers import (
     words_as_digits,
 )
 from data.answers.statements import sentences
+from data.patterns import regex
 from data.records import AnswerKind, Span
 
-_SCALE_ASKED_FOR = re.compile(
+_SCALE_ASKED_FOR = regex(
     r"\b(?:how\s+many(?:\s+(?:more|additional|total))?|in)\s+(dozen|hundred|thousand|million|billion|trillion)s?\b",
     re.IGNORECASE,
 )
-_SHARE_ASKED_FOR = re.compile(r"\b(?:probability|chances?|odds|fraction|proportion|share|ratio)\b", re.IGNORECASE)
-_OUT_OF = re.compile(r"(?<![\w.,])([0-9]+)\s+(?:out\s+of|in)\s+([0-9]+)(?![\w]|[.,][0-9])")
+_SHARE_ASKED_FOR = regex(r"\b(?:probability|chances?|odds|fraction|proportion|share|ratio)\b", re.IGNORECASE)
+_OUT_OF = regex(r"(?<![\w.,])([0-9]+)\s+(?:out\s+of|in)\s+([0-9]+)(?![\w]|[.,][0-9])")
 
 _PART_OF_RATIO = r"\d+(?:,\d{3})*(?:\.\d+)?"
-RATIO = re.compile(rf"(?<![\d.,]){_PART_OF_RATIO}(?:\s*(?:[:∶]|\bto\b)\s*{_PART_OF_RATIO})+")
-_RATIO_ALONE = re.compile(rf"\s*{_PART_OF_RATIO}\s*[:∶](?!00(?!\d))\s*{_PART_OF_RATIO}\s*\.?\s*")
+RATIO = regex(rf"(?<![\d.,]){_PART_OF_RATIO}(?:\s*(?:[:∶]|\bto\b)\s*{_PART_OF_RATIO})+")
+_RATIO_ALONE = regex(rf"\s*{_PART_OF_RATIO}\s*[:∶](?!00(?!\d))\s*{_PART_OF_RATIO}\s*\.?\s*")
 
-_CALCULATED_ASIDE = re.compile(r"\([^()]*=[^()]*\)")
+_CALCULATED_ASIDE = regex(r"\([^()]*=[^()]*\)")
 # Behind a number: it is only the first part of a sum or product, of a range, of a ratio ("8:00" is 8), or of a formula.
-_UNFINISHED = re.compile(
+_UNFINISHED = regex(
     r"[^\S\n]*(?:\*\*|[+*×·÷^/–−~-]|[xX](?=[\s\d]))[^\S\n]*[$€£({√]?\.?\d|\s*[:∶](?!00(?!\d))\s*\d"
     r"|\s*[*×·^]\s*[a-zA-Z]\b|\s*[√π]|[a-zA-Z]\s*[-+*·/^=](?!\w{2})"
 )
-_PART_OF_LARGER = re.compile(
+_PART_OF_LARGER = regex(
     r"(?:√[\s({]*|\\sqrt[\s({]*|[\w)\]]\s*[+*×·÷^/]\s*[($€£{]*|[a-z)\]]\s+[-−–]\s+[($€£{]*)$", re.IGNORECASE
 )
 # Behind a calculation: it is one of several, or part of a larger one that holds what is not known.
-_GOES_ON_CALCULATING = re.compile(
+_GOES_ON_CALCULATING = regex(
     r"[^\W\d_]|\s*(?:[*×·÷^/+:]|(?:and|or|[,;&])\s*[($€£]*-?[0-9])|\s+[-−–]\s+[a-z]\b|\s*[xy]\b"
 )
-_UNKNOWN = re.compile(r"(?<![\w.])[0-9]*[a-z]\s*[-+*·/^]\s*[0-9]|[0-9]\s*[-+*·/^]\s*[0-9]*[a-z](?!\w)", re.IGNORECASE)
-_CALCULATION = re.compile(r"[\s\d.,$€£+*×·÷^/xX–−()-]*")
-_BROKEN_OFF = re.compile(r"[-+*/×·÷=(]\s*\Z")
+_UNKNOWN = regex(r"(?<![\w.])[0-9]*[a-z]\s*[-+*·/^]\s*[0-9]|[0-9]\s*[-+*·/^]\s*[0-9]*[a-z](?!\w)", re.IGNORECASE)
+_CALCULATION = regex(r"[\s\d.,$€£+*×·÷^/xX–−()-]*")
+_BROKEN_OFF = regex(r"[-+*/×·÷=(]\s*\Z")
 
-_ROUGHLY = re.compile(
+_ROUGHLY = regex(
     r"[\s:≈~]*(?:(?:about|exactly|approximately|around|roughly|simply|just|only|nearly|almost)\s[\s:≈~]*)*"
 )
 _OPERATORS = {"plus": "+", "minus": "-", "times": "*", "multiplied by": "*", "divided by": "/", "over": "/"}
-_SPOKEN_OPERATOR = re.compile(
+_SPOKEN_OPERATOR = regex(
     r"(?<=[0-9])\s+(plus|minus|times|multiplied\s+by|divided\s+by|over)\s+(?=[0-9])", re.IGNORECASE
 )
-_PERCENT_OF = re.compile(r"(?<![\w.,])([0-9]+(?:\.[0-9]+)?)\s*%\s+of\s+\$?([0-9]+(?:\.[0-9]+)?)(?![\w%]|[.,][0-9])")
-_GROUPED_BY_SPACES = re.compile(r"\A[\s$€£(]*[0-9]{1,3}(?: [0-9]{3})+(?![0-9]|[.,/][0-9])")
-_LONE_SIGN = re.compile(r"\A\s*[-−–]\s+(?=[0-9])")
+_PERCENT_OF = regex(r"(?<![\w.,])([0-9]+(?:\.[0-9]+)?)\s*%\s+of\s+\$?([0-9]+(?:\.[0-9]+)?)(?![\w%]|[.,][0-9])")
+_GROUPED_BY_SPACES = regex(r"\A[\s$€£(]*[0-9]{1,3}(?: [0-9]{3})+(?![0-9]|[.,/][0-9])")
+_LONE_SIGN = regex(r"\A\s*[-−–]\s+(?=[0-9])")
 # Words that lead from several numbers to the one that is meant.
-_RESULTING = re.compile(
+_RESULTING = regex(
     r"[,;(]\s*(?:(?:which|that)\s+(?:is|equals|makes|comes\s+to)|that['’]s|so|i\.e\.|namely|or)\b,?", re.I
 )
 # What a sentence with a number begins with before it comes to its subject: "In 3 hours he walks 12 miles".
-_LEADING_PHRASE = re.compile(
+_LEADING_PHRASE = regex(
     r"(?:in|after|within|during|over|for|with|by|from|on|at|out\s+of)\s[^\d.,\n]{0,30}[0-9][^.,\n]{0,30}?,?\s+"
     r"(?=(?:he|she|it|they|we|you|I|there|the|(?-i:[A-Z])[a-z]+)\s[^\n]*[0-9])",
     re.IGNORECASE,
 )
 # What may stand before "is the answer": a number with its unit, and nothing to calculate.
-NUMBER_FIRST = re.compile(
+NUMBER_FIRST = regex(
     r"\W*(?:(?:only|exactly|about|option)\W+)*[$€£(]*-?[0-9.,/]*[0-9][)%]*\W*(?:[^\W\d]+\W*){0,3}", re.IGNORECASE
 )
-_CONCLUDES = re.compile(
+_CONCLUDES = regex(
     r"\b(?:so|thus|therefore|hence|leaves|leaving|left\s+with|in\s+total|(?:a\s+)?total\s+of|altogether|in\s+all|finally|"
     r"which\s+means|that\s+(?:is|makes)|(?<!to )makes?)\b",
     re.IGNORECASE,
 )
-_GIVEN_REASON = re.compile(r"[\s,]+(?:since|because)\b[^.\n]*")
-_NAMED_RESULT = re.compile(
+_GIVEN_REASON = regex(r"[\s,]+(?:since|because)\b[^.\n]*")
+_NAMED_RESULT = regex(
     r"\b(?:total|sum|result|difference|product|quotient|remainder|average|cost|price|amount)"
     r"(?:\s+(?:[a-z]+\s+){0,4}?(?:is|are|was|equals|comes\s+to)\s+|:\s*)[$€£]?(?P<number>-?[0-9][0-9,./]*)"
     r"(?!\s*[-+*×÷/]\s*[$€£]?[0-9])",
     re.IGNORECASE,
 )
-_LEFT_OVER = re.compile(
+_LEFT_OVER = regex(
     r"(?P<number>(?<![\w.,/])-?[0-9][0-9,./]*)\s+(?:[a-z]+\s+){0,2}(?:left|remain|remaining)\b", re.IGNORECASE
 )
-_DENIED_NUMBER = re.compile(r"\b(?:not|never|cannot|\w+n['’]t)\s+(?:be\s+|equal\s+|have\s+)?[$€£]?\Z", re.IGNORECASE)
-_OFFERED = re.compile(r"[0-9](?:\s+or\s+|\s*或者?\s*)[$€£]?[0-9][^0-9]*\Z")
+_DENIED_NUMBER = regex(r"\b(?:not|never|cannot|\w+n['’]t)\s+(?:be\s+|equal\s+|have\s+)?[$€£]?\Z", re.IGNORECASE)
+_OFFERED = regex(r"[0-9](?:\s+or\s+|\s*或者?\s*)[$€£]?[0-9][^0-9]*\Z")
 
 # "and" between two numbers in words, not within one: "three and four", but "two and a half" and "a hundred and five".
-_AND_ANOTHER = re.compile(
+_AND_ANOTHER = regex(
     r"(?<!hundred)(?<!thousand)(?<!million)(?<!billion)\s+and\s+(?!(?:a|one)\s+(?:half|quarter|third)\b|[0-9]+/)",
     re.IGNORECASE,
 )
-_RESULTING_IN_SEVERAL = re.compile(r"[,;]\s*(?:that\s+is|i\.e\.|namely)\b,?(?=.*[0-9])", re.IGNORECASE)
+_RESULTING_IN_SEVERAL = regex(r"[,;]\s*(?:that\s+is|i\.e\.|namely)\b,?(?=.*[0-9])", re.IGNORECASE)
 
 
 def in_the_unit_asked_for(text: str, asked: str, kind: AnswerKind) -> str:

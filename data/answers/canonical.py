@@ -28,13 +28,14 @@ from data.answers.choices import letters_of, letters_saying
 from data.answers.expressions import calculated, same_formula
 from data.answers.numbers import LONGEST_NUMBER, decimal_places, number_text, number_value, plain_numbers
 from data.answers.outputs import in_plain_signs, plain_formulas, plain_label, unwrapped
+from data.patterns import regex
 from data.records import AnswerKind
 
 # Differences up to this share are the rounding of floating-point labels and results; whole numbers have none.
 NUMBER_TOLERANCE = Fraction(1, 1_000_000)
 YES_NO = {"yes": "yes", "true": "yes", "no": "no", "false": "no"}
-_FORMULA = re.compile(r"[\\^√]")
-_QUOTED = re.compile(r"\"(.+)\"|'(.+)'|“(.+)”|‘(.+)’|`(.+)`|\*(.+)\*|\((.+)\)|\[(.+)\]", re.DOTALL)
+_FORMULA = regex(r"[\\^√]")
+_QUOTED = regex(r"\"(.+)\"|'(.+)'|“(.+)”|‘(.+)’|`(.+)`|\*(.+)\*|\((.+)\)|\[(.+)\]", re.DOTALL)
 
 
 def same_answer(answer: str, gold: str, kind: AnswerKind, *, rounded: bool = False) -> bool:

@@ -13,27 +13,28 @@ from data.answers.amounts import stated_number
 from data.answers.numbers import number_text, numbers_in_digits, plain_numbers
 from data.answers.outputs import plain_label
 from data.answers.statements import sentences
+from data.patterns import regex
 from data.records import Question
 
 CHOICES_HEADING = "Answer Choices:"
 LEADING_WORD = r"(?:[Ss]o|[Tt]hus|[Tt]herefore|[Hh]ence|[Tt]hen)\b"
-_TO = re.compile(r"(?<=[0-9])\s+to\s+(?=[0-9])", re.IGNORECASE)
-_RATIO_OR_RANGE = re.compile(r"[0-9]\s*([:∶–-])\s*[0-9]")
-_LETTER_IN_BRACKETS = re.compile(r"\(\s*([A-Za-z])\s*\)")
-_SEVERAL_LETTERS = re.compile(
+_TO = regex(r"(?<=[0-9])\s+to\s+(?=[0-9])", re.IGNORECASE)
+_RATIO_OR_RANGE = regex(r"[0-9]\s*([:∶–-])\s*[0-9]")
+_LETTER_IN_BRACKETS = regex(r"\(\s*([A-Za-z])\s*\)")
+_SEVERAL_LETTERS = regex(
     r"\(\s*[A-Za-z]\s*\)(?:[^()]{0,60}\b(?:[Oo]r|[Aa]nd)\s+|\s*[,/&;]\s*)\(\s*[A-Za-z]\s*\)"
     r"|^\W*[A-Z]\)?\s*(?:[,/&;和或、]|\bor\b|\band\b)\s*(?:(?:or|and)\s+)?\(?[A-Z]\)?(?=\W*$|\s*[,/&;]|\s+(?:or|and)\b|[\u3000-\u9fff])"
 )
 # A letter of which something is said other than that it is right: "(A) is loud", "(E) would be too cold".
-_DISCUSSED = re.compile(
+_DISCUSSED = regex(
     r"\(\s*[A-Za-z]\s*\)(?!\s+it\s+is\W*\Z)(?:\s+[^().;,]{1,60}?)?\s+(?:is|are|was|were|has|have|does|do|can|could|would|will|might|may)"
     r"(?:n['’]t)?\b(?!\s+(?:\w+\s+){0,3}?(?:correct|right|best|answer|choice|option|one)\b)"
 )
-_LETTER_ALONE = re.compile(
+_LETTER_ALONE = regex(
     rf"\W*(?:{LEADING_WORD}\W*)?(?:(?:option|choice)\s+)?([A-Z])\s*"
     r"(?:[).:,;]|$|\s[-–—(]|\s+(?:because|since|as|is|which|over|here|rather|instead)\b|[\u0e00-\u0e7f\u3000-\u9fff\uac00-\ud7af])"
 )
-_LETTER_NAMED = re.compile(
+_LETTER_NAMED = regex(
     r"\b(?:[Oo]ption|[Cc]hoice|[Cc]hoose|[Pp]ick|[Ss]elect|[Aa]nswer|ANSWER|OPTION|CHOICE)\s+\(?([A-Z])\b(?!['’])\)?"
     r"(?=\W*(?:$|[.,;:]|\s(?:is|as|because|since)\b))"
     rf"|(?:^|\b{LEADING_WORD})\W*([A-Z])\)?\s+is\s+(?:the\s+)?(?:correct|right|best)\b"
@@ -42,14 +43,14 @@ _LETTER_NAMED = re.compile(
     r"|\b[Oo]nly\s+\(?([A-Z])\)?\s+(?:fits|works|remains|makes\s+sense|is\s+(?:left|possible|correct|right))\b"
     r"|\b(?:option|choice|answer|one)\s+(?:that|which|left|with)\s[^.]{1,60}\sis\s+\(?([A-Z])\)?(?=\W*$)"
 )
-_CONCLUDED = re.compile(r"\b(?:so|thus|therefore|hence|leaves|leaving|only)\s+\(?([A-Z])\)?\W*\Z")
+_CONCLUDED = regex(r"\b(?:so|thus|therefore|hence|leaves|leaving|only)\s+\(?([A-Z])\)?\W*\Z")
 # What choices may differ by beside words and numbers: "x - 2" and "x + 2", "7!" and "7"; not the hyphen of "x-ray".
-_SPOKEN = re.compile(
+_SPOKEN = regex(
     r"#-?[0-9]+(?:[./][0-9]+)?|[\w'’]+|(?<=[0-9)])!|(?<=\b[a-z])!|(?<=[0-9]):(?=#)|(?<![^\W\d_])-|-(?![^\W\d_])"
     r"|[+*^/√=<>≤≥×÷()]"
 )
-_BEFORE_SOLE_NUMBER = re.compile(r"[\s$€£₹(]*(?:[Rr]s\.?)?\s*")
-_AFTER_SOLE_NUMBER = re.compile(
+_BEFORE_SOLE_NUMBER = regex(r"[\s$€£₹(]*(?:[Rr]s\.?)?\s*")
+_AFTER_SOLE_NUMBER = regex(
     r"[\s%°.)]*(?:[^\W\d_]+/[^\W\d_]+|[^\W\d_]{2,}[^\W\d_ ./'’]*|[a-zA-Z])?[^\W\d+*^/√=<>≤≥×÷!-]*"
 )
 

@@ -11,6 +11,8 @@ from fractions import Fraction
 from math import isqrt
 from typing import TYPE_CHECKING
 
+from data.patterns import regex
+
 if TYPE_CHECKING:
     from sympy import Basic
 
@@ -18,33 +20,33 @@ LONGEST = 160
 """More characters than this are no calculation that states an answer."""
 _MOST_BITS = 400
 _LARGEST_EXPONENT = 100
-_FORMULA = re.compile(r"[\\^√π]|[-+*/=]|[0-9][a-z]")
+_FORMULA = regex(r"[\\^√π]|[-+*/=]|[0-9][a-z]")
 # What is compared as a formula: variables, low powers, few roots and brackets, and no function, sum or integral.
-_TAME = re.compile(
+_TAME = regex(
     r"(?!(?:[^(]*\(){7})(?!(?:[^√s]*(?:√|\\s)){4})(?!.*[0-9]{10})(?:[-+*/.,()\[\]{}\s0-9√π=<>≤≥]"
     r"|\^(?:[0-9](?![0-9.])|\{-?[0-9]\})(?!\s*\^)|(?<![a-zA-Z\\])(?!ln)[a-zA-Z]{1,2}(?![a-zA-Z])"
     r"|\\(?:[dt]?frac|sqrt|pi|cdot|times|left|right|leq?|geq?)(?![a-zA-Z])){1,80}"
 )
 _HIGHEST_DEGREE = 12
-_POWERS = re.compile(r"\^\{?-?([0-9])")
-_RELATION = re.compile(r"(<=|>=|[=<>≤≥]|\\[lg]eq?(?![a-z]))")
+_POWERS = regex(r"\^\{?-?([0-9])")
+_RELATION = regex(r"(<=|>=|[=<>≤≥]|\\[lg]eq?(?![a-z]))")
 _RELATIONS = {"<=": "≤", "\\le": "≤", "\\leq": "≤", ">=": "≥", "\\ge": "≥", "\\geq": "≥"}
-_NAMED_VALUE = re.compile(r"\s*[a-zA-Z](?:\([a-zA-Z]\))?\s*=(?=[^=<>]*\Z)")
-_ROOTED = re.compile(r"√(?:\(([^()]*)\)|([0-9]+|[a-zA-Z]))")
-_NUMBER = re.compile(r"(?<![\w.])[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?(?![\w,])|[0-9]+(?:\.[0-9]+)?|\.[0-9]+")
+_NAMED_VALUE = regex(r"\s*[a-zA-Z](?:\([a-zA-Z]\))?\s*=(?=[^=<>]*\Z)")
+_ROOTED = regex(r"√(?:\(([^()]*)\)|([0-9]+|[a-zA-Z]))")
+_NUMBER = regex(r"(?<![\w.])[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?(?![\w,])|[0-9]+(?:\.[0-9]+)?|\.[0-9]+")
 _SIGNS = str.maketrans(
     {"×": "*", "·": "*", "∙": "*", "÷": "/", "−": "-", "–": "-", "{": "(", "}": ")", "[": "(", "]": ")"}
 )
-_TIMES = re.compile(r"(?<=[0-9)])\s*[xX]\s*(?=[0-9(])")
+_TIMES = regex(r"(?<=[0-9)])\s*[xX]\s*(?=[0-9(])")
 # What a calculation may be written with; it begins with a number or a bracket and ends with one.
-_WRITTEN = re.compile(
+_WRITTEN = regex(
     r"[-−–+(\[{$€£√\s]*(?:[0-9.]|\\[a-z]+)"
     r"(?:(?!(?<=[0-9)])\s+\()(?:[\s0-9.,+*/^×·∙÷−–√$€£%()\[\]{}-]|[xX](?=\s*[0-9(])|\\(?:d?frac|sqrt)))*"
 )
-_OPERATION = re.compile(r"[-+*/^×·∙÷−–xX√\\](?=.)", re.DOTALL)
+_OPERATION = regex(r"[-+*/^×·∙÷−–xX√\\](?=.)", re.DOTALL)
 # Dates and numbers of telephones, and ranges: "10-12", of which the second is larger.
-_NO_CALCULATION = re.compile(r"[0-9]+(?:/[0-9]+){2,}|[0-9]+(?:[-–][0-9]+){2,}|[0-9.]+/[0-9.]+/")
-_RANGE = re.compile(r"\s*[$€£]?([0-9][0-9,.]*)\s*[-–−]\s*[$€£]?([0-9][0-9,.]*)\s*")
+_NO_CALCULATION = regex(r"[0-9]+(?:/[0-9]+){2,}|[0-9]+(?:[-–][0-9]+){2,}|[0-9.]+/[0-9.]+/")
+_RANGE = regex(r"\s*[$€£]?([0-9][0-9,.]*)\s*[-–−]\s*[$€£]?([0-9][0-9,.]*)\s*")
 
 
 def leading_calculation(text: str) -> tuple[Fraction, int] | None:

@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 
 from data.marking import number_spans
+from data.patterns import regex
 from data.records import Span
 
 # More characters than this are a model that repeats a digit, no answer.
 LONGEST_NUMBER = 100
 LARGEST_EXPONENT = 30
-_NUMBER_FORM = re.compile(r"[+-]?(?:[0-9]+/[0-9]+|[0-9]+(?:\.[0-9]+)?|\.[0-9]+)")
+_NUMBER_FORM = regex(r"[+-]?(?:[0-9]+/[0-9]+|[0-9]+(?:\.[0-9]+)?|\.[0-9]+)")
 
 _DIGITS = r"[0-9]{1,15}(?:\.[0-9]{1,15})?"
 _GROUPED = r"[0-9]{1,3}(?:,[0-9]{3})+"
@@ -43,7 +44,7 @@ _PARTS = {"half": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth":
 _MANY_PARTS = {"halves": 2, **{f"{word}s": value for word, value in _PARTS.items() if word != "half"}}
 _COUNT = "|".join((*_SMALL, *_TENS, *_SCALES))
 _PART = "|".join((*_MANY_PARTS, *_PARTS))
-_IN_WORDS = re.compile(
+_IN_WORDS = regex(
     rf"(?<![\w-])(?:(?P<sign>minus|negative)\s+)?"
     rf"(?:(?P<count>(?:a\s+(?={_SCALE}))?(?:{_COUNT})(?:(?:\s*-\s*|\s+(?:and\s+)?)(?:{_COUNT}))*)"
     rf"(?:[\s-]+(?P<part>{_PART})|\s+and\s+(?:a|one)\s+(?P<more>half|quarter|third)(?:\s+(?P<times>{_SCALE}))?)?"
@@ -52,7 +53,7 @@ _IN_WORDS = re.compile(
     re.IGNORECASE,
 )
 # After these "one" stands for a thing: "each one", "no one"; and so does "the second half".
-_NO_COUNT = re.compile(
+_NO_COUNT = regex(
     r"\b(?:the|this|that|each|every|no|any|some|which|another|other|first|second|last|next|single)\s+$", re.IGNORECASE
 )
 
@@ -170,43 +171,47 @@ def _sign(found: re.Match[str]) -> str:
 
 
 _REWRITTEN: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = (
-    (re.compile(r"–(?=[$€£]?\.?[0-9])"), "-"),
-    (re.compile(r"\b(?:minus|negative)\s+(?=[$€£]?\.?[0-9])", re.IGNORECASE), _sign),
-    (re.compile(r"(?<=[0-9])[\u00a0\u2009\u202f](?=[0-9]{3}(?![0-9]))"), ","),
+    (regex(r"–(?=[$€£]?\.?[0-9])"), "-"),
+    (regex(r"\b(?:minus|negative)\s+(?=[$€£]?\.?[0-9])", re.IGNORECASE), _sign),
+    (regex(r"(?<=[0-9])[\u00a0\u2009\u202f](?=[0-9]{3}(?![0-9]))"), ","),
     # 1'250 as in Switzerland; 10 000 and 1 234 567, while 2 500 may be two of something that holds 500
-    (re.compile(rf"{_ALONE}[0-9]{{1,3}}(?:['’_][0-9]{{3}})+(?![0-9])"), _joined),
-    (re.compile(rf"{_ALONE}[0-9]{{1,3}}(?:(?: [0-9]{{3}}){{2,}}|(?: 000)+)(?![0-9]|[.,/][0-9])"), _joined),
-    (re.compile(rf"{_ALONE}(?:{_GROUPED}/(?:{_GROUPED}|[0-9]+)|[0-9]+/{_GROUPED})(?![0-9/]|[.,][0-9])"), _joined),
+    (regex(rf"{_ALONE}[0-9]{{1,3}}(?:['’_][0-9]{{3}})+(?![0-9])"), _joined),
+    (regex(rf"{_ALONE}[0-9]{{1,3}}(?:(?: [0-9]{{3}}){{2,}}|(?: 000)+)(?![0-9]|[.,/][0-9])"), _joined),
+    (regex(rf"{_ALONE}(?:{_GROUPED}/(?:{_GROUPED}|[0-9]+)|[0-9]+/{_GROUPED})(?![0-9/]|[.,][0-9])"), _joined),
     # 1,00,000 as in India, and 1.234,5 as on the European continent
     (
-        re.compile(r"(?<![\w,.])[0-9]{1,2}(?:,[0-9]{2})+,[0-9]{3}(?![0-9]|,[0-9])"),
+        regex(r"(?<![\w,.])[0-9]{1,2}(?:,[0-9]{2})+,[0-9]{3}(?![0-9]|,[0-9])"),
         lambda found: found[0].replace(",", ""),
     ),
-    (re.compile(r"(?<![\w,.])[0-9]{1,3}(?:(?:\.[0-9]{3})+,[0-9]+|(?:\.[0-9]{3}){2,})(?![0-9]|[.,][0-9])"), _english),
-    (re.compile(r"(?<![\w.])([0-9]{1,30}(?:\.[0-9]{1,30})?)[eE]([+-]?[0-9]{1,2})(?!\w|\.[0-9])"), _power),
     (
-        re.compile(
+        regex(r"(?<![\w,.])[0-9]{1,3}(?:(?:\.[0-9]{3})+,[0-9]+|(?:\.[0-9]{3}){2,})(?![0-9]|[.,][0-9])"),
+        _english,
+    ),
+    (regex(r"(?<![\w.])([0-9]{1,30}(?:\.[0-9]{1,30})?)[eE]([+-]?[0-9]{1,2})(?!\w|\.[0-9])"), _power),
+    (
+        regex(
             r"(?<![\w.])(?:([0-9]{1,30}(?:\.[0-9]{1,30})?)\s*[x×*·]\s*)?"
             r"10(?:\s*(?:\^|\*\*)\s*\{?([+−-]?[0-9]{1,2})\}?|([⁻⁰¹²³⁴-⁹]{1,3}))(?!\w)"
         ),
         _power,
     ),
-    (re.compile(rf"{_ALONE}([0-9]{{1,15}}(?:\.[0-9]{{1,15}})?)([⁰¹²³⁴-⁹]{{1,2}})(?!\w)"), _raised),
-    (re.compile(r"([0-9]) ?([¼½¾⅐-⅞])"), _with_glyph),
+    (regex(rf"{_ALONE}([0-9]{{1,15}}(?:\.[0-9]{{1,15}})?)([⁰¹²³⁴-⁹]{{1,2}})(?!\w)"), _raised),
+    (regex(r"([0-9]) ?([¼½¾⅐-⅞])"), _with_glyph),
     (
-        re.compile(
-            rf"{_ALONE}([0-9]{{1,15}})(?: (?:and )?|-(?=[0-9]/))([0-9]{{1,15}})/([0-9]{{1,15}})(?![0-9/]|\.[0-9])"
-        ),
+        regex(rf"{_ALONE}([0-9]{{1,15}})(?: (?:and )?|-(?=[0-9]/))([0-9]{{1,15}})/([0-9]{{1,15}})(?![0-9/]|\.[0-9])"),
         _mixed,
     ),
-    (re.compile(rf"{_ALONE}([0-9]{{1,15}})\sand\s(?:a|one)\s(half|third|quarter|fourth|fifth)\b", re.I), _and_a_part),
-    (re.compile(rf"{_ALONE}({_GROUPED}|{_DIGITS})[\s-]({_SCALE})\b", re.I), _scaled),
-    (re.compile(rf"(?<=[$€£])({_GROUPED}|{_DIGITS})([kKmMbBtT]n?)\b"), _scaled),
     (
-        re.compile(rf"{_ALONE}({_GROUPED}|{_DIGITS})([kKM]|[mbt]n)\b(?!\s+(?:run|race|walk|marathon|screen|video))"),
+        regex(rf"{_ALONE}([0-9]{{1,15}})\sand\s(?:a|one)\s(half|third|quarter|fourth|fifth)\b", re.I),
+        _and_a_part,
+    ),
+    (regex(rf"{_ALONE}({_GROUPED}|{_DIGITS})[\s-]({_SCALE})\b", re.I), _scaled),
+    (regex(rf"(?<=[$€£])({_GROUPED}|{_DIGITS})([kKmMbBtT]n?)\b"), _scaled),
+    (
+        regex(rf"{_ALONE}({_GROUPED}|{_DIGITS})([kKM]|[mbt]n)\b(?!\s+(?:run|race|walk|marathon|screen|video))"),
         _scaled,
     ),
-    (re.compile(r"(?<![\w)])([-−])\s?([$€£])(?=[\d.])"), r"\2\1"),
+    (regex(r"(?<![\w)])([-−])\s?([$€£])(?=[\d.])"), r"\2\1"),
 )
 """Ways to write a number, each with what makes it plain; one may give what a later one takes up."""
 

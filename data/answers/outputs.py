@@ -7,7 +7,9 @@ is 42, and nothing is left of what a reasoning model wrote for itself, whatever 
 
 import re
 
-BOXED = re.compile(r"\\boxed\s*\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}")
+from data.patterns import regex
+
+BOXED = regex(r"\\boxed\s*\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}")
 
 _TAGS = r"(?:\w+:)?(?:think(?:ing)?|thoughts?|reasoning)"
 _OPENING = (
@@ -19,46 +21,44 @@ _CLOSING = (
     r"|<channel\|>|assistantfinal"
 )
 # A template may have opened a thought, and a text may end in the midst of one.
-_THOUGHT = re.compile(
+_THOUGHT = regex(
     rf"\A.*(?:{_CLOSING})|\A\s*Here(?:'s|\s+is)\s+my\s+thought\s+process:.*\bHere(?:'s|\s+is)\s+my\s+response:"
     rf"|(?:{_OPENING}).*\Z",
     re.DOTALL | re.IGNORECASE,
 )
-_MAY_BE_MARKED = re.compile(r"[<◁]|\[[Tt]|assistantfinal|\A\s*(?:analysis|Here)")
+_MAY_BE_MARKED = regex(r"[<◁]|\[[Tt]|assistantfinal|\A\s*(?:analysis|Here)")
 """What every mark of a thought begins with; most outputs hold none."""
-_SPECIAL_TOKEN = re.compile(r"<\|[A-Za-z_]{2,24}\|>|</?response>|</?s>")
-_TAGGED_ANSWER = re.compile(r"<answer>\s*(.*?)\s*(?:</answer>|\Z)", re.DOTALL | re.IGNORECASE)
+_SPECIAL_TOKEN = regex(r"<\|[A-Za-z_]{2,24}\|>|</?response>|</?s>")
+_TAGGED_ANSWER = regex(r"<answer>\s*(.*?)\s*(?:</answer>|\Z)", re.DOTALL | re.IGNORECASE)
 
 # Bold type opens at the border of a word and ends on its line; the stars of 3**2 and x**2 are powers.
-_BOLD = re.compile(r"(?<![\w)\]}*])\*\*(?=[^\s*])([^\n]{0,400}?[^\s*])\*\*(?!\*)")
-_BOLD_WITHOUT_END = re.compile(r"^(\s*(?:[-*#>]\s+)*)\*\*(?=[^\s*])|(?<=[^\s\w*])\*\*(?=\s|$)", re.MULTILINE)
-_UNDERLINED = re.compile(r"(?<!\w)(_{1,3})(?=[^\s_])([^_\n]*[^\s_])\1(?!\w)")
-_DISPLAYED = re.compile(r"\$\$((?:[^$\\]|\\.)*)\$\$", re.DOTALL)
-_INLINE = re.compile(r"\s*\$((?:[^$\\]|\\.)+)\$\s*")
+_BOLD = regex(r"(?<![\w)\]}*])\*\*(?=[^\s*])([^\n]{0,400}?[^\s*])\*\*(?!\*)")
+_BOLD_WITHOUT_END = regex(r"^(\s*(?:[-*#>]\s+)*)\*\*(?=[^\s*])|(?<=[^\s\w*])\*\*(?=\s|$)", re.MULTILINE)
+_UNDERLINED = regex(r"(?<!\w)(_{1,3})(?=[^\s_])([^_\n]*[^\s_])\1(?!\w)")
+_DISPLAYED = regex(r"\$\$((?:[^$\\]|\\.)*)\$\$", re.DOTALL)
+_INLINE = regex(r"\s*\$((?:[^$\\]|\\.)+)\$\s*")
 _DIGITS = r"-?[0-9][0-9,]*(?:\.[0-9]+)?"
-_FRACTION = re.compile(rf"\\[dtc]?frac\s*(?:\{{\s*({_DIGITS})\s*\}}\s*\{{\s*({_DIGITS})\s*\}}|([0-9])\s*([0-9]))")
-_TEXT = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox|operatorname)\s*\{([^{}]*)\}")
-_UNIT = re.compile(r"(?<=[0-9}])\s*(?:\\[,; ])?\s*\\(?:text|mathrm|mbox)\s*\{[^{}0-9]*\}(?=\s*\$?\s*\Z)")
+_FRACTION = regex(rf"\\[dtc]?frac\s*(?:\{{\s*({_DIGITS})\s*\}}\s*\{{\s*({_DIGITS})\s*\}}|([0-9])\s*([0-9]))")
+_TEXT = regex(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox|operatorname)\s*\{([^{}]*)\}")
+_UNIT = regex(r"(?<=[0-9}])\s*(?:\\[,; ])?\s*\\(?:text|mathrm|mbox)\s*\{[^{}0-9]*\}(?=\s*\$?\s*\Z)")
 """A unit behind a label in LaTeX, which says itself that it is none of the number."""
 _SIGNS = {
     **{"\\$": "$", "\\%": "%", "{,}": ",", "\\times": "×", "\\cdot": "·", "\\div": "÷", "\\approx": "≈", "\\left": ""},
     **{"\\right": "", "\\colon": ":", "^{\\circ}": "°", "^\\circ": "°", "\\degree": "°", "\\dots": "…", "\\ldots": "…"},
 }
-_SIGN = re.compile("|".join(f"{re.escape(sign)}{'(?![a-z])' if sign[-1].isalpha() else ''}" for sign in _SIGNS))
+_SIGN = regex("|".join(f"{re.escape(sign)}{'(?![a-z])' if sign[-1].isalpha() else ''}" for sign in _SIGNS))
 
-_BLANKS = re.compile(r"\s{20,}")
+_BLANKS = regex(r"\s{20,}")
 """Long stretches of nothing, which say no more than short ones; in an output that is not long they do no harm."""
 _LONG = 2000
-_NEXT_QUESTION = re.compile(r"\n\s*Q:")
+_NEXT_QUESTION = regex(r"\n\s*Q:")
 # What a model that does not stop writes before it asks itself something new, in the manner of some corpus.
-_NEXT_TURN = re.compile(
+_NEXT_TURN = regex(
     r"\n\s*(?:#+\s*)?(?:question|problem|exercise|example|instruction|input|user|human)\s*[0-9]*\s*:"
     r"|\n#+\s*(?:question|problem|exercise|example|instruction)\s*[0-9]*\s*\n|(?<=[.!?)])\s+Q:\s",
     re.IGNORECASE,
 )
-_ANSWERED = re.compile(
-    r"\banswers?\b[^\n.]{0,140}?(?:\b(?:is|are|be)\b|[:=])|\bans\.?\s*[:=]|####|\\boxed\b", re.IGNORECASE
-)
+_ANSWERED = regex(r"\banswers?\b[^\n.]{0,140}?(?:\b(?:is|are|be)\b|[:=])|\bans\.?\s*[:=]|####|\\boxed\b", re.IGNORECASE)
 _ZEROS = (0x0660, 0x06F0, 0x0966, 0x09E6, 0x0E50, 0x0ED0, 0x1040, 0x17E0)
 """The zeros of scripts with digits of their own: Arabic, Persian, Devanagari, Bengali, Thai, Lao, Burmese, Khmer."""
 _PLAIN_SIGNS = str.maketrans(
@@ -69,7 +69,7 @@ _PLAIN_SIGNS = str.maketrans(
         "｡": "。",
     }
 )
-_ROOT = re.compile(r"\\sqrt\s*(?:\{\s*([0-9]+|[a-zA-Z])\s*\}|\{([^{}]*)\}|([0-9]))")
+_ROOT = regex(r"\\sqrt\s*(?:\{\s*([0-9]+|[a-zA-Z])\s*\}|\{([^{}]*)\}|([0-9]))")
 
 
 def without_thoughts(output: str) -> str:

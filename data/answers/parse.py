@@ -19,6 +19,7 @@ from data.answers.canonical import YES_NO, canonical_answer
 from data.answers.choices import LEADING_WORD, canonical_choice, sentence_of_its_own, stated_choice
 from data.answers.outputs import in_plain_signs, plain_text
 from data.answers.statements import Statement, sentences, statements, without_adverbs
+from data.patterns import regex
 from data.records import Question
 
 # After a yes or no a sentence ends, goes on behind a mark, gives a reason, or says the same at length ("no it cannot").
@@ -28,28 +29,33 @@ _GOES_ON = (
 )
 # The word, where it does not belong to the one after it.
 _NO = rf"no{_GOES_ON}"
-_YES_AND_NO = re.compile(
+_YES_AND_NO = regex(
     rf"\b(?:(?:yes|true)\W+(?:(?:and|or|nor)\b)?\W*(?:{_NO}|false)"
     r"|(?:no|false)\W+(?:(?:and|or|nor)\b)?\W*(?:yes|true))\b",
     re.IGNORECASE,
 )
 # What an unreadable statement holds that means to be an answer, by kind; whatever is said of choices or words means to.
-_LEFT_OPEN = {"choice": re.compile(""), "text": re.compile(""), "number": re.compile("[0-9]"), "boolean": _YES_AND_NO}
+_LEFT_OPEN = {
+    "choice": regex(""),
+    "text": regex(""),
+    "number": regex("[0-9]"),
+    "boolean": _YES_AND_NO,
+}
 # A reason behind an answer: what it holds is not the answer.
-_REASON = re.compile(r"(?<=[\w)\]%.'\"”’])[\s,;:(–—-]+(because|since|where|given\s+that|due\s+to)\b.*", re.I | re.S)
-_POINTS_BACK = re.compile(r"\W*(?:this|that|it|which|what|here|there|these|those|the\s+following)\b", re.IGNORECASE)
-_HEDGES = re.compile(
+_REASON = regex(r"(?<=[\w)\]%.'\"”’])[\s,;:(–—-]+(because|since|where|given\s+that|due\s+to)\b.*", re.I | re.S)
+_POINTS_BACK = regex(r"\W*(?:this|that|it|which|what|here|there|these|those|the\s+following)\b", re.IGNORECASE)
+_HEDGES = regex(
     r"\A\W*(?:(?:most\s+)?(?:likely|probably)|clearly|definitely|certainly|surely|obviously)\s+"
     r"|,\s+(?:of\s+course|I\s+think)\W*\Z",
     re.IGNORECASE,
 )
-_CORRECTION = re.compile(
+_CORRECTION = regex(
     r"(?:[.!?;,(…—–-]|\n)\s*(?:(?:no|oh|oops)\b[,.!]?\s*)?(?:(?:wait|actually)\s*[,.!:—–-]|correction\b|sorry\b|oops\b|edit:|"
     r"scratch\s+that\b|I\s+meant?\b)|(?:\.\.\.|…)\s*no\b",
     re.IGNORECASE,
 )
 # What may follow an answer: the proof, and what is said to whoever asked.
-_REMARK = re.compile(
+_REMARK = regex(
     r"(?:(?<=[.!?)\n] )|^)[ \t#*>(-]{0,8}(?:"
     r"(?:(?:to\s+)?(?:double[- ])?check|(?:to\s+)?verify|verification|proof)\s*[:,]"
     r"|(?:we\s+can|to|let\s+us|let['’]s|let\s+me)\s+(?:(?:double[- ])?check|verify)\s+"
@@ -59,9 +65,9 @@ _REMARK = re.compile(
     r"|if\s+you\s+(?:have|need|want)\s+(?:any|more|another|further|me)\b)",
     re.IGNORECASE | re.MULTILINE,
 )
-_SEVERAL_BOXES = re.compile(r"(?<=[0-9])\s*\}\s*(?:,|;|&|\band\b)+\s*\\boxed\s*\{\s*(?=-?[0-9])")
+_SEVERAL_BOXES = regex(r"(?<=[0-9])\s*\}\s*(?:,|;|&|\band\b)+\s*\\boxed\s*\{\s*(?=-?[0-9])")
 # What stands before a word that it denies, with up to two words between.
-_DENIED = re.compile(r"\b(?:not|never|\w+n['’]t)\s+((?:\w+\s+){0,2})\Z", re.IGNORECASE)
+_DENIED = regex(r"\b(?:not|never|\w+n['’]t)\s+((?:\w+\s+){0,2})\Z", re.IGNORECASE)
 
 
 def parse_answer(output: str, question: Question) -> str | None:

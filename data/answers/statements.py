@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from data.answers.outputs import BOXED
+from data.patterns import regex
 from data.records import AnswerKind, Question
 from data.steps import OPENERS, step_spans
 
@@ -22,18 +23,18 @@ _BE = (
     r"(?:is|equals?|becomes|(?:comes|works)\s+(?:out\s+)?(?:to|at)(?:\s+be)?|turns\s+out\s+to\s+be|amounts\s+to"
     rf"|(?:would(?:\s+have\s+to)?|must|should|will|has\s+to|can\s+only|ought\s+to)\s+{_ADVERBS}be)(?!\w)"
 )
-_WEAK = re.compile(r"\b(?:must|should|has\s+to|can\s+only|ought\s+to)\b", re.IGNORECASE)
+_WEAK = regex(r"\b(?:must|should|has\s+to|can\s+only|ought\s+to)\b", re.IGNORECASE)
 _FOR = rf"(?P<part>\s+(?:to|for|of|on|in)\s[^.\n]{{1,120}}?)\s+{_ADVERBS}{_BE}\s*:?"
 _IS = rf"\s*(?:{_ADVERBS}{_BE}\s*:?|[=:])"
-_LEADING_ADVERBS = re.compile(rf"\W*{_ADVERBS}(?:of\s+course|in\s+fact)?\s*[:,]?\s*", re.IGNORECASE)
+_LEADING_ADVERBS = regex(rf"\W*{_ADVERBS}(?:of\s+course|in\s+fact)?\s*[:,]?\s*", re.IGNORECASE)
 _BEST = r"(?:correct|right|best|final|true|only|most\s+likely|likeliest|closest|most\s+\w+)"
-_ANNOUNCED = re.compile(
+_ANNOUNCED = regex(
     rf"\banswer(?:\s+(?:choice|option))?\s*(?:\([^()\n]*\))?(?:{_IS}|{_FOR})\s*|(?P<heading>\banswer[ \t]*\n\s*)"
     r"|(?P<several>\banswers\s+are\b\s*:?\s*)|\banswers\s*:\s*|(?P<mark>\bans\.?\s*[:=]\s*|####\s*)"
     r"|\b(?:results?|final)\s*:\s*",
     re.IGNORECASE,
 )
-_CHOSEN = re.compile(
+_CHOSEN = regex(
     rf"\b{_BEST}\s+(?:option|choice|letter|one)(?:{_IS}|{_FOR.replace('part', 'chosen')})\s*"
     r"|\b(?:I|we)(?:['’]d|['’]ll|\s+would|\s+will)?\s+(?:pick|choose|chose|picked|select|selected|go\s+with|say)\s+"
     r"(?=(?:(?:option|choice)\s+)?(?:\([A-Za-z]\)|(?-i:[A-Z])(?![\w'’])))"
@@ -42,7 +43,7 @@ _CHOSEN = re.compile(
     r"|^[^\w\n]{0,8}(?:choice|option)\s*[:=]\s*(?=\(?[A-Za-z]\)?(?:\W|$))",
     re.IGNORECASE | re.MULTILINE,
 )
-_LETTER_BEHIND = re.compile(r"\b(?:[Aa]nswer|ANSWER)\s+(?=\(?[A-Z]\)?\W*$)", re.MULTILINE)
+_LETTER_BEHIND = regex(r"\b(?:[Aa]nswer|ANSWER)\s+(?=\(?[A-Z]\)?\W*$)", re.MULTILINE)
 _ANNOUNCING = (
     *("ans", "Ans", "ANS", "result", "Result", "RESULT", "final:", "Final:", "FINAL:", "final :", "Final :", "####"),
 )
@@ -50,7 +51,7 @@ _CHOOSING = (
     *("option ", "choice ", " one ", " letter ", "option:", "choice:", "one:", "option=", "OPTION", "CHOICE", "hoice:"),
     *("ption:", " pick", " choose", " chose", " select", " go with", " say ", " think ", " guess ", " vote "),
 )
-_IN_OTHER_LANGUAGES = re.compile(
+_IN_OTHER_LANGUAGES = regex(
     r"(?:答案|选项|選項)(?:就|应该|應該|应|應)?[是为為:：]+\s*|(?:应该|應該)?[选選](?:择|擇|项|項)?\s*[:：]?\s*(?=[(（]?[A-Z])"
     r"|(?:答え|正解|解答)\s*[は:：]\s*|(?:정답|답)\s*(?:은|[:：])\s*|คำตอบ\s*(?:คือ|:)\s*"
     r"|\b(?:la\s+respuesta(?:\s+(?:correcta|final))?\s+es|la\s+(?:bonne\s+)?réponse(?:\s+(?:finale|correcte))?\s+est|"
@@ -58,17 +59,17 @@ _IN_OTHER_LANGUAGES = re.compile(
     r"a\s+resposta(?:\s+(?:correta|final))?\s+é|la\s+risposta(?:\s+finale)?\s+è|ответ)\s*:?(?!\w)\s*",
     re.IGNORECASE,
 )
-_OF_THE_QUESTION = re.compile(
+_OF_THE_QUESTION = regex(
     r"\s+(?:(?:to|for|of)\s+(?:the|this|that|our|your)\s+(?:(?!first|second|third|fourth|next|other)\w+\s+)?"
     r"(?:question|problem|exercise|task|riddle)\b|in\s+\w+\Z)",
     re.IGNORECASE,
 )
-_MAY_BE_BEHIND = re.compile(
+_MAY_BE_BEHIND = regex(
     r"(?:the|our|my) (?:[a-z]+ ){0,3}(?:answer|solution|choice|option|one)\b"
     r"(?! (?:is|to|for|of|choice|option)\b| ?[=:])"
     r"|(?:is|be) (?:[a-z]+ ){0,2}(?:correct|right)"
 )
-_BEHIND = re.compile(
+_BEHIND = regex(
     r"(?:^|(?<=[.!?:;,]\s)|\b(?:so|thus|therefore|hence|then)\s)\s*"
     r"(?P<said>[^\s.!?:;,](?:[^.,!?:;\n]|[.,](?=\d)){0,60}?)\s+(?:is|must\s+be|would\s+be|has\s+to\s+be)\s+"
     rf"{_ADVERBS}(?:(?:the|our|my)\s+(?:{_BEST}\s+)*(?P<what>answer|solution|choice|option|one)|(?P<right>correct|right))"
@@ -120,16 +121,16 @@ _OTHERS = frozenset(("you", "one", "some", "people", "many", "they", "students")
 _BORDER = ".,:;!?()[]{}*_#>~|\"'“”‘’«»=$—–-…。！？：，、）（"
 _BETWEEN = frozenset(("that", "us", "him", "her", "them"))
 
-_LEADING_CONNECTIVES = re.compile(r"(?:(?:so|thus|therefore|hence|then|and|but|that|means|which)\b\W*)+", re.IGNORECASE)
+_LEADING_CONNECTIVES = regex(r"(?:(?:so|thus|therefore|hence|then|and|but|that|means|which)\b\W*)+", re.IGNORECASE)
 # What makes a statement somebody's words: "… 12," said Mia.
-_SPOKEN = re.compile(
+_SPOKEN = regex(
     r"[^\n\"“”]{1,80}[,.!?][\"”’']+\s+(?:said|says|asked|replied|answered|cried|thought|guessed|shouted)\b",
     re.IGNORECASE,
 )
-_LISTED = re.compile(r"^\s*(?:[-*•]|[0-9]{1,2}[.)])\s+(.+)$", re.MULTILINE)
+_LISTED = regex(r"^\s*(?:[-*•]|[0-9]{1,2}[.)])\s+(.+)$", re.MULTILINE)
 LONGEST = 2000
 """So far the end of a statement is looked for, in characters."""
-_LETTER_FIRST = re.compile(r"\W*(?P<letter>[A-Z]\.)\s+(?P<next>[A-Z]\w*)")
+_LETTER_FIRST = regex(r"\W*(?P<letter>[A-Z]\.)\s+(?P<next>[A-Z]\w*)")
 
 
 @dataclass(frozen=True, kw_only=True)

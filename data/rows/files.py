@@ -5,7 +5,6 @@ read is a ConfigError; a line that cannot be read is a DataError that names file
 """
 
 import json
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import TypeAlias
 
 from data.answers.numbers import LONGEST_NUMBER
 from data.errors import ConfigError, DataError
+from data.patterns import regex
 from data.rows.columnar import columnar_rows
 from data.rows.contents import Content, file_content
 from data.rows.row import Refuse, Row, bare_name, raise_it
@@ -22,8 +22,8 @@ from data.rows.xml_records import BadXml, xml_records
 Numbered: TypeAlias = Iterator[tuple[int, dict[str, object]]]
 """Fields of records, each with its line."""
 Reader: TypeAlias = Callable[[Content, Refuse], Numbered]
-_HALF_A_CHARACTER = re.compile("[\ud800-\udfff]")
-_SPACE, _SEPARATOR = re.compile(r"\s*"), re.compile(r"\s*(?:,\s*(?!\])|(?=\]))")
+_HALF_A_CHARACTER = regex("[\ud800-\udfff]")
+_SPACE, _SEPARATOR = regex(r"\s*"), regex(r"\s*(?:,\s*(?!\])|(?=\]))")
 
 
 def file_rows(

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 from data.errors import DataError
+from data.patterns import regex
 from data.rows.row import Refuse, Row, shown
 
 OTHER_NAMES = {
@@ -20,7 +21,7 @@ OTHER_NAMES = {
     "id": "",
 }
 """As others write them, without blanks and marks between words; each also in any case."""
-SEPARATE_CHOICES = re.compile(r"(?:option|choice|op)[ab12]|(?:answer|ans)[ab]|sol[12]|[ab]")
+SEPARATE_CHOICES = regex(r"(?:option|choice|op)[ab12]|(?:answer|ans)[ab]|sol[12]|[ab]")
 """The first columns of a file that has one for each choice: A and B, option1 and option2."""
 HELP = {
     "question": "rename it",

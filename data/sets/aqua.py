@@ -11,11 +11,12 @@ import re
 
 from data.answers.choices import letters_of, with_choices
 from data.dataset import published
+from data.patterns import regex
 from data.records import Question
 from data.rows.row import Row
 
 # "Answer: E", "The answer is (D).", "correct option is C" or a bare letter, as the last words of a rationale.
-_LETTER_AT_END = re.compile(
+_LETTER_AT_END = regex(
     r"(?:^|(?<=[\s.,]))(?:(?:so|hence|thus|therefore)?,?\s*(?:the\s+)?(?:correct\s+|final\s+|right\s+)*"
     r"(?:answer|option|choice|ans)\b[^\w\n(]*(?:choice\b|option\b|is\b)*\W*)?\(?\b[A-E]\)?\W*$",
     re.IGNORECASE,

@@ -7,13 +7,12 @@ Lines such as
      0.2 x 50 = $<<0.2*50=10>>10.\n#### 10"}
 """
 
-import re
-
 from data.dataset import published
+from data.patterns import regex
 from data.records import Question
 from data.rows.row import Row
 
-_CALCULATION = re.compile(r"<<[^>]*>>")
+_CALCULATION = regex(r"<<[^>]*>>")
 
 
 def read(row: Row) -> Question:

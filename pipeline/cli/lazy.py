@@ -11,6 +11,8 @@ from typing import Any
 
 import click
 
+from stages.runtime.imports import importing
+
 
 class LazyGroup(click.Group):
     """A group of commands by their names, each with its module here and the first sentence of its help.
@@ -30,7 +32,9 @@ class LazyGroup(click.Group):
         """Load one."""
         if cmd_name not in self.lazy:
             return None
-        command = getattr(import_module(f"pipeline.cli.{self.lazy[cmd_name][0]}"), cmd_name.replace("-", "_"))
+        with importing():
+            module = import_module(f"pipeline.cli.{self.lazy[cmd_name][0]}")
+        command = getattr(module, cmd_name.replace("-", "_"))
         assert isinstance(command, click.Command)
         return command
 

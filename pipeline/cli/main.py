@@ -8,6 +8,7 @@ import click
 
 from pipeline.cli.lazy import LazyGroup
 from pipeline.console.exits import ErrorsToExitCodes, Invocation
+from stages.runtime.imports import end_without_searching
 
 COMMANDS = {
     "demo": ("demo", "Run the whole pipeline on made-up word problems; needs no network and no GPU."),
@@ -68,4 +69,5 @@ def molsaki(ctx: click.Context, debug: bool) -> None:
 
 def main() -> None:
     """Entry point of the command `molsaki`."""
+    end_without_searching()
     molsaki(prog_name="molsaki")

@@ -51,6 +51,7 @@ from pipeline.run.plan import StageName
 from pipeline.run.points import Run, look, plan_points, plan_stages, shard_of
 from pipeline.run.processes import Failures, stop_with_parent
 from pipeline.views.at_end import report_at_end
+from stages.runtime.imports import importing
 from stages.runtime.progress import SilentProgress, StopSignal
 from stages.runtime.shard import Shard, process_of
 
@@ -296,7 +297,8 @@ def _here(
             execute_share(run, seeds, progress=SilentProgress(), stop=stop)
             return
         if job is not None:
-            from stages.runtime.device import share_gpus  # loads torch
+            with importing():
+                from stages.runtime.device import share_gpus
 
             share_gpus(job)
         seconds_between = SECONDS_BETWEEN_LINES if job is None else SECONDS_BETWEEN_LINES_OF_JOBS

@@ -60,10 +60,12 @@ class TextLikelihoods:
     bytes: Mapping[tuple[str, str], int]
 
 
-def write_likelihoods(path: Path, seed: int, found: Sequence[Likelihood], fingerprint: str) -> None:
+def write_likelihoods(
+    path: Path, seed: int, found: Sequence[Likelihood], fingerprint: str, sources: str | None = None
+) -> None:
     """Write what one seed's student gives the texts; the file appears complete or not at all."""
     rows = [{name: seed if name == "seed" else getattr(one, name) for name in COLUMNS} for one in found]
-    write_columns(path, COLUMNS, rows, fingerprint)
+    write_columns(path, COLUMNS, rows, fingerprint, sources)
 
 
 def read_likelihoods(paths: Iterable[Path]) -> Table:

@@ -14,6 +14,8 @@ from data.errors import DamagedCacheError, first_line
 from data.records import Prediction
 
 FINGERPRINT = b"molsaki.fingerprint"
+SOURCES = b"molsaki.sources"
+"""Where there is one: the fingerprint of what the other one follows from, in files that are read as they lie."""
 Columns = Mapping[str, str]
 """Names of columns, in their order, each with what Arrow calls its type."""
 Table = Mapping[str, Sequence[Any]]  # text, numbers or None, as Arrow has them
@@ -41,13 +43,16 @@ def read_predictions(paths: Iterable[Path]) -> Table:
     return read_columns(paths, COLUMNS)
 
 
-def write_columns(path: Path, columns: Columns, rows: Sequence[Mapping[str, object]], fingerprint: str) -> None:
-    """Write rows with these columns, and the fingerprint of how they came about; complete or not at all."""
+def write_columns(
+    path: Path, columns: Columns, rows: Sequence[Mapping[str, object]], fingerprint: str, sources: str | None = None
+) -> None:
+    """Write rows with these columns, and the fingerprints of how they came about; complete or not at all."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    metadata = {FINGERPRINT: fingerprint} | ({} if sources is None else {SOURCES: sources})
     fields = [pa.field(name, pa.type_for_alias(kind)) for name, kind in columns.items()]
-    schema = pa.schema(fields, metadata={FINGERPRINT: fingerprint.encode()})
+    schema = pa.schema(fields, metadata=metadata)
     path.parent.mkdir(parents=True, exist_ok=True)
     written = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), written, compression="zstd")
@@ -80,8 +85,8 @@ def by_group(table: Table) -> Iterator[tuple[tuple[str, str], Table]]:
         yield group, {name: [values[row] for row in rows] for name, values in table.items()}
 
 
-def stored_fingerprint(path: Path) -> str | None:
-    """The fingerprint in the file at `path`; None where there are none."""
+def stored_fingerprint(path: Path, which: bytes = FINGERPRINT) -> str | None:
+    """The fingerprint in the file at `path`, empty where it holds none; None where there is no file."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -91,7 +96,7 @@ def stored_fingerprint(path: Path) -> str | None:
         return None
     except pa.ArrowException as error:
         raise DamagedCacheError(_damaged(path, error)) from error
-    return metadata.get(FINGERPRINT, b"").decode()
+    return metadata.get(which, b"").decode()
 
 
 def _damaged(path: Path, error: Exception) -> str:

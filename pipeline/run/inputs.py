@@ -13,7 +13,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from cache.fingerprints import JSON, fingerprint, hash_file
+from cache.derived import code_version
+from cache.fingerprints import JSON, Spec, fingerprint
 from data.check import shared_questions
 from data.errors import ConfigError
 from data.readers import read_questions
@@ -26,11 +27,14 @@ from stages.engines.openai_server import server_address, server_key
 from stages.models.identity import ModelIdentity, identify_model
 from stages.models.size import layer_count, require_layers, require_pair
 from stages.rationales.references import References, find_references
-from stages.rationales.spec import rationale_file
+from stages.rationales.spec import named_file, rationale_file
+from stages.runtime.kept_hashes import kept_hash
 from stages.settings import SinglePair
 from stages.student.objective import objective_of
 
 Split = Literal["train", "dev", "test"]
+CODE_OF_REFERENCES = ("data/**/*.py", "data/exemplars/*", "stages/rationales/*.py")
+"""Which of our own files say what a reference rationale is."""
 
 
 class Inputs:
@@ -82,6 +86,24 @@ class Inputs:
             learned = self.questions("train")
             self._references[key] = find_references(self.labelled(split), learned, named, rationales)
         return self._references[key]
+
+    def sources_of_references(self, split: Split) -> Spec | None:
+        """What the reference rationales follow from beside the labelled questions; None where that is not known.
+
+        None of it is read as questions or rationales for it.
+        """
+        named, rationales = self.config.evaluation.references, self.config.rationales
+        code: Spec = {"code": code_version(*CODE_OF_REFERENCES)}
+        try:
+            if named is not None:
+                file = {"file": kept_hash(named_file(named.path, "evaluation.references"))}
+                return {**code, **file, "fields": asdict(named.fields)}
+            if rationales.engine != "file":
+                return code
+            file = {"file": kept_hash(rationale_file(rationales))}
+            return {**code, **file, "fields": asdict(rationales.fields), "training": self.described("train")}
+        except (OSError, ConfigError):  # which whoever reads it explains
+            return None
 
     @cached_property
     def teacher(self) -> ModelIdentity:
@@ -187,7 +209,7 @@ def _described(source: DataSource) -> JSON:
         return asdict(source) if source.name == "synthetic" else None
     path = Path(source.path)
     try:
-        return {**asdict(source), "path": path.name, "content": hash_file(path)}
+        return {**asdict(source), "path": path.name, "content": kept_hash(path)}
     except OSError:  # which whoever reads it explains
         return None
 

@@ -27,6 +27,7 @@ from pipeline.run.plan import STAGE_ONE, STAGES, Stage, StageName, StagePlan
 from pipeline.run.students import EvaluateStage, TrainStage, chosen_seeds
 from pipeline.run.teacher import AttentionStage, RationaleStage
 from stages.engines.reuse import ReusedEngines
+from stages.runtime.imports import importing
 from stages.runtime.shard import Shard, chosen_shard
 from stages.student.objective import objective_of
 
@@ -120,7 +121,8 @@ class Run:
 
         Loads torch, as tokenizers do.
         """
-        from stages.models.tokenizer import load_tokenizer
+        with importing():
+            from stages.models.tokenizer import load_tokenizer
 
         asked = (point.inputs.tokenizers([name for name in names if point.has(name)]) for point in self.points)
         for model, revision, trusted in dict.fromkeys(chain.from_iterable(asked)):

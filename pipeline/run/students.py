@@ -15,14 +15,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cache.fingerprints import Spec, fingerprint, fingerprint_with
+from cache.fingerprints import JSON, Spec, fingerprint, fingerprint_with
 from cache.keys import in_order
 from data.errors import ConfigError, Interrupted, MissingRecordsError
 from pipeline.console.exits import StageProcessError
 from pipeline.results.card import add_scores, scores_for_card, write_card
 from pipeline.results.folder import EvaluationFolder, RunFolder
 from pipeline.results.likelihoods import write_likelihoods
-from pipeline.results.predictions import stored_fingerprint, write_predictions
+from pipeline.results.predictions import SOURCES, stored_fingerprint, write_predictions
 from pipeline.results.scores import scores_of, write_scores
 from pipeline.run.inputs import Inputs, Split
 from pipeline.run.plan import StageName, StagePlan, reasons
@@ -30,6 +30,7 @@ from pipeline.run.processes import our_command, run_together
 from pipeline.run.teacher import AttentionStage
 from stages.attention.selected import chosen, keys_of, which
 from stages.engines.reuse import ReusedEngines
+from stages.runtime.imports import importing
 from stages.runtime.progress import Progress, SilentProgress, StopSignal
 from stages.runtime.shard import process_of
 from stages.settings import EvaluationSettings
@@ -100,7 +101,8 @@ class TrainStage:
         if config.training.processes > 1 and share.count == 1:
             self._train_together(missing, progress, stop)
             return
-        from stages.student.train import train_student
+        with importing():
+            from stages.student.train import train_student
 
         attention = self._attention.open() if self._needs_attention else None
         if attention is not None:
@@ -302,7 +304,7 @@ class EvaluateStage:
         train = self._train.plan()
         done = 0 if train.waits_for else sum(self.is_finished(seed) for seed in self._seeds)
         detail = f"{len(scored):,} questions each"
-        if self._settings.likelihood and "explain" in self._settings.prompts:
+        if done < len(self._seeds) and self._settings.likelihood and "explain" in self._settings.prompts:
             detail += f", {self._inputs.references(self._split).count:,} with a reference rationale"
         if not train.waits_for and (answered := sum(self._is_answered(seed) for seed in self._seeds) - done):
             detail += f"; {answered} have answered and lack log-probabilities only"
@@ -342,7 +344,8 @@ class EvaluateStage:
         write_scores(self.results.summary, scores_of(self._inputs.config.name, self.results))
 
     def _let_answer(self, seed: int, engines: ReusedEngines, progress: Progress, stop: StopSignal) -> None:
-        from stages.evaluation import evaluate_student
+        with importing():
+            from stages.evaluation import evaluate_student
 
         training = self._inputs.config.training
         predictions = evaluate_student(
@@ -361,7 +364,8 @@ class EvaluateStage:
         stop.check(f"the answers of seed {seed}")
 
     def _measure(self, seed: int, progress: Progress, stop: StopSignal) -> None:
-        from stages.likelihood import student_likelihoods
+        with importing():
+            from stages.likelihood import student_likelihoods
 
         training, references = self._inputs.config.training, self._inputs.references(self._split)
         if references.problem:
@@ -378,7 +382,8 @@ class EvaluateStage:
             stop=stop,
         )
         self.likelihood_seconds += time.monotonic() - started
-        write_likelihoods(self.results.likelihood(seed), seed, found, self.likelihood_fingerprint)
+        place = self.results.likelihood(seed)
+        write_likelihoods(place, seed, found, self.likelihood_fingerprint, self._sources_of_likelihood)
         self._tell(seed)
         stop.check(f"the log-probabilities of seed {seed}")
 
@@ -415,7 +420,11 @@ class EvaluateStage:
         return stored_fingerprint(self.results.predictions(seed)) == self.fingerprint
 
     def _is_measured(self, seed: int) -> bool:
-        return stored_fingerprint(self.results.likelihood(seed)) == self.likelihood_fingerprint
+        """Where it was made of files that are still the same, references need not be read and judged for it."""
+        path, sources = self.results.likelihood(seed), self._sources_of_likelihood
+        if sources is not None and stored_fingerprint(path, SOURCES) == sources:
+            return True
+        return stored_fingerprint(path) == self.likelihood_fingerprint
 
     @cached_property
     def fingerprint(self) -> str:
@@ -427,13 +436,21 @@ class EvaluateStage:
     @cached_property
     def likelihood_fingerprint(self) -> str:
         """Hash of everything that the log-probabilities depend on, the seed aside."""
+        return self._likelihood_of(list(self._inputs.references(self._split).texts))
+
+    @cached_property
+    def _sources_of_likelihood(self) -> str | None:
+        sources = self._inputs.sources_of_references(self._split)
+        return None if sources is None else self._likelihood_of(sources)
+
+    def _likelihood_of(self, references: JSON) -> str:
         return fingerprint(
             {
                 "schema": LIKELIHOOD_SCHEMA,
                 "student": self._train.fingerprint,
                 "prompts": list(self._settings.prompts),
                 "questions": self._asked(),
-                "references": list(self._inputs.references(self._split).texts),
+                "references": references,
             }
         )
 

@@ -45,6 +45,7 @@ from stages.rationales.write import (
     standing_spec,
     write_rationales,
 )
+from stages.runtime.imports import importing
 from stages.runtime.progress import Progress, StopSignal
 from stages.runtime.shard import Shard
 from stages.settings import AttentionSettings, RationaleSettings
@@ -310,7 +311,9 @@ class AttentionStage(StageWithSpace):
         if self.plan().waits_for:
             progress.note(f"{self.rationale_plan.line()}; going on with those that are there")
         from cache.writer import AttentionWriter
-        from stages.attention.write import write_attention
+
+        with importing():
+            from stages.attention.write import write_attention
 
         config = self._inputs.config
         space = self._open_or_create(progress)

@@ -12,6 +12,7 @@ from importlib import import_module
 from data.errors import ConfigError, EngineError, first_line
 from stages.engines import kinds
 from stages.engines.contract import Answers, Decoding, Engine, EngineSetup
+from stages.runtime.imports import importing
 from stages.runtime.packages import needed
 
 
@@ -65,7 +66,7 @@ class RestartingEngine(Engine):
 
 def open_engine(name: str, setup: EngineSetup) -> Engine:
     """Start an engine; `ConfigError` for a model or argument that it refuses, `EngineError` if it does not start."""
-    with needed(name, "rationales.engine"):
+    with needed(name, "rationales.engine"), importing():
         kind = import_module(f"{kinds.__name__}.{name.replace('-', '_')}")
     start: Callable[[], Engine] = partial(kind.ENGINE, setup)
     return RestartingEngine(start, setup) if setup.restarts and getattr(kind, "RESTARTS", False) else start()

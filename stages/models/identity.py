@@ -9,12 +9,12 @@ import os
 import re
 import shlex
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
 from cache.fingerprints import JSON, hash_folder
 from data.errors import ConfigError
+from stages.runtime.kept_hashes import kept_hash
 from stages.settings import TeacherSettings
 
 WEIGHTS = "*.safetensors"
@@ -95,8 +95,8 @@ def _identify_folder(folder: Path, *, weights: bool) -> ModelIdentity:
     return ModelIdentity(
         source="folder",
         path=str(folder.resolve()),
-        revision=_hash_weights(folder.resolve(), _state_of(folder)),
-        tokenizer=hash_folder(folder, TOKENIZER),
+        revision=hash_folder(folder, (*CONFIG_FILES, WEIGHTS), kept_hash),
+        tokenizer=hash_folder(folder, TOKENIZER, kept_hash),
     )
 
 
@@ -109,24 +109,14 @@ def _missing(folder: Path, *, weights: bool) -> list[str]:
     return missing
 
 
-def _state_of(folder: Path) -> tuple[tuple[str, int, int], ...]:
-    """Names, sizes and times of the files, by which a folder that was written again is noticed."""
-    files = sorted(path for pattern in (*CONFIG_FILES, WEIGHTS) for path in folder.glob(pattern))
-    return tuple((path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files)
-
-
-@lru_cache(maxsize=16)
-def _hash_weights(folder: Path, _state: tuple[tuple[str, int, int], ...]) -> str:
-    """Hash once a process and state of the files: gigabytes of weights take seconds."""
-    return hash_folder(folder, (*CONFIG_FILES, WEIGHTS))
-
-
 def _identify_hub(model: str, revision: str | None) -> ModelIdentity:
     folder = _download_small_files(model, revision)
     missing = _missing(folder, weights=False)
     if missing:
         raise ConfigError(f"model {model}: the hub's repository lacks {' and '.join(missing)}")
-    return ModelIdentity(source="hub", path=model, revision=folder.name, tokenizer=hash_folder(folder, TOKENIZER))
+    return ModelIdentity(
+        source="hub", path=model, revision=folder.name, tokenizer=hash_folder(folder, TOKENIZER, kept_hash)
+    )
 
 
 def _download_small_files(model: str, revision: str | None) -> Path:

@@ -9,12 +9,13 @@ asked about key words stands in the key of each answer.
 from dataclasses import asdict
 from pathlib import Path
 
-from cache.fingerprints import JSON, SCHEMA_VERSION, Spec, hash_file
+from cache.fingerprints import JSON, SCHEMA_VERSION, Spec
 from data.errors import ConfigError
 from data.prompts import prompts_version
 from data.settings import RationaleFields
 from stages.engines.contract import NEUTRAL_ARGUMENTS, NEUTRAL_IF_GREEDY
 from stages.models.identity import ModelIdentity, model_fields, slug
+from stages.runtime.kept_hashes import kept_hash
 from stages.settings import RationaleSettings, TeacherSettings
 
 RATIONALE_RULES = 4
@@ -36,7 +37,7 @@ def rationale_spec(identity: ModelIdentity, teacher: TeacherSettings, settings: 
     if settings.engine == "file":
         # The fields that are read stand there where they are named: others of the same file hold other rationales.
         fields = {} if settings.fields == RationaleFields() else {"fields": asdict(settings.fields)}
-        return {**common, "file": hash_file(rationale_file(settings)), **fields}
+        return {**common, "file": kept_hash(rationale_file(settings)), **fields}
     return {
         **common,
         **_writer(identity, teacher, settings),

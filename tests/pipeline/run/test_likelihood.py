@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
 from cache.fingerprints import fingerprint
 from pipeline.config.matrix import load_matrix
-from pipeline.results.predictions import stored_fingerprint
+from pipeline.results.predictions import FINGERPRINT, stored_fingerprint
+from pipeline.run.inputs import Inputs, Split
 from pipeline.run.points import Run, look
 from pipeline.run.provenance import read_provenance
 from pipeline.run.students import EvaluateStage
+from stages.rationales.references import References
 from tests.pipeline.conftest import Experiment
 
 RUN = Path("runs/small")
@@ -216,3 +219,59 @@ def test_compare_prints_them_below_accuracies_with_the_paired_difference(experim
     score = json.loads(experiment("compare", "dss", "small", "--json").stdout)[1]
     assert score["likelihood"]["per_token"] == {"mean": -1.0, "deviation": 0.0, "seeds": 2, "questions": 4}
     assert score["likelihood"]["difference"]["mean"] == 1.0 and score["likelihood"]["unit"] == "token"
+
+
+def test_references_are_not_read_where_their_files_are_as_they_were(
+    experiment: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What students were measured by is read and judged again only where something changed that it follows from."""
+    experiment.write_rationales([*range(1, 21), 42])
+    experiment.run(*BOTH)
+    asked: list[str] = []
+
+    def read(inputs: Inputs, split: Split) -> References:
+        asked.append(split)
+        return find(inputs, split)
+
+    find = Inputs.references
+    monkeypatch.setattr(Inputs, "references", read)
+    assert evaluate_plan(experiment, *BOTH)["to_do"] == 0
+    assert asked == []
+    experiment.write_rationales([*range(1, 21), 42, 44])
+    assert evaluate_plan(experiment, *BOTH)["to_do"] == 2
+    assert set(asked) == {"test"}
+    experiment.write_rationales([*range(1, 21), 42])
+    asked.clear()
+    assert evaluate_plan(experiment, *BOTH)["to_do"] == 0
+    assert asked == []
+
+
+def test_a_file_of_references_with_other_bytes_and_the_same_texts_is_no_reason_to_measure(
+    experiment: Experiment,
+) -> None:
+    own = {"id": "q-41", "rationale": "41 and 2 make 43.", "answer": "43"}
+    named = ("--set", "evaluation.references={path: own.jsonl}")
+    Path("own.jsonl").write_text(json.dumps(own))
+    experiment.run(*BOTH, *named)
+    Path("own.jsonl").write_text(json.dumps(own, indent=None) + "\n\n")
+    assert evaluate_plan(experiment, *BOTH, *named)["to_do"] == 0
+
+
+def test_log_probabilities_of_an_earlier_version_are_known_by_the_texts_alone(experiment: Experiment) -> None:
+    experiment.run(*BOTH)
+    for seed in (0, 1):
+        path = RUN / "evaluation" / "likelihood" / f"seed-{seed}.parquet"
+        table = pq.read_table(path)
+        pq.write_table(table.replace_schema_metadata({FINGERPRINT: table.schema.metadata[FINGERPRINT]}), path)
+    assert evaluate_plan(experiment, *BOTH)["to_do"] == 0
+
+
+def test_another_rule_of_what_is_kept_judges_references_again(
+    experiment: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment.write_rationales([*range(1, 21), 42])
+    experiment.run(*BOTH)
+    monkeypatch.setattr("pipeline.run.inputs.code_version", lambda *_: "another version")
+    none = References(texts=(None,) * 4)
+    monkeypatch.setattr(Inputs, "references", lambda *_: none)
+    assert evaluate_plan(experiment, *BOTH)["to_do"] == 2
