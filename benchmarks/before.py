@@ -10,6 +10,7 @@ other. Where a case reads the seconds that a run says of itself, starting the pr
 - `step`: training of a student, as `training.json` says it: SmolLM2 cut to six layers on SVAMP with PaLM's rationales
   (`--vocabulary` gives it another vocabulary, and random weights);
 - `evaluate`: the answers of `--students` students of the demo's shape;
+- `whole`: `molsaki run` from nothing, all stages; nearly all is starting with `--records 8 --questions 4 --layers 1`;
 - `status`, `nothing`: `molsaki status`, and `molsaki run` where all is done, each a whole process.
 """
 
@@ -100,6 +101,13 @@ def evaluate(side: Side) -> Used:
     return side.run("evaluate", "run.yaml", "--quiet")
 
 
+def whole(side: Side) -> Used:
+    """Run all stages; processors' seconds are those of all processes."""
+    for made in ("store", "runs"):
+        shutil.rmtree(side.place / made, ignore_errors=True)
+    return side.run("run", "run.yaml", "--quiet")
+
+
 def status(side: Side) -> Used:
     """Look at a run of which all is done."""
     return side.run("status", "run.yaml")
@@ -113,6 +121,7 @@ def nothing(side: Side) -> Used:
 CASES: Mapping[str, tuple[tuple[str, ...], Callable[[Side], Used]]] = {
     "step": (STAGES[:2], step),
     "evaluate": (STAGES[:3], evaluate),
+    "whole": ((), whole),
     "status": (STAGES, status),
     "nothing": (STAGES, nothing),
 }

@@ -104,7 +104,7 @@ def train_from_scratch(
     model = LlamaForCausalLM(_configuration(tokenizer, shape))
     optimizers = _optimizers(model, recipe)
     pace = _Pace(recipe)
-    texts = [_text(tokenizer, question) for question in questions]
+    texts = _texts(tokenizer, questions)
     order = random.Random(recipe.seed)
     progress.start("training the teacher, at most", recipe.most_steps)
     while not pace.finished:
@@ -204,14 +204,16 @@ def _rationale(question: Question) -> str:
     return f"{question.reference} {answer_sentence(question, question.answer)}"
 
 
-def _text(tokenizer: PreTrainedTokenizerFast, question: Question) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids (T,) and labels (T,): prompt, rationale, end token."""
-    prompt = tokenizer(_prompt(question))["input_ids"]
-    rationale = [*tokenizer(_rationale(question))["input_ids"], tokenizer.eos_token_id]
-    return torch.tensor(prompt + rationale), torch.tensor([IGNORED] * len(prompt) + rationale)
+def _texts(tokenizer: PreTrainedTokenizerFast, questions: Sequence[Question]) -> list[tuple[list[int], list[int]]]:
+    """Token ids of each prompt, and of its rationale with the end token; tokenized all at once, by all cores."""
+    prompts = tokenizer([_prompt(question) for question in questions])["input_ids"]
+    rationales = tokenizer([_rationale(question) for question in questions])["input_ids"]
+    ends = [tokenizer.eos_token_id]
+    return [(prompt, rationale + ends) for prompt, rationale in zip(prompts, rationales, strict=True)]
 
 
-def _batch(texts: Sequence[tuple[torch.Tensor, torch.Tensor]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Right-padded ids and labels (B, T)."""
-    ids, labels = map(list, zip(*texts, strict=True))
+def _batch(texts: Sequence[tuple[list[int], list[int]]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Right-padded ids and labels (B, T); a prompt is not learned."""
+    ids = [torch.tensor(prompt + rationale) for prompt, rationale in texts]
+    labels = [torch.tensor([IGNORED] * len(prompt) + rationale) for prompt, rationale in texts]
     return pad_sequence(ids, True, pad), pad_sequence(labels, True, IGNORED)
