@@ -5,7 +5,6 @@ attention in a store, students with and without the attention loss, a table and 
 after the teacher is done by `molsaki run` as for a real model; finished work is found and skipped.
 """
 
-import importlib.util
 import json
 import os
 import time
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from stages.toy.teacher import ModelShape, Recipe
 
 NAME = "demo"
+ENGINES = ("transformers", "vllm")
 MOST_JOBS = 8
 TEACHER_LAYERS = 2
 TEACHER_QUESTIONS, TRAINING_QUESTIONS, TEST_QUESTIONS = 30_000, 250, 500
@@ -39,19 +39,22 @@ MADE = "made.json"
 TEMPLATE = Path(__file__).with_suffix(".yaml")
 
 
-def run_demo(*, out: Path, seeds: int) -> None:
-    """Train the teacher, run both stages, compare the two objectives, and say what to do next."""
+def run_demo(*, out: Path, seeds: int, engine: str) -> None:
+    """Train the teacher, run both stages, compare the two objectives, and say what to do next.
+
+    `engine` writes the rationales, which are the same by either; vLLM takes a good half minute to start.
+    """
     quieten_libraries(quiet=True)
     started = time.monotonic()
     with ForwardingStop() as stop:
         _say("1/2  A teacher of 0.4 million weights learns to reason about made-up word problems.")
         _make_models(out, stop, TEACHER_LAYERS)
-        file, jobs = _write_configuration(out, range(seeds)), jobs_at_a_time(seeds)
+        file, jobs = _write_configuration(out, range(seeds), engine), jobs_at_a_time(seeds)
         _say(
             f"2/2  molsaki run {file} --runs {out / 'runs'} --jobs {jobs}\n"
-            f"     It explains {TRAINING_QUESTIONS} training problems; vLLM takes a good half minute to start. One\n"
-            f"     more pass records where it looks, step by step. {seeds} students learn from its text alone (dss),\n"
-            f"     {seeds} also from where it looked (molsaki)."
+            f"     It explains {TRAINING_QUESTIONS} training problems, by {engine}. One more pass records where it\n"
+            f"     looks, step by step. {seeds} students learn from its text alone (dss), {seeds} also from where it\n"
+            f"     looked (molsaki)."
         )
         code = stop.run(our_command("run", file, "--runs", out / "runs", "--jobs", jobs))
         if code:
@@ -104,7 +107,7 @@ def _train_teacher(out: Path, shape: "ModelShape", recipe: "Recipe", progress: P
     return share_solved(out / "teacher", synthetic_questions(TEST_QUESTIONS, seed=TEST_SEED, split="test"))
 
 
-def _write_configuration(out: Path, seeds: Sequence[int]) -> Path:
+def _write_configuration(out: Path, seeds: Sequence[int], engine: str = ENGINES[0]) -> Path:
     file = out / f"{NAME}.yaml"
     values = {
         "file": file,
@@ -113,7 +116,7 @@ def _write_configuration(out: Path, seeds: Sequence[int]) -> Path:
         "store": json.dumps(str(out / "store")),  # quoted, whatever stands in the path
         "teacher": json.dumps(str(out / "teacher")),
         "student": json.dumps(str(out / "student")),
-        "engine": "vllm" if importlib.util.find_spec("vllm") else "transformers",
+        "engine": engine,
         "seeds": list(seeds),
         "training_seed": TRAINING_SEED,
         "training_questions": TRAINING_QUESTIONS,

@@ -16,6 +16,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
 
 pytest_plugins = ("tests.browser",)
+WITH_RAY = ("test_contract.py", "test_engines_side_by_side.py", "test_ray_cluster.py")
 BESIDE_REPOSITORY = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -40,15 +41,15 @@ def own_environment() -> Iterator[None]:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the tests of files that start engines, which take longest."""
-    items.sort(key=lambda item: not starts_engines(item.path))
+    items.sort(key=lambda item: not engines_started(item.path))
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """With `--dist loadfile`: all files that start engines go to one process, as if they were one file.
+    """With `--dist loadfile`: the files that start engines are two groups, each of which goes to one process.
 
-    Engines of two processes would only take the cores from each other. (pytest-xdist 3.8.0 has groups for this, by
-    marks, which it does not see with pytest 9.2.)
+    Ray's are one, and as long as all others that start vLLM; starting takes a core at a time, so that two go side by
+    side. (pytest-xdist 3.8.0 has groups for this, by marks, which it does not see with pytest 9.2.)
     """
     if config.getvalue("dist") != "loadfile":
         return None
@@ -57,12 +58,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     class Scheduling(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file: str = super()._split_scope(nodeid)
-            return "engines" if starts_engines(config.rootpath / file) else file
+            return engines_started(config.rootpath / file) or file
 
     return Scheduling(config, log)
 
 
 @cache
-def starts_engines(file: Path) -> bool:
-    """Whether any test of a file is marked so."""
-    return "mark.vllm" in file.read_text(encoding="utf-8")
+def engines_started(file: Path) -> str:
+    """`ray` or `vllm` where any test of a file starts such an engine, else nothing."""
+    if "mark.vllm" not in file.read_text(encoding="utf-8"):
+        return ""
+    return "ray" if file.name in WITH_RAY else "vllm"

@@ -1,11 +1,14 @@
 """The demo's own parts: what it writes, and that the commented example says the same."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pipeline.config.matrix import load_matrix
 from pipeline.demo import _write_configuration, jobs_at_a_time
+from stages.models.identity import ModelIdentity
+from stages.rationales.spec import rationale_spec
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "demo.yaml"
 
@@ -43,3 +46,14 @@ def test_students_get_a_core_each_and_there_are_no_more_processes_than_students(
     for cores, seeds, jobs in ((2, 3, 2), (16, 3, 6), (16, 10, 8), (1, 3, 1)):
         monkeypatch.setattr("os.sched_getaffinity", lambda _, cores=cores: set(range(cores)))
         assert jobs_at_a_time(seeds) == jobs
+
+
+def test_either_engine_writes_into_the_same_space(demo: Path):
+    """The store is one and the same, and so are the students."""
+    by_default, by_vllm = (
+        load_matrix(_write_configuration(demo, range(1), engine)).base for engine in ("transformers", "vllm")
+    )
+    assert replace(by_vllm.rationales, engine="transformers") == by_default.rationales
+    identity = ModelIdentity(source="folder", path="teacher", revision="0" * 64, tokenizer="0" * 64)
+    specs = [rationale_spec(identity, config.teacher, config.rationales) for config in (by_default, by_vllm)]
+    assert specs[0] == specs[1]

@@ -135,26 +135,20 @@ def test_no_prompts_give_no_generations(engine: Engine) -> None:
     assert list(engine.stream([])) == []
 
 
-def test_a_stream_yields_every_place_once_with_the_answer_of_its_prompt(engine: Engine, reference: list[str]) -> None:
-    prompts = [*PROMPTS, "x" * WINDOW, *reversed(PROMPTS), PROMPTS[0]]
-    answers = list(engine.stream(prompts))
-    assert sorted(place for place, _ in answers) == list(range(len(prompts)))
-    texts = {place: generation.text for place, generation in answers}
-    assert [texts[place] for place in range(len(prompts))] == [*reference, "", *reversed(reference), reference[0]]
-
-
-def test_a_stream_takes_other_decoding(engine: Engine, answers: dict[str, list[Generation]]) -> None:
-    assert {generation.text for _, generation in engine.stream(PROMPTS, SAMPLED)} == {
-        generation.text for generation in answers["sampled"]
-    }
-
-
-def test_a_stream_given_up_half_way_leaves_the_engine_usable(engine: Engine, reference: list[str]) -> None:
-    with closing(engine.stream(100 * PROMPTS)) as answers:
+def test_a_stream_yields_every_place_once_with_the_answer_of_its_prompt(
+    engine: Engine, reference: list[str], answers: dict[str, list[Generation]]
+) -> None:
+    """After a stream that was given up, and with other decoding: each stream of Ray's starts vLLM anew."""
+    with closing(engine.stream(100 * PROMPTS)) as given_up:
         for _ in range(3):
-            place, generation = next(answers)
+            place, generation = next(given_up)
             assert generation.text == reference[place % len(PROMPTS)]
-    assert [generation.text for generation in engine.generate(PROMPTS)] == reference
+    prompts = [*PROMPTS, "x" * WINDOW, *reversed(PROMPTS), PROMPTS[0]]
+    found = list(engine.stream(prompts, SAMPLED))
+    assert sorted(place for place, _ in found) == list(range(len(prompts)))
+    texts = {place: generation.text for place, generation in found}
+    sampled = [generation.text for generation in answers["sampled"]]
+    assert [texts[place] for place in range(len(prompts))] == [*sampled, "", *reversed(sampled), sampled[0]]
 
 
 @pytest.fixture(scope="module")
