@@ -11,12 +11,14 @@ other. Where a case reads the seconds that a run says of itself, starting the pr
   (`--vocabulary` gives it another vocabulary, and random weights);
 - `evaluate`: the answers of `--students` students of the demo's shape;
 - `whole`: `molsaki run` from nothing, all stages; nearly all is starting with `--records 8 --questions 4 --layers 1`;
+- `imports`: of such a run the seconds that its processes spend on imports alone, as Python counts them;
 - `status`, `nothing`: `molsaki status`, and `molsaki run` where all is done, each a whole process.
 """
 
 import argparse
 import json
 import os
+import re
 import shutil
 import statistics
 import subprocess
@@ -30,6 +32,8 @@ from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 MIB = 2**20
+IMPORT = re.compile(r"^import time: +([0-9]+) \|", re.MULTILINE)
+"""What Python says of a module, without those that it imports, in microseconds."""
 STAGES = ("rationales", "attention", "train", "evaluate")
 CONFIGURATION = """\
 name: measured
@@ -108,6 +112,15 @@ def whole(side: Side) -> Used:
     return side.run("run", "run.yaml", "--quiet")
 
 
+def imports(side: Side) -> Used:
+    """Run all stages: seconds of their imports."""
+    os.environ["PYTHONPROFILEIMPORTTIME"] = "1"
+    used = whole(side)
+    del os.environ["PYTHONPROFILEIMPORTTIME"]
+    lines = IMPORT.findall((side.place / "output.log").read_text(errors="replace"))
+    return replace(used, seconds=sum(map(int, lines)) / 1e6)
+
+
 def status(side: Side) -> Used:
     """Look at a run of which all is done."""
     return side.run("status", "run.yaml")
@@ -122,6 +135,7 @@ CASES: Mapping[str, tuple[tuple[str, ...], Callable[[Side], Used]]] = {
     "step": (STAGES[:2], step),
     "evaluate": (STAGES[:3], evaluate),
     "whole": ((), whole),
+    "imports": ((), imports),
     "status": (STAGES, status),
     "nothing": (STAGES, nothing),
 }

@@ -3,7 +3,7 @@
     <user cache>/hashes/<first 32 digits of the SHA-256 of the path>.json
 
 What is kept holds while the file is the one that was read: its device, inode, size, and the times of its last write
-and of its last change of any kind (ctime), which no program can set. A file that was changed within the last minute is
+and of its last change of any kind (ctime), which no program can set. A file that was changed in the last ten seconds is
 read anew by each process, since a second change within one tick of a file system's clock would go unseen. Deleting the
 folder costs nothing but time.
 """
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 LEAST = 1 << 20
 """Bytes from which a hash is worth a file of its own; less is read in a millisecond."""
-SETTLED_SECONDS = 60.0
+SETTLED_SECONDS = 10.0
 """How long ago a file changed last before its hash is kept: clocks of two machines may differ by as much."""
 
 

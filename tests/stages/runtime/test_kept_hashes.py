@@ -106,7 +106,7 @@ def test_a_changed_file_is_read(
 def test_a_file_that_was_just_written_is_not_kept(
     tmp_path: Path, user_cache: Path, another_process: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kept_hashes, "SETTLED_SECONDS", 60.0)
+    monkeypatch.setattr(kept_hashes, "SETTLED_SECONDS", 10.0)
     file = written(tmp_path / "model.safetensors")
     another_process(file)
     assert another_process(file) == (sha256(CONTENT), [file])
