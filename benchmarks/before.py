@@ -74,6 +74,7 @@ class Side:
     def run(self, *arguments: str) -> "Used":
         """What one command takes, which has to end well."""
         environment = {**os.environ, "PYTHONPATH": str(self.checkout)}
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)  # as where somebody has installed it
         started = time.monotonic()
         log = self.place / "output.log"
         with log.open("wb") as output:

@@ -4,6 +4,8 @@ In: arguments. Out: tables or JSON on stdout, progress and errors on stderr, an 
 options and hand over; each is loaded when it is asked for, so that `molsaki --help` answers at once.
 """
 
+import os
+
 import click
 
 from pipeline.cli.lazy import LazyGroup
@@ -70,4 +72,6 @@ def molsaki(ctx: click.Context, debug: bool) -> None:
 def main() -> None:
     """Entry point of the command `molsaki`."""
     end_without_searching()
+    # pydantic would ask every installed package whether it is a plugin; our configuration wants none.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     molsaki(prog_name="molsaki")

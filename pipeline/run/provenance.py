@@ -10,7 +10,6 @@ they like, and without appending, which they do not do atomically. `provenance.j
 and other tools; it is put together anew whenever an entry is added, and nothing here relies on it.
 """
 
-import importlib.metadata
 import json
 import logging
 import os
@@ -189,10 +188,12 @@ def _device() -> str:
 
 
 def _versions() -> dict[str, str]:
+    from importlib import metadata  # what only looks at a run need not load
+
     versions = {}
     for name in LIBRARIES:
-        with suppress(importlib.metadata.PackageNotFoundError):  # of the two vllm at most one is there
-            versions[name] = importlib.metadata.version(name)
+        with suppress(metadata.PackageNotFoundError):  # of the two vllm at most one is there
+            versions[name] = metadata.version(name)
     return versions
 
 
