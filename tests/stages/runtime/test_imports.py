@@ -1,0 +1,65 @@
+"""Imports without a search for garbage: it rests inside and goes on behind them."""
+
+import gc
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from stages.runtime.imports import importing
+
+
+@pytest.fixture(autouse=True)
+def as_it_was() -> Iterator[None]:
+    yield
+    gc.enable()
+    gc.unfreeze()
+
+
+@pytest.fixture
+def new_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    (tmp_path / "never_imported.py").write_text("made = [[] for _ in range(3000)]\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    yield "never_imported"
+    sys.modules.pop("never_imported", None)
+
+
+def test_nothing_is_searched_inside_and_what_was_loaded_is_left_out_of_later_searches(new_module: str) -> None:
+    searches: list[str] = []
+    gc.callbacks.append(lambda phase, _: searches.append(phase))
+    try:
+        with importing():
+            __import__(new_module)
+            assert not gc.isenabled()
+    finally:
+        gc.callbacks.pop()
+    assert searches == []
+    assert gc.isenabled()
+    assert gc.get_freeze_count() > 3000
+
+
+def test_where_all_is_loaded_what_was_made_since_can_still_be_garbage() -> None:
+    before = gc.get_freeze_count()
+    with importing():
+        __import__("json")
+    assert gc.isenabled()
+    assert gc.get_freeze_count() == before
+
+
+def test_an_import_that_fails_leaves_the_search_on() -> None:
+    with pytest.raises(ModuleNotFoundError), importing():
+        __import__("no_such_module_anywhere")
+    assert gc.isenabled()
+
+
+def test_one_inside_another_and_a_search_that_was_off_stay_as_they_were(new_module: str) -> None:
+    with importing():
+        with importing():
+            __import__(new_module)
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    gc.disable()
+    with importing():
+        pass
+    assert not gc.isenabled()
