@@ -2,7 +2,7 @@
 # torch 2.13.0 and transformers 5.19.0 on CPython 3.11: a third of what importing them takes is the search for garbage.
 #
 # Behaviour: CPython looks for cycles of garbage whenever 700 more containers were made than freed, and through everything
-# from time to time. Importing torch and a model's class makes about a million containers, nearly all of which stay: the
+# from time to time. Importing torch and a model's class makes some hundred thousand containers, nearly all of which stay: the
 # searches find next to nothing, and there is one more when the process ends. With gc.disable() before the
 # imports and gc.freeze() after them the whole process takes three fifths of the processors' time. Nothing else changes.
 # From CPython 3.12 on the search waits for the next bytecode, from 3.14 on it goes in steps: there the share is another.

@@ -364,8 +364,7 @@ class EvaluateStage:
         stop.check(f"the answers of seed {seed}")
 
     def _measure(self, seed: int, progress: Progress, stop: StopSignal) -> None:
-        with importing():
-            from stages.likelihood import student_likelihoods
+        from stages.likelihood import student_likelihoods
 
         training, references = self._inputs.config.training, self._inputs.references(self._split)
         if references.problem:
