@@ -1,7 +1,7 @@
 """Regular expressions that are compiled when they are first used.
 
-The answers of nine benchmarks are read by some hundred expressions, whose compilation takes a tenth of a second: what
-parses no answer, as `molsaki status` of a finished run, need not wait for it.
+The answers of nine benchmarks are read by more than a hundred expressions: what parses no answer, as `molsaki status`
+of a finished run, need not wait until they are compiled.
 """
 
 import re

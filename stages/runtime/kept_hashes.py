@@ -12,11 +12,11 @@ import json
 import logging
 import os
 import time
-from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
+from cache.durable import replace_file
 from cache.fingerprints import canonical, hash_bytes, hash_file
 from cache.spaces import default_store
 
@@ -75,13 +75,8 @@ def _read(place: Path, state: State) -> str | None:
 
 
 def _keep(place: Path, state: State, sha256: str) -> None:
-    """Write by a rename, so that nobody reads half of it; without a place to write the hash is not kept."""
-    draft = place.with_suffix(f".{os.getpid()}")
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_bytes(canonical({"state": list(state), "sha256": sha256}))
-        draft.replace(place)
-    except OSError as error:
+        replace_file(place, canonical({"state": list(state), "sha256": sha256}))
+    except OSError as error:  # without a place to write the file is read again by each process
         log.debug("%s: the hash is not kept (%s)", place, error)
-        with suppress(OSError):
-            draft.unlink(missing_ok=True)

@@ -71,6 +71,23 @@ def test_arrays_made_of_something_else_are_none(tmp_path: Path):
     assert read_arrays(None, HEAD) is None
 
 
+def test_only_a_damaged_file_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    path = tmp_path / "some.arrays"
+    make_arrays(path, HEAD, fill)
+    content = path.read_bytes()
+    with caplog.at_level("INFO", logger="cache.derived"):
+        read_arrays(path, {"of": "a later version"})
+        path.write_bytes(content[:-1])
+        read_arrays(path, HEAD)
+        path.write_bytes(b"[]")
+        read_arrays(path, HEAD)
+    assert [(record.levelname, record.message.partition(": ")[2]) for record in caplog.records] == [
+        ("INFO", "made by another version; it is made again from the store"),
+        ("WARNING", "damaged; it is made again from the store"),
+        ("WARNING", "damaged; it is made again from the store"),
+    ]
+
+
 def test_any_flipped_bit_and_any_other_length_is_noticed(tmp_path: Path):
     path = tmp_path / "some.arrays"
     make_arrays(path, HEAD, fill)
