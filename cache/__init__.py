@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cache.reader import AttentionStore
+    from cache.soft_labels.reader import SoftLabelStore
 
 
 def open_attention(path: str | Path) -> "AttentionStore":
@@ -16,11 +17,23 @@ def open_attention(path: str | Path) -> "AttentionStore":
     `path` is its folder, or a tar file or address of fsspec (`s3://…`, `hf://datasets/…`) that it was exported to. From
     there it is first copied into the user's cache directory, once, and every byte and record of it is checked.
     """
-    from cache.exchange.locations import is_elsewhere
     from cache.reader import AttentionStore
+
+    return AttentionStore.open(_here(path))
+
+
+def open_soft_labels(path: str | Path) -> "SoftLabelStore":
+    """Open a space of soft labels as a mapping from record key to its rows; `path` as in `open_attention`."""
+    from cache.soft_labels.reader import SoftLabelStore
+
+    return SoftLabelStore.open(_here(path))
+
+
+def _here(path: str | Path) -> str | Path:
+    from cache.exchange.locations import is_elsewhere
 
     if is_elsewhere(str(path)):
         from cache.exchange.importing import fetch
 
-        path = fetch(str(path))
-    return AttentionStore.open(path)
+        return fetch(str(path))
+    return path

@@ -1,4 +1,4 @@
-"""Arrays of an attention part by zarr: plain numpy arrays enter, a zarr v3 group leaves, and back.
+"""Arrays of a part by zarr: plain numpy arrays enter, a zarr v3 group leaves, and back.
 
 `cache.layout` says what a part holds, and has accepted the metadata of one before it is opened here. Importing zarr
 takes as long as all else that a plan needs; whoever decodes nothing leaves this file alone.
@@ -19,7 +19,7 @@ from zarr.storage import LocalStore, MemoryStore
 
 from cache.commits import damage_at, read_committed
 from cache.fingerprints import SCHEMA_VERSION
-from cache.layout import ARRAYS, LAYOUTS, Array, dimension_sizes
+from cache.layout import ATTENTION, Array, ArrayLayout, PartLayout
 
 
 class PartStore(LocalStore):
@@ -31,23 +31,22 @@ class PartStore(LocalStore):
             await self.set(key, value)
 
 
-def write_arrays(folder: Path, arrays: Mapping[str, Array]) -> None:
+def write_arrays(folder: Path, arrays: Mapping[str, Array], of: PartLayout = ATTENTION) -> None:
     """Write the arrays of one part into `folder`, each as one shard of compressed, checksummed chunks."""
-    assert ARRAYS.keys() <= arrays.keys() <= LAYOUTS.keys(), f"arrays of a part: {sorted(arrays)}"
+    assert of.arrays.keys() <= arrays.keys() <= of.all.keys(), f"arrays of a part: {sorted(arrays)}"
     group = zarr.create_group(store=PartStore(folder), zarr_format=3, attributes={"molsaki_schema": SCHEMA_VERSION})
     for name, content in arrays.items():
-        _create_array(group, name, content.shape)[...] = content
+        _create_array(group, name, of.all[name], content.shape)[...] = content
 
 
-def _create_array(group: zarr.Group, name: str, shape: tuple[int, ...]) -> zarr.Array[Any]:
-    layout = LAYOUTS[name]
-    rows, *rest = shape
+def _create_array(group: zarr.Group, name: str, layout: ArrayLayout, shape: tuple[int, ...]) -> zarr.Array[Any]:
+    chunk = layout.chunk(shape)
     return group.create_array(
         name,
         shape=shape,
         dtype=layout.dtype,
-        chunks=(layout.chunk_rows, *rest),
-        shards=(layout.chunks(rows) * layout.chunk_rows, *rest),
+        chunks=chunk,
+        shards=(layout.chunks(shape) * chunk[0], *chunk[1:]),
         compressors=[BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle"), Crc32cCodec()],
         fill_value=layout.fill_value,
         dimension_names=layout.dimensions,
@@ -81,11 +80,11 @@ def open_array(folder: Path, name: str) -> zarr.Array[Any]:
         return zarr.open_array(store=CommittedStore(folder / name, read_only=True), mode="r", zarr_format=3)
 
 
-def open_rebuilt(folder: Path, name: str, counts: Mapping[str, int]) -> zarr.Array[Any]:
+def open_rebuilt(folder: Path, name: str, counts: Mapping[str, int], of: PartLayout) -> zarr.Array[Any]:
     """Open an array with the metadata that this format gives it, for those beside its data are damaged."""
-    store = MemoryStore()
+    store, layout = MemoryStore(), of.all[name]
     with damage_at(folder / name, "does not open"):
-        _create_array(zarr.create_group(store=store, zarr_format=3), name, LAYOUTS[name].shape(dimension_sizes(counts)))
+        _create_array(zarr.create_group(store=store, zarr_format=3), name, layout, layout.shape(of.sizes(counts)))
         for path in (folder / name / "c").rglob("*"):
             if path.is_file():
                 content = default_buffer_prototype().buffer.from_bytes(read_committed(path))

@@ -17,9 +17,10 @@ import os
 import sys
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import IO, Any
 
@@ -32,7 +33,7 @@ from cache.spaces import Space
 
 log = logging.getLogger(__name__)
 
-DERIVED: Mapping[str, str] = {"targets": "attention", "texts": "rationales"}
+DERIVED: Mapping[str, str] = {"targets": "attention", "texts": "rationales", "rows": "soft-labels"}
 """The folders of such files in a store, and of which kind of spaces they are made."""
 ALIGNMENT = 64
 BLOCK = 1 << 20
@@ -123,6 +124,63 @@ class MappedFile:
 
     sections: Sequence[Section]
     content: npt.NDArray[np.uint8]
+
+
+def made_of_sections(
+    kind: Derived,
+    path: Path | None,
+    sections: Sequence[Section],
+    make: Callable[[int], Iterable[npt.NDArray[Any]]],
+    done: Callable[[int], object] | None = None,
+) -> MappedFile:
+    """Map the file of these sections; where it is not there, `make` gives the bytes of a section, piece by piece.
+
+    Sections that an earlier file at `path` holds are copied. `done` hears of the numbers of those that are written.
+    Where there is no path, or none that may be written to, the file is a nameless temporary one. Of several processes
+    that need the same file one makes it, and the others map what it has made.
+    """
+    found = kind.read(path)
+    if found is None or found.sections != sections:
+        with one_at_a_time(path):
+            found = kind.read(path)
+            if found is None or found.sections != sections:
+                with file_to_fill(path) as file:
+                    _fill(file, kind, sections, _earlier(kind, found), make, done)
+                    found = kind.mapped(file)
+    assert found is not None and found.sections == sections, f"{path}: not what was written"
+    return found
+
+
+def _earlier(kind: Derived, found: MappedFile | None) -> dict[bytes, npt.NDArray[np.uint8]]:
+    """What an earlier file holds of each section, by what its first line says of it."""
+    if found is None:
+        return {}
+    ends = list(accumulate(map(kind.size, found.sections)))
+    return dict(zip(map(canonical, found.sections), np.split(found.content, ends[:-1]), strict=True))
+
+
+def _fill(
+    file: IO[bytes],
+    kind: Derived,
+    sections: Sequence[Section],
+    earlier: Mapping[bytes, npt.NDArray[np.uint8]],
+    make: Callable[[int], Iterable[npt.NDArray[Any]]],
+    done: Callable[[int], object] | None,
+) -> None:
+    file.write(kind.line(sections, [0] * len(sections)))
+    sums = []
+    for number, section in enumerate(sections):
+        value, there = kind.sum_before(section), earlier.get(canonical(section))
+        left = kind.size(section)
+        for piece in make(number) if there is None else [there]:
+            file.write(piece.data)
+            value, left = zlib.crc32(piece.data, value), left - piece.nbytes
+        assert left == 0, f"{left} bytes of section {number} are missing"
+        sums.append(value)
+        if done is not None:
+            done(number)
+    file.seek(0)
+    file.write(kind.line(sections, sums))
 
 
 def derived_path(space: Space, folder: str, of: Spec, suffix: str) -> Path | None:

@@ -12,24 +12,20 @@ lie in the step's last token.
 Shape letters: L layers, S steps, K critical words; n records of a part.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from cache.certificates import SMALLEST_NORMAL
-from cache.chunked import decode, open_array, open_rebuilt
-from cache.commits import VERIFY
-from cache.keys import KEY_BYTES, hex_keys, record_key
-from cache.layout import ARRAYS, LAYOUTS, STEP_ATTENTION, TEXT_END, Array
+from cache.keys import hex_keys, record_key
+from cache.layout import ATTENTION, STEP_ATTENTION, TEXT_END, Array
+from cache.parts.examine import Examined, Reading
 from cache.rounding import ALL_BITS
 from cache.step_totals import step_totals
-from data.errors import DamagedCacheError
 from data.records import Marked
 
 SLACK = 0.1
@@ -39,69 +35,23 @@ SUMMING = 2.0**-8
 SMALLEST = float(np.finfo(np.float16).smallest_subnormal)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Fault:
-    """What is wrong in one array of a part, and which of its records (rows) that concerns."""
-
-    array: str
-    what: str
-    rows: tuple[int, ...]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Examined:
-    """One part as far as it can be read: a key for each record, whether it is sound, and the arrays themselves."""
-
-    keys: tuple[str, ...]
-    sound: npt.NDArray[np.bool_]
-    faults: tuple[Fault, ...]
-    arrays: Mapping[str, Array]
-
-    def select(self, chosen: npt.NDArray[np.bool_]) -> dict[str, Array]:
-        """Return the arrays of a part that holds the chosen records only; they have to be sound."""
-        assert not (chosen & ~self.sound).any(), "a record that is not sound is never written again"
-        steps, words = (self.arrays[name].astype(np.int64) for name in ("steps", "words"))
-        lengths = {"record": np.ones_like(steps), "step": steps, "word": words, "cell": steps * words}
-        rows = {dimension: np.repeat(chosen, length) for dimension, length in lengths.items()}
-        first = {name: LAYOUTS[name].dimensions[0] for name in self.arrays}
-        texts = self.arrays["text"].tobytes().split(TEXT_END)
-        kept = np.flatnonzero(chosen).tolist()
-        text = b"".join(texts[2 * row + which] + TEXT_END for row in kept for which in (0, 1))
-        keys = b"".join(bytes.fromhex(self.keys[row]) for row in kept)
-        return {
-            **{name: array[rows[first[name]]] for name, array in self.arrays.items() if first[name] in rows},
-            "cell_offset": np.concatenate([[0], np.cumsum((steps * words)[chosen])]).astype(np.int64),
-            "key": np.frombuffer(keys, np.uint8).reshape(-1, KEY_BYTES),
-            "text": np.frombuffer(text, np.uint8),
-        }
-
-
-def examine(
-    folder: Path,
-    counts: Mapping[str, int],
-    *,
-    arrays: Collection[str] = ARRAYS,
-    broken: Collection[str] = (),
-    rebuilt: Collection[str] = (),
-    keep_bits: int = ALL_BITS,
-) -> Examined:
+def examine(reading: Reading, keep_bits: int = ALL_BITS) -> Examined:
     """Decode a part and judge each of its records; nothing that is found in it raises.
 
-    `arrays` are those that the part was committed with. Of them those in `broken` are not opened: a file of theirs is
-    missing, or their metadata are not ours. Those in `rebuilt` are read with the metadata that follow from the counts,
-    for their own are damaged. Chunks are checked one by one, so that a damaged one costs the records in it and no
-    others. `keep_bits` says how values were rounded.
+    `keep_bits` says how values were rounded.
     """
-    reading = _Reading(folder=folder, counts=counts, broken=broken, rebuilt=rebuilt)
+    counts = reading.counts
     nothing = np.zeros(counts["records"], dtype=bool)
     steps, words = reading.whole("steps"), reading.whole("words")
     misfit = None if steps is None or words is None else _misfit(steps, words, counts)
     if misfit:
         reading.blame("steps", misfit)
     if steps is None or words is None or misfit:
-        return Examined(keys=(), sound=nothing, faults=reading.faults(), arrays={})
-    reading.place(steps.astype(np.int64), words.astype(np.int64))
-    return _judged(reading, len(steps), arrays, rounding=2.0 ** -(keep_bits + 1))
+        return Examined(layout=ATTENTION, keys=(), sound=nothing, faults=reading.faults(), arrays={})
+    lengths = {"step": steps.astype(np.int64), "word": words.astype(np.int64)}
+    lengths["cell"] = lengths["step"] * lengths["word"]
+    reading.place(lengths)
+    return _judged(reading, lengths, rounding=2.0 ** -(keep_bits + 1))
 
 
 def _misfit(steps: Array, words: Array, counts: Mapping[str, int]) -> str | None:
@@ -118,100 +68,11 @@ def _misfit(steps: Array, words: Array, counts: Mapping[str, int]) -> str | None
     return "; ".join(f"{found[name]} {name}, the arrays hold {counts[name]}" for name in wrong) or None
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Reading:
-    """Reads the arrays of one part and gathers what is wrong with them."""
-
-    folder: Path
-    counts: Mapping[str, int]
-    broken: Collection[str]
-    rebuilt: Collection[str]
-    arrays: dict[str, Array] = field(default_factory=dict)
-    offsets: dict[str, npt.NDArray[np.int64]] = field(default_factory=dict)
-    found: dict[tuple[str, str], tuple[str, list[int]]] = field(default_factory=dict)
-
-    def whole(self, name: str) -> Array | None:
-        """Return an array, or None where any of it cannot be read."""
-        if name in self.broken:
-            return None
-        try:
-            content = self._decode(name, slice(None))
-        except DamagedCacheError as error:
-            self.blame(name, _reason(error))
-            return None
-        self.arrays[name] = content
-        return content
-
-    def place(self, steps: npt.NDArray[np.int64], words: npt.NDArray[np.int64]) -> None:
-        """Learn where each record lies in the arrays."""
-        lengths = {"cell": steps * words, "step": steps, "word": words}
-        for name, layout in LAYOUTS.items():
-            if layout.dimensions[0] in lengths:
-                self.offsets[name] = np.concatenate([[0], np.cumsum(lengths[layout.dimensions[0]])])
-
-    def rows(self, name: str) -> npt.NDArray[np.bool_]:
-        """Read an array chunk by chunk where it does not decode at once; say which records are all there."""
-        offsets = self.offsets[name]
-        if name in self.broken:
-            return np.zeros(len(offsets) - 1, dtype=bool)
-        try:
-            self.arrays[name] = self._decode(name, slice(None))
-        except DamagedCacheError:  # the chunks say which of them it is
-            return self._by_chunks(name, offsets)
-        return np.ones(len(offsets) - 1, dtype=bool)
-
-    def _by_chunks(self, name: str, offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-        readable = np.ones(len(offsets) - 1, dtype=bool)
-        content: Array | None = None
-        size, total = LAYOUTS[name].chunk_rows, int(offsets[-1])
-        for start in range(0, total, size):
-            stop = min(start + size, total)
-            try:
-                chunk = self._decode(name, slice(start, stop))
-            except DamagedCacheError as error:
-                concerned = (offsets[:-1] < stop) & (offsets[1:] > start)
-                self.blame(name, _reason(error), np.flatnonzero(concerned).tolist())
-                readable &= ~concerned
-                continue
-            content = np.zeros((total, *chunk.shape[1:]), dtype=chunk.dtype) if content is None else content
-            content[start:stop] = chunk
-        if content is not None:
-            self.arrays[name] = content
-        return readable
-
-    def _decode(self, name: str, rows: slice) -> Array:
-        rebuilt = name in self.rebuilt
-        array = open_rebuilt(self.folder, name, self.counts) if rebuilt else open_array(self.folder, name)
-        return decode(array, self.folder / name, rows)
-
-    def of(self, name: str, row: int) -> Array:
-        """Return the rows of one record."""
-        offsets = self.offsets[name]
-        return self.arrays[name][offsets[row] : offsets[row + 1]]
-
-    def blame(self, name: str, what: str, concerned: Iterable[int] = (), *, kind: str | None = None) -> None:
-        """Note a fault of some records; those of one kind in one array become one, with the first one's words."""
-        _, rows = self.found.setdefault((name, kind or what), (what, []))
-        rows += concerned
-
-    def faults(self) -> tuple[Fault, ...]:
-        """Everything that was noted, each fault with its records."""
-        return tuple(
-            Fault(array=name, what=what, rows=tuple(dict.fromkeys(rows)))
-            for (name, _), (what, rows) in self.found.items()
-        )
-
-
-def _reason(error: Exception) -> str:
-    """One line without the path and the advice that stand beside it anyway."""
-    text = str(error).removesuffix(f"; {VERIFY}") or type(error).__name__
-    return " ".join(text[text.find("does not decode") :].split() if "does not decode" in text else text.split())
-
-
-def _judged(reading: _Reading, records: int, arrays: Collection[str], *, rounding: float) -> Examined:
+def _judged(reading: Reading, lengths: Mapping[str, npt.NDArray[np.int64]], *, rounding: float) -> Examined:
+    records = len(lengths["step"])
     sound = np.ones(records, dtype=bool)
     for name in reading.offsets:
-        if name in arrays:
+        if name in reading.present:
             sound &= reading.rows(name)
     texts = _texts(reading, records)
     stored_keys = reading.whole("key")
@@ -225,21 +86,36 @@ def _judged(reading: _Reading, records: int, arrays: Collection[str], *, roundin
         keys[row] = keys[row] or record_key(marked)  # text and spans have checksums of their own
         if not sound[row]:
             continue
-        found = list(_complaints(keys[row], marked, partial(reading.of, row=row), arrays, rounding))
+        found = list(_complaints(keys[row], marked, partial(reading.of, row=row), reading.present, rounding))
         for array, kind, what in found:
             reading.blame(array, what, [row], kind=kind)
         sound[row] = not found
-    return Examined(keys=tuple(keys), sound=sound, faults=reading.faults(), arrays=reading.arrays)
+    if sound.any():  # so that every record has its two texts
+        lengths = {**lengths, "text_byte": _text_lengths(reading.arrays["text"])}
+    return Examined(
+        layout=ATTENTION,
+        keys=tuple(keys),
+        sound=sound,
+        faults=reading.faults(),
+        arrays=reading.arrays,
+        lengths=lengths,
+    )
 
 
-def _check_cell_offset(reading: _Reading) -> None:
+def _text_lengths(text: Array) -> npt.NDArray[np.int64]:
+    """How many bytes question and rationale of each record are, with their ends."""
+    ends = np.flatnonzero(text == TEXT_END[0])[1::2] + 1
+    return np.diff(ends, prepend=0)
+
+
+def _check_cell_offset(reading: Reading) -> None:
     """It follows from steps and words: a wrong one is a fault and no loss."""
     stored = reading.whole("cell_offset")
     if stored is not None and not np.array_equal(stored, reading.offsets["attention"]):
         reading.blame("cell_offset", "does not fit steps and words", range(len(stored) - 1))
 
 
-def _texts(reading: _Reading, records: int) -> Sequence[tuple[str, str] | None]:
+def _texts(reading: Reading, records: int) -> Sequence[tuple[str, str] | None]:
     """Question and rationale of each record, None where they are no text."""
     stored = reading.whole("text")
     if stored is None:
@@ -259,7 +135,7 @@ def _texts(reading: _Reading, records: int) -> Sequence[tuple[str, str] | None]:
     return found
 
 
-def _marked(reading: _Reading, row: int, texts: tuple[str, str] | None) -> Marked | None:
+def _marked(reading: Reading, row: int, texts: tuple[str, str] | None) -> Marked | None:
     """The record itself; None where its spans could not be read."""
     if texts is None or "step_spans" not in reading.arrays or "word_spans" not in reading.arrays:
         return None

@@ -2,9 +2,9 @@
 
 Leftovers of a space are parts of writers that were killed, temporary files, and the parts of commits that a repair
 withdrew. Leftovers of a store are the staging folders of killed imports and of killed exports of chosen records,
-temporary files of killed trainings, and targets and texts of spaces that are gone. Somebody may be writing any of them
-now, and a reader may have a withdrawn part open, so only what is old enough goes. A space with a commit file that
-proves nothing is left alone: what looks like a leftover may be what was committed.
+temporary files of killed trainings, and targets, texts and rows (`cache.derived`) of spaces that are gone. Somebody may
+be writing any of them now, and a reader may have a withdrawn part open, so only what is old enough goes. A space with a
+commit file that proves nothing is left alone: what looks like a leftover may be what was committed.
 """
 
 import glob
@@ -32,7 +32,7 @@ EXPORT_PREFIX = "molsaki-export-"
 FETCHED = "fetched"
 """Folder beside the kinds, in the user's own store, for copies of spaces that were opened from an address."""
 TEMPORARY = ".*.tmp"
-DERIVED_NAME = re.compile(r"(.+)-[0-9a-f]{16}\.(?:targets|selection|tokens)")
+DERIVED_NAME = re.compile(r"(.+)-[0-9a-f]{16}\.(?:targets|selection|tokens|rows)")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,17 +1,18 @@
-"""The layout of an attention part: what arrays it has, and whether a stored part is what its commit declares.
+"""The layout of parts of arrays: what arrays a part has, and whether a stored one is what its commit declares.
 
-This file knows names, types and chunks; docs/cache-format.md says the same in words, and
-docs/decisions/0001-attention-parts.md why it is so. Before zarr opens an array (`cache.chunked`), its metadata are
-compared with what the commit declares, so that no other format, codec, type or size than ours is ever decoded. Zarr is
-not imported here: plans need keys and counts only.
+`PartLayout` says it of one kind of part; that of attention is here, those of soft labels in `cache.soft_labels.layout`.
+docs/cache-format.md says the same in words, and docs/decisions/0001-attention-parts.md why it is so. Before zarr opens
+an array (`cache.chunked`), its metadata are compared with what the commit declares, so that no other format, codec,
+type or size than ours is ever decoded. Zarr is not imported here: plans need keys and counts only.
 
 Shape letters: L layers, S steps, K critical words; n records of a part.
 """
 
 import json
+import math
 import struct
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -54,25 +55,91 @@ BLOSC_HEADER = 16
 
 @dataclass(frozen=True, kw_only=True)
 class ArrayLayout:
-    """One array: its type, the names of its dimensions, and how many rows a chunk has."""
+    """One array: its type, the names of its dimensions, and how many rows a chunk has.
+
+    Where `chunk_values` is given, a chunk has fewer rows if they are so long that it would hold more values.
+    """
 
     dtype: str
     dimensions: tuple[str, ...]
     chunk_rows: int = CHUNK_ROWS
+    chunk_values: int | None = None
 
     @property
     def fill_value(self) -> float | int:
-        """What a missing chunk reads as; never a valid value of `attention`."""
-        return float("nan") if self.dtype == "float16" else 0
+        """What a missing chunk reads as; never a valid value of an array of floats."""
+        return float("nan") if np.dtype(self.dtype).kind == "f" else 0
 
     def shape(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
         """Return the shape of the array in a part of these sizes."""
         return tuple(sizes[dimension] for dimension in self.dimensions)
 
-    def chunks(self, rows: int) -> int:
-        """Return how many chunks that many rows have; the last one is as large as the others."""
-        return max(1, -(-rows // self.chunk_rows))
+    def chunk(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the shape of a chunk of an array of this shape."""
+        rows = self.chunk_rows
+        if self.chunk_values is not None:
+            rows = min(rows, max(1, self.chunk_values // max(1, math.prod(shape[1:]))))
+        return (rows, *shape[1:])
 
+    def chunks(self, shape: tuple[int, ...]) -> int:
+        """Return how many chunks an array of this shape has; the last one is as large as the others."""
+        return max(1, -(-shape[0] // self.chunk(shape)[0]))
+
+    def chunk_bytes(self, shape: tuple[int, ...]) -> int:
+        """Return how large a decoded chunk of an array of this shape is."""
+        return math.prod(self.chunk(shape)) * np.dtype(self.dtype).itemsize
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartLayout:
+    """The arrays of one kind of part.
+
+    Every part holds `arrays`, and may hold `optional` ones. `counts` is what a commit counts beside `records`: each the
+    size of one dimension, that of an array at a place in its shape. `fixed` are dimensions whose size is always the
+    same, or which the spec of the space says. `offsets` are arrays that say where each record begins in a dimension.
+    """
+
+    arrays: Mapping[str, ArrayLayout]
+    counts: Mapping[str, tuple[str, int]]
+    fixed: Mapping[str, int]
+    optional: Mapping[str, ArrayLayout] = field(default_factory=dict)
+    offsets: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def all(self) -> dict[str, ArrayLayout]:
+        """All arrays that a part may hold."""
+        return {**self.arrays, **self.optional}
+
+    @property
+    def has_records(self) -> bool:
+        """Whether its parts hold records, each with a key."""
+        return "key" in self.arrays
+
+    def present(self, files: Collection[str]) -> dict[str, ArrayLayout]:
+        """Return the arrays of a part with these files: what every part holds, and what this one holds besides."""
+        besides = {name for name in self.optional if any(file.startswith(f"{name}/") for file in files)}
+        return {name: layout for name, layout in self.all.items() if name in self.arrays or name in besides}
+
+    def sizes(self, counts: Mapping[str, int]) -> dict[str, int]:
+        """Return the size of every dimension of a part with the `counts` of its commit.
+
+        Raises `KeyError` for a count that is missing, and `ValueError` for one that this kind of part never has.
+        """
+        sizes = {self.all[array].dimensions[place]: counts[name] for name, (array, place) in self.counts.items()}
+        if not self.has_records and counts["records"]:
+            raise ValueError(f"{counts['records']:,} records in a part without records")
+        for dimension, size in self.fixed.items():
+            if sizes.setdefault(dimension, size) != size:
+                raise ValueError(f"{sizes[dimension]:,} {dimension}, {size:,} by spec.json")
+        return {**sizes, "record_edge": counts["records"] + 1}
+
+    def counts_in(self, shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:
+        """Return the counts that arrays of these shapes have."""
+        return {"records": 0, **{name: int(shapes[array][place]) for name, (array, place) in self.counts.items()}}
+
+
+KEY_ARRAY = ArrayLayout(dtype="uint8", dimensions=("record", "key_byte"))
+"""The keys of the records, in every part that has records."""
 
 ARRAYS: Mapping[str, ArrayLayout] = {
     "attention": ArrayLayout(dtype="float16", dimensions=("cell", "layer")),
@@ -82,64 +149,57 @@ ARRAYS: Mapping[str, ArrayLayout] = {
     "step_tokens": ArrayLayout(dtype="int32", dimensions=("step",)),
     "step_spans": ArrayLayout(dtype="int32", dimensions=("step", "span_edge")),
     "word_spans": ArrayLayout(dtype="int32", dimensions=("word", "span_edge")),
-    "key": ArrayLayout(dtype="uint8", dimensions=("record", "key_byte")),
+    "key": KEY_ARRAY,
     "text": ArrayLayout(dtype="uint8", dimensions=("text_byte",), chunk_rows=65536),
 }
-"""What every part holds."""
+"""What every part of attention holds."""
 
 STEP_ATTENTION = "step_attention"
 MAY_HOLD: Mapping[str, ArrayLayout] = {
     STEP_ATTENTION: ArrayLayout(dtype="float16", dimensions=("step", "receiver", "layer")),
 }
-"""What a part may hold besides, or not: those of the first versions do not."""
+"""What one may hold besides, or not: those of the first versions do not."""
 LAYOUTS: Mapping[str, ArrayLayout] = {**ARRAYS, **MAY_HOLD}
 
-
-def layouts_in(files: Collection[str]) -> dict[str, ArrayLayout]:
-    """Return the arrays of a part with these files: what every part holds, and what this one holds besides."""
-    besides = {name for name in MAY_HOLD if any(file.startswith(f"{name}/") for file in files)}
-    return {name: layout for name, layout in LAYOUTS.items() if name in ARRAYS or name in besides}
-
-
-COUNTS: Mapping[str, tuple[str, int]] = {
-    "cells": ("attention", 0),
-    "layers": ("attention", 1),
-    "records": ("key", 0),
-    "steps": ("step_spans", 0),
-    "words": ("word_spans", 0),
-    "text_bytes": ("text", 0),
-}
-"""What a commit counts: each the size of one dimension, that of an array at a place in its shape."""
+ATTENTION = PartLayout(
+    arrays=ARRAYS,
+    optional=MAY_HOLD,
+    counts={
+        "cells": ("attention", 0),
+        "layers": ("attention", 1),
+        "records": ("key", 0),
+        "steps": ("step_spans", 0),
+        "words": ("word_spans", 0),
+        "text_bytes": ("text", 0),
+    },
+    fixed={"span_edge": 2, "key_byte": KEY_BYTES, "receiver": len(RECEIVERS)},
+    offsets={"cell_offset": "cell"},
+)
 
 
-def dimension_sizes(counts: Mapping[str, int]) -> dict[str, int]:
-    """Return the size of every dimension of a part with the `counts` of its commit."""
-    sizes = {ARRAYS[array].dimensions[place]: counts[name] for name, (array, place) in COUNTS.items()}
-    fixed = {"span_edge": 2, "key_byte": KEY_BYTES, "receiver": len(RECEIVERS)}
-    return {**sizes, "record_edge": counts["records"] + 1, **fixed}
-
-
-def counts_of(arrays: Mapping[str, Array]) -> dict[str, int]:
+def counts_of(arrays: Mapping[str, Array], of: PartLayout = ATTENTION) -> dict[str, int]:
     """Return the counts that a commit declares of the arrays of its part."""
-    return {name: arrays[array].shape[place] for name, (array, place) in COUNTS.items()}
+    return of.counts_in({name: array.shape for name, array in arrays.items()})
 
 
-def check_part(space: Space, commit: Commit) -> None:
+def check_part(space: Space, commit: Commit, of: PartLayout) -> None:
     """Raise `DamagedCacheError` unless all files of a part have their sizes and its metadata are what was committed."""
     check_files(space, commit)
     folder = space.part_path(commit)
     committed_metadata(folder, METADATA, commit)
-    for name in layouts_in(commit.files):
-        check_array(folder, name, commit)
+    for name in of.present(commit.files):
+        check_array(folder, name, commit, of)
 
 
-def check_array(folder: Path, name: str, commit: Commit) -> None:
+def check_array(folder: Path, name: str, commit: Commit, of: PartLayout) -> None:
     """Raise `DamagedCacheError` unless the metadata of one array are what was committed and fit the counts."""
     try:
-        sizes = dimension_sizes(commit.counts)
+        sizes = of.sizes(commit.counts)
     except KeyError as error:
         raise DamagedCacheError(f"{folder}: commit {commit.index} does not count its {error}; {VERIFY}") from error
-    path, layout = folder / name / METADATA, LAYOUTS[name]
+    except ValueError as error:
+        raise DamagedCacheError(f"{folder}: commit {commit.index} counts {error}; {VERIFY}") from error
+    path, layout = folder / name / METADATA, of.all[name]
     found = committed_metadata(folder, f"{name}/{METADATA}", commit)
     if unknown := set(_codec_names(found.get("codecs"))) - KNOWN_CODECS:
         raise DamagedCacheError(
@@ -151,15 +211,14 @@ def check_array(folder: Path, name: str, commit: Commit) -> None:
         "shape": list(layout.shape(sizes)),
         "dimension_names": list(layout.dimensions),
     }
-    for field, value in expected.items():
-        if found.get(field) != value:
-            raise DamagedCacheError(f"{path}: {field} is {found.get(field)}, expected {value}; {VERIFY}")
+    for declared, value in expected.items():
+        if found.get(declared) != value:
+            raise DamagedCacheError(f"{path}: {declared} is {found.get(declared)}, expected {value}; {VERIFY}")
 
 
-def stored_counts(folder: Path) -> dict[str, int]:
+def stored_counts(folder: Path, of: PartLayout) -> dict[str, int]:
     """Return the counts of a part as the shapes of its arrays tell them."""
-    shapes = {name: json.loads((folder / name / METADATA).read_bytes())["shape"] for name in ARRAYS}
-    return {name: int(shapes[array][place]) for name, (array, place) in COUNTS.items()}
+    return of.counts_in({name: json.loads((folder / name / METADATA).read_bytes())["shape"] for name in of.arrays})
 
 
 def committed_metadata(folder: Path, name: str, commit: Commit) -> dict[str, JSON]:
@@ -186,9 +245,9 @@ def _codec_names(codecs: JSON) -> Iterator[str]:
         named = codec if isinstance(codec, dict) else {"name": codec}
         yield str(named.get("name"))
         configuration = named.get("configuration")
-        for field in ("codecs", "index_codecs"):
-            if isinstance(configuration, dict) and field in configuration:
-                yield from _codec_names(configuration[field])
+        for inside in ("codecs", "index_codecs"):
+            if isinstance(configuration, dict) and inside in configuration:
+                yield from _codec_names(configuration[inside])
 
 
 def read_keys(folder: Path, commit: Commit) -> Array | None:

@@ -21,10 +21,10 @@ import numpy as np
 from cache.chunked import write_arrays
 from cache.commits import Commit
 from cache.durable import make_folder, sync_folder
-from cache.examine import Examined
 from cache.fingerprints import hash_bytes
 from cache.layout import counts_of
-from cache.spaces import SPEC_FILE, Space
+from cache.parts.examine import Examined
+from cache.spaces import OF_ARRAYS, SPEC_FILE, Space
 from cache.verify import (
     CommitLook,
     Finding,
@@ -113,20 +113,19 @@ def _keep_sound(
     space: Space, commit: Commit, examined: Examined | None, elsewhere: Collection[str], *, records: int
 ) -> tuple[int, int]:
     """Commit the sound records of a part anew, without those stored elsewhere; return how many were kept, and lost."""
-    attention = space.kind == "attention"
     # In rationales they name attempts that lie in the part itself, and are asked for again with it.
-    dropped = commit.dropped if attention else {}
+    dropped = commit.dropped if space.kind in OF_ARRAYS else {}
     note = {**commit.note, "repaired": f"{commit.index:08d}"}
-    if not attention or examined is None or not examined.keys:
+    if examined is None or not (examined.keys or _has_something(examined)):
         space.commit(None, counts={"records": 0}, dropped=dropped, note=note)
         return 0, records
     stored = np.array([key in elsewhere for key in examined.keys], dtype=bool)
     chosen = examined.sound & ~stored
-    if chosen.any():
+    if chosen.any() or not examined.layout.has_records:
         arrays = examined.select(chosen)
         with space.filling_part() as part:
-            write_arrays(part, arrays)
-        space.commit(part, counts=counts_of(arrays), dropped=dropped, note=note)
+            write_arrays(part, arrays, examined.layout)
+        space.commit(part, counts=counts_of(arrays, examined.layout), dropped=dropped, note=note)
     else:
         space.commit(None, counts={"records": 0}, dropped=dropped, note=note)
     kept = int((examined.sound | stored).sum())
@@ -154,10 +153,15 @@ def _recover(space: Space, part: Path, elsewhere: Collection[str], contents: Seq
     if space.kind == "rationales":
         return _recover_attempts(space, part, contents)
     look = look_at_uncommitted(space, part)
-    if look.commit is None or look.examined is None or not look.examined.sound.any():
+    if look.commit is None or look.examined is None or not _has_something(look.examined):
         return 0
     kept, _ = _keep_sound(space, look.commit, look.examined, elsewhere, records=0)
     return kept
+
+
+def _has_something(examined: Examined) -> bool:
+    """Say whether anything in a part is sound: a record, or a head, which is whole or nothing."""
+    return bool(examined.sound.any()) if examined.layout.has_records else examined.is_whole
 
 
 def _recover_attempts(space: Space, part: Path, contents: Sequence[bytes]) -> int:

@@ -47,8 +47,10 @@ from cache.fingerprints import (
 )
 from data.errors import ConfigError, DamagedCacheError, MismatchError
 
-Kind = Literal["rationales", "attention"]
+Kind = Literal["rationales", "attention", "soft-labels"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+OF_ARRAYS: frozenset[Kind] = frozenset({"attention", "soft-labels"})
+"""Those whose parts are zarr groups of records (`cache.layout`); a part of rationales is one Parquet file."""
 SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 SPEC_FILE = "spec.json"
 LOOKS = 5

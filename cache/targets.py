@@ -10,17 +10,15 @@ other parts than those committed now, is made again, and parts that it held alre
 Shape letters: L layers, P matrices that a rule makes of them, S steps, K critical words.
 """
 
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import numpy.typing as npt
 
-from cache.derived import Derived, MappedFile, Section, derived_path, file_to_fill, one_at_a_time
+from cache.derived import Derived, Section, derived_path, made_of_sections
 from cache.fingerprints import SCHEMA_VERSION, Spec
 from cache.reader import Attention, AttentionPart, AttentionStore
 
@@ -106,16 +104,14 @@ def combined(
     kind = _kind({"schema": SCHEMA_VERSION, "space": store.space.fingerprint, "rule": rule})
     layers = store.layers
     blocks = [_block(part, layers, matrices) for part in store.parts]
-    found = _File.of(kind.read(path))
-    if found is None or found.blocks != blocks:
-        with one_at_a_time(path):
-            found = _File.of(kind.read(path))
-            if found is None or found.blocks != blocks:
-                with file_to_fill(path) as file:
-                    _fill(file, kind, blocks, _contents(store, blocks, found, combine, advance))
-                    found = _File.of(kind.mapped(file))
-        assert found is not None and found.blocks == blocks, f"{store.space.path}: targets are not what was written"
-    return CombinedStore(store, blocks, found.floats)
+    found = made_of_sections(
+        kind,
+        path,
+        [asdict(block) for block in blocks],
+        lambda number: [_combined_part(store.parts[number], combine)],
+        None if advance is None else lambda number: advance(blocks[number].records),
+    )
+    return CombinedStore(store, blocks, found.content.view(FLOAT))
 
 
 def targets_path(store: AttentionStore, rule: Spec) -> Path | None:
@@ -134,51 +130,6 @@ def _kind(head: Spec) -> Derived:
 
 def _block_of(section: Section) -> _Block:
     return _Block(part=str(section["part"]), **{name: int(section[name]) for name in COUNTS})
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _File:
-    """What a file of combined records holds: its blocks, one after another in one array."""
-
-    blocks: list[_Block]
-    floats: Floats
-
-    @classmethod
-    def of(cls, found: MappedFile | None) -> "_File | None":
-        if found is None:
-            return None
-        return cls(blocks=[_block_of(section) for section in found.sections], floats=found.content.view(FLOAT))
-
-
-def _split(floats: Floats, blocks: Sequence[_Block]) -> list[Floats]:
-    return np.split(floats, list(accumulate(block.floats for block in blocks))[:-1])
-
-
-def _fill(file: IO[bytes], kind: Derived, blocks: Sequence[_Block], contents: Iterator[Floats]) -> None:
-    sections = [asdict(block) for block in blocks]
-    file.write(kind.line(sections, [0] * len(blocks)))
-    sums = []
-    for block, content in zip(blocks, contents, strict=True):
-        assert content.dtype == FLOAT and content.size == block.floats, f"{content.size} of {block.floats} floats"
-        file.write(content.data)
-        sums.append(zlib.crc32(content.data))
-    file.seek(0)
-    file.write(kind.line(sections, sums))
-
-
-def _contents(
-    store: AttentionStore,
-    blocks: Sequence[_Block],
-    earlier: _File | None,
-    combine: Combine,
-    advance: Callable[[int], None] | None,
-) -> Iterator[Floats]:
-    """Yield what the file holds of each part: as it was before, or combined now."""
-    there = {} if earlier is None else dict(zip(earlier.blocks, _split(earlier.floats, earlier.blocks), strict=True))
-    for part, block in zip(store.parts, blocks, strict=True):
-        yield there[block] if block in there else _combined_part(part, combine)
-        if advance is not None:
-            advance(block.records)
 
 
 def _combined_part(part: AttentionPart, combine: Combine) -> Floats:

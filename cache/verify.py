@@ -1,8 +1,8 @@
 """Verifying a space: its folder enters, everything that is wrong in it leaves, as findings. Nothing is changed.
 
 By default every committed file has to have its size and its SHA-256, every commit its checksum, the spec its
-fingerprint, and an attention part the metadata and counts of its commit. `deep` also decodes all of it and judges each
-record (`cache.examine`). Rationales are few bytes and are decoded always.
+fingerprint, and a part of arrays the metadata and counts of its commit. `deep` also decodes all of it and judges each
+record (`cache.parts.kinds`). Rationales are few bytes and are decoded always.
 
 Whatever is found, looking goes on: one run names all damage. `look_at_commit` is what `cache.repair` builds on.
 """
@@ -17,11 +17,11 @@ from pathlib import Path
 
 from cache.commits import Commit, FileEntry, decode_commit, is_damage, is_torn, reason_of
 from cache.durable import age
-from cache.examine import Examined, examine
 from cache.fingerprints import hash_file
 from cache.keys import KEY
-from cache.layout import COUNTS, METADATA, check_array, committed_metadata, layouts_in, stored_counts
-from cache.rounding import kept_bits
+from cache.layout import METADATA, PartLayout, check_array, committed_metadata, stored_counts
+from cache.parts.examine import Examined
+from cache.parts.kinds import examine_part, part_layout
 from cache.spaces import KINDS, NAMED_FOR, SPEC_FILE, Kind, Space, files_of_part, read_spec
 from data.errors import DamagedCacheError
 
@@ -65,7 +65,7 @@ class CommitLook:
     """One commit file and its part.
 
     `commit` is None where the file proves nothing, `content` is what is in it. `counts` are those that the part's
-    arrays have room for. `examined` is there after a deep look at attention.
+    arrays have room for. `examined` is there after a deep look at arrays.
     """
 
     path: Path
@@ -174,22 +174,16 @@ def look_at_part(space: Space, commit: Commit, *, deep: bool) -> CommitLook:
         if not damaged and (complaint := _attempts_complaint(space, commit)):
             wrong[f"parts/{commit.part}"] = complaint
         return replace(look, findings=_of_part(commit, wrong))
-    counts = _counts(space, commit, damaged)
+    layout = part_layout(space, commit)
+    counts = _counts(space, commit, layout, damaged)
     if differ := [name for name, number in counts.items() if number != commit.counts.get(name)]:
         told = ", ".join(f"{counts[name]} {name}, {commit.counts.get(name)} were committed" for name in differ)
         wrong[f"commits/{commit.index:08d}.json"] = f"the arrays hold {told}"
-    complaints = dict(_layout_complaints(space, replace(commit, counts=counts), set(damaged)))
+    complaints = dict(_layout_complaints(space, replace(commit, counts=counts), layout, set(damaged)))
     findings = _of_part(commit, wrong | {f"parts/{commit.part}/{name}": what for name, what in complaints.items()})
     if not deep:
         return replace(look, findings=findings, counts=counts)
-    examined = examine(
-        folder,
-        counts,
-        arrays=layouts_in(commit.files),
-        broken=broken | complaints.keys(),
-        rebuilt=rebuilt,
-        keep_bits=kept_bits(space.spec),
-    )
+    examined = examine_part(space, commit, counts, broken=broken | complaints.keys(), rebuilt=rebuilt)
     findings += tuple(_of_examined(commit, examined, counts["records"]))
     return replace(look, findings=findings, counts=counts, examined=examined)
 
@@ -237,28 +231,30 @@ def _damage(path: Path, entry: FileEntry) -> _Damage | None:
     return None
 
 
-def _counts(space: Space, commit: Commit, damaged: Mapping[str, _Damage]) -> dict[str, int]:
+def _counts(space: Space, commit: Commit, layout: PartLayout, damaged: Mapping[str, _Damage]) -> dict[str, int]:
     """Return the counts that the arrays' metadata tell, those of the commit where metadata are damaged."""
-    committed = {name: commit.counts.get(name, 0) for name in COUNTS}
+    committed = {name: commit.counts.get(name, 0) for name in ("records", *layout.counts)}
     if any(name.endswith(METADATA) for name in damaged):
         return committed
     try:
-        return stored_counts(space.part_path(commit))
+        return stored_counts(space.part_path(commit), layout)
     except Exception:  # what is no metadata is named, array by array, by _layout_complaints
         return committed
 
 
-def _layout_complaints(space: Space, commit: Commit, damaged: set[str]) -> Iterator[tuple[str, str]]:
+def _layout_complaints(
+    space: Space, commit: Commit, layout: PartLayout, damaged: set[str]
+) -> Iterator[tuple[str, str]]:
     """Yield the arrays whose metadata are not ours, or that no file of data was committed for."""
     folder = space.part_path(commit)
     if METADATA not in damaged and (
         what := _complaint(partial(committed_metadata, folder, METADATA, commit), folder / METADATA)
     ):
         yield METADATA, what
-    for name in layouts_in(commit.files):
+    for name in layout.present(commit.files):
         if f"{name}/{METADATA}" in damaged:
             continue
-        if what := _complaint(partial(check_array, folder, name, commit), folder / name / METADATA):
+        if what := _complaint(partial(check_array, folder, name, commit, layout), folder / name / METADATA):
             yield name, what
         elif not any(file.startswith(f"{name}/c/") for file in commit.files):
             yield name, "no file with its data was committed"
@@ -317,6 +313,7 @@ def other_layers(space: Space, commits: Sequence[Commit]) -> list[Finding]:
 
 
 def look_at_uncommitted(space: Space, part: Path) -> CommitLook:
-    """Take an attention part that no readable commit names for what it is on disk, and look at it deeply."""
+    """Take a part of arrays that no readable commit names for what it is on disk, and look at it deeply."""
     commit = Commit(index=0, part=part.name, counts={"records": 0}, dropped={}, files=files_of_part(part), note={})
-    return look_at_part(space, replace(commit, counts=_counts(space, commit, {})), deep=True)
+    counts = _counts(space, commit, part_layout(space, commit), {})
+    return look_at_part(space, replace(commit, counts=counts), deep=True)

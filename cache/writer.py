@@ -1,7 +1,7 @@
 """Writing attention: blocks of marked records enter, one committed part leaves.
 
-One writer fills one part alone, for two that share a shard lose data silently. What cannot be stored (a value beyond
-float16, a shape that does not fit the record) is refused before any byte is written.
+What cannot be stored (a value beyond float16, a shape that does not fit the record) is refused before any byte is
+written.
 
 Shape letters: L layers, S steps, K critical words.
 """
@@ -10,16 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numcodecs
 import numpy as np
 import numpy.typing as npt
-import zarr
 
-from cache.chunked import write_arrays
-from cache.commits import Commit
 from cache.fingerprints import JSON
 from cache.keys import KEY_BYTES, record_key
-from cache.layout import MAX_RECORDS, STEP_ATTENTION, TEXT_END, Array, counts_of
+from cache.layout import ATTENTION, MAX_RECORDS, STEP_ATTENTION, TEXT_END, Array
+from cache.parts.writer import PartsWriter
 from cache.rounding import ALL_BITS, kept_bits, largest_value, stored_values
 from cache.spaces import Space
 from cache.step_totals import RECEIVERS
@@ -49,44 +46,24 @@ class AttentionBlock:
         return self.attention.nbytes + (0 if self.receivers is None else self.receivers.nbytes)
 
 
-class AttentionWriter:
+class AttentionWriter(PartsWriter[AttentionBlock]):
     """Appends parts to one attention space; any number of writers may do so at the same time."""
 
+    kind = "attention"
+    layout = ATTENTION
+
     def __init__(self, space: Space, *, note: Mapping[str, JSON] | None = None) -> None:
-        """Write into `space`; `note` is recorded with every commit (versions, device, host).
-
-        How values are rounded stands in the space's spec.
-        """
-        assert space.kind == "attention", f"{space.path} holds no attention"
-        self.space = space
+        """Write into `space`; how values are rounded stands in its spec."""
+        super().__init__(space, note=note)
         self.keep_bits = kept_bits(space.spec)
-        self._note = {"zarr": zarr.__version__, "numcodecs": numcodecs.__version__, **(note or {})}
 
-    def append(
-        self,
-        blocks: Sequence[AttentionBlock],
-        dropped: Mapping[str, str] | None = None,
-        *,
-        note: Mapping[str, JSON] | None = None,
-    ) -> Commit:
-        """Commit blocks as one part, and with them why other records were dropped (key to reason).
-
-        `note` is recorded with this commit beside the writer's own.
-        A record given twice is stored once. Raises `ValueError` for a block that does not fit its record or the first
-        block, and `ModelError` for values that are not finite in float16.
-        """
-        noted = {**self._note, **(note or {})}
-        once = list({block.key: block for block in reversed(blocks)}.values())[::-1]
-        if not once:
-            return self.space.commit(None, counts={"records": 0}, dropped=dropped, note=noted)
-        arrays = arrays_of(once, self.keep_bits)
-        with self.space.filling_part() as part:
-            write_arrays(part, arrays)
-        return self.space.commit(part, counts=counts_of(arrays), dropped=dropped, note=noted)
+    def arrays_of(self, blocks: Sequence[AttentionBlock]) -> dict[str, Array]:
+        """Return the arrays of a part with these blocks."""
+        return arrays_of(blocks, self.keep_bits)
 
 
 def arrays_of(blocks: Sequence[AttentionBlock], keep_bits: int = ALL_BITS) -> dict[str, Array]:
-    """Return the arrays of a part with these blocks; raises as `AttentionWriter.append` does."""
+    """Return the arrays of a part with these blocks; raises as `append` does."""
     if len(blocks) > MAX_RECORDS:
         raise ValueError(f"{len(blocks)} records for one part, {MAX_RECORDS} at most")
     for block in blocks:

@@ -37,12 +37,12 @@ def run(monkeypatch: pytest.MonkeyPatch, options: str, stores: list[tuple[str, R
     return ended.value.code
 
 
-def test_all_is_both_kinds_of_store_and_the_stage(
+def test_all_is_each_kind_of_store_and_the_stage(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(monkeypatch, "--json", GOOD) == 0
     rows = json.loads(capsys.readouterr().out)
-    assert [row["kind"] for row in rows] == ["attention"] * 2 + ["rationales"] * 2 + ["stage"]
+    assert [row["kind"] for row in rows] == ["attention"] * 2 + ["soft-labels"] * 2 + ["rationales"] * 2 + ["stage"]
     assert rows[0]["case"] == "kills" and rows[0]["kills"] == 1200 and rows[0]["bad"] is False
     assert rows[1]["skipped"] == "no disk here"
 
@@ -50,7 +50,8 @@ def test_all_is_both_kinds_of_store_and_the_stage(
 @pytest.mark.parametrize(
     ("chosen", "kinds"),
     [
-        ("both", {"attention", "rationales"}),
+        ("stores", {"attention", "soft-labels", "rationales"}),
+        ("soft-labels", {"soft-labels"}),
         ("attention", {"attention"}),
         ("rationales", {"rationales"}),
         ("stage", {"stage"}),

@@ -4,8 +4,8 @@ In: nothing but options. Out: counts, and exit code 1 as soon as a committed rec
 teacher is asked too often. The tests run the same functions with smaller numbers (tests/cache/test_faults.py,
 tests/test_rationale_faults.py).
 
-A store, of attention (zarr) and of rationales (Parquet) alike, whose records follow from a number, so that any process
-can tell whether what is served is true (records.py, writers.py):
+A store, of attention and soft labels (zarr) and of rationales (Parquet) alike, whose records follow from a number, so
+that any process can tell whether what is served is true (records.py, writers.py):
 
 - **kills** (kills.py): three writers on one space, each killed with SIGKILL at random moments and restarted at once.
   They choose records at random and so compute many of them twice. Every append that had returned is an acknowledged

@@ -30,9 +30,10 @@ from cache.spaces import Kind
 
 Tested = Kind | Literal["stage"]
 CHOICES: Mapping[str, Sequence[Tested]] = {
-    "all": ["attention", "rationales", "stage"],
-    "both": ["attention", "rationales"],
+    "all": ["attention", "soft-labels", "rationales", "stage"],
+    "stores": ["attention", "soft-labels", "rationales"],
     "attention": ["attention"],
+    "soft-labels": ["soft-labels"],
     "rationales": ["rationales"],
     "stage": ["stage"],
 }
@@ -144,7 +145,7 @@ def _options() -> argparse.Namespace:
         "--kind",
         choices=list(CHOICES),
         default="all",
-        help="a kind of store, both of them, the rationale stage, or all three (default)",
+        help="a kind of store, all stores, the rationale stage, or all of it (default)",
     )
     parser.add_argument("--kills", type=int, default=200, help="kills over three writers, for each kind of store")
     parser.add_argument("--flips", type=int, default=1000, help="flipped bits, for each kind of store")

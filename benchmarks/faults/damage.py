@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from benchmarks.faults.records import DROPPED_EACH, KINDS, SPEC, Served, compare
+from benchmarks.faults.records import DROPPED_EACH, KINDS, Served, compare
 from benchmarks.faults.results import Result
-from cache.spaces import Kind, Space
+from cache.spaces import OF_ARRAYS, Kind, Space
 from data.errors import MolsakiError
 
 Outcome = Literal["detected", "harmless", "hidden", "wrong", "crash"]
@@ -57,7 +57,7 @@ class Sample:
     def outcome(self) -> tuple[Outcome, str]:
         """Open the space, read everything, and say how that ended."""
         try:
-            found = KINDS[self.kind].read(Space.open(self.space.path, expected=SPEC))
+            found = KINDS[self.kind].read(Space.open(self.space.path, expected=KINDS[self.kind].spec))
         except MolsakiError as error:
             return "detected", str(error)
         except Exception as error:
@@ -75,7 +75,7 @@ def make_sample(kind: Kind, store: Path, parts: int = 3) -> Sample:
     numbers = list(range(4 * parts))
     for begin in range(0, len(numbers), 4):
         records.append(space, numbers[begin : begin + 4])
-    if kind == "attention":
+    if kind in OF_ARRAYS:
         records.append(space, [DROPPED_EACH * 100])
         numbers.append(DROPPED_EACH * 100)
     return Sample(kind=kind, space=space, truth=records.truth(numbers))

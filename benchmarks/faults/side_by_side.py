@@ -13,7 +13,6 @@ from benchmarks.faults.processes import PATIENCE, wait_until
 from benchmarks.faults.records import KINDS, RECORDS, Difference, Served, compare
 from benchmarks.faults.results import Result
 from benchmarks.faults.writers import LONGEST_WAIT, WRITERS, Job, acknowledged, is_inside_append, started, wait_for_log
-from cache.reader import AttentionStore
 from cache.spaces import Kind, Space, describe
 from data.errors import Interrupted
 
@@ -55,22 +54,18 @@ def read_beside_writers(kind: Kind, folder: Path, appends: int, seed: int) -> Ch
 
 
 class _View:
-    """A store that was opened at some time; rationales are read anew with every call, attention stays as it was."""
+    """A store that was opened at some time; rationales are read anew with every call, the others stay as they were."""
 
     def __init__(self, kind: Kind, space: Space) -> None:
-        self._store = AttentionStore(space) if kind == "attention" else None
-        self._keys = [] if self._store is None else list(self._store)
+        self._read = KINDS[kind].view(space)
+        self._keys = [] if self._read is None else list(self._read())
 
     def is_as_at_opening(self, every: Served) -> bool:
         """Whether the same keys are there, with the true records."""
-        if self._store is None:
+        if self._read is None:
             return True
-        blocks = self._store.read(self._keys)
-        truths = [every[key] for key in self._keys]
-        return list(self._store) == self._keys and all(
-            isinstance(truth, tuple) and truth[2] == block.tobytes()
-            for truth, block in zip(truths, blocks, strict=True)
-        )
+        found = self._read()
+        return list(found) == self._keys and all(every[key] == value for key, value in found.items())
 
 
 def write_the_same(kind: Kind, folder: Path, appends: int, seed: int) -> Check:

@@ -6,7 +6,6 @@ of each blosc chunk, the metadata of a Parquet file. So memory is bounded whatev
 """
 
 import json
-import math
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -21,19 +20,19 @@ from cache.commits import Commit
 from cache.exchange.strict_json import load_strictly
 from cache.fingerprints import JSON
 from cache.layout import (
+    ATTENTION,
     BLOSC_HEADER,
     CHECKSUM_BYTES,
-    COUNTS,
-    LAYOUTS,
     MAX_RECORDS,
     METADATA,
     ArrayLayout,
+    PartLayout,
     check_part,
-    dimension_sizes,
-    layouts_in,
 )
+from cache.parts.kinds import part_layout
 from cache.rationales import FILE, OLD_SCHEMA, SCHEMA, TEXTS
-from cache.spaces import Kind, Space
+from cache.soft_labels.layout import rows_spec
+from cache.spaces import OF_ARRAYS, Kind, Space
 from cache.verify import look_at_part
 from cache.writer import COUNT_LIMIT
 from data.errors import DamagedCacheError
@@ -51,42 +50,73 @@ CODECS = ["bytes", "blosc", "crc32c"]
 INDEX_CODECS = ["bytes", "crc32c"]
 
 
-def shard_file(name: str) -> str:
+def shard_file(name: str, of: PartLayout = ATTENTION) -> str:
     """Return the one file with the data of an array."""
-    return f"{name}/c/" + "/".join("0" for _ in LAYOUTS[name].dimensions)
+    return f"{name}/c/" + "/".join("0" for _ in of.all[name].dimensions)
 
 
-def part_files(kind: Kind, files: Collection[str]) -> frozenset[str]:
+def part_files(kind: Kind, files: Collection[str], of: PartLayout = ATTENTION) -> frozenset[str]:
     """Return exactly what a part holds that has `files`: all files of an array or none, and nothing else."""
     if kind == "rationales":
         return frozenset({FILE})
-    arrays = layouts_in(files)
-    return frozenset({METADATA, *(f"{name}/{METADATA}" for name in arrays), *map(shard_file, arrays)})
+    arrays = of.present(files)
+    shards = (shard_file(name, of) for name in arrays)
+    return frozenset({METADATA, *(f"{name}/{METADATA}" for name in arrays), *shards})
 
 
-def check_counts(kind: Kind, commit: Commit) -> None:
-    """Raise `ValueError` unless the files and counts of a commit are those of a part that we could have written."""
+def check_spec(space: Space) -> None:
+    """Raise `ValueError` where the spec of a space does not say what its parts have to be."""
+    if space.kind == "soft-labels":
+        rows_spec(space.spec)
+
+
+def check_counts(space: Space, commit: Commit) -> None:
+    """Raise `ValueError` unless the files and counts of a commit are those of a part that we could have written.
+
+    Of `space` nothing is read, for it does not lie anywhere yet.
+    """
     if commit.part is None:
         if commit.files or commit.counts["records"]:
             raise ValueError("files or records, and no part")
         return
-    if wrong := sorted(commit.files.keys() ^ part_files(kind, commit.files)):
-        raise ValueError(f"{wrong[0]!r} is no file of a part of {kind}, or is missing there")
+    layout = part_layout(space, commit) if space.kind in OF_ARRAYS else None
+    if wrong := sorted(commit.files.keys() ^ part_files(space.kind, commit.files, layout or ATTENTION)):
+        raise ValueError(f"{wrong[0]!r} is no file of a part of {space.kind}, or is missing there")
     if len(commit.dropped) > MAX_DROPPED:
         raise ValueError(f"{len(commit.dropped):,} dropped records")
     if NOTE in commit.note:
         read_certificate(commit.note[NOTE])
-    if kind == "rationales":
+    if layout is None:
         _between("records", commit.counts["records"], 1, MAX_ATTEMPTS)
         _between("kept", commit.counts.get("kept", -1), 0, commit.counts["records"])
         _between("bytes", commit.bytes, 1, MAX_TEXT_BYTES)
     else:
-        _check_attention_counts(commit.counts, layouts_in(commit.files))
+        _check_array_counts(commit, layout)
 
 
-def _check_attention_counts(counts: Mapping[str, int], layouts: Mapping[str, ArrayLayout]) -> None:
-    if wrong := sorted(COUNTS.keys() ^ counts.keys()):
+def _check_array_counts(commit: Commit, layout: PartLayout) -> None:
+    counts = commit.counts
+    if wrong := sorted({"records", *layout.counts} ^ counts.keys()):
         raise ValueError(f"count {wrong[0]!r} is unknown or missing")
+    if layout is ATTENTION:
+        _check_attention_counts(counts)
+    else:
+        _check_soft_label_counts(counts)
+    sizes = layout.sizes(counts)
+    shapes = [(array, array.shape(sizes)) for array in layout.present(commit.files).values()]
+    decoded = sum(array.chunks(shape) * array.chunk_bytes(shape) for array, shape in shapes)
+    _between("decoded bytes", decoded, 1, MAX_DECODED)
+
+
+def _check_soft_label_counts(counts: Mapping[str, int]) -> None:
+    if "rows" in counts:
+        _between("records", counts["records"], 1, MAX_RECORDS)
+        _between("rows", counts["rows"], counts["records"], MAX_DECODED)
+    for name in counts.keys() - {"records", "rows"}:
+        _between(name, counts[name], 1, MAX_DECODED)
+
+
+def _check_attention_counts(counts: Mapping[str, int]) -> None:
     records = counts["records"]
     _between("records", records, 1, MAX_RECORDS)
     _between("layers", counts["layers"], 1, COUNT_LIMIT)
@@ -94,9 +124,6 @@ def _check_attention_counts(counts: Mapping[str, int], layouts: Mapping[str, Arr
     _between("words", counts["words"], records, records * COUNT_LIMIT)
     _between("text_bytes", counts["text_bytes"], 2 * records, MAX_DECODED)
     _between("cells", counts["cells"], records, MAX_DECODED)
-    sizes = dimension_sizes(counts)
-    decoded = sum(layout.chunks(layout.shape(sizes)[0]) * _chunk_bytes(layout, sizes) for layout in layouts.values())
-    _between("decoded bytes", decoded, 1, MAX_DECODED)
 
 
 def _between(name: str, value: int, least: int, most: int) -> None:
@@ -104,15 +131,10 @@ def _between(name: str, value: int, least: int, most: int) -> None:
         raise ValueError(f"{value:,} {name}, expected {least:,} to {most:,}")
 
 
-def _chunk_bytes(layout: ArrayLayout, sizes: Mapping[str, int]) -> int:
-    _, *rest = layout.shape(sizes)
-    return math.prod([layout.chunk_rows, *rest]) * np.dtype(layout.dtype).itemsize
-
-
 def check_staged(space: Space, commit: Commit) -> None:
     """Raise `DamagedCacheError` unless a copied part holds what its commit says, every record of it sound."""
-    if space.kind == "attention":
-        _check_attention(space, commit)
+    if space.kind in OF_ARRAYS:
+        _check_arrays(space, commit, part_layout(space, commit))
     else:
         _check_attempts(space.part_path(commit) / FILE, commit)
     findings = look_at_part(space, commit, deep=True).findings
@@ -121,19 +143,20 @@ def check_staged(space: Space, commit: Commit) -> None:
         raise DamagedCacheError(f"{first.file}: {first.what}" + (f" (and {more} more findings)" if more else ""))
 
 
-def _check_attention(space: Space, commit: Commit) -> None:
+def _check_arrays(space: Space, commit: Commit, of: PartLayout) -> None:
     folder = space.part_path(commit)
     group = _metadata(folder / METADATA)
     if extra := sorted(group.keys() - {"zarr_format", "node_type", "attributes"}):
         raise DamagedCacheError(f"{folder / METADATA}: {extra[0]} in the metadata of a part")
-    layouts = layouts_in(commit.files)
+    layouts = of.present(commit.files)
     found = {name: _metadata(folder / name / METADATA) for name in layouts}
-    check_part(space, commit)
-    sizes = dimension_sizes(commit.counts)
+    check_part(space, commit, of)
+    sizes = of.sizes(commit.counts)
     for name, layout in layouts.items():
-        _check_chunking(found[name], layout, sizes, folder / name / METADATA)
-        chunks = layout.chunks(layout.shape(sizes)[0])
-        _check_shard(folder / shard_file(name), chunks=chunks, chunk_bytes=_chunk_bytes(layout, sizes))
+        shape = layout.shape(sizes)
+        _check_chunking(found[name], layout, shape, folder / name / METADATA)
+        shard = folder / shard_file(name, of)
+        _check_shard(shard, chunks=layout.chunks(shape), chunk_bytes=layout.chunk_bytes(shape))
 
 
 def _metadata(path: Path) -> Mapping[str, JSON]:
@@ -148,10 +171,10 @@ def _metadata(path: Path) -> Mapping[str, JSON]:
     return found
 
 
-def _check_chunking(found: Mapping[str, Any], layout: ArrayLayout, sizes: Mapping[str, int], path: Path) -> None:
+def _check_chunking(found: Mapping[str, Any], layout: ArrayLayout, shape: tuple[int, ...], path: Path) -> None:
     """Refuse any other division into chunks, or other codecs at any place, than those that we write."""
-    rows, *rest = layout.shape(sizes)
-    shard, chunk = [layout.chunks(rows) * layout.chunk_rows, *rest], [layout.chunk_rows, *rest]
+    chunk = list(layout.chunk(shape))
+    shard = [layout.chunks(shape) * chunk[0], *chunk[1:]]
     codecs = found.get("codecs")
     sharding = _named(codecs[0]) if isinstance(codecs, list) and len(codecs) == 1 else ("", {})
     inner = sharding[1]

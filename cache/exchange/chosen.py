@@ -15,11 +15,15 @@ from cache.keys import KEY
 from cache.layout import MAX_RECORDS
 from cache.rationales import RationaleStore
 from cache.reader import AttentionStore
+from cache.soft_labels.reader import SoftLabelStore
+from cache.soft_labels.writer import SoftLabelWriter
 from cache.spaces import Space
 from cache.writer import AttentionBlock, AttentionWriter
 from data.errors import DataError, MissingRecordsError
 
 Item = TypeVar("Item")
+MOST_BYTES = 1 << 29
+"""Soft labels that are in memory at a time, and lie in one part."""
 
 
 def read_keys(path: Path) -> list[str]:
@@ -40,10 +44,8 @@ def read_keys(path: Path) -> list[str]:
 def select(space: Space, keys: Sequence[str], folder: Path) -> Space:
     """Write the records of `keys` into a space of the same spec below `folder`."""
     chosen = Space.open_or_create(folder, space.kind, space.slug, space.spec)
-    if space.kind == "rationales":
-        _select_attempts(space, keys, chosen)
-    else:
-        _select_records(space, keys, chosen)
+    copy = {"rationales": _select_attempts, "attention": _select_records, "soft-labels": _select_soft_labels}
+    copy[space.kind](space, keys, chosen)
     _name_by_content(chosen)
     return chosen
 
@@ -66,6 +68,16 @@ def _select_records(space: Space, keys: Sequence[str], chosen: Space) -> None:
         for told in (True, False):  # the records of one part tell of all that their steps look at, or none of them
             if alike := [block for block in blocks if (block.receivers is not None) is told]:
                 writer.append(alike)
+
+
+def _select_soft_labels(space: Space, keys: Sequence[str], chosen: Space) -> None:
+    """Write the rows of chosen records, with the head that belongs to all of them."""
+    store, writer = SoftLabelStore(space), SoftLabelWriter(chosen)
+    if store.has_head:
+        writer.append_head(*store.head())
+    for batch in _batches(keys):
+        for some in store.within(batch, MOST_BYTES):
+            writer.append(store.read(some))
 
 
 def _blocks(store: AttentionStore, keys: Sequence[str]) -> Iterator[AttentionBlock]:

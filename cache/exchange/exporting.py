@@ -25,7 +25,7 @@ from cache.exchange.metering import Meter, Unmetered
 from cache.exchange.strict_json import load_strictly
 from cache.fingerprints import JSON, describe_differences, differences, hash_blocks, hash_file
 from cache.gc import EXPORT_PREFIX
-from cache.spaces import SPEC_FILE, Kind, Space, describe, layers_of, summarise
+from cache.spaces import OF_ARRAYS, SPEC_FILE, Kind, Space, describe, layers_of, summarise
 from data.errors import ConfigError, DamagedCacheError, MismatchError
 
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
@@ -217,7 +217,7 @@ def _card(space: Space) -> str:
         "kind": space.kind,
         "fingerprint": f"`{space.fingerprint}`",
         **{name: _cell(space.spec[name]) for name in ("model", "dtype") if name in space.spec},
-        "records" if space.kind == "attention" else "attempts": f"{summary.records:,} in {summary.parts:,} parts",
+        "records" if space.kind in OF_ARRAYS else "attempts": f"{summary.records:,} in {summary.parts:,} parts",
         "left out": f"{summary.dropped:,}, each with its reason in `commits/`",
         **({"layers": layers} if layers else {}),
         "size": f"{summary.bytes:,} bytes",

@@ -21,9 +21,21 @@ from cache.exchange.locations import open_source
 from cache.exchange.metering import Meter, Unmetered
 from cache.fingerprints import describe_differences, differences, fingerprint, hash_bytes
 from cache.gc import FETCHED, IMPORT_PREFIX, abandoned_imports, discard
+from cache.parts.kinds import part_layout
+from cache.parts.reader import Part
 from cache.rationales import RationaleStore
-from cache.reader import AttentionPart
-from cache.spaces import Kind, Space, declared_spec, default_store, dropped_records, is_space, layers_of, space_path
+from cache.soft_labels.layout import HEAD
+from cache.spaces import (
+    OF_ARRAYS,
+    Kind,
+    Space,
+    declared_spec,
+    default_store,
+    dropped_records,
+    is_space,
+    layers_of,
+    space_path,
+)
 from data.errors import MismatchError
 
 
@@ -128,7 +140,7 @@ def _merge(staged: Space, offer: Offer, space: Space | None, store: Path) -> Imp
     if space is not None:
         _check_layers(commits, space, offer.source.address)
     known = set() if space is None else _keys_of(space, space.commits())
-    before, offered = len(known), sum(commit.counts["records"] for commit in offer.commits.values())
+    before, offered = len(known - {HEAD}), sum(commit.counts["records"] for commit in offer.commits.values())
     space = space or Space.open_or_create(store, offer.kind, offer.slug, offer.spec)
     dropped = dropped_records(space.commits())
     moved = []
@@ -142,12 +154,13 @@ def _merge(staged: Space, offer: Offer, space: Space | None, store: Path) -> Imp
             space.commit(None, counts={"records": 0}, dropped=unheard, note=commit.note)
         known |= keys
         dropped |= unheard
+    brought = len(known - {HEAD}) - before
     return Imported(
         path=space.path,
         kind=space.kind,
         fingerprint=space.fingerprint,
-        records=len(known) - before,
-        known=offered - (len(known) - before),
+        records=brought,
+        known=offered - brought,
         parts=len(moved),
         bytes=sum(commit.bytes for commit in moved),
     )
@@ -162,10 +175,14 @@ def _check_layers(commits: Sequence[Commit], space: Space, address: str) -> None
 
 
 def _keys_of(space: Space, commits: Sequence[Commit]) -> set[object]:
-    """Return what records of these commits are known by: their keys, those of attempts with phase and sample."""
+    """Return what records of these commits are known by: their keys, those of attempts with phase and sample.
+
+    A part without records holds a head, of which a space needs one.
+    """
     parts = [commit for commit in commits if commit.part is not None]
-    if space.kind == "attention":
-        return {key for commit in parts for key in AttentionPart(space, commit).keys}
+    if space.kind in OF_ARRAYS:
+        opened = (Part(space, commit, part_layout(space, commit)) for commit in parts)
+        return {key for part in opened for key in (part.keys if part.layout.has_records else [HEAD])}
     store = RationaleStore(space)
     return {attempt.name for commit in parts for attempt in store.read_part(commit)}
 

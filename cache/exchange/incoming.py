@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from cache.commits import VERIFY, Commit, FileEntry, decode_commit
 from cache.durable import make_folder
 from cache.exchange.archive import check_inside
-from cache.exchange.bounds import check_counts, check_staged
+from cache.exchange.bounds import check_counts, check_spec, check_staged
 from cache.exchange.locations import README_FILE, TAR, Source
 from cache.exchange.metering import Meter
 from cache.exchange.strict_json import load_strictly
@@ -73,6 +73,7 @@ def read_offer(source: Source) -> Offer:
     content = {SPEC_FILE: _read(source, SPEC_FILE, sizes[SPEC_FILE], MAX_SPEC_BYTES)}
     kind, slug, spec = _judge_spec(content[SPEC_FILE], source.address)
     check_address(source.address, spec)
+    space = _judge_rows(Space(path=Path(), kind=kind, slug=slug, spec=spec), source.address)
     named = sorted((int(match[1]), name) for name in sizes if (match := COMMIT_FILE.fullmatch(name)))
     if (total := sum(sizes[name] for _, name in named)) > MAX_SMALL_BYTES:
         raise DamagedCacheError(f"{source.address}: commits of {total:,} bytes, {MAX_SMALL_BYTES:,} at most are taken")
@@ -80,7 +81,7 @@ def read_offer(source: Source) -> Offer:
     for index, name in named:
         content[name] = _read(source, name, sizes[name], MAX_COMMIT_BYTES)
         if content[name] or source.alone:  # a claimed and unfilled one in somebody's store is no commit
-            commits[name] = _judge_commit(content[name], kind, index=index, name=name, address=source.address)
+            commits[name] = _judge_commit(content[name], space, index=index, name=name, address=source.address)
     _judge_together(commits, source.address)
     _judge_files(commits, sizes, source)
     return Offer(source=source, kind=kind, slug=slug, spec=spec, commits=commits, content=content)
@@ -147,7 +148,15 @@ def _judge_spec(content: bytes, address: str) -> tuple[Kind, str, Spec]:
     return kind, slug, spec
 
 
-def _judge_commit(content: bytes, kind: Kind, *, index: int, name: str, address: str) -> Commit:
+def _judge_rows(space: Space, address: str) -> Space:
+    try:
+        check_spec(space)
+    except ValueError as error:
+        raise DamagedCacheError(f"{address}: {SPEC_FILE}: {error}") from error
+    return space
+
+
+def _judge_commit(content: bytes, space: Space, *, index: int, name: str, address: str) -> Commit:
     try:
         load_strictly(content)
     except ValueError as error:
@@ -155,7 +164,7 @@ def _judge_commit(content: bytes, kind: Kind, *, index: int, name: str, address:
     with _naming(address):
         commit = decode_commit(content, index=index, path=Path(name))
     try:
-        check_counts(kind, commit)
+        check_counts(space, commit)
     except ValueError as error:
         raise DamagedCacheError(f"{address}: {name}: {error}") from error
     return commit

@@ -7,6 +7,8 @@ from pathlib import Path
 import click
 
 from cache.reader import AttentionStore
+from cache.soft_labels.figures import SoftLabelFigures, soft_label_figures
+from cache.soft_labels.reader import SoftLabelStore
 from cache.spaces import KINDS, SPEC_FILE, Kind, Space, UnreadableSpace, list_spaces, space_folders
 from data.errors import ConfigError, DamagedCacheError, MismatchError
 from pipeline.console.tables import print_json, print_rows
@@ -49,11 +51,17 @@ def find_space(wanted: str, store: Path) -> Space:
     return Space.open(find_folder(wanted, store))
 
 
-def default_targets(space: Space) -> TargetFigures | None:
-    """Targets of all records of a space of attention, by the defaults of `objective`; None where none are readable."""
+def default_targets(space: Space) -> TargetFigures | SoftLabelFigures | None:
+    """What students would learn from a space; None where nothing in it is readable, and for rationales.
+
+    Of attention targets of all records, by the defaults of `objective`; of soft labels what its rows hold.
+    """
     try:
-        attention = AttentionStore(space) if space.kind == "attention" else None
-        return target_figures(attention, tuple(attention), ObjectiveSettings()) if attention else None
+        if space.kind == "attention":
+            attention = AttentionStore(space)
+            return target_figures(attention, tuple(attention), ObjectiveSettings()) if attention else None
+        labels = SoftLabelStore(space) if space.kind == "soft-labels" else None
+        return soft_label_figures(labels) if labels else None
     except DamagedCacheError as error:
         click.echo(f"warning: targets: {error}", err=True)
         return None

@@ -8,6 +8,7 @@ import click
 
 from cache.gc import Leftover
 from cache.repair import Repair
+from cache.soft_labels.figures import SoftLabelFigures
 from cache.spaces import SpaceDescription, SpaceSummary, UnreadableSpace
 from cache.verify import Finding, Verification
 from pipeline.console.progress import duration
@@ -28,9 +29,11 @@ def space_row(space: SpaceSummary | UnreadableSpace) -> tuple[str, ...]:
     return name, f"{space.records:,}", f"{space.dropped:,}", f"{space.parts:,}", size(space.bytes)
 
 
-def print_space(space: SpaceDescription, targets: TargetFigures | None, *, as_json: bool) -> None:
-    """Print what one space holds and what it was made with, and of attention what students would learn by default."""
+def print_space(space: SpaceDescription, learned: TargetFigures | SoftLabelFigures | None, *, as_json: bool) -> None:
+    """Print what one space holds and what it was made with, and what students would learn from it by default."""
     summary = space.summary
+    labels = learned if isinstance(learned, SoftLabelFigures) else None
+    targets = None if isinstance(learned, SoftLabelFigures) else learned
     rows: Iterable[tuple[str, object]] = (
         ("path", summary.path),
         ("fingerprint", summary.fingerprint),
@@ -39,10 +42,25 @@ def print_space(space: SpaceDescription, targets: TargetFigures | None, *, as_js
         ("uncommitted parts", ", ".join(space.uncommitted_parts) or "none"),
         *_rounding(space),
         *((f"{name}, by default", text) for name, text in ([] if targets is None else target_lines(targets))),
+        *([] if labels is None else _soft_labels(labels)),
         *((f"made with {field}", value) for field, value in space.spec.items()),
         *((f"recorded {field}", value) for note in space.notes for field, value in note.items()),
     )
-    print_fields({**asdict(space), "targets": targets} if as_json else space, rows, as_json=as_json)
+    found = {**asdict(space), "targets": targets, "soft_labels": labels}
+    print_fields(found, rows, as_json=as_json)
+
+
+def _soft_labels(labels: SoftLabelFigures) -> Iterator[tuple[str, str]]:
+    """What the rows of soft labels hold."""
+    yield "target tokens", f"{labels.rows:,}, {labels.bytes_a_row:,.0f} bytes each"
+    if labels.layout == "hidden":
+        yield "head", "stored" if labels.has_head else "not stored yet"
+    for mass in labels.mass:
+        yield (
+            f"mass held, temperature {mass.temperature:g}",
+            f"{mass.mean:.2%} in the mean, {mass.fifth_percentile:.2%} at the 5th percentile of {mass.rows:,} target "
+            f"tokens of {mass.records:,} records",
+        )
 
 
 def print_fields(record: object, rows: Iterable[tuple[str, object]], *, as_json: bool) -> None:

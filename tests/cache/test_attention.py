@@ -339,7 +339,7 @@ def commit_changed(space: Space, name: str, change) -> None:
     """Commit a part in which one metadata file is not ours, as a hostile or foreign store could."""
     arrays = arrays_of([make_block(1)])
     part = space.new_part()
-    cache.writer.write_arrays(part, arrays)
+    cache.chunked.write_arrays(part, arrays)
     metadata = json.loads((part / name).read_text())
     change(metadata)
     (part / name).write_text(json.dumps(metadata))

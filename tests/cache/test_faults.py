@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import cache.reader
+import cache.parts.reader
 from benchmarks.faults.damage import DAMAGES, damage_files, flip_bits, make_sample
 from benchmarks.faults.full_disk import fill_disk
 from benchmarks.faults.full_disk_command import fill_disk_by_command
@@ -20,11 +20,13 @@ from cache.reader import AttentionStore
 from cache.spaces import describe
 from data.errors import DamagedCacheError
 
-BOTH = pytest.mark.parametrize("kind", ["attention", "rationales"])
+EACH = pytest.mark.parametrize("kind", sorted(KINDS))
+OF_ARRAYS = pytest.mark.parametrize("kind", ["attention", "soft-labels"])
 
 
-def test_killed_writers_lose_nothing_that_was_committed(tmp_path):
-    kills = kill_writers("attention", tmp_path / "links", 8, seed=1)
+@OF_ARRAYS
+def test_killed_writers_lose_nothing_that_was_committed(tmp_path, kind):
+    kills = kill_writers(kind, tmp_path / "links", 8, seed=1)
     assert kills.kills == 8 and kills.acknowledged > 10 and kills.inside_an_append > 0, kills
     assert (kills.lost, kills.wrong, kills.missing_after_finishing) == (0, 0, 0)
 
@@ -36,14 +38,14 @@ def test_killed_writers_lose_nothing_where_there_are_no_hard_links(tmp_path):
     assert (total.lost, total.wrong, total.missing_after_finishing) == (0, 0, 0)
 
 
-@BOTH
+@EACH
 def test_a_flipped_bit_anywhere_is_detected_or_harmless(tmp_path, kind):
     damage = flip_bits(make_sample(kind, tmp_path, parts=2), 60, seed=3)
     assert damage.problems == []
     assert damage.outcomes["detected"] > 50
 
 
-@BOTH
+@EACH
 def test_damage_to_any_file_is_detected_and_only_a_commit_that_is_gone_hides_its_part(tmp_path, kind):
     sample = make_sample(kind, tmp_path, parts=1)
     damage = damage_files(sample, sample.files)
@@ -53,7 +55,7 @@ def test_damage_to_any_file_is_detected_and_only_a_commit_that_is_gone_hides_its
     assert damage.outcomes["detected"] >= len(DAMAGES) * len(sample.files) - 4 * commits - 1
 
 
-@BOTH
+@EACH
 def test_a_full_disk_is_an_error_that_names_it_and_nothing_is_lost(tmp_path, kind):
     full = fill_disk(kind, tmp_path, pages=5)
     if full.skipped:
@@ -73,27 +75,30 @@ def test_the_command_line_says_which_disk_is_full_and_goes_on_after_space_was_ma
     assert (full.lost, full.wrong) == (0, 0)
 
 
-def test_a_reader_beside_writers_sees_whole_records_and_what_it_opened_stays(tmp_path):
-    check = read_beside_writers("attention", tmp_path / "store", appends=4, seed=4)
+@OF_ARRAYS
+def test_a_reader_beside_writers_sees_whole_records_and_what_it_opened_stays(tmp_path, kind):
+    check = read_beside_writers(kind, tmp_path / "store", appends=4, seed=4)
     assert check.problems == []
     assert check.tries >= 3
 
 
-def test_the_same_records_by_two_writers_at_once_are_served_once(tmp_path):
-    assert write_the_same("attention", tmp_path / "store", appends=4, seed=5).problems == []
+@OF_ARRAYS
+def test_the_same_records_by_two_writers_at_once_are_served_once(tmp_path, kind):
+    assert write_the_same(kind, tmp_path / "store", appends=4, seed=5).problems == []
 
 
-def test_a_writer_that_is_asked_to_stop_finishes_its_part(tmp_path):
-    check = stop_writers("attention", tmp_path / "store", stops=2, seed=6)
+@OF_ARRAYS
+def test_a_writer_that_is_asked_to_stop_finishes_its_part(tmp_path, kind):
+    check = stop_writers(kind, tmp_path / "store", stops=2, seed=6)
     assert check.problems == []
 
 
-@BOTH
+@EACH
 def test_clocks_and_host_names_have_no_influence(tmp_path, kind):
     assert change_clocks(kind, tmp_path, seed=7).problems == []
 
 
-@BOTH
+@EACH
 def test_the_comparison_with_the_truth_finds_what_is_missing_and_what_is_wrong(tmp_path, kind):
     records = KINDS[kind]
     space = records.open(tmp_path)
@@ -122,7 +127,7 @@ def test_unprotected_attention_would_be_found_wrong(tmp_path, monkeypatch):
 
 def test_a_shard_that_goes_away_between_the_check_and_reading_is_no_fill_value(tmp_path, monkeypatch):
     sample = make_sample("attention", tmp_path, parts=1)
-    monkeypatch.setattr(cache.reader, "check_files", lambda *_, **__: None)
+    monkeypatch.setattr(cache.parts.reader, "check_files", lambda *_, **__: None)
     for name in ("attention", "steps"):
         store = AttentionStore(sample.space)
         (shard,) = (path for path in (store.parts[0].folder / name).rglob("*") if path.name == "0" and path.is_file())

@@ -436,8 +436,8 @@ def test_two_repairs_at_once_end_well(space, monkeypatch):
         ("cache.verify.hash_file", PermissionError(errno.EACCES, "Permission denied")),
         ("cache.verify.hash_file", OSError(errno.ESTALE, "Stale file handle")),
         ("cache.layout.read_committed", OSError(errno.EMFILE, "Too many open files")),
-        ("cache.examine.decode", MemoryError()),
-        ("cache.examine.decode", OSError(errno.EMFILE, "Too many open files")),
+        ("cache.parts.examine.decode", MemoryError()),
+        ("cache.parts.examine.decode", OSError(errno.EMFILE, "Too many open files")),
     ],
 )
 def test_a_file_that_cannot_be_read_now_is_no_damage(space, monkeypatch, place, error):
