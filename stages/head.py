@@ -41,17 +41,20 @@ class Head:
     def __init__(self, student: PreTrainedModel) -> None:
         config = student.config.get_text_config()
         self.vocabulary = int(config.vocab_size)
-        self._head = _head(student)
-        self._scales = [
-            (scale, value) for name, scale in SCALES.items() if (value := _number(config, name)) is not None
-        ]
+        self.module = _head(student)
+        self.scales = {name: value for name in SCALES if (value := _number(config, name)) is not None}
+        """What the family does behind it: names of `SCALES`, in their order, with their numbers."""
 
     def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
         """The logits, also of (B, T, C)."""
-        logits: torch.Tensor = self._head(hidden)
-        for scale, value in self._scales:
-            logits = scale(logits, value)
-        return logits
+        return scaled(self.module(hidden), self.scales)
+
+
+def scaled(logits: torch.Tensor, scales: Mapping[str, float]) -> torch.Tensor:
+    """What a family makes of the logits of its head; `scales` are those of a `Head`."""
+    for name, value in scales.items():
+        logits = SCALES[name](logits, value)
+    return logits
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -72,6 +75,30 @@ class AtTargets:
         if self.head is not None and len(self.wanted_N) > (rows := max(1, MOST_LOGITS // self.head.vocabulary)):
             return _in_pieces(self.head, self.said, self.wanted_N, rows)
         return nn.functional.cross_entropy(self.logits().float(), self.wanted_N)
+
+    def by_token(self, measure: Callable[[torch.Tensor, slice], torch.Tensor]) -> torch.Tensor:
+        """What `measure` says of the logits (n, V), in float32, of the tokens that a slice of all N takes: (N, …).
+
+        With a head no more than `MOST_LOGITS` logits are made at a time, and again in the backward pass.
+        """
+        count = len(self.wanted_N)
+        if self.head is None or count <= (rows := max(1, MOST_LOGITS // self.head.vocabulary)):
+            return measure(self.logits().float(), slice(0, count))
+        head = self.head
+        pieces = [slice(first, min(first + rows, count)) for first in range(0, count, rows)]
+        found = [
+            checkpoint(
+                lambda said, piece: measure(head(said).float(), piece), self.said[piece], piece, use_reentrant=False
+            )
+            for piece in pieces
+        ]
+        return torch.cat(found)
+
+    def cross_entropies(self) -> torch.Tensor:
+        """The cross-entropy of each token in nats (N,), float32."""
+        return self.by_token(
+            lambda logits, some: nn.functional.cross_entropy(logits, self.wanted_N[some], reduction="none")
+        )
 
 
 def at_targets(

@@ -119,6 +119,13 @@ def _identify_hub(model: str, revision: str | None) -> ModelIdentity:
     )
 
 
+def tokenizer_folder(identity: ModelIdentity) -> Path:
+    """Where the files of a model's tokenizer lie; those of a hub model are fetched if they are not there any more."""
+    if identity.source == "folder":
+        return Path(identity.path)
+    return _download_small_files(identity.path, identity.revision)
+
+
 def _download_small_files(model: str, revision: str | None) -> Path:
     """Folder, named by the commit, that holds configuration and tokenizer; only what is new is fetched.
 

@@ -62,7 +62,13 @@ def known_positions(model: PreTrainedModel) -> int:
 
 
 def load_teacher(path: str, revision: str | None, teacher: TeacherSettings) -> PreTrainedModel:
-    """Load the teacher's body, without its language-model head, onto the devices that the settings name.
+    """Load the teacher's body, without its language-model head; see `load_whole_teacher`."""
+    body: PreTrainedModel = load_whole_teacher(path, revision, teacher).base_model
+    return body.eval()
+
+
+def load_whole_teacher(path: str, revision: str | None, teacher: TeacherSettings) -> PreTrainedModel:
+    """Load the teacher onto the devices that the settings name.
 
     Raises `ConfigError` where they contradict each other or transformers cannot load it.
     """
@@ -79,8 +85,7 @@ def load_teacher(path: str, revision: str | None, teacher: TeacherSettings) -> P
     if teacher.quantization:
         arguments["quantization_config"] = _quantization(teacher.quantization)
     model = load_causal_lm(path, revision, teacher.dtype, arguments, trust_remote_code=teacher.trust_remote_code)
-    body: PreTrainedModel = model.base_model
-    return body.eval()
+    return model.eval()
 
 
 def _quantization(given: Mapping[str, str | int | float | bool]) -> object:

@@ -101,6 +101,13 @@ def layer_count(identity: ModelIdentity) -> int:
     return _number(_text_config(model_folder(identity)), *SHAPE[0])
 
 
+def logit_scales(identity: ModelIdentity) -> dict[str, float]:
+    """What a model's family does to logits behind the head, by the keys of its configuration."""
+    config = _text_config(model_folder(identity))
+    found = {name: config.get(name) for name in LOGIT_SCALES}
+    return {name: float(value) for name, value in found.items() if isinstance(value, int | float)}
+
+
 def require_pair(single: tuple[int, int], teacher: int, student: int) -> None:
     """Raise `ConfigError` where `objective.alignment` names a layer that teacher or student, with so many, lack."""
     for side, layer, layers in zip(("teacher", "student"), single, (teacher, student), strict=True):
@@ -129,6 +136,8 @@ SHAPE = (
     ("hidden_size", "n_embd"),
     ("vocab_size",),
 )
+LOGIT_SCALES = ("logit_scale", "logits_scaling", "lm_head_multiplier", "final_logit_softcapping")
+"""Keys of configurations that scale or cap logits; what each does is in `stages.head`."""
 NUMBERED = re.compile(r"(?:^|\.)(\d+)\.")
 """A tensor's layer: the first number in its name, with the name of the list of layers before it."""
 

@@ -1,0 +1,70 @@
+"""What stored soft labels depend on, written down: settings and model identity go in, the space's `spec` comes out.
+
+Left out on purpose: batch and piece sizes, device, host, library versions.
+"""
+
+from collections.abc import Mapping
+
+from cache.fingerprints import JSON, SCHEMA_VERSION, Spec
+from data.errors import ConfigError
+from data.prompts import explain_prompt
+from stages.attention.spec import BEGIN_RULE
+from stages.models.identity import ModelIdentity, model_fields, slug
+from stages.models.size import logit_scales, model_size
+from stages.settings import SoftLabelSettings, TeacherSettings
+from stages.soft_labels.vocabulary import vocabulary_of
+
+SOFT_LABEL_RULES = 1
+"""Raised when the same spec would lead to other values than before."""
+ROW_BYTES = {"top": 3.9, "sampled": 3.4}
+"""What a kept token takes on disk, compressed (docs/log.md)."""
+BESIDE_A_ROW = 14
+"""What a row has beside its tokens: sums over all, its own token's log-probability, where it ends."""
+
+
+def soft_label_spec(identity: ModelIdentity, teacher: TeacherSettings, settings: SoftLabelSettings) -> Spec:
+    """What rows depend on: teacher, number format, vocabulary, what it read, and what is kept of its distributions."""
+    assert settings.layout != "auto", "the objective says which layout"
+    size = model_size(identity)
+    if size is None:
+        raise ConfigError(
+            f"{identity.name}: its configuration does not say how wide it is and how many tokens it knows"
+        )
+    quantization: dict[str, JSON] = {"quantization": dict(teacher.quantization)} if teacher.quantization else {}
+    vocabulary = vocabulary_of(identity)
+    return {
+        "schema": SCHEMA_VERSION,
+        "rules": SOFT_LABEL_RULES,
+        **model_fields(identity, teacher),
+        "dtype": teacher.dtype,
+        **quantization,
+        "vocabulary": vocabulary.hash,
+        "vocabulary_size": size.vocabulary,
+        **_layout(settings, teacher, size.width, logit_scales(identity)),
+        "context": settings.context,
+        **({"prompt": explain_prompt("…")} if settings.context == "student" else {"begin": BEGIN_RULE}),
+        "max_length": settings.max_length,
+    }
+
+
+def soft_label_slug(identity: ModelIdentity, settings: SoftLabelSettings) -> str:
+    """Readable first half of the folder's name, such as `Qwen2.5-7B-Instruct-top-64`."""
+    return slug(f"{identity.name}-{settings.layout}" + ("" if settings.layout == "hidden" else f"-{settings.k}"))
+
+
+def soft_label_bytes(settings: SoftLabelSettings, width: int, vocabulary: int, dtype_bytes: int) -> tuple[float, int]:
+    """Bytes of a target token, as far as is known, and what is stored once beside them."""
+    if settings.layout == "hidden":
+        return dtype_bytes * width + BESIDE_A_ROW, dtype_bytes * width * vocabulary
+    return ROW_BYTES[settings.layout] * min(settings.k, vocabulary) + BESIDE_A_ROW, 0
+
+
+def _layout(
+    settings: SoftLabelSettings, teacher: TeacherSettings, width: int, scales: Mapping[str, float]
+) -> dict[str, JSON]:
+    if settings.layout == "top":
+        return {"layout": "top", "k": settings.k}
+    if settings.layout == "sampled":
+        return {"layout": "sampled", "draws": settings.k, "seed": settings.seed}
+    stored = "float32" if teacher.dtype == "float32" else "float16"
+    return {"layout": "hidden", "hidden": stored, "width": width, "scales": {**scales}}

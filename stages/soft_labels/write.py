@@ -1,0 +1,99 @@
+"""Stage one, for objectives with soft labels: run the teacher over every rationale and commit what it held possible.
+
+In: marked records, the teacher, and the store's writer. Out: committed parts; nothing is returned, the store is the
+result. Records that are too long are committed as dropped, so that no later run tries them again. Where hidden states
+are kept, the head by which they become logits is committed before the first of them.
+"""
+
+from collections.abc import Container, Sequence
+from functools import partial
+from typing import Literal
+
+from cache.commits import Commit
+from cache.keys import record_key
+from cache.soft_labels.block import SoftLabelBlock
+from cache.soft_labels.writer import SoftLabelWriter
+from data.records import Marked
+from stages.attention.batches import TokenBudget, key_batches
+from stages.attention.tokens import token_counts
+from stages.attention.write import TOO_LONG
+from stages.models.identity import ModelIdentity
+from stages.models.load import known_positions, load_whole_teacher
+from stages.models.tokenizer import begin_token, load_tokenizer
+from stages.runtime.pieces import Gathering
+from stages.runtime.progress import Progress, StopSignal
+from stages.settings import SoftLabelSettings, TeacherSettings
+from stages.soft_labels.teacher import Keeping, TeacherPass, prompt_of, teacher_texts
+
+MOST_HELD_BYTES = 512 << 20
+"""Rows in memory at which a part is committed although it could have more records."""
+
+
+def write_soft_labels(
+    records: Sequence[Marked],
+    writer: SoftLabelWriter,
+    known: Container[str],
+    teacher: TeacherSettings,
+    settings: SoftLabelSettings,
+    *,
+    identity: ModelIdentity,
+    progress: Progress,
+    stop: StopSignal,
+) -> None:
+    """Compute and commit the rows of every record whose key is not in `known`.
+
+    A commit has `settings.piece` records, or fewer where it took more than `settings.commit_minutes` to compute them.
+    Raises `ConfigError` or `ModelError` for a teacher that cannot be used, `Interrupted` when a signal asks to stop:
+    after the current batch, with everything that was computed committed. Nothing is loaded where nothing is to be done.
+    """
+    to_do = {key: marked for key, marked in ((record_key(marked), marked) for marked in records) if key not in known}
+    if not to_do:
+        return
+    progress.note(f"loading {identity.name}")
+    tokenizer = load_tokenizer(identity.path, identity.hub_revision, trust_remote_code=teacher.trust_remote_code)
+    begin = begin_token(tokenizer) if settings.context == "plain" else None
+    texts = [prompt_of(marked, settings.context) + marked.rationale for marked in to_do.values()]
+    counts = token_counts(tokenizer, texts)  # lengths only: all tokens, with their places in the text, fill gigabytes
+    lengths = {key: count + (begin is not None) for key, count in zip(to_do, counts, strict=True)}
+    model = load_whole_teacher(identity.path, identity.hub_revision, teacher)
+    asked = TeacherPass(model, keeping_of(settings, teacher))
+    if asked.keeping.layout == "hidden":
+        assert asked.head is not None, "hidden states are refused without a head"
+        writer.append_head(*asked.head.arrays(asked.keeping.hidden))
+    longest = min(settings.max_length, known_positions(model))
+    ordered = sorted(to_do, key=lambda key: (-lengths[key], key))  # neighbours in length share batches
+    too_long = [key for key in ordered if lengths[key] > longest]
+    progress.start("soft labels", len(to_do))
+    progress.saved(0)
+    budget = TokenBudget(settings.batch_tokens, setting="soft_labels.batch_tokens")
+    with Gathering(
+        partial(_append, writer),
+        piece=settings.piece,
+        minutes=settings.commit_minutes,
+        most_bytes=MOST_HELD_BYTES,
+        size=lambda item: item.nbytes if isinstance(item, SoftLabelBlock) else 0,
+        done=progress.saved,
+        in_thread=True,
+    ) as gathered:
+        for key in too_long:
+            gathered.add(key)
+            progress.advance()
+        for batch in key_batches(ordered[len(too_long) :], lengths, budget):
+            some = {key: to_do[key] for key in batch}
+            for block in asked.blocks(teacher_texts(tokenizer, some, context=settings.context, begin=begin), budget):
+                gathered.add(block)
+            progress.advance(len(batch))
+            stop.check("the soft labels computed so far")
+
+
+def keeping_of(settings: SoftLabelSettings, teacher: TeacherSettings) -> Keeping:
+    """What is kept of each row; hidden states in the teacher's own precision."""
+    assert settings.layout != "auto", "the objective says which layout"
+    hidden: Literal["float16", "float32"] = "float32" if teacher.dtype == "float32" else "float16"
+    return Keeping(layout=settings.layout, k=settings.k, draws=settings.k, seed=settings.seed, hidden=hidden)
+
+
+def _append(writer: SoftLabelWriter, items: Sequence[SoftLabelBlock | str]) -> Commit:
+    """Commit a piece; of records that are too long it holds the key."""
+    blocks = [item for item in items if isinstance(item, SoftLabelBlock)]
+    return writer.append(blocks, {item: TOO_LONG for item in items if isinstance(item, str)})
