@@ -7,7 +7,6 @@ Frozen dataclasses without behaviour, so that reading them costs no heavy import
 import pkgutil
 from dataclasses import field
 from datetime import date
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -22,6 +21,8 @@ Task = Literal["predict", "explain"]
 AlignmentName = Literal["mixture", "uniform", "one-to-one", "last"]
 RouterName = Literal["mean", "paper"]
 Rows = Literal["softmax", "share"]
+Matching = Literal["tokens", "text"]
+Divergence = Literal["forward-kl", "reverse-kl", "jensen-shannon"]
 CriticalRule = Literal["numbers", "keywords", "regex"]
 KeywordSource = Literal["data", "teacher"]
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -40,7 +41,7 @@ ENGINES_FIRST = ("vllm", "transformers", "openai", "ray")
 
 
 def objective_names() -> tuple[str, ...]:
-    """All objectives there are, by the files of their folder: `fine_tune_cot.py` holds `fine-tune-cot`."""
+    """The presets, by the files of their folder: `fine_tune_cot.py` holds `fine-tune-cot`."""
     return _names(OBJECTIVES)
 
 
@@ -58,7 +59,7 @@ if TYPE_CHECKING:
     ObjectiveName = str
 else:
     EngineName = Literal[(*engine_names(), "file")]
-    ObjectiveName = StrEnum("ObjectiveName", {name: name for name in objective_names()})
+    ObjectiveName = Literal[objective_names()] | str  # the presets, for editors; others are looked up when it is used
 
 
 @settings
@@ -97,6 +98,9 @@ class RationaleSettings:
     answer."""
     shots: Annotated[int, Ge(0)] = 4
     """Number of worked examples shown before each question."""
+    as_student: bool = False
+    """Ask as students are asked, by `explain: ` and the question, instead of by worked examples: for a mentor, which
+    is a student of an earlier run."""
     chat: bool = False
     """Send the prompt through the model's chat template."""
     template_arguments: dict[str, EngineValue] = field(default_factory=dict)
@@ -183,6 +187,31 @@ class AttentionSettings:
 
 
 @settings
+class SoftLabelSettings:
+    """Stage one, for objectives with soft labels: what else the teacher could have written at each token."""
+
+    layout: Literal["auto", "top", "hidden", "sampled"] = "auto"
+    """What is stored of each distribution. `top`: the likeliest tokens, and the sums over all; `hidden`: the teacher's
+    last hidden state, and its head once, from which all follows; `sampled`: tokens drawn from it. `auto` is `top` at
+    temperature 1, where these hold nearly all of the mass, and `hidden` at others, where they do not."""
+    k: Annotated[int, Ge(1), Le(65535)] = 64
+    """`top`: how many tokens; `sampled`: how many draws."""
+    context: Literal["student", "plain"] = "student"
+    """What the teacher reads in front of the rationale: the prompt that the student has, or the question alone, as
+    where its attention is recorded."""
+    seed: int = 0
+    """`sampled`: seed of the draws."""
+    max_length: PositiveInt = 2048
+    """Records with more tokens are dropped and counted."""
+    batch_tokens: PositiveInt = 16384
+    """Tokens (padding included) in one forward pass."""
+    piece: PositiveInt = 1024
+    """Records per commit, 4,096 at most."""
+    commit_minutes: Annotated[float, Gt(0)] = 10.0
+    """Commit what is there once so many minutes have passed: at most this much work is repeated after a crash."""
+
+
+@settings
 class StudentSettings:
     """The model that learns."""
 
@@ -210,18 +239,11 @@ class SinglePair:
 
 
 @settings
-class ObjectiveSettings:
-    """What the student is trained for."""
+class AlignmentSettings:
+    """Which layers meet in the attention loss, and what of them is compared."""
 
-    name: ObjectiveName = ObjectiveName("molsaki")
-    """`answer-only`, `fine-tune-cot`, `dss` (answer and rationale as two tasks), `mmi` (dss whose tasks are drawn to
-    each other) or `molsaki` (dss and the attention loss, Eq. 7)."""
-    alpha: Annotated[float, Ge(0), Le(1)] = 0.5
-    """Share of the prediction loss against the explanation loss: dss, mmi, molsaki."""
-    beta: Annotated[float, Ge(0)] | None = None
-    """Weight of what the objective adds to the two tasks; unset is its source's: 1.0 for molsaki, 0.1 for mmi."""
     alignment: AlignmentName | SinglePair = "mixture"
-    """Which layers meet in molsaki's attention loss. `mixture` weighs all of both models; `uniform` (TinyBERT),
+    """Which layers meet in the attention loss. `mixture` weighs all of both models; `uniform` (TinyBERT),
     `one-to-one` (MobileBERT) and `last` (MiniLM) pair them, as does {single: [teacher layer, student layer]}."""
     tau_teacher: Annotated[float, Gt(0)] = 0.1
     """Temperature, where alignment is mixture, of the teacher's layer weights (Eq. 4)."""
@@ -235,8 +257,89 @@ class ObjectiveSettings:
     tau_student: Annotated[float, Gt(0)] = 0.5
     """Temperature, where alignment is mixture, of the student's layer weights (Eq. 5)."""
     rows: Rows = "share"
-    """What molsaki's attention loss compares of a step's attention to the critical words: each word's `share` of the
-    sum, or their `softmax`, the letter of Eq. 6, which on real weights is nearly even whatever the teacher looks at."""
+    """What the attention loss compares of a step's attention to the critical words: each word's `share` of the sum, or
+    their `softmax`, the letter of Eq. 6, which on real weights is nearly even whatever the teacher looks at."""
+
+
+@settings
+class WeightSettings:
+    """How much a term counts."""
+
+    weight: Annotated[float, Ge(0)] = 1.0
+    """What the term is multiplied by before it is added: β of Eq. 7."""
+
+
+@settings
+class AttentionTerm(AlignmentSettings, WeightSettings):
+    """The student looks where the teacher looked (L_att, Eq. 6); needs the task `explain`."""
+
+
+@settings
+class SoftLabelTerm:
+    """The student learns the teacher's distribution at each token of the rationale; needs the task `explain`."""
+
+    weight: Annotated[float, Ge(0), Le(1)] = 0.5
+    """λ: the explanation loss becomes (1 − λ) cross-entropy + λ divergence."""
+    match: Matching = "tokens"
+    """`tokens` compares distributions over one vocabulary, which teacher and student have to share; `text` the
+    log-probabilities of the pieces of text between borders that tokens of both have in common, for any tokenizers."""
+    divergence: Divergence = "forward-kl"
+    """`match: tokens`: KL(teacher ‖ student), `reverse-kl`, or `jensen-shannon`."""
+    mixture: Annotated[float, Gt(0), Lt(1)] = 0.5
+    """`jensen-shannon`: share of the teacher in what both are compared with, GKD's β."""
+    temperature: Annotated[float, Gt(0)] = 1.0
+    """`match: tokens`: what both sides' logits are divided by. Likeliest tokens are exact at 1 and 2."""
+    squared: bool = True
+    """Multiply by the square of the temperature, which keeps gradients of one size (Hinton et al. 2015)."""
+
+
+@settings
+class MutualInformationTerm:
+    """The two tasks are drawn to each other's words (L_mi of MMI); needs both."""
+
+    weight: Annotated[float, Ge(0)] = 0.1
+    """What the term is multiplied by before it is added."""
+
+
+@settings
+class TermSettings:
+    """What a student is trained for beside its tasks; a term that is named takes the place of the preset's."""
+
+    attention: AttentionTerm | None = None
+    """Where the teacher looked: L_att (Eq. 6)."""
+    soft_labels: SoftLabelTerm | None = None
+    """What else the teacher could have written, from the store of soft labels."""
+    mutual_information: MutualInformationTerm | None = None
+    """L_mi of MMI."""
+
+
+@settings
+class PresetSettings:
+    """A published method, and the two weights that most of them have."""
+
+    name: ObjectiveName = "molsaki"
+    """`answer-only`, `fine-tune-cot`, `dss` (answer and rationale as two tasks), `mmi` (dss whose tasks are drawn to
+    each other), `molsaki` (dss and the attention loss, Eq. 7), `molsaki-cot` (fine-tune-cot and the attention loss),
+    `mentor-kd` (fine-tune-cot and soft labels), `cascod` (the answer after its rationale, weighed apart), or an
+    objective of an installed package."""
+    alpha: Annotated[float, Ge(0), Le(1)] | None = None
+    """Share of the prediction loss against the explanation loss, where both tasks are learned; of cascod the share of
+    the answer. Unset is the source's: 0.5, of cascod 0.1."""
+    beta: Annotated[float, Ge(0)] | None = None
+    """Weight of what the preset adds to its tasks; unset is its source's: 1.0 for molsaki, 0.1 for mmi, 0.3 for
+    mentor-kd, whose λ it is."""
+
+
+@settings
+class ObjectiveSettings(AlignmentSettings, PresetSettings):
+    """What the student is trained for: a preset, and what is to be different from it."""
+
+    tasks: Annotated[tuple[Task, ...], MinLen(1)] | None = None
+    """What the student learns to write; unset is the preset's tasks."""
+    terms: TermSettings = TermSettings()
+    """Terms beside the tasks, by name, with values of their own; those of the preset stay if none is named alike."""
+    options: dict[str, EngineValue] = field(default_factory=dict)
+    """Whatever an objective of an installed package lets be set."""
 
 
 @settings

@@ -33,6 +33,7 @@ ROOMS = (
     "stages.engines",
     "stages.rationales",
     "stages.attention",
+    "stages.soft_labels",
     "stages.evaluation",
     "stages.student",
     "stages.likelihood",
@@ -54,10 +55,11 @@ ROOMS = (
     "pipeline.__main__",
 )
 WITHIN = (
+    *("cache.parts", "cache.soft_labels"),
     *("data.answers", "data.rows", "data.sets", "stages.engines.kinds", "stages.student.objectives"),
-    *("stages.student.records", "pipeline.views.figures"),
+    *("stages.student.records", "stages.student.terms", "pipeline.views.figures"),
 )
-"""Folders that are part of the room around them: answers, kinds of files, one file a data set, engine or objective."""
+"""Folders that are part of the room around them: answers, kinds of files, one file a set, engine, objective or term."""
 STRANGERS = ("stages.rationales", "stages.attention", "stages.evaluation")
 """Rooms that never import one another: what one makes reaches the next through the cache, or through whoever calls."""
 LAZY = {("cache", "cache.exchange.locations"), ("cache", "cache.exchange.importing")}
@@ -89,6 +91,8 @@ WITHOUT_TORCH = (
     "cache.arrays",
     "cache.reader",
     "cache.rationales",
+    "cache.soft_labels.mapped",
+    "cache.soft_labels.reader",
     "cache.targets",
     "data.check",
     "data.readers",
@@ -268,6 +272,10 @@ def test_the_process_of_a_stage_loads_what_it_needs(modules: str) -> None:
     and datasets, with pandas and pyarrow, at the top of `trainer_utils` and `trainer` wherever they are installed.
     """
     assert loaded_after(f"import {modules}", KNOWN_AS_HEAVY) == LOADED_BY[modules]
+
+
+def test_keys_of_parts_are_read_without_zarr() -> None:
+    assert loaded_after("import cache.reader, cache.soft_labels.reader, cache.soft_labels.mapped", {"zarr"}) == set()
 
 
 def test_a_finished_run_is_recognised_without_reading_arrays_or_drawing_pages() -> None:

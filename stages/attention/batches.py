@@ -5,7 +5,7 @@ length keeps padding small; a budget in tokens, padding included, makes every ba
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -51,6 +51,18 @@ def length_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]
         else:
             batches.append([index])
     return batches
+
+
+def key_batches(ordered: Sequence[str], lengths: Mapping[str, int], budget: TokenBudget) -> Iterator[Sequence[str]]:
+    """Cut keys, longest text first, into batches under a budget that may become smaller on the way.
+
+    They are those of `length_batches` over all records, whatever is committed when.
+    """
+    first = 0
+    while first < len(ordered):
+        count = max(1, budget.tokens // max(1, lengths[ordered[first]]))
+        yield ordered[first : first + count]
+        first += count
 
 
 def compute_in_batches(

@@ -8,7 +8,7 @@ release compute something that we do not know of, nothing is written.
 """
 
 import logging
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from itertools import groupby
 
 from transformers import PreTrainedModel
@@ -20,7 +20,7 @@ from cache.keys import record_key
 from cache.writer import AttentionBlock, AttentionWriter
 from data.errors import ModelError
 from data.records import Marked
-from stages.attention.batches import TokenBudget
+from stages.attention.batches import TokenBudget, key_batches
 from stages.attention.certify import certify
 from stages.attention.kernels import BLOCKS, Way
 from stages.attention.stepwise import StepwiseAttention, difference_to_eager, stepwise_of
@@ -91,7 +91,7 @@ def write_attention(
         for key in too_long:
             gathered.add(key)
             progress.advance()
-        for batch in _batches(ordered[len(too_long) :], lengths, budget):
+        for batch in key_batches(ordered[len(too_long) :], lengths, budget):
             located = [locate(tokenizer, to_do[key], begin=begin) for key in batch]
             found = stepwise_of(model, located, budget)
             gathered.write = _append(writer, {"kernel": _layers(ways), "batch_tokens": budget.tokens})
@@ -124,18 +124,6 @@ def attention_block(key: str, marked: Marked, located: Located, found: StepwiseA
         step_tokens=located.step_tokens(),
         receivers=found.receivers.copy(),
     )
-
-
-def _batches(ordered: Sequence[str], lengths: Mapping[str, int], budget: TokenBudget) -> Iterator[Sequence[str]]:
-    """Cut keys, longest text first, into batches under a budget that may become smaller on the way.
-
-    They are those of `stages.attention.batches.length_batches` over all records, whatever is committed when.
-    """
-    first = 0
-    while first < len(ordered):
-        count = max(1, budget.tokens // max(1, lengths[ordered[first]]))
-        yield ordered[first : first + count]
-        first += count
 
 
 def _require_like_eager(

@@ -12,7 +12,7 @@ Shapes: B batch, T tokens, L layers, P targets of a record, S reasoning steps, K
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal, TypeAlias
 
@@ -21,6 +21,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from cache.soft_labels.block import SoftLabelBlock
 from data.errors import ConfigError, MismatchError
 from stages.attention.stepwise import IMPLEMENTATION, Recording, attention_implementation, checkpointing_contexts
 from stages.attention.tokens import Pooling
@@ -41,18 +42,19 @@ from stages.bench.measure import (
 from stages.head import IGNORED
 from stages.mixture import Target
 from stages.runtime.device import unless_out_of_memory
-from stages.settings import Dtype, ObjectiveSettings, TrainingSettings
+from stages.settings import Dtype, ObjectiveSettings, SoftLabelTerm, TermSettings, TrainingSettings
 from stages.student.model import DistillationModel
 from stages.student.objective import objective_of
 from stages.student.objectives.molsaki import Molsaki
+from stages.student.records.soft_labels import SoftTargets
 from stages.student.step import TASKS, TrainingStep
-from stages.student.texts import TrainingCollator, TrainingRecord, TrainingText
+from stages.student.texts import TrainingCollator, TrainingRecord, TrainingText, target_ends
 from stages.toy.random_llama import SEED, random_llama, setting_of
 
-Method: TypeAlias = Literal["dss", "molsaki", "output_attentions", "trl"]
-METHODS: tuple[Method, ...] = ("dss", "molsaki", "output_attentions")
+Method: TypeAlias = Literal["dss", "molsaki", "soft-labels", "output_attentions", "trl"]
+METHODS: tuple[Method, ...] = ("dss", "molsaki", "soft-labels", "output_attentions")
 EVERY_METHOD: tuple[Method, ...] = (*METHODS, "trl")
-COMPARED_WITH: Mapping[Method, Method] = {"molsaki": "dss", "output_attentions": "dss"}
+COMPARED_WITH: Mapping[Method, Method] = {"molsaki": "dss", "soft-labels": "dss", "output_attentions": "dss"}
 COMPARED_WITH_TRL: Mapping[Method, Method] = dict.fromkeys(METHODS, "trl")
 MOST_ROUNDS: Mapping[Method, int] = {"output_attentions": 5}
 """Rounds that the method with T × T matrices takes part in, at most."""
@@ -60,6 +62,9 @@ PREDICT_SHARE = 0.6
 """Length of a `predict` text beside its `explain` text: on SVAMP the question with its answer is about so much of
 question and rationale."""
 ANSWER_TOKENS = 4
+SOFT_LABELS = SoftLabelTerm()
+KEPT = 64
+"""Likeliest tokens of each target token."""
 TOLERANCE: Mapping[Dtype, float] = {"float32": 1e-3, "bfloat16": 0.2, "float16": 0.2}
 """How far L_att and its gradients may be from those of eager attention, relative to their size: between the two stand
 only the order of sums and, with half precision, its rounding."""
@@ -146,7 +151,8 @@ class _Student:
         if job.gradient_checkpointing:
             self.model.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": checkpointing_contexts})
         records = _records(job)
-        self.batch = {name: tensor.to(self.device) for name, tensor in _batch(records).items()}
+        labels = _soft_targets(records, job.vocabulary) if "soft-labels" in job.methods else None
+        self.batch = {name: tensor.to(self.device) for name, tensor in _batch(records, labels).items()}
         self.rows = [record.text(task) for record in records for task in TASKS]
         self.steps = {method: self._prepared(method) for method in job.methods}
 
@@ -163,7 +169,9 @@ class _Student:
         return SftModel(student, self.rows, self.job.peers, self.job.dtype).to(self.device)
 
     def _distilling(self, method: Method) -> nn.Module:
-        settings = ObjectiveSettings(name="dss" if method == "dss" else "molsaki")
+        settings = ObjectiveSettings(name="dss" if method in ("dss", "soft-labels") else "molsaki")
+        if method == "soft-labels":
+            settings = replace(settings, terms=TermSettings(soft_labels=SOFT_LABELS))
         objective = OutputAttentions(settings) if method == "output_attentions" else objective_of(settings)
         return DistillationModel(
             self.model, objective, learning_rate=TrainingSettings().learning_rate, teacher_layers=self.job.shape.layers
@@ -297,12 +305,37 @@ def _records(job: TrainJob) -> list[TrainingRecord]:
                     attention=source.uniform(0, 4, (1, text.steps, text.words)).astype(np.float32),
                     layer_weights=np.full(job.shape.layers, 1 / job.shape.layers, dtype=np.float32),
                 ),
+                rationale_from=0,
+                answer_from=len(one.text),
             )
         )
     return records
 
 
-def _batch(records: Sequence[TrainingRecord]) -> dict[str, torch.Tensor]:
-    batch = TrainingCollator(pad=0)(list(enumerate(records)))
+def _soft_targets(records: Sequence[TrainingRecord], vocabulary: int) -> SoftTargets:
+    """Likeliest tokens drawn at random."""
+    source = np.random.default_rng(SEED)
+    kept = min(KEPT, vocabulary)
+
+    def block(record: TrainingRecord) -> SoftLabelBlock:
+        ends = target_ends(record)
+        tokens = np.array([source.choice(vocabulary, kept, replace=False) for _ in ends])
+        logits = -np.sort(source.exponential(2.0, tokens.shape), axis=1)
+        logits -= logits[:, :1]
+        norms = [np.log(np.exp(logits / temperature).sum(axis=1) * 1.02) for temperature in (1, 2)]
+        return SoftLabelBlock(
+            key=record.key,
+            ends=ends,
+            log_probability=np.full(len(ends), -1.0, np.float32),
+            tokens=tokens.astype(np.uint32),
+            logits=logits.astype(np.float16),
+            log_norms=np.stack(norms, axis=1).astype(np.float32),
+        )
+
+    return SoftTargets(blocks={record.key: block(record) for record in records}, settings=SOFT_LABELS)
+
+
+def _batch(records: Sequence[TrainingRecord], labels: SoftTargets | None = None) -> dict[str, torch.Tensor]:
+    batch = TrainingCollator(pad=0, soft_labels=labels)(list(enumerate(records)))
     batch.pop("record")
     return batch

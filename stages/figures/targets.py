@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from data.errors import ConfigError
 from stages.figures.attention_shares import record_layer_weights
-from stages.settings import AlignmentName, ObjectiveSettings, Rows, SinglePair
+from stages.settings import AlignmentName, AlignmentSettings, Rows, SinglePair
 
 Floats = npt.NDArray[np.floating[Any]]
 MOST_RECORDS = 300
@@ -61,7 +61,7 @@ def says_of_targets(alignment: AlignmentName | SinglePair) -> bool:
     return alignment in ("mixture", "last") or isinstance(alignment, SinglePair)
 
 
-def target_figures(attention: Mapping[str, Floats], keys: Sequence[str], settings: ObjectiveSettings) -> TargetFigures:
+def target_figures(attention: Mapping[str, Floats], keys: Sequence[str], settings: AlignmentSettings) -> TargetFigures:
     """Look at the targets that `settings` make of stored attention, (L, S, K) by key; there has to be a record.
 
     Raises `ConfigError` where the teacher has no such layer.
@@ -85,7 +85,7 @@ def target_figures(attention: Mapping[str, Floats], keys: Sequence[str], setting
     )
 
 
-def _layer_weights(attention_LSK: Floats, settings: ObjectiveSettings) -> Floats:
+def _layer_weights(attention_LSK: Floats, settings: AlignmentSettings) -> Floats:
     """Share of each layer in the target."""
     layers = len(attention_LSK)
     if settings.alignment == "mixture":

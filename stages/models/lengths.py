@@ -28,6 +28,8 @@ Tokenizer: TypeAlias = "PreTrainedTokenizerBase"
 
 def prompt_lengths(tokenizer: Tokenizer, questions: Sequence[Question], *, asked: RationaleSettings) -> list[int]:
     """Tokens of what the teacher is asked first."""
+    if asked.as_student:
+        return list(map(len, encode_data(tokenizer, [explain_prompt(each.text) for each in questions])))
     if not asked.chat:
         return list(map(len, encode_data(tokenizer, [rationale_prompt(each, shots=asked.shots) for each in questions])))
     told = (asked.template_arguments, asked.template_date)

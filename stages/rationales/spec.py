@@ -43,6 +43,7 @@ def rationale_spec(identity: ModelIdentity, teacher: TeacherSettings, settings: 
         **_writer(identity, teacher, settings),
         "shots": settings.shots,
         "chat": settings.chat,
+        **({"as_student": True} if settings.as_student else {}),
         **_template(settings),
         "max_tokens": settings.max_tokens,
         "sampling": _sampling(settings),

@@ -21,7 +21,7 @@ from cache.rationales import KEPT, Attempt, AttemptName, RationaleStore
 from data import keyword_prompts
 from data.errors import EngineError
 from data.keyword_prompts import keyword_messages, keyword_prompt
-from data.prompts import STOP_STRINGS, finish_rationale, rationale_messages, rationale_prompt
+from data.prompts import STOP_STRINGS, explain_prompt, finish_rationale, rationale_messages, rationale_prompt
 from data.readers import read_rationales
 from data.records import Phase, Question, Rationale
 from stages.engines.contract import Cluster, Decoding, Engine, EngineSetup, Generation, sample_seed
@@ -178,7 +178,7 @@ def kept_rationales(
 
 def standing_spec(settings: RationaleSettings) -> Spec:
     """What it depends on, beside questions and attempts, how it stands with them (`standing`)."""
-    names = ("samples", "second_phase", "keywords", "chat", "shots")
+    names = ("samples", "second_phase", "keywords", "chat", "shots", "as_student")
     return {"file": settings.engine == "file", **{name: getattr(settings, name) for name in names}}
 
 
@@ -295,6 +295,8 @@ def _prompt(
     if phase == "keywords":
         asked = question.text, rationale
         return keyword_messages(*asked) if settings.chat else keyword_prompt(*asked)
+    if settings.as_student:
+        return explain_prompt(question.text)
     shown = phase == "gold_shown"
     if settings.chat:
         return rationale_messages(question, shots=settings.shots, gold_shown=shown)

@@ -13,9 +13,9 @@ from typing import Protocol, Self
 from cache.exchange.metering import Meter, Unmetered
 from data.errors import Interrupted
 
-TARGETS, TEXTS = "targets", "texts"
+TARGETS, TEXTS, SOFT_LABELS = "targets", "texts", "soft labels"
 """The tasks of putting together what training aims at, and what it reads, once before it."""
-PREPARING = frozenset({TARGETS, TEXTS})
+PREPARING = frozenset({TARGETS, TEXTS, SOFT_LABELS})
 """Whoever measures counts these as loading."""
 
 

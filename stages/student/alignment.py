@@ -20,7 +20,7 @@ from data.errors import ConfigError
 from stages.attention.stepwise import Recording, attention_layers
 from stages.mixture import LayerRouter, mix_layers, router_factor
 from stages.models.size import require_pair
-from stages.settings import AlignmentName, ObjectiveSettings, SinglePair
+from stages.settings import AlignmentName, AlignmentSettings, SinglePair
 from stages.student.targets import TargetRule, chosen_layers_rule, mixture_rule
 
 Pairs = tuple[tuple[int, int], ...]
@@ -54,7 +54,7 @@ def layer_pairs(alignment: AlignmentName | SinglePair, teacher: int, student: in
     return tuple((teacher - student + layer, layer) for layer in range(student))
 
 
-def target_rule(settings: ObjectiveSettings, teacher_layers: int, student_layers: int) -> TargetRule:
+def target_rule(settings: AlignmentSettings, teacher_layers: int, student_layers: int) -> TargetRule:
     """How the teacher's layers become targets."""
     if settings.alignment == "mixture":
         return mixture_rule(settings.tau_teacher)
@@ -63,7 +63,7 @@ def target_rule(settings: ObjectiveSettings, teacher_layers: int, student_layers
 
 
 def student_layers(
-    student: PreTrainedModel, settings: ObjectiveSettings, teacher_layers: int, *, learning_rate: float
+    student: PreTrainedModel, settings: AlignmentSettings, teacher_layers: int, *, learning_rate: float
 ) -> nn.Module:
     """What makes of the student's layers the matrices that are compared with the targets.
 
@@ -80,7 +80,7 @@ class MixedLayers(nn.Module):
 
     needs_values = True
 
-    def __init__(self, layers: int, width: int, settings: ObjectiveSettings, learning_rate: float) -> None:
+    def __init__(self, layers: int, width: int, settings: AlignmentSettings, learning_rate: float) -> None:
         super().__init__()
         factor = None
         if settings.router == "mean":

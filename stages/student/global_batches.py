@@ -77,4 +77,5 @@ def counts(batch: dict[str, torch.Tensor]) -> dict[str, float]:
 def _counted(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     tasks = [name.removesuffix("_labels") for name in batch if name.endswith("_labels")]
     targets = {f"{task}_share": batch[f"{task}_labels"][:, 1:].ne(IGNORED) for task in tasks}
-    return {"record_share": torch.ones_like(batch["record"]), **targets}
+    labelled = {"soft_share": batch["soft_counted"]} if "soft_counted" in batch else {}
+    return {"record_share": torch.ones_like(batch["record"]), **targets, **labelled}

@@ -22,9 +22,15 @@ from stages.attention.tokens import Pooling
 from stages.head import IGNORED, AtTargets, at_targets, next_tokens
 from stages.losses import attention_loss
 from stages.mixture import share_of_even
-from stages.settings import Rows, Task
+from stages.settings import Rows, SoftLabelTerm, Task
+from stages.soft_labels.divergences import with_cross_entropy
+from stages.soft_labels.head import TeacherHead
+from stages.soft_labels.pieces import piece_loss
+from stages.student.records.soft_labels import COUNTED, divergence_of, teacher_rows
 
 TASKS: tuple[Task, ...] = ("predict", "explain")
+PARTS = ("rationale", "answer")
+"""What `explain` is made of."""
 SEEN: Task = "explain"
 """The task in whose text the student's attention is looked at."""
 
@@ -56,22 +62,71 @@ class TrainingStep:
         *,
         plain_head: bool = False,
         packs: bool = False,
+        teacher_head: TeacherHead | None = None,
     ) -> None:
-        """`plain_head` says that `has_plain_head` is true of the student."""
+        """`plain_head` says that `has_plain_head` is true of the student; `teacher_head` belongs to hidden states."""
         self.student = student
         self.aligner = aligner
         self.batch = batch
         self.plain_head = plain_head
         self.packs = packs
+        self.teacher_head = teacher_head
         self._answers: dict[Task, AtTargets] = {}
+        self._outputs: dict[Task, TaskOutput] = {}
+        self._cross_entropies: dict[Task, torch.Tensor] = {}
         self._recording: Recording | None = None
+
+    def answer(self, tasks: Sequence[Task]) -> None:
+        """Make the forward passes of these tasks, in order."""
+        for task in tasks:
+            self._answer(task)
 
     def cross_entropy(self, task: Task) -> torch.Tensor:
         """Mean cross-entropy over the batch's target tokens of a task."""
-        return self._answer(task).loss() * self._share(task)
+        if task in self._outputs:
+            return self._outputs[task].loss
+        if task not in self._cross_entropies:
+            self._cross_entropies[task] = self._answer(task).loss() * self._share(task)
+        return self._cross_entropies[task]
+
+    def soft_label_loss(self, settings: SoftLabelTerm) -> torch.Tensor:
+        """L_soft: the mean divergence from the teacher's rows over target tokens of `explain`, or over pieces of text.
+
+        The cross-entropy of `explain` is computed with it, from the same logits.
+        """
+        answer, counted = self._answer(SEEN), self.batch[COUNTED]
+        if settings.match == "text":
+            losses_N = answer.cross_entropies()
+            found = piece_loss(losses_N.neg(), self.batch["soft_piece"], self.batch["soft_wanted"])
+        else:
+            divergence = divergence_of(settings)
+
+            def measure(logits: torch.Tensor, some: slice) -> torch.Tensor:
+                rows = teacher_rows(self.batch, some, settings, self.teacher_head)
+                return torch.stack(with_cross_entropy(logits, answer.wanted_N[some], rows, divergence), dim=1)
+
+            losses_N, found = answer.by_token(measure).unbind(dim=1)
+        self._cross_entropies[SEEN] = losses_N.mean() * self._share(SEEN)
+        return torch.where(counted, found, 0).sum() / counted.sum().clamp(min=1) * self._share("soft")
+
+    def parts(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean cross-entropy over the tokens of rationales, and over those of the sentences that state their answers.
+
+        Together they are the target tokens of `explain`, and the batch has to tell them apart
+        (`TrainingCollator.parts`).
+        """
+        wanted_BT, losses_N = self._following(SEEN), self._answer(SEEN).cross_entropies()
+        counts = [next_tokens(self.batch[f"{part}_labels"])[wanted_BT != IGNORED] != IGNORED for part in PARTS]
+        rationale, answer = (losses_N[counted].sum() / counted.sum().clamp(min=1) for counted in counts)
+        return rationale * self._share("rationale"), answer * self._share("answer")
 
     def output(self, task: Task) -> TaskOutput:
-        """The same, and what the student would write in the place of each."""
+        """The same as `cross_entropy`, and what the student would write in the place of each."""
+        if task not in self._outputs:
+            self._outputs[task] = self._output(task)
+        return self._outputs[task]
+
+    def _output(self, task: Task) -> TaskOutput:
         logits_NV, wanted_N = self._answer(task).logits(), self._answer(task).wanted_N
         loss = nn.functional.cross_entropy(logits_NV.float(), wanted_N) * self._share(task)
         written = (self._following(task) != IGNORED).sum(dim=1)

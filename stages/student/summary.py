@@ -26,7 +26,7 @@ LOG = "log"
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """What a student is made from; `rationales` and `attention` are fingerprints, None where it learns from none."""
+    """What a student is made from; fingerprints are None where it learns from none of that."""
 
     run: str
     teacher: ModelIdentity
@@ -34,6 +34,7 @@ class Origin:
     data: tuple[DataSource, ...]
     rationales: str
     attention: str | None
+    soft_labels: str | None = None
     settings: StudentSettings
     training: TrainingSettings
 
@@ -48,6 +49,7 @@ class Origin:
             "data": sources,
             "rationales": self.rationales,
             "attention": self.attention,
+            **({"soft_labels": self.soft_labels} if self.soft_labels else {}),
             "training": asdict(self.training),
         }
 

@@ -8,13 +8,14 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from data.prompts import explain_prompt, predict_prompt, predict_target
+from data.prompts import answer_sentence, explain_prompt, predict_prompt, predict_target
 from stages.attention.packing import group_of
 from stages.attention.select import Example
 from stages.attention.tokens import Located, encode, encode_all, located, pooling
 from stages.head import IGNORED
 from stages.mixture import Target, pad_blocks
 from stages.settings import Task
+from stages.student.records.soft_labels import SoftTargets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +39,10 @@ class TrainingRecord:
     explain: TrainingText
     located: Located
     target: Target | None
+    rationale_from: int
+    """Where, in the characters of the `explain` text, the rationale begins."""
+    answer_from: int
+    """Where the sentence begins that states the answer."""
 
     def text(self, task: Task) -> TrainingText:
         """What a task learns from."""
@@ -79,6 +84,8 @@ def training_records(
                 explain=_training_text(tokenizer, where.ids, where.spans, written_from=written_from),
                 located=where,
                 target=targets[number],
+                rationale_from=written_from,
+                answer_from=answer_from(example),
             )
         )
     return records
@@ -88,6 +95,14 @@ def name_of(example: Example) -> str:
     """What people are told of an example."""
     asking = example.rationale.question
     return f"{asking.dataset} {asking.id} (key {example.key[:16]})"
+
+
+def answer_from(example: Example) -> int:
+    """Where the sentence that states the answer begins in what a student reads and writes in `explain`."""
+    rationale = example.rationale
+    end = len(explain_prefix(example.marked.question)) + len(example.marked.text)
+    sentence = answer_sentence(rationale.question, rationale.answer)
+    return end - len(sentence) if example.marked.text.endswith(sentence) else end
 
 
 def explain_prefix(question: str) -> str:
@@ -112,12 +127,31 @@ def _training_text(
     return TrainingText(ids=np.append(ids, end).astype(np.int64), labels=np.append(labels, end).astype(np.int64))
 
 
+def target_ends(record: TrainingRecord) -> np.ndarray:
+    """Where the tokens end that `explain` has to write (N,), in characters of the rationale; an end token: its end."""
+    written, ends = record.explain.labels != IGNORED, record.located.spans[:, 1]
+    added = np.full(len(written) - len(ends), len(record.located.text))
+    found: np.ndarray = np.concatenate([ends, added])[written] - record.rationale_from
+    return found
+
+
+def _answer_labels(record: TrainingRecord) -> np.ndarray:
+    """The labels (T,) of the tokens that reach into the sentence with the answer, and of the end token."""
+    labels, ends = record.explain.labels, record.located.spans[:, 1]
+    stated = np.append(ends > record.answer_from, np.ones(len(labels) - len(ends), dtype=bool))
+    return np.where(stated, labels, IGNORED)
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainingCollator:
     """Stacks training records into one batch, right-padded: causal attention never looks at what lies behind."""
 
     pad: int
     tasks: Sequence[Task] = ("predict", "explain")
+    soft_labels: SoftTargets | None = None
+    """Soft labels to learn `explain` from."""
+    parts: bool = False
+    """Whether the labels of `explain` also come in two parts: those of the rationale and those of its answer."""
 
     def __call__(self, records: Sequence[tuple[int, TrainingRecord]]) -> dict[str, torch.Tensor]:
         """Return ids and labels (B, T) of the tasks and, with targets, what Eq. 3 to 6 need.
@@ -131,6 +165,12 @@ class TrainingCollator:
             batch[f"{task}_ids"] = self._stack([one.text(task).ids for one in content], self.pad)
             batch[f"{task}_labels"] = self._stack([one.text(task).labels for one in content], IGNORED)
             batch[f"{task}_tokens"] = group_of([len(one.text(task).ids) for one in content]).tokens_N
+        if self.parts:
+            answers = [_answer_labels(one) for one in content]
+            batch["answer_labels"] = self._stack(answers, IGNORED)
+            batch["rationale_labels"] = batch["explain_labels"].masked_fill(batch["answer_labels"] != IGNORED, IGNORED)
+        if self.soft_labels is not None:
+            batch |= self.soft_labels.of([(one.key, target_ends(one)) for one in content])
         targets = [one.target for one in content if one.target is not None]
         if targets:
             batch |= self._attention([one.located for one in content], targets, batch["explain_ids"].shape[1])

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -24,6 +24,8 @@ from transformers import (
     set_seed,
 )
 
+from cache.soft_labels.mapped import mapped_soft_labels
+from cache.soft_labels.reader import SoftLabelStore
 from cache.student_attention import StudentLook, write_student_attention
 from data.errors import ConfigError, Interrupted, MissingRecordsError, ModelError
 from stages.attention.select import Example
@@ -36,8 +38,10 @@ from stages.models.load import known_positions, load_causal_lm, share_weights
 from stages.models.tokenizer import load_tokenizer
 from stages.runtime.device import torch_device
 from stages.runtime.processes import Processes, join_processes
-from stages.runtime.progress import Progress, StopSignal
+from stages.runtime.progress import SOFT_LABELS, Progress, StopSignal
 from stages.settings import ObjectiveSettings, StudentSettings, TrainingSettings
+from stages.soft_labels.head import TeacherHead
+from stages.soft_labels.vocabulary import vocabulary_of
 from stages.student.adapters import add_adapter, save_adapted
 from stages.student.dev import DevQuestions, dev_accuracy
 from stages.student.global_batches import NumberedRecords
@@ -45,9 +49,10 @@ from stages.student.looks import looked_at, student_layer_weights, student_looks
 from stages.student.model import DistillationModel
 from stages.student.objective import Objective, objective_of
 from stages.student.records.kept import longest_of, read_records, take_records
+from stages.student.records.soft_labels import COUNTED, SoftTargets
 from stages.student.summary import CHECKPOINTS, Origin, write_summary
 from stages.student.targets import TeacherTargets
-from stages.student.texts import TrainingCollator, TrainingRecord
+from stages.student.texts import TrainingCollator, TrainingRecord, target_ends
 from stages.student.trackers import close_trackers, require_trackers, tracker_callbacks
 from stages.student.trainer import (
     BalanceWarnings,
@@ -59,6 +64,8 @@ from stages.student.trainer import (
 )
 
 GPU_LOADER_WORKERS = 2
+LOOKED_AT_FIRST = 100
+"""Records whose soft labels are looked for before the first step."""
 
 
 def train_student(
@@ -68,6 +75,7 @@ def train_student(
     training: TrainingSettings,
     *,
     attention: Mapping[str, np.ndarray] | None,
+    soft_labels: SoftLabelStore | None = None,
     seed: int,
     out: Path,
     fingerprint: str,
@@ -80,7 +88,8 @@ def train_student(
     """Train one student and save it to `out`, in this process or together with others.
 
     `attention` maps an example's key to its (L, S, K) block (of a store, the targets are kept in a memory map beside
-    it); objectives without attention take None. A checkpoint of an interrupted run with the same fingerprint is
+    it); objectives without attention take None. `soft_labels` are the store's, for objectives that learn from them,
+    which are decoded once, into a memory map beside it. A checkpoint of an interrupted run with the same fingerprint is
     continued. Raises `MissingRecordsError` before the first step where a record's attention is missing, `Interrupted`
     after saving a checkpoint when a signal asks to stop. `dev` is what early stopping measures on, `logs` the folder
     that trackers write to, and `origin` what is to be told of the student beside what is known here.
@@ -101,8 +110,17 @@ def train_student(
     targets = _targets(examples, objective, teacher, layers, progress)
     records = _training_records(tokenizer, identity.tokenizer, examples, student, targets, progress)
     _require_positions(loaded, records, student)
-    model = DistillationModel(loaded, objective, learning_rate=training.learning_rate, teacher_layers=teacher.layers)
-    collator = TrainingCollator(pad=_pad_token(tokenizer), tasks=objective.tasks)
+    labels = _soft_targets(objective, soft_labels, identity, records, progress)
+    model = DistillationModel(
+        loaded,
+        objective,
+        learning_rate=training.learning_rate,
+        teacher_layers=teacher.layers,
+        teacher_head=_teacher_head(soft_labels),
+    )
+    collator = TrainingCollator(
+        pad=_pad_token(tokenizer), tasks=objective.tasks, soft_labels=labels, parts=objective.needs_parts
+    )
     checkpoints = _checkpoints(out, fingerprint, processes)
     watching = ProgressAndStop(progress, stop, processes, f"training seed {seed}")
     stopping = training.early_stopping
@@ -235,6 +253,51 @@ def _targets(
     return teacher.get(keys, objective.target_rule(teacher.layers, student_layers), progress)
 
 
+def _soft_targets(
+    objective: Objective,
+    store: SoftLabelStore | None,
+    identity: ModelIdentity,
+    records: Sequence[TrainingRecord],
+    progress: Progress,
+) -> SoftTargets | None:
+    """The store's soft labels for an objective that learns from them.
+
+    Raises `ConfigError` where they are of another vocabulary than the student's, or of no token of its first texts.
+    """
+    if objective.soft_labels is None:
+        return None
+    if store is None:
+        raise MissingRecordsError("soft labels are missing; `molsaki soft-labels CONFIG` makes them")
+    term = objective.soft_labels
+    if term.match == "tokens" and (own := vocabulary_of(identity).hash) != (theirs := store.space.spec["vocabulary"]):
+        raise ConfigError(
+            f"objective.terms.soft_labels.match: tokens compares distributions over one vocabulary, but that of "
+            f"{identity.name} ({own[:12]}…) is not the teacher's ({str(theirs)[:12]}…); `match: text` compares pieces "
+            "of text, for any two tokenizers"
+        )
+    progress.start(SOFT_LABELS, sum(map(len, store.parts)))
+    targets = SoftTargets(blocks=mapped_soft_labels(store, progress.advance), settings=term)
+    some = [(record.key, target_ends(record)) for record in records[:LOOKED_AT_FIRST]]
+    if not targets.of(some)[COUNTED].any():
+        raise ConfigError(
+            f"objective.terms.soft_labels: none of the target tokens of {len(some)} texts begins and ends where one of "
+            "the teacher's does"
+        )
+    return targets
+
+
+def _teacher_head(store: SoftLabelStore | None) -> TeacherHead | None:
+    """What makes logits of hidden states, where such are stored."""
+    if store is None or store.layout != "hidden":
+        return None
+    head = store.head()
+    return TeacherHead(
+        weight=torch.from_numpy(head.weight),
+        bias=None if head.bias is None else torch.from_numpy(head.bias),
+        scales=cast(Mapping[str, float], store.space.spec["scales"]),
+    )
+
+
 def _load_student(identity: ModelIdentity, student: StudentSettings) -> PreTrainedModel:
     """Load or freshly initialise the student in float32: mixed precision casts on the way, not the weights."""
     if student.layers is not None:
@@ -320,6 +383,7 @@ def _trained(
     return {
         "fingerprint": fingerprint,
         "objective": objective.described(),
+        "tasks": [*objective.tasks],
         "seed": seed,
         "records": records,
         "steps": trainer.state.global_step,

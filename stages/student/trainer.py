@@ -20,10 +20,10 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from data.errors import ModelError
 from stages.runtime.processes import Processes
 from stages.runtime.progress import Progress, StopSignal
-from stages.settings import ObjectiveSettings
 from stages.student.global_batches import NumberedRecords, ShareLoader, Shares, counts
-from stages.student.objective import GRADIENT_RATIO, ROUTER_ENTROPY, Objective
+from stages.student.objective import Objective
 from stages.student.step import gradient_norms
+from stages.student.terms.attention import GRADIENT_RATIO, ROUTER_ENTROPY
 
 WEIGHTS = "model.safetensors"
 STATE = "trainer_state.json"
@@ -130,19 +130,20 @@ class StudentTrainer(Trainer):
         step, objective = self.state.global_step, self.model.objective
         due = step % RATIO_STEPS == 0 and self._looked_at != step and {"L_att", "L_exp"} <= outputs.keys()
         self._looked_at = step
-        return due and objective.beta > 0 and objective.alpha < 1 and not self.is_fsdp_enabled
+        return due and objective.weight("attention") > 0 and objective.share("explain") > 0 and not self.is_fsdp_enabled
 
     def _gradient_norms(self, outputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Norms of the gradients of β L_att and (1 − α) L_exp over the student's weights, (2,); else zeros.
+        """Norms of the gradients of the weighed L_att and L_exp over the student's weights, (2,); else zeros.
 
         Both are scaled alike where float16 has to be kept from rounding small gradients away.
         """
         objective, scaler = self.model.objective, self.accelerator.scaler
         scale = 1.0 if scaler is None else scaler.get_scale()
         weights = [one for one in self.model.student.parameters() if one.requires_grad]
-        weighed = objective.beta * outputs["L_att"] * scale, (1 - objective.alpha) * outputs["L_exp"] * scale
+        of_attention = objective.weight("attention") * outputs["L_att"] * scale
+        of_explaining = objective.share("explain") * outputs["L_exp"] * scale
         try:
-            return torch.stack(gradient_norms(*weighed, weights)).to(self.args.device) / scale
+            return torch.stack(gradient_norms(of_attention, of_explaining, weights)).to(self.args.device) / scale
         except torch.OutOfMemoryError:  # it takes the gradients of all weights beside all activations
             return torch.zeros(2, device=self.args.device)
 
@@ -308,15 +309,15 @@ class BalanceWarnings(TrainerCallback):
     ) -> None:
         """Look at the means since the last log."""
         logged = logs or {}
-        objective, settings = self._objective, self._objective.settings
+        objective, beta = self._objective, self._objective.weight("attention")
         if (entropy := logged.get(ROUTER_ENTROPY, 1.0)) < COLLAPSED:
             self._warn(
                 ROUTER_ENTROPY,
                 f"after {state.global_step} steps the student's mixture of layers is almost a single one (its entropy "
-                f"is {entropy:.2f} of that of even weights), which alone learns where to look; {_remedy(settings)} "
+                f"is {entropy:.2f} of that of even weights), which alone learns where to look; {_remedy(objective)} "
                 "keeps more of them",
             )
-        if objective.beta and logged.get("L_att") == 0.0:
+        if beta and logged.get("L_att") == 0.0:
             self._warn(
                 "L_att",
                 f"after {state.global_step} steps the attention loss is 0, as it is where no text has two critical "
@@ -326,16 +327,15 @@ class BalanceWarnings(TrainerCallback):
             self._warn(
                 "L_att",
                 f"after {state.global_step} steps the gradient of the attention loss is {ratio:.1g} of that of the "
-                f"rationale loss; an objective.beta above {objective.beta:g} gives it weight",
+                f"rationale loss; an {objective.key('attention', 'weight')} above {beta:g} gives it weight",
             )
-        if objective.beta and {"L_att", "L_exp"} <= logged.keys():
-            weighed = objective.beta * logged["L_att"], (1 - objective.alpha) * logged["L_exp"]
-            if weighed[0] < NEGLIGIBLE * weighed[1]:
-                self._warn(
-                    "L_att",
-                    f"after {state.global_step} steps the attention loss counts for less than a thousandth of the "
-                    f"rationale loss; an objective.beta above {objective.beta:g} gives it weight",
-                )
+        of_explaining = objective.share("explain") * logged.get("L_exp", 0.0)
+        if beta and beta * logged.get("L_att", math.inf) < NEGLIGIBLE * of_explaining:
+            self._warn(
+                "L_att",
+                f"after {state.global_step} steps the attention loss counts for less than a thousandth of the "
+                f"rationale loss; an {objective.key('attention', 'weight')} above {beta:g} gives it weight",
+            )
 
     def _warn(self, about: str, message: str) -> None:
         if about not in self._silent:
@@ -343,12 +343,15 @@ class BalanceWarnings(TrainerCallback):
             self._say(f"warning: {self._student}: {message}")
 
 
-def _remedy(settings: ObjectiveSettings) -> str:
+def _remedy(objective: Objective) -> str:
     """What to change against a mixture of one layer."""
-    higher = f"an objective.tau_student above {settings.tau_student:g}"
+    settings = objective.attention
+    assert settings is not None, "layers are mixed"
+    higher = f"an {objective.key('attention', 'tau_student')} above {settings.tau_student:g}"
     if settings.router == "paper":
-        return f"objective.router: mean, or {higher},"
-    return f"an objective.router_learning_rate below {settings.router_learning_rate:g}, or {higher},"
+        return f"{objective.key('attention', 'router')}: mean, or {higher},"
+    rate = objective.key("attention", "router_learning_rate")
+    return f"an {rate} below {settings.router_learning_rate:g}, or {higher},"
 
 
 class EarlyStopping(TrainerCallback):

@@ -1,13 +1,6 @@
 """Distilling step by step (Hsieh et al. 2023, google-research/distilling-step-by-step): two tasks, two prompts."""
 
-from typing import TYPE_CHECKING
-
 from stages.student.objective import Objective
-
-if TYPE_CHECKING:
-    import torch
-
-    from stages.student.step import TrainingStep
 
 
 class Dss(Objective):
@@ -18,10 +11,4 @@ class Dss(Objective):
     """
 
     name = "dss"
-    tasks = ("predict", "explain")
-    settings_used = ("alpha",)
-
-    def losses(self, step: "TrainingStep") -> "dict[str, torch.Tensor]":
-        """Return the weighted sum of the two tasks' losses."""
-        l_pre, l_exp = step.cross_entropy("predict"), step.cross_entropy("explain")
-        return {"loss": self.alpha * l_pre + (1 - self.alpha) * l_exp, "L_pre": l_pre, "L_exp": l_exp}
+    preset_tasks = ("predict", "explain")

@@ -1,13 +1,6 @@
 """Fine-tune-CoT (Ho et al. 2023, itsnamgyu/reasoning-teacher): learn to write the rationale and then the answer."""
 
-from typing import TYPE_CHECKING
-
 from stages.student.objective import Objective
-
-if TYPE_CHECKING:
-    import torch
-
-    from stages.student.step import TrainingStep
 
 
 class FineTuneCot(Objective):
@@ -20,9 +13,4 @@ class FineTuneCot(Objective):
     """
 
     name = "fine-tune-cot"
-    tasks = ("explain",)
-
-    def losses(self, step: "TrainingStep") -> "dict[str, torch.Tensor]":
-        """Return the explanation loss alone."""
-        l_exp = step.cross_entropy("explain")
-        return {"loss": l_exp, "L_exp": l_exp}
+    preset_tasks = ("explain",)

@@ -26,6 +26,7 @@ from cache.arrays import Array, Arrays, ArraysToFill, make_arrays, part, read_ar
 from cache.derived import code_version
 from cache.fingerprints import Spec, fingerprint
 from cache.keys import Keys
+from data.prompts import explain_prompt
 from stages.attention.select import Example
 from stages.attention.selected import StoredExamples
 from stages.attention.tokens import Located
@@ -33,7 +34,7 @@ from stages.head import IGNORED
 from stages.mixture import Target
 from stages.runtime.progress import TEXTS, Progress
 from stages.settings import Task
-from stages.student.texts import TrainingRecord, TrainingText, explain_prefix, name_of, training_records
+from stages.student.texts import TrainingRecord, TrainingText, answer_from, explain_prefix, name_of, training_records
 
 SUFFIX = "tokens"
 PIECE = 1024
@@ -69,6 +70,8 @@ class KeptRecords(Sequence[TrainingRecord]):
             explain=self._text("explain", row),
             located=self._located(example, row),
             target=self._targets.get(example.key),
+            rationale_from=len(explain_prompt(example.marked.question)),
+            answer_from=answer_from(example),
         )
 
     @property

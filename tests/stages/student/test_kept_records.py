@@ -99,7 +99,15 @@ def by_itself(tokenizer: PreTrainedTokenizerBase, example: Example, target: Targ
         explain=labelled(tokenizer, located.ids, located.spans, len(prompt)),
         located=located,
         target=target,
+        rationale_from=len(prompt),
+        answer_from=len(prompt + example.marked.rationale) - len(answer_sentence_in(example)),
     )
+
+
+def answer_sentence_in(example: Example) -> str:
+    """The last sentence, where it states the answer."""
+    last = example.marked.rationale[example.marked.rationale.rfind("The answer is ") :]
+    return last if last == f"The answer is {example.rationale.answer}." else ""
 
 
 def assert_same(found: object, expected: object) -> None:

@@ -116,7 +116,9 @@ def plain_batch(examples, settings: ObjectiveSettings) -> dict[str, torch.Tensor
     """A batch for an objective without attention."""
     tokenizer = tiny_tokenizer()
     records = [training_record(tokenizer, one, None) for one in examples]
-    return TrainingCollator(pad=tokenizer.pad_token_id, tasks=objective_of(settings).tasks)(list(enumerate(records)))
+    objective = objective_of(settings)
+    collator = TrainingCollator(pad=tokenizer.pad_token_id, tasks=objective.tasks, parts=objective.needs_parts)
+    return collator(list(enumerate(records)))
 
 
 def test_norms_of_gradients_by_hand_over_what_both_losses_reach():
