@@ -66,6 +66,7 @@ threads_option = _number("--threads", None, "Threads on a CPU.  [default: what t
 output_options = all_of(quiet_option, json_option)
 BENCH_METHODS = ("forward", "molsaki", "output_attentions", "one-by-one")
 TRAIN_METHODS = ("dss", "molsaki", "output_attentions")
+MORE_TRAIN_METHODS = ("soft-labels",)
 
 
 @examples(
@@ -182,8 +183,9 @@ def bench_rationales(**options: Any) -> None:  # click's own types
 @_separated(
     "--methods",
     ",".join(TRAIN_METHODS),
-    "What to compare: without attention, ours, and eager attention of the student in a pass of its own.",
-    allowed=TRAIN_METHODS,
+    "What to compare: without attention, ours, and eager attention of the student in a pass of its own. `soft-labels` "
+    "is dss with 64 likeliest tokens of each target token.",
+    allowed=(*TRAIN_METHODS, *MORE_TRAIN_METHODS),
 )
 @click.option(
     "--against",

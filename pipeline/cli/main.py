@@ -18,6 +18,7 @@ COMMANDS = {
     "status": ("run", "Say what is done, what is missing, and what it would take: bytes on disk, memory and time."),
     "rationales": ("run", "Let the teacher explain the training questions."),
     "attention": ("run", "Record where the teacher looks, step by step, over questions and rationales."),
+    "soft-labels": ("run", "Record what else the teacher could have written at each token of the rationales."),
     "train": ("run", "Train the students from the stored rationales and attention; the teacher is not loaded."),
     "evaluate": ("run", "Let the students answer, count what is right, and measure how likely they find it."),
     "compare": ("results", "Show accuracies of runs side by side, and their paired differences to one of them."),

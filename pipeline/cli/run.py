@@ -47,7 +47,7 @@ from pipeline.results.folder import RunFolder
 from pipeline.results.scores import compare, print_scores, scores_of
 from pipeline.run.inputs import Split
 from pipeline.run.order import evaluated_folders, require_room, run_stages, unfinished_points, write_results
-from pipeline.run.plan import StageName
+from pipeline.run.plan import STAGES, StageName
 from pipeline.run.points import Run, look, plan_points, plan_stages, shard_of
 from pipeline.run.processes import Failures, stop_with_parent
 from pipeline.views.at_end import report_at_end
@@ -66,7 +66,7 @@ from stages.runtime.shard import Shard, process_of
 )
 @click.command()
 @run_options
-@click.option("--only", type=click.Choice(["rationales", "attention", "train", "evaluate"]), help="This stage only.")
+@click.option("--only", type=click.Choice(STAGES), help="This stage only.")
 @click.option(
     "--limit",
     type=POSITIVE,
@@ -177,6 +177,24 @@ def attention(asked: Asked, shard: Shard | None, totals: bool, supervised: bool)
 
 
 @examples(
+    "molsaki soft-labels examples/mentor-kd.yaml",
+    "molsaki soft-labels examples/mentor-kd.yaml --set soft_labels.layout=top --set soft_labels.k=256",
+    "molsaki soft-labels examples/mentor-kd.yaml --shard 2/8      the second of eight jobs, in any order or at once",
+)
+@click.command("soft-labels")
+@run_options
+@shard_option("records")
+@supervised_option
+def soft_labels(asked: Asked, shard: Shard | None, supervised: bool) -> None:
+    """Record what else the teacher could have written at each token of the rationales.
+
+    For objectives that learn from it (objective.terms.soft_labels, mentor-kd). Any number of processes may do so at
+    once, on any number of machines, each with a share of the records.
+    """
+    _stage_one(asked, "soft-labels", shard=shard, supervised=supervised)
+
+
+@examples(
     "molsaki train examples/svamp.yaml",
     "molsaki train examples/svamp.yaml --seed 2      one of training.seeds, for jobs side by side",
     "molsaki train examples/study.yaml --shard 2/8   the second eighth of a matrix's students",
@@ -246,10 +264,11 @@ def _run(
 
 
 def _stage_one(asked: Asked, name: StageName, *, shard: Shard | None, totals: bool = False, supervised: bool) -> None:
-    """Do one half of stage one, or a share of it: here, or for a matrix each piece in a process of its own."""
+    """Do one stage of the teacher, or a share of it: here, or where it has several pieces each in its own process."""
     share = shard_of(name, shard)
     run = replace(asked.load(), share=share, totals=totals)
-    if run.single:
+    has_pieces = name == "rationales" and bool(run.matrix.base.more_rationales)
+    if supervised or (run.single and not has_pieces):  # a process that another one started has one piece to do
         _here(asked, run, name, supervised=supervised)
         return
     pass_on = (*(() if share is None else ("--shard", str(share))), *(("--totals",) if totals else ()))

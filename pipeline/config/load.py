@@ -58,6 +58,10 @@ def _expand_home(tree: dict[str, Tree]) -> None:
     """Replace a leading ~ where a value is a path; relative paths stay relative to the current directory."""
     for key in PATHS:
         _expand_entry(tree.get(str(key[0])) if len(key) == 2 else tree, str(key[-1]))
+    further = tree.get("more_rationales")
+    for source in further if isinstance(further, list) else ():
+        if isinstance(source, dict):
+            _expand_home(source)
     data = tree.get("data")
     for sources in data.values() if isinstance(data, dict) else ():
         for source in sources if isinstance(sources, list) else ():

@@ -13,11 +13,19 @@ from typing import cast
 
 from pydantic import ValidationError
 
+from data.errors import ConfigError
 from pipeline.config.document import Document, Key, dotted
 from pipeline.config.schema import Config, schema_at, schema_of
 from stages.engines.openai_server import address_problem
-from stages.settings import AttentionSettings, EngineValue, RationaleSettings
-from stages.student.objective import objective_class
+from stages.settings import (
+    AlignmentSettings,
+    AttentionSettings,
+    EngineValue,
+    RationaleSettings,
+    SoftLabelSettings,
+    SoftLabelTerm,
+)
+from stages.student.objective import Objective, objective_of
 
 LARGEST_PIECE = 4096  # records in one part of a store
 SECRET = re.compile(
@@ -47,9 +55,18 @@ def conflicts(config: Config) -> Iterator[tuple[Key, str]]:
     """What is wrong although every value by itself is allowed."""
     yield from _attention_conflicts(config.attention)
     rationales = config.rationales
-    taught = objective_class(config.objective.name).tasks
+    try:
+        objective = objective_of(config.objective)
+    except ConfigError as error:
+        name, _, problem = str(error).partition(": ")
+        yield tuple(name.split(".")), problem
+        return
+    yield from _objective_conflicts(objective)
+    if objective.soft_labels is not None:
+        yield from _soft_label_conflicts(config.soft_labels, objective.soft_labels)
+    taught = objective.tasks
     if not set(taught) & set(config.evaluation.prompts):
-        expected = f"{' or '.join(taught)}, all that objective.name {config.objective.name} teaches"
+        expected = f"{' or '.join(taught)}, all that objective.name {objective.name} teaches"
         yield ("evaluation", "prompts"), f"expected {expected}, found {list(config.evaluation.prompts)}"
     yield from _rationale_conflicts(config)
     if config.training.early_stopping is not None and not config.data.dev:
@@ -64,9 +81,45 @@ def conflicts(config: Config) -> Iterator[tuple[Key, str]]:
     for section, settings in (("rationales", rationales), ("evaluation", config.evaluation)):
         yield from _argument_conflicts((section, "engine_arguments"), settings.engine_arguments)
     yield from _said_elsewhere(config)
+    yield from _source_conflicts(config)
     for key, value in _floats(config):
         if not math.isfinite(value):
             yield key, f"expected a finite number, found {value}"
+
+
+def _source_conflicts(config: Config) -> Iterator[tuple[Key, str]]:
+    """The same of further sources of rationales, under their own keys."""
+    for number, source in enumerate(config.sources()):
+        for key, problem in (*_rationale_conflicts(source), *_server_conflicts(source.rationales)):
+            if key[0] == "rationales":
+                yield ("more_rationales", number, *key), problem
+        for key, problem in _said_elsewhere(source):
+            if key[0] == "rationales":
+                yield ("more_rationales", number, *key), problem
+        arguments = source.rationales.engine_arguments
+        yield from _argument_conflicts(("more_rationales", number, "rationales", "engine_arguments"), arguments)
+
+
+def _objective_conflicts(objective: Objective) -> Iterator[tuple[Key, str]]:
+    """Keys of the preset that a term of its own makes meaningless."""
+    given, defaults = objective.settings, AlignmentSettings()
+    if given.terms.attention is not None:
+        for name in (field.name for field in fields(AlignmentSettings)):
+            if getattr(given, name) != getattr(defaults, name):
+                yield ("objective", name), f"is not read beside objective.terms.attention; set it there, as {name}"
+
+
+def _soft_label_conflicts(stored: SoftLabelSettings, term: SoftLabelTerm) -> Iterator[tuple[Key, str]]:
+    """What the layout of soft labels does not tell."""
+    if stored.piece > LARGEST_PIECE:
+        yield ("soft_labels", "piece"), f"expected at most {LARGEST_PIECE:,}, found {stored.piece:,}"
+    if term.match == "text":
+        return
+    layout, at = ("soft_labels", "layout"), f"temperature {term.temperature:g}"
+    if stored.layout == "top" and term.temperature not in (1, 2):
+        yield layout, f"`top` holds the sums over all tokens at temperatures 1 and 2; `hidden` tells those at {at}"
+    if stored.layout == "sampled" and (term.temperature != 1 or term.divergence != "forward-kl"):
+        yield layout, f"`sampled` tells the forward-kl at temperature 1; `hidden` tells the {term.divergence} at {at}"
 
 
 def _server_conflicts(rationales: RationaleSettings) -> Iterator[tuple[Key, str]]:
@@ -116,6 +169,12 @@ def _rationale_conflicts(config: Config) -> Iterator[tuple[Key, str]]:
         yield ("rationales", "path"), "missing; `engine: file` needs the file that holds the rationales"
     if rationales.engine == "file" and rationales.keywords:
         yield ("rationales", "keywords"), "needs an engine that can be asked, which rationales.engine `file` is not"
+    if rationales.as_student:
+        others = {"shots": 0, "chat": False, "second_phase": False, "keywords": False}
+        for name, value in others.items():
+            if (found := getattr(rationales, name)) != value:
+                expected = f"{_shown(value)} with rationales.as_student, which asks by a prompt of its own"
+                yield ("rationales", name), f"expected {expected}, found {_shown(found)}"
     if rationales.samples > 1 and rationales.engine == "file":
         yield ("rationales", "samples"), f"expected 1 with rationales.engine `file`, found {rationales.samples}"
     elif rationales.samples > 1 and rationales.temperature == 0:

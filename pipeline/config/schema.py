@@ -20,6 +20,7 @@ from stages.settings import (
     EvaluationSettings,
     ObjectiveSettings,
     RationaleSettings,
+    SoftLabelSettings,
     StudentSettings,
     TeacherSettings,
     TrainingSettings,
@@ -41,6 +42,17 @@ class DataSettings(BaseModel):
     """Questions that the finished students are measured on."""
 
 
+class FurtherRationales(BaseModel):
+    """A further source of rationales."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True, json_schema_extra=describe_fields)
+
+    teacher: TeacherSettings | None = None
+    """Who wrote or writes them; unset is the run's own teacher."""
+    rationales: RationaleSettings = RationaleSettings()
+    """How."""
+
+
 class Config(BaseModel):
     """One run: its data, teacher, student, and how each stage works."""
 
@@ -58,8 +70,13 @@ class Config(BaseModel):
     """The model that reasons and whose attention is distilled."""
     rationales: RationaleSettings = RationaleSettings()
     """Stage one, first half: the teacher writes rationales."""
+    more_rationales: tuple[FurtherRationales, ...] = ()
+    """Rationales that others wrote for the same questions, or the teacher otherwise: a mentor's samples beside a
+    teacher's. Students learn from all of them; attention and soft labels are the teacher's of this run."""
     attention: AttentionSettings = AttentionSettings()
     """Stage one, second half: what to pool the teacher's attention over, and how."""
+    soft_labels: SoftLabelSettings = SoftLabelSettings()
+    """Stage one, for objectives with soft labels: what else the teacher could have written at each token."""
     student: StudentSettings
     """The model that learns."""
     objective: ObjectiveSettings = ObjectiveSettings()
@@ -68,6 +85,20 @@ class Config(BaseModel):
     """How the student is trained; one student for every seed."""
     evaluation: EvaluationSettings = EvaluationSettings()
     """How the trained students are measured."""
+
+    def sources(self) -> "tuple[Config, ...]":
+        """Each of `more_rationales` as a configuration of its own."""
+        return tuple(
+            self.model_copy(
+                update={
+                    "name": f"rationales-{number}",
+                    "teacher": more.teacher or self.teacher,
+                    "rationales": more.rationales,
+                    "more_rationales": (),
+                }
+            )
+            for number, more in enumerate(self.more_rationales, start=2)
+        )
 
 
 class ConfigFile(Config):

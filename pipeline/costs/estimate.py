@@ -17,12 +17,13 @@ from cache.student_attention import LOOKED_AT
 from data.errors import MolsakiError
 from data.prompts import predict_target
 from pipeline.run.inputs import Split
-from pipeline.run.plan import Stage, StageName, StagePlan
-from pipeline.run.points import PointRun, PointStages, Run, all_work, total_plan
+from pipeline.run.plan import STAGE_ONE, Stage, StageName, StagePlan, total_plan
+from pipeline.run.points import PointRun, PointStages, Run, all_work
 from pipeline.run.provenance import StageRecord, executions
 from pipeline.run.teacher import AttentionStage, RationaleStage
 from stages.models.identity import TOKENIZER, ModelIdentity
 from stages.models.size import ModelSize, PartSizes, commit_bytes, model_folder, model_size, part_sizes
+from stages.soft_labels.spec import soft_label_bytes
 
 Source = Literal["past", "files", "rough", "unknown"]
 """Measured in executions before; told from files and texts; a rule of thumb; not known."""
@@ -36,6 +37,8 @@ ATTEMPT_BYTES, PIECE_BYTES = 200, 5_000
 DEFAULT_PARTS = PartSizes(ratio=0.6, beside=450, part=13_000)
 """Attention where none is stored: float16 in 0.6 of its bytes (docs/log.md), texts and spans, metadata."""
 CHARACTERS_A_TOKEN = 3.5
+LOGITS_AT_A_TIME = 4 * 2**25
+"""Logits of the teacher in memory, and what is made of them."""
 COMPRESSED, EVALUATION_BYTES = 0.3, 1_500
 """What is left of the characters of answers in a Parquet file, and what a file has beside them."""
 LIKELIHOOD_BYTES, LIKELIHOOD_ROW_BYTES, LIKELIHOOD_COMPRESSED = 3_500, 13, 0.35
@@ -197,7 +200,7 @@ def _seconds(units: int, piece: _Piece) -> float:
         likelihoods = sum(record.likelihood_seconds for record in records)
         answering = (growing - likelihoods) * (_written_to_do(piece) or written) / written
         return start + answering + units * likelihoods / done
-    if piece.plan.name in {"rationales", "attention"}:
+    if piece.plan.name in STAGE_ONE:
         ends = sum(record.end_seconds for record in records)
         return start + ends / len(records) + units * (growing - ends) / done
     if not (steps := _steps_to_do(piece)) or not (counted := sum(record.counted for record in records)):
@@ -319,6 +322,36 @@ def _rough_attention(piece: _Piece) -> Cost:
     )
 
 
+def _rough_soft_labels(piece: _Piece) -> Cost:
+    plan, settings, teacher = piece.plan, piece.stages.soft_labels.settings, piece.point.inputs.teacher
+    more, assumptions = _expected_records(piece)
+    units = plan.to_do + round(more if plan.shard is None else more / plan.shard.count)
+    model, examples = _size(teacher), piece.stages.soft_labels.selection.examples
+    dtype = DTYPE_BYTES[piece.point.config.teacher.dtype]
+
+    def passing(model: ModelSize) -> float:
+        weights, activations = model.parameters, 12 * settings.batch_tokens * model.width
+        return dtype * (weights + activations) + 4 * LOGITS_AT_A_TIME
+
+    size = UNKNOWN
+    if examples and model is not None:
+        written = sum(len(each.rationale.text) for each in examples) / len(examples) / CHARACTERS_A_TOKEN + 1
+        row, once = soft_label_bytes(settings, model.width, model.vocabulary, dtype)
+        how = f"{written:.0f} target tokens a record, {row:.0f} bytes each" + (
+            f", the head {once:,} once" if once else ""
+        )
+        size = Figure(
+            value=units * written * row + (once if plan.to_do and not plan.done else 0), source="rough", how=how
+        )
+    return replace(
+        piece.unknown,
+        units=units,
+        bytes=size,
+        peak_bytes=_memory(model, passing),
+        assumptions=assumptions,
+    )
+
+
 def _attention_bytes(stage: AttentionStage, units: int, piece: int, model: ModelSize | None) -> Figure:
     """Cells follow from the marked texts; the compression is that of the stored parts."""
     known = stage.missing or stage.selection.examples
@@ -375,6 +408,7 @@ def _rough_evaluation(piece: _Piece) -> Cost:
 _ROUGH: Mapping[StageName, Callable[[_Piece], Cost]] = {
     "rationales": _rough_rationales,
     "attention": _rough_attention,
+    "soft-labels": _rough_soft_labels,
     "train": _rough_training,
     "evaluate": _rough_evaluation,
 }

@@ -17,6 +17,7 @@ from pipeline.run.points import PointStages
 from pipeline.run.teacher import AttentionStage
 from stages.attention.selected import keys_of
 from stages.figures.targets import LayerWeights, TargetFigures, says_of_targets, target_figures
+from stages.student.objective import objective_of
 
 ROUNDING = 9
 """Digits behind which nats are none."""
@@ -34,9 +35,9 @@ def targets_of(points: Sequence[PointStages]) -> list[PointTargets]:
     """Look at the targets of points that learn from attention of which something is stored."""
     alike: dict[tuple[int, str], list[PointStages]] = {}
     for stages in points:
-        objective = stages.point.config.objective
-        if "attention" in stages.point.stages and says_of_targets(objective.alignment):
-            of_targets = {name: asdict(objective)[name] for name in ("alignment", "tau_teacher", "rows")}
+        settings = objective_of(stages.point.config.objective).attention
+        if settings is not None and says_of_targets(settings.alignment):
+            of_targets = {name: asdict(settings)[name] for name in ("alignment", "tau_teacher", "rows")}
             alike.setdefault((id(stages.all_attention), json.dumps(of_targets)), []).append(stages)
     opened: dict[int, tuple[AttentionStore, Sequence[str]] | None] = {}
     found = []
@@ -45,7 +46,9 @@ def targets_of(points: Sequence[PointStages]) -> list[PointTargets]:
             if stage not in opened:
                 opened[stage] = _stored(same[0].all_attention)
             if (stored := opened[stage]) is not None:
-                figures = target_figures(*stored, same[0].point.config.objective)
+                settings = objective_of(same[0].point.config.objective).attention
+                assert settings is not None, "these are the points that learn from attention"
+                figures = target_figures(*stored, settings)
                 found.append(PointTargets(points=tuple(each.point.name for each in same), targets=figures))
         except DamagedCacheError as error:
             click.echo(f"warning: targets: {error}", err=True)

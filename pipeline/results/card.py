@@ -14,8 +14,7 @@ from data.prompts import explain_prompt, predict_prompt
 from pipeline.results.folder import EvaluationFolder, StudentFolder
 from pipeline.results.likelihoods import TextLikelihoods, likelihood_score, likelihoods
 from pipeline.results.predictions import by_group, read_predictions
-from stages.settings import ObjectiveSettings
-from stages.student.objective import objective_of
+from stages.student.objective import objective_class
 from stages.student.summary import Origin, read_summary, write_summary
 
 TEMPLATE = Path(__file__).with_name("card.jinja")
@@ -63,7 +62,7 @@ def card_text(summary: Mapping[str, Any]) -> str:
     from jinja2 import Environment, StrictUndefined
 
     title = f"{summary['run']}, seed {summary['seed']}"
-    taught = objective_of(ObjectiveSettings(name=summary["objective"]["name"])).tasks
+    taught = summary.get("tasks") or objective_class(summary["objective"]["name"]).preset_tasks
     prompts = [(json.dumps(prompt("QUESTION"))[1:-1], what) for prompt, what in (ASKED[task] for task in taught)]
     markdown = Environment(undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True, autoescape=False)  # noqa: S701  Markdown
     body = markdown.from_string(TEMPLATE.read_text(encoding="utf-8")).render(

@@ -170,15 +170,15 @@ class Inputs:
 
     def _require_pair(self) -> None:
         """Raise `ConfigError` where the attention loss pairs a layer that a model's configuration says it lacks."""
-        alignment = self.config.objective.alignment
-        if isinstance(alignment, SinglePair) and objective_of(self.config.objective).needs_attention:
+        attention = objective_of(self.config.objective).attention
+        if attention is not None and isinstance(attention.alignment, SinglePair):
             student = self.config.student.layers or layer_count(self.student)
-            require_pair(alignment.single, layer_count(self.teacher) or sys.maxsize, student or sys.maxsize)
+            require_pair(attention.alignment.single, layer_count(self.teacher) or sys.maxsize, student or sys.maxsize)
 
     def tokenizers(self, stages: Sequence[StageName]) -> list[tuple[str, str | None, bool]]:
         """Whose tokenizers `stages` read texts by: path or hub id, revision, and whether a model's code is trusted."""
         read = []
-        if "attention" in stages:
+        if {"attention", "soft-labels"} & set(stages):
             read.append((self.teacher, self.config.teacher.trust_remote_code))
         if {"train", "evaluate"} & set(stages):
             read.append((self.student, False))

@@ -22,8 +22,8 @@ from pipeline.results.folder import EvaluationFolder, RunFolder
 from pipeline.results.scores import Score, compare, score_tables, scores_of, write_scores
 from pipeline.run.inputs import Split
 from pipeline.run.jobs import Watch, said_by, threads_each
-from pipeline.run.plan import STAGE_ONE, StageName
-from pipeline.run.points import PointStages, Run, look, plan_points, shared_work, total_plan
+from pipeline.run.plan import STAGE_ONE, StageName, total_plan
+from pipeline.run.points import PointStages, Run, look, plan_points, shared_work
 from pipeline.run.processes import Failures, ForwardingStop, run_side_by_side, stage_command
 
 Say = Callable[[str], None]

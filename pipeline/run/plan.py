@@ -4,16 +4,16 @@ Every stage of the pipeline has the shape of `Stage`: `plan` is cheap and loads 
 the plan.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, get_args
 
 from stages.runtime.progress import Progress, StopSignal
 from stages.runtime.shard import Shard
 
-StageName = Literal["rationales", "attention", "train", "evaluate"]
+StageName = Literal["rationales", "attention", "soft-labels", "train", "evaluate"]
 STAGES: tuple[StageName, ...] = get_args(StageName)
-STAGE_ONE: frozenset[StageName] = frozenset({"rationales", "attention"})
+STAGE_ONE: frozenset[StageName] = frozenset({"rationales", "attention", "soft-labels"})
 """Stages of the teacher: several processes may share them out, and points of a matrix have them in common."""
 
 
@@ -86,6 +86,23 @@ class Stage(Protocol):
 
     def pace(self) -> str:
         """A hash that is equal where one unit of the work costs alike: models, settings, space, but not how much."""
+
+
+def total_plan(plans: Sequence[StagePlan]) -> StagePlan:
+    """Several plans of one stage as one; what they all say is said once."""
+    assert plans, "no plan to add up"
+    if len(plans) == 1:
+        return plans[0]
+    first = plans[0]
+    return StagePlan(
+        name=first.name,
+        unit=first.unit,
+        done=sum(plan.done for plan in plans),
+        to_do=sum(plan.to_do for plan in plans),
+        dropped=first.dropped if all(plan.dropped == first.dropped for plan in plans) else {},
+        detail=first.detail if all(plan.detail == first.detail for plan in plans) else "",
+        waits_for=next((plan.waits_for for plan in plans if plan.waits_for), None),
+    )
 
 
 def reasons(dropped: Mapping[str, int]) -> str:

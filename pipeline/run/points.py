@@ -18,14 +18,18 @@ from itertools import chain
 from pathlib import Path
 
 from cache.durable import replace_file
+from cache.fingerprints import JSON
 from data.errors import ConfigError, MolsakiError
 from pipeline.config.load import resolved_yaml
 from pipeline.config.matrix import Matrix, Point
+from pipeline.config.schema import Config
 from pipeline.results.folder import RunFolder
 from pipeline.run.inputs import Inputs, Split
-from pipeline.run.plan import STAGE_ONE, STAGES, Stage, StageName, StagePlan
+from pipeline.run.plan import STAGE_ONE, STAGES, Stage, StageName, StagePlan, total_plan
+from pipeline.run.soft_labels import SoftLabelStage
 from pipeline.run.students import EvaluateStage, TrainStage, chosen_seeds
 from pipeline.run.teacher import AttentionStage, RationaleStage
+from pipeline.run.united import UnitedRationales
 from stages.engines.reuse import ReusedEngines
 from stages.runtime.imports import importing
 from stages.runtime.shard import Shard, chosen_shard
@@ -50,21 +54,40 @@ class PointRun(Point):
         """The resolved configuration, saved with its results; it runs by itself."""
         return RunFolder(self.folder).config
 
+    @cached_property
+    def sources(self) -> "tuple[PointRun, ...]":
+        """Its further sources of rationales, each a run of its own in a folder inside this one's."""
+        found = []
+        for config in self.config.sources():
+            inputs = Inputs(config, alike=self.inputs)
+            found.append(replace(self, config=config, folder=self.folder / config.name, inputs=inputs))
+        return tuple(found)
+
     @property
     def stages(self) -> tuple[StageName, ...]:
         """The stages that it asks for, in order; an objective without attention needs none recorded."""
-        attention: tuple[StageName, ...] = ("attention",) if objective_of(self.config.objective).needs_attention else ()
-        evaluate: tuple[StageName, ...] = ("evaluate",) if self.config.data.test else ()
-        return ("rationales", *attention, "train", *evaluate)
+        objective = objective_of(self.config.objective)
+        left_out: set[StageName] = set()
+        if not objective.needs_attention:
+            left_out.add("attention")
+        if objective.soft_labels is None:
+            left_out.add("soft-labels")
+        if not self.config.data.test:
+            left_out.add("evaluate")
+        return tuple(name for name in STAGES if name not in left_out)
 
     def has(self, name: StageName) -> bool:
         """Whether a stage that was named is done for it; the only point of a run, which varies nothing, has all."""
         return not self.values or name in self.stages
 
     def save(self) -> None:
-        """Write the resolved configuration; the file is replaced at once, by however many processes do so."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        _write(self.config_file, resolved_yaml(self.config))
+        """Write the resolved configuration, and those of further sources.
+
+        A file is replaced at once, by however many processes do so.
+        """
+        for each in (self, *self.sources):
+            each.folder.mkdir(parents=True, exist_ok=True)
+            _write(each.config_file, resolved_yaml(each.config))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +138,8 @@ class Run:
         known = {stages.point.name for stages in look(self) if _is_known(stages)} if set(names) == {"train"} else set()
         for point in self.points:
             point.inputs.check([name for name in names if point.has(name)], known=point.name in known)
+            for source in point.sources:
+                source.inputs.check([name for name in names if name == "rationales"], known=point.name in known)
 
     def check_tokenizers(self, names: Sequence[StageName]) -> None:
         """Raise `ConfigError` for the first tokenizer that a later stage would refuse, before any is paid for.
@@ -159,13 +184,22 @@ def _write(path: Path, text: str) -> None:
 class PointStages:
     """The stages of one point as they are now; those of stage one may be another point's too.
 
-    `rationales` and `attention` are a share where this process has one; students learn from `all_attention`.
+    `rationales`, `attention` and `soft_labels` are a share where this process has one; students learn from
+    `all_attention` and `all_soft_labels`.
     """
 
     point: PointRun
     rationales: RationaleStage
     attention: AttentionStage
     all_attention: AttentionStage
+    soft_labels: SoftLabelStage
+    all_soft_labels: SoftLabelStage
+    further: tuple["PointStages", ...] = ()
+    """Those of its further sources of rationales, of which `rationales` alone is asked for."""
+
+    def of(self, name: StageName) -> "tuple[PointStages, ...]":
+        """Whose stages are done under a name: its own, and those of further sources."""
+        return (self, *self.further) if name == "rationales" else (self,)
 
     def open(
         self,
@@ -179,7 +213,9 @@ class PointStages:
             return self.rationales
         if name == "attention":
             return self.attention
-        train = TrainStage(self.point.inputs, self.point.folder, self.all_attention, seeds)
+        if name == "soft-labels":
+            return self.soft_labels
+        train = TrainStage(self.point.inputs, self.point.folder, self.all_attention, seeds, self.all_soft_labels)
         return train if name == "train" else EvaluateStage(train, split, engines)
 
 
@@ -189,24 +225,55 @@ def look(run: Run) -> list[PointStages]:
     The stages remember what they saw, so look again after something was done.
     """
     rationales: dict[str, tuple[RationaleStage, RationaleStage]] = {}
+    records: dict[str, tuple[AttentionStage, AttentionStage]] = {}
     found: dict[str, PointStages] = {}
     points = []
     for point in run.points:
-        config = point.config.model_dump(mode="json", include={"store", "data", "teacher", "rationales", "attention"})
-        config["data"] = config["data"]["train"]
-        whole = json.dumps(config, sort_keys=True)
-        first = json.dumps({**config, "attention": None}, sort_keys=True)
-        if first not in rationales:
-            every = RationaleStage(point.inputs)
-            rationales[first] = every, every if run.share is None else RationaleStage(point.inputs, run.share)
-        if whole not in found:
-            every, own = rationales[first]
-            seen = AttentionStage(point.inputs, every)
+        written = []
+        for source in (point, *point.sources):
+            asked = _asked(source.config, "teacher", "rationales")
+            if asked not in rationales:
+                every = RationaleStage(source.inputs)
+                rationales[asked] = every, every if run.share is None else RationaleStage(source.inputs, run.share)
+            written.append((source, *rationales[asked]))
+        whole = _asked(point.config, "teacher", "rationales", "more_rationales", "attention")
+        if whole not in records:
+            sources = [every for _, every, _ in written]
+            united = sources[0] if len(sources) == 1 else UnitedRationales(sources)
+            seen = AttentionStage(point.inputs, united)
             plain = run.share is None and not run.totals
-            part = seen if plain else AttentionStage(point.inputs, every, run.share, totals=run.totals)
-            found[whole] = PointStages(point=point, rationales=own, attention=part, all_attention=seen)
-        points.append(replace(found[whole], point=point))
+            part = seen if plain else AttentionStage(point.inputs, united, run.share, totals=run.totals)
+            records[whole] = seen, part
+        seen, part = records[whole]
+        labelled = json.dumps([whole, *_labelling(point.config)])
+        if labelled not in found:
+            labels = SoftLabelStage(point.inputs, seen)
+            found[labelled] = PointStages(
+                point=point,
+                rationales=written[0][2],
+                attention=part,
+                all_attention=seen,
+                soft_labels=labels if run.share is None else SoftLabelStage(point.inputs, seen, run.share),
+                all_soft_labels=labels,
+            )
+        stages = replace(found[labelled], point=point)
+        further = [replace(stages, point=source, rationales=own) for source, _, own in written[1:]]
+        points.append(replace(stages, further=tuple(further)))
     return points
+
+
+def _asked(config: Config, *sections: str) -> str:
+    """What is asked of stage one, as a text: equal for points that share it."""
+    values = config.model_dump(mode="json", include={"store", "data", *sections})
+    return json.dumps({**values, "data": values["data"]["train"]}, sort_keys=True)
+
+
+def _labelling(config: Config) -> list[JSON]:
+    """What soft labels depend on beside their records; nothing where the objective needs none."""
+    term = objective_of(config.objective).soft_labels
+    if term is None:
+        return []
+    return [config.model_dump(mode="json")["soft_labels"], term.match, term.temperature]
 
 
 def _is_known(stages: PointStages) -> bool:
@@ -221,9 +288,9 @@ def shared_work(points: Sequence[PointStages], name: StageName) -> list[tuple[St
     """What stage one has to do under `name`, each piece once, with the points that need it."""
     pieces: dict[int, tuple[Stage, list[PointStages]]] = {}
     for stages in points:
-        if stages.point.has(name):
-            stage = stages.open(name)
-            pieces.setdefault(id(stage), (stage, []))[1].append(stages)
+        for each in stages.of(name) if stages.point.has(name) else ():
+            stage = each.open(name)
+            pieces.setdefault(id(stage), (stage, []))[1].append(each)
     return list(pieces.values())
 
 
@@ -255,7 +322,9 @@ def plan_points(
         has = [name for name in names if point.has(name) and (own or name in STAGE_ONE)]
         try:
             if point.name not in (failed or {}):
-                plans = {name: stages.open(name, own, split).plan() for name in has}
+                plans = {
+                    name: total_plan([each.open(name, own, split).plan() for each in stages.of(name)]) for name in has
+                }
         except MolsakiError as error:
             if failed is None:
                 raise
@@ -271,23 +340,6 @@ def plan_stages(
     points = look(run)
     plans = [[stage.plan() for stage, _ in all_work(run, points, name, seeds, split)] for name in names]
     return [total_plan(found) for found in plans if found]
-
-
-def total_plan(plans: Sequence[StagePlan]) -> StagePlan:
-    """Several plans of one stage as one; what they all say is said once."""
-    assert plans, "no plan to add up"
-    if len(plans) == 1:
-        return plans[0]
-    first = plans[0]
-    return StagePlan(
-        name=first.name,
-        unit=first.unit,
-        done=sum(plan.done for plan in plans),
-        to_do=sum(plan.to_do for plan in plans),
-        dropped=first.dropped if all(plan.dropped == first.dropped for plan in plans) else {},
-        detail=first.detail if all(plan.detail == first.detail for plan in plans) else "",
-        waits_for=next((plan.waits_for for plan in plans if plan.waits_for), None),
-    )
 
 
 def shard_of(command: str, option: Shard | None = None) -> Shard | None:

@@ -27,7 +27,8 @@ from pipeline.results.scores import scores_of, write_scores
 from pipeline.run.inputs import Inputs, Split
 from pipeline.run.plan import StageName, StagePlan, reasons
 from pipeline.run.processes import our_command, run_together
-from pipeline.run.teacher import AttentionStage
+from pipeline.run.soft_labels import SoftLabelStage
+from pipeline.run.teacher import AttentionStage, RecordStage
 from stages.attention.selected import chosen, keys_of, which
 from stages.engines.reuse import ReusedEngines
 from stages.runtime.imports import importing
@@ -63,6 +64,8 @@ OF_NO_PACE = frozenset(
     {"epochs", "learning_rate", "scheduler", "warmup", "seeds", "checkpoint_steps", "log_steps", "early_stopping"}
 )
 """Training settings that say nothing of how long one step takes."""
+OF_PACE = ("name", "tasks", "terms", "alignment", "options")
+"""What of an objective says how long a step takes."""
 
 
 class TrainStage:
@@ -71,9 +74,18 @@ class TrainStage:
     name: StageName = "train"
     written, likelihood_seconds = 0, 0.0
 
-    def __init__(self, inputs: Inputs, folder: Path, attention: AttentionStage, seeds: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        inputs: Inputs,
+        folder: Path,
+        attention: AttentionStage,
+        seeds: Sequence[int] = (),
+        soft_labels: SoftLabelStage | None = None,
+    ) -> None:
+        """`attention` says which records there are, also where none is learned from."""
         self.inputs, self.folder = inputs, RunFolder(folder)
         self._rationales, self._attention = attention.rationales, attention
+        self._soft_labels = soft_labels or SoftLabelStage(inputs, attention)
         self.seeds = chosen_seeds(inputs.config.training.seeds, seeds)
 
     def plan(self) -> StagePlan:
@@ -82,8 +94,9 @@ class TrainStage:
             return self._waiting(self._rationales.name)
         done = sum(self.is_finished(seed) for seed in self.seeds)
         left = len(self.seeds) - done
-        if left and self._needs_attention and not self._attention.plan().finished:
-            return self._waiting(self._attention.name)
+        for stage in self._needed if left else ():
+            if not stage.plan().finished:
+                return self._waiting(stage.name)
         detail = f"{len(self._attention.selection.examples):,} records each"
         if stale := sum(self._is_stale(seed) for seed in self.seeds):
             detail += f"; {stale} trained with other settings will be moved to {self.folder.earlier}"
@@ -104,14 +117,16 @@ class TrainStage:
         with importing():
             from stages.student.train import train_student
 
-        attention = self._attention.open() if self._needs_attention else None
-        if attention is not None:
-            examples = chosen(examples, ~which(examples, attention.dropped))
-        if not examples:
-            dropped = reasons(self._attention.plan().dropped)
-            raise MissingRecordsError(
-                f"no record is left to train on ({dropped}); attention.max_length says how long they may be"
-            )
+        attention = self._attention.open() if self._attention in self._needed else None
+        soft_labels = self._soft_labels.open() if self._soft_labels in self._needed else None
+        for store, stage in ((attention, self._attention), (soft_labels, self._soft_labels)):
+            if store is not None:
+                examples = chosen(examples, ~which(examples, store.dropped))
+            if not examples:
+                dropped, section = reasons(stage.plan().dropped), stage.name.replace("-", "_")
+                raise MissingRecordsError(
+                    f"no record is left to train on ({dropped}); {section}.max_length says how long they may be"
+                )
         for seed in missing:
             student = self.folder.student(seed)
             if share.is_main:
@@ -122,6 +137,7 @@ class TrainStage:
                 config.objective,
                 config.training,
                 attention=attention,
+                soft_labels=soft_labels,
                 seed=seed,
                 out=student.path,
                 fingerprint=self.fingerprint,
@@ -155,7 +171,8 @@ class TrainStage:
             student=self.inputs.student,
             data=config.data.train,
             rationales=self._rationales.fingerprint,
-            attention=self._attention.fingerprint if self._needs_attention else None,
+            attention=self._attention.fingerprint if self._attention in self._needed else None,
+            soft_labels=self._soft_labels.fingerprint if self._soft_labels in self._needed else None,
             settings=config.student,
             training=config.training,
         )
@@ -172,7 +189,7 @@ class TrainStage:
             {
                 **spec,
                 "training": {name: training[name] for name in training if name not in OF_NO_PACE},
-                "objective": {name: objective[name] for name in ("name", "alignment") if name in objective},
+                "objective": {name: objective[name] for name in OF_PACE if name in objective},
             }
         )
 
@@ -186,9 +203,11 @@ class TrainStage:
         keys = keys_of(self._attention.selection.examples)
         return fingerprint_with(self._spec(), "records", (keys[number] for number in in_order(keys)))
 
-    @property
-    def _needs_attention(self) -> bool:
-        return self._objective.needs_attention
+    @cached_property
+    def _needed(self) -> Sequence[RecordStage]:
+        """The stages whose records the objective learns from, in order."""
+        needed = ((self._attention, self._objective.needs_attention), (self._soft_labels, self._objective.soft_labels))
+        return [stage for stage, is_needed in needed if is_needed]
 
     @cached_property
     def _objective(self) -> Objective:
@@ -213,7 +232,8 @@ class TrainStage:
             "objective": self._objective.described(),
             "training": {name: value for name, value in training.items() if name not in left_out},
             "rationales": self._rationales.fingerprint,
-            "attention": self._attention.fingerprint if self._needs_attention else None,
+            "attention": self._attention.fingerprint if self._attention in self._needed else None,
+            **({"soft_labels": self._soft_labels.fingerprint} if self._soft_labels in self._needed else {}),
         }
 
     @property
@@ -244,15 +264,17 @@ class TrainStage:
         return StagePlan(name=self.name, unit="students", done=0, to_do=len(self.seeds), waits_for=stage)
 
     def _require_stage_one(self) -> None:
-        rationales, attention = self._attention.rationale_plan, self._attention.plan()
+        rationales = self._attention.rationale_plan
         if not rationales.finished:
             raise MissingRecordsError(
                 f"rationales of {rationales.to_do:,} questions are missing; make them with: molsaki rationales CONFIG"
             )
-        if self._needs_attention and not attention.finished:
-            raise MissingRecordsError(
-                f"teacher attention of {attention.to_do:,} records is missing; make it with: molsaki attention CONFIG"
-            )
+        for stage in self._needed:
+            if not (plan := stage.plan()).finished:
+                what = {"attention": "teacher attention"}.get(stage.name, "soft labels")
+                raise MissingRecordsError(
+                    f"{what} of {plan.to_do:,} records is missing; make it with: molsaki {stage.name} CONFIG"
+                )
         self._attention.require_records()
 
     def _stale(self) -> list[Path]:

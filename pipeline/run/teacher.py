@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Protocol
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from data.errors import MissingRecordsError
 from data.records import Question, Rationale
 from pipeline.console.exits import folder_of, require_writable
 from pipeline.run.inputs import Inputs
-from pipeline.run.plan import StagePlan, reasons
+from pipeline.run.plan import StageName, StagePlan, reasons
 from pipeline.run.provenance import commit_note
 from stages.attention.select import Example, Selection, select_examples
 from stages.attention.selected import (
@@ -48,16 +48,50 @@ from stages.rationales.write import (
 from stages.runtime.imports import importing
 from stages.runtime.progress import Progress, StopSignal
 from stages.runtime.shard import Shard
-from stages.settings import AttentionSettings, RationaleSettings
+from stages.settings import AttentionSettings, RationaleSettings, SoftLabelSettings
+
+
+class Rationales(Protocol):
+    """What an attention stage asks of the rationales of a run, which one source has or several."""
+
+    @property
+    def name(self) -> StageName:
+        """The command that makes them."""
+
+    @property
+    def begun(self) -> bool:
+        """Whether something is stored."""
+
+    @property
+    def space(self) -> Space:
+        """The space beside which records are kept, which has to be there."""
+
+    @property
+    def standing(self) -> Spec:
+        """What it depends on, beside questions and the attempts of `space`, which rationales there are."""
+
+    @property
+    def rationales(self) -> tuple[Rationale, ...]:
+        """The kept rationales, as far as they are there."""
+
+    @property
+    def fingerprint(self) -> str:
+        """What they are known by."""
+
+    def plan(self) -> StagePlan:
+        """What is there and what is missing."""
+
+    def forget(self) -> None:
+        """Let go of questions and rationales."""
 
 
 class StageWithSpace:
-    """What both stages share: results go to one space of a store, which follows from the configuration.
+    """What stages of the teacher share: results go to one space of a store, which follows from the configuration.
 
     With `shard`, a stage does that share of its questions or records only.
     """
 
-    name: Literal["rationales", "attention"]
+    name: Literal["rationales", "attention", "soft-labels"]
     written, likelihood_seconds = 0, 0.0
     _spec_of: ClassVar[Callable[..., Spec]]
     _slug_of: ClassVar[Callable[..., str]]
@@ -67,7 +101,7 @@ class StageWithSpace:
         self._shard = shard
 
     @property
-    def _settings(self) -> RationaleSettings | AttentionSettings:
+    def _settings(self) -> RationaleSettings | AttentionSettings | SoftLabelSettings:
         raise NotImplementedError
 
     @cached_property
@@ -199,13 +233,116 @@ class RationaleStage(StageWithSpace):
             self.__dict__.pop(name, None)
         self._inputs.forget("train")
 
+    @property
+    def space(self) -> Space:
+        """Its space, which has to be there."""
+        return self._open()
+
+    @property
+    def standing(self) -> Spec:
+        """What it depends on, beside questions and attempts, which rationales there are."""
+        return {"standing": standing_spec(self._settings)}
+
+    @property
+    def parts(self) -> Spec:
+        """What attempts there are."""
+        return Place(space=self.space, of={}).head
+
     def open(self) -> RationaleStore:
         """Open the store of rationales, which has to be there."""
         return RationaleStore(self._open())
 
 
-class AttentionStage(StageWithSpace):
-    """Records where the teacher looks while it reads questions and rationales; with `shard` its records only.
+class RecordStage(StageWithSpace):
+    """A stage that runs the teacher over the records of a run; with `shard` over its records only."""
+
+    @property
+    def selection(self) -> Selection:
+        """The records of the run."""
+        raise NotImplementedError
+
+    @property
+    def rationale_plan(self) -> StagePlan:
+        """What has been done of the rationales that the records are made of."""
+        raise NotImplementedError
+
+    def _stored(self, space: Space) -> KeyRows:
+        """The keys of all stored records that need nothing more."""
+        raise NotImplementedError
+
+    def _write(self, space: Space, progress: Progress, stop: StopSignal) -> None:
+        """Run the teacher over the records that are missing."""
+        raise NotImplementedError
+
+    @cached_property
+    def _share(self) -> Sequence[Example]:
+        """Those of the run's records that are this process's own: all of them, or a shard."""
+        examples, shard = self.selection.examples, self._shard
+        if shard is None:
+            return examples
+        own = [shard.owns(key) for key in keys_of(examples)]
+        return chosen(examples, np.array(own, dtype=bool))
+
+    @cached_property
+    def _plan(self) -> StagePlan:
+        """Count the records that are stored, as far as rationales are there.
+
+        What was left out before it had a record belongs to no shard and is counted for the whole only.
+        """
+        keys = key_rows(keys_of(self._share))
+        own = KeyIndex([keys] if self._dropped else [])
+        unusable = {key: reason for key, reason in self._dropped.items() if own.find(key) is not None}
+        done = are_among(keys, self._recorded) | are_among(keys, key_rows(unusable))
+        dropped = Counter({} if self._shard else self.selection.dropped) + Counter(unusable.values())
+        return StagePlan(
+            name=self.name,
+            unit="records",
+            done=int(done.sum()),
+            to_do=int((~done).sum()),
+            dropped=dict(dropped),
+            detail=self._neighbour,
+            waits_for=None if self.rationale_plan.finished else "rationales",
+            shard=self._shard,
+        )
+
+    def execute(self, progress: Progress, stop: StopSignal) -> None:
+        """Run the teacher over the records that are missing."""
+        self.require_records()
+        if self.plan().waits_for:
+            progress.note(f"{self.rationale_plan.line()}; going on with those that are there")
+        self._write(self._open_or_create(progress), progress, stop)
+
+    def require_records(self) -> None:
+        """Raise `MissingRecordsError` where nothing can be learned: no question has a rationale."""
+        if not self.selection.examples:
+            raise MissingRecordsError(no_rationales(self.rationale_plan))
+
+    @property
+    def missing(self) -> Sequence[Example]:
+        """Records of this process that are neither stored nor known to be unusable."""
+        return chosen(self._share, ~which(self._share, self._known))
+
+    @property
+    def _known(self) -> set[str]:
+        return self.recorded | self._dropped.keys()
+
+    @cached_property
+    def recorded(self) -> set[str]:
+        """Keys of all stored records that need nothing more, the run's or not."""
+        return set(hex_keys(self._recorded))
+
+    @cached_property
+    def _recorded(self) -> KeyRows:
+        return self._stored(self._open()) if self.begun else key_rows(())
+
+    @cached_property
+    def _dropped(self) -> dict[str, str]:
+        """Reasons of all records that the teacher could not read, the run's or not."""
+        return dropped_records(self._open().commits()) if self.begun else {}
+
+
+class AttentionStage(RecordStage):
+    """Records where the teacher looks while it reads questions and rationales.
 
     With `totals`, records are missing as well that are stored without what their steps look at in all.
     """
@@ -214,7 +351,12 @@ class AttentionStage(StageWithSpace):
     _spec_of, _slug_of = staticmethod(attention_spec), staticmethod(attention_slug)
 
     def __init__(
-        self, inputs: Inputs, rationales: RationaleStage, shard: Shard | None = None, *, totals: bool = False
+        self,
+        inputs: Inputs,
+        rationales: Rationales,
+        shard: Shard | None = None,
+        *,
+        totals: bool = False,
     ) -> None:
         """`rationales` are those of the whole run: which of the records are a shard's own follows from the records."""
         super().__init__(inputs, shard)
@@ -269,93 +411,34 @@ class AttentionStage(StageWithSpace):
     def _place(self) -> Place:
         of: Spec = {
             "questions": self._inputs.described("train"),
-            "standing": standing_spec(self._inputs.config.rationales),
+            **self.rationales.standing,
             "marking": marking_spec(self._settings),
         }
-        return Place(space=self.rationales.open().space, of=of)
+        return Place(space=self.rationales.space, of=of)
 
-    @cached_property
-    def _share(self) -> Sequence[Example]:
-        """Those of the run's records that are this process's own: all of them, or a shard."""
-        examples, shard = self.selection.examples, self._shard
-        if shard is None:
-            return examples
-        own = [shard.owns(key) for key in keys_of(examples)]
-        return chosen(examples, np.array(own, dtype=bool))
+    def _stored(self, space: Space) -> KeyRows:
+        return recorded_rows(space, with_totals=self._totals)
 
-    @cached_property
-    def _plan(self) -> StagePlan:
-        """Count the records whose attention is stored, as far as rationales are there.
-
-        What was left out before it had a record belongs to no shard and is counted for the whole only.
-        """
-        keys = key_rows(keys_of(self._share))
-        own = KeyIndex([keys] if self._dropped else [])
-        unusable = {key: reason for key, reason in self._dropped.items() if own.find(key) is not None}
-        done = are_among(keys, self._recorded) | are_among(keys, key_rows(unusable))
-        dropped = Counter({} if self._shard else self.selection.dropped) + Counter(unusable.values())
-        return StagePlan(
-            name=self.name,
-            unit="records",
-            done=int(done.sum()),
-            to_do=int((~done).sum()),
-            dropped=dict(dropped),
-            detail=self._neighbour,
-            waits_for=None if self.rationale_plan.finished else self.rationales.name,
-            shard=self._shard,
-        )
-
-    def execute(self, progress: Progress, stop: StopSignal) -> None:
-        """Run the teacher over the records whose attention is missing."""
-        self.require_records()
-        if self.plan().waits_for:
-            progress.note(f"{self.rationale_plan.line()}; going on with those that are there")
+    def _write(self, space: Space, progress: Progress, stop: StopSignal) -> None:
         from cache.writer import AttentionWriter
 
         with importing():
             from stages.attention.write import write_attention
 
-        config = self._inputs.config
-        space = self._open_or_create(progress)
         write_attention(
             [example.marked for example in self._share],
             AttentionWriter(space, note=commit_note()),
-            self.recorded | self._dropped.keys(),
-            config.teacher,
+            self._known,
+            self._inputs.config.teacher,
             self._settings,
             identity=self._inputs.teacher,
             progress=progress,
             stop=stop,
         )
 
-    def require_records(self) -> None:
-        """Raise `MissingRecordsError` where nothing can be learned: no question has a rationale."""
-        if not self.selection.examples:
-            raise MissingRecordsError(no_rationales(self.rationale_plan))
-
-    @property
-    def missing(self) -> Sequence[Example]:
-        """Records of this process whose attention is neither stored nor known to be unusable."""
-        known = self.recorded | self._dropped.keys()
-        return chosen(self._share, ~which(self._share, known))
-
     def open(self) -> AttentionStore:
         """Open the stored attention for training."""
         return AttentionStore(self._open())
-
-    @cached_property
-    def recorded(self) -> set[str]:
-        """Keys of all stored records that need nothing more, the run's or not."""
-        return set(hex_keys(self._recorded))
-
-    @cached_property
-    def _recorded(self) -> KeyRows:
-        return recorded_rows(self._open(), with_totals=self._totals) if self.begun else key_rows(())
-
-    @cached_property
-    def _dropped(self) -> dict[str, str]:
-        """Reasons of all records that the teacher could not read, the run's or not."""
-        return dropped_records(self._open().commits()) if self.begun else {}
 
 
 def _details(plan: RationalePlan, settings: RationaleSettings) -> Iterator[str]:

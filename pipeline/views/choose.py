@@ -28,7 +28,8 @@ from pipeline.run.points import PointStages, Run, look
 from pipeline.run.teacher import AttentionStage
 from pipeline.store.spaces import find_folder
 from stages.attention.selected import keys_of
-from stages.settings import ObjectiveSettings
+from stages.settings import AlignmentSettings
+from stages.student.objective import objective_of
 
 CONFIGURATIONS = (".yaml", ".yml")
 SHOWN = 3
@@ -66,7 +67,7 @@ class Chosen:
     @property
     def tau(self) -> float:
         """Temperature of Eq. 4."""
-        return (ObjectiveSettings() if self.config is None else self.config.objective).tau_teacher
+        return AlignmentSettings().tau_teacher if self.config is None else _tau(self.config)
 
     def key(self, beginning: str) -> str:
         """The only key that begins so; raises `ConfigError` where there is none, or more than one."""
@@ -145,12 +146,17 @@ def _notes(matrix: Matrix, points: Sequence[PointStages], first: PointStages, ot
             f"spaces; this is that of {points[0].point.name}{more}. For another, name the folder of a point, as "
             + " or ".join(map(str, others[:SHOWN]))
         )
-    taus = {each.point.config.objective.tau_teacher for each in points if "attention" in each.point.stages}
+    taus = {_tau(each.point.config) for each in points if "attention" in each.point.stages}
     if len(taus) > 1:
         yield (
             f"{matrix.name}: objective.tau_teacher differs between its points; layers of the teacher are mixed as in "
-            f"{first.point.name}, with {first.point.config.objective.tau_teacher:g}"
+            f"{first.point.name}, with {_tau(first.point.config):g}"
         )
+
+
+def _tau(config: Config) -> float:
+    """Temperature of the teacher's layer weights, also where students learn from no attention."""
+    return (objective_of(config.objective).attention or AlignmentSettings()).tau_teacher
 
 
 def _of_stages(

@@ -43,7 +43,8 @@ def complaint(path: Path, *overrides: str) -> str:
 
 def test_defaults_are_the_methods(file: Path) -> None:
     config = load_config(file)
-    assert (config.objective.alpha, objective_of(config.objective).beta) == (0.5, 1.0)
+    objective = objective_of(config.objective)
+    assert (objective.alpha, objective.beta) == (0.5, 1.0)
     assert (config.objective.tau_teacher, config.objective.tau_student) == (0.1, 0.5)
     assert config.training.seeds == (0,)
 
@@ -317,9 +318,43 @@ def test_schema_describes_every_key() -> None:
 
 def test_an_objective_that_is_none_is_refused_with_the_nearest(file: Path) -> None:
     with pytest.raises(
-        ConfigError, match=r"objective\.name: .*'fine-tune-cot'.*found 'fine-tune'; did you mean fine-tune-cot\?"
+        ConfigError, match=r"objective\.name: .*fine-tune-cot.*found 'fine-tune'; did you mean fine-tune-cot\?"
     ):
         load_config(file, ["objective.name=fine-tune"])
+
+
+def test_terms_are_added_to_a_preset_or_take_the_place_of_its_own(file: Path) -> None:
+    weight = "objective.terms.attention.weight=3"
+    added = objective_of(load_config(file, ["objective.name=fine-tune-cot", weight]).objective)
+    assert (added.tasks, added.weight("attention"), added.needs_attention) == (("explain",), 3.0, True)
+    replaced = objective_of(load_config(file, [weight, "objective.beta=7"]).objective)
+    assert replaced.weight("attention") == 3.0
+    both = load_config(file, ["objective.terms={attention: {rows: softmax}, mutual_information: {}}"])
+    assert objective_of(both.objective).terms.keys() == {"attention", "mutual_information"}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        (["objective.terms.soft-labels.weight=0.3"], r"did you mean objective\.terms\.soft_labels\?"),
+        (["objective.terms.attention.weigth=1"], r"did you mean objective\.terms\.attention\.weight\?"),
+        (
+            ["objective.terms.attention.weight=1", "objective.tau_student=3"],
+            r"objective\.tau_student: is not read beside objective\.terms\.attention; set it there, as tau_student",
+        ),
+        (
+            ["objective.name=answer-only", "objective.terms.attention.weight=1"],
+            r"objective\.terms\.attention: needs explain among the tasks, which are predict",
+        ),
+        (["objective.tasks=[guess]"], r"objective\.tasks.*'predict' or 'explain', found 'guess'"),
+        (["objective.tasks=[]"], r"objective\.tasks: expected at least one entry"),
+        (["objective.terms.soft_labels.weight=1.5"], r"objective\.terms\.soft_labels\.weight"),
+        (["objective.options={power: 2}"], r"objective\.options: molsaki has none"),
+    ],
+)
+def test_terms_that_do_not_fit_are_refused_by_their_key(file: Path, overrides: list[str], line: str) -> None:
+    with pytest.raises(ConfigError, match=line):
+        load_config(file, overrides)
 
 
 def test_layers_are_paired_by_name_or_by_number(file: Path) -> None:

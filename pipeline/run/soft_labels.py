@@ -1,0 +1,94 @@
+"""The teacher's soft labels as the command line makes them, into a store that experiments share.
+
+In: the inputs of a run and its records. Out: records in `<store>/soft-labels/…`. Nothing is created and no model is
+loaded until `execute`.
+"""
+
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from cache.fingerprints import Spec
+from cache.keys import KeyRows
+from cache.soft_labels.reader import recorded_rows
+from cache.spaces import Space
+from pipeline.run.inputs import Inputs
+from pipeline.run.plan import StagePlan
+from pipeline.run.provenance import commit_note
+from pipeline.run.teacher import AttentionStage, RecordStage
+from stages.attention.select import Selection
+from stages.runtime.imports import importing
+from stages.runtime.progress import Progress, StopSignal
+from stages.runtime.shard import Shard
+from stages.settings import SoftLabelSettings
+from stages.soft_labels.spec import soft_label_slug, soft_label_spec
+from stages.student.objective import objective_of
+
+if TYPE_CHECKING:
+    from cache.soft_labels.reader import SoftLabelStore
+
+
+class SoftLabelStage(RecordStage):
+    """Records what else the teacher could have written at each token of the rationales; with `shard` of some only."""
+
+    name = "soft-labels"
+    _spec_of, _slug_of = staticmethod(soft_label_spec), staticmethod(soft_label_slug)
+
+    def __init__(self, inputs: Inputs, attention: AttentionStage, shard: Shard | None = None) -> None:
+        """`attention` is of the whole run, and says which its records are, whether attention is recorded or not."""
+        super().__init__(inputs, shard)
+        self._attention = attention
+
+    @cached_property
+    def settings(self) -> SoftLabelSettings:
+        """Those of the configuration, with the layout that its objective asks for."""
+        settings = self._inputs.config.soft_labels
+        term = objective_of(self._inputs.config.objective).soft_labels
+        if settings.layout != "auto" or term is None:
+            return settings
+        return replace(settings, layout="hidden" if term.match == "tokens" and term.temperature != 1 else "top")
+
+    @property
+    def _settings(self) -> SoftLabelSettings:
+        return self.settings
+
+    def _speed(self) -> Spec:
+        teacher = self._inputs.config.teacher
+        devices = {"device": teacher.device, "device_map": teacher.device_map}
+        return {**devices, "batch_tokens": self.settings.batch_tokens}
+
+    @property
+    def selection(self) -> Selection:
+        """The records of the run: kept rationales, marked as for its attention."""
+        return self._attention.selection
+
+    @property
+    def rationale_plan(self) -> StagePlan:
+        """What has been done of the rationales."""
+        return self._attention.rationale_plan
+
+    def _stored(self, space: Space) -> KeyRows:
+        return recorded_rows(space)
+
+    def _write(self, space: Space, progress: Progress, stop: StopSignal) -> None:
+        from cache.soft_labels.writer import SoftLabelWriter
+
+        with importing():
+            from stages.soft_labels.write import write_soft_labels
+
+        write_soft_labels(
+            [example.marked for example in self._share],
+            SoftLabelWriter(space, note=commit_note()),
+            self._known,
+            self._inputs.config.teacher,
+            self._settings,
+            identity=self._inputs.teacher,
+            progress=progress,
+            stop=stop,
+        )
+
+    def open(self) -> "SoftLabelStore":
+        """Open the stored soft labels for training."""
+        from cache.soft_labels.reader import SoftLabelStore
+
+        return SoftLabelStore(self._open())
