@@ -357,13 +357,25 @@ class StepwiseAttention:
 
 @torch.inference_mode()
 def stepwise_of(
-    model: PreTrainedModel, located: Sequence[Located], budget: TokenBudget, *, receivers: bool = True
+    model: PreTrainedModel,
+    located: Sequence[Located],
+    budget: TokenBudget,
+    *,
+    receivers: bool = True,
+    also: Callable[[Sequence[int], torch.Tensor], object] | None = None,
 ) -> list[StepwiseAttention]:
-    """Stepwise attention of each located text, in batches under `budget`, and what else the steps look at."""
+    """Stepwise attention of each located text, in batches under `budget`, and what else the steps look at.
+
+    `also` gets the numbers of a batch's texts and the body's last hidden states of them (B, T, C), and may be given a
+    text twice: a batch that does not fit into memory is taken apart.
+    """
 
     def compute(batch: list[int]) -> list[StepwiseAttention]:
         some = [located[i] for i in batch]
-        both_BLSK = forward(model, some, receivers=receivers).stacked().float().cpu().numpy()
+        recording, hidden_BTC = forward(model, some, receivers=receivers)
+        if also is not None:
+            also(batch, hidden_BTC)
+        both_BLSK = recording.stacked().float().cpu().numpy()
         of_words_BLSK, others_BLSK = np.split(both_BLSK, [both_BLSK.shape[-1] - len(RECEIVERS) * receivers], axis=-1)
         return [
             StepwiseAttention(
@@ -377,13 +389,18 @@ def stepwise_of(
         return compute_in_batches([len(one.ids) for one in located], budget, compute)
 
 
-def forward(model: PreTrainedModel, located: Sequence[Located], *, receivers: bool = False) -> Recording:
-    """One pass over a batch through the model's body, without language-model head and key-value cache."""
+def forward(
+    model: PreTrainedModel, located: Sequence[Located], *, receivers: bool = False
+) -> tuple[Recording, torch.Tensor]:
+    """One pass over a batch through the model's body, without language-model head and key-value cache.
+
+    Beside the recording it returns the last hidden states (B, T, C).
+    """
     body = model.base_model
     ids_BT = padded_ids(located, pad=0)
     with recording_attention(body, pooling(located, ids_BT.shape[1], receivers=receivers)) as recording:
-        body(input_ids=ids_BT.to(_input_device(body), non_blocking=True), use_cache=False)
-    return recording
+        hidden_BTC = body(input_ids=ids_BT.to(_input_device(body), non_blocking=True), use_cache=False)[0]
+    return recording, hidden_BTC
 
 
 def _input_device(model: PreTrainedModel) -> torch.device:
@@ -400,7 +417,7 @@ def difference_to_eager(model: PreTrainedModel, located: Located) -> tuple[float
     None for a model whose attention implementation transformers cannot switch: there is no second opinion on it.
     """
     body = model.base_model
-    recording = forward(model, [located], receivers=True)
+    recording, _ = forward(model, [located], receivers=True)
     if not body._can_set_attn_implementation():
         return None, recording.ways
     ids_BT = padded_ids([located], pad=0).to(_input_device(body))

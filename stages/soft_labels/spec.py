@@ -42,7 +42,7 @@ def soft_label_spec(identity: ModelIdentity, teacher: TeacherSettings, settings:
         "vocabulary_size": size.vocabulary,
         **_layout(settings, teacher, size.width, logit_scales(identity)),
         "context": settings.context,
-        **({"prompt": explain_prompt("…")} if settings.context == "student" else {"begin": BEGIN_RULE}),
+        **_read(settings),
         "max_length": settings.max_length,
     }
 
@@ -57,6 +57,13 @@ def soft_label_bytes(settings: SoftLabelSettings, width: int, vocabulary: int, d
     if settings.layout == "hidden":
         return dtype_bytes * width + BESIDE_A_ROW, dtype_bytes * width * vocabulary
     return ROW_BYTES[settings.layout] * min(settings.k, vocabulary) + BESIDE_A_ROW, 0
+
+
+def _read(settings: SoftLabelSettings) -> dict[str, JSON]:
+    """What stands in front of a rationale beside the question."""
+    if settings.context == "student":
+        return {"prompt": explain_prompt("…")}
+    return {"begin": BEGIN_RULE} if settings.begin_token else {}
 
 
 def _layout(
