@@ -63,6 +63,8 @@ class Recording:
     """Value states with the key-value heads side by side, C = key-value heads × head size."""
     ways: dict[int, Way] = field(default_factory=dict)
     """How each layer's attention was found."""
+    hidden_BTC: torch.Tensor | None = None
+    """The body's last hidden states of the pass that `forward` has made."""
     _pooling_on: dict[torch.device, Pooling] = field(default_factory=dict)
 
     def stacked(self) -> torch.Tensor:
@@ -372,9 +374,9 @@ def stepwise_of(
 
     def compute(batch: list[int]) -> list[StepwiseAttention]:
         some = [located[i] for i in batch]
-        recording, hidden_BTC = forward(model, some, receivers=receivers)
-        if also is not None:
-            also(batch, hidden_BTC)
+        recording = forward(model, some, receivers=receivers)
+        if also is not None and recording.hidden_BTC is not None:
+            also(batch, recording.hidden_BTC)
         both_BLSK = recording.stacked().float().cpu().numpy()
         of_words_BLSK, others_BLSK = np.split(both_BLSK, [both_BLSK.shape[-1] - len(RECEIVERS) * receivers], axis=-1)
         return [
@@ -389,18 +391,13 @@ def stepwise_of(
         return compute_in_batches([len(one.ids) for one in located], budget, compute)
 
 
-def forward(
-    model: PreTrainedModel, located: Sequence[Located], *, receivers: bool = False
-) -> tuple[Recording, torch.Tensor]:
-    """One pass over a batch through the model's body, without language-model head and key-value cache.
-
-    Beside the recording it returns the last hidden states (B, T, C).
-    """
+def forward(model: PreTrainedModel, located: Sequence[Located], *, receivers: bool = False) -> Recording:
+    """One pass over a batch through the model's body, without language-model head and key-value cache."""
     body = model.base_model
     ids_BT = padded_ids(located, pad=0)
     with recording_attention(body, pooling(located, ids_BT.shape[1], receivers=receivers)) as recording:
-        hidden_BTC = body(input_ids=ids_BT.to(_input_device(body), non_blocking=True), use_cache=False)[0]
-    return recording, hidden_BTC
+        recording.hidden_BTC = body(input_ids=ids_BT.to(_input_device(body), non_blocking=True), use_cache=False)[0]
+    return recording
 
 
 def _input_device(model: PreTrainedModel) -> torch.device:
@@ -417,7 +414,7 @@ def difference_to_eager(model: PreTrainedModel, located: Located) -> tuple[float
     None for a model whose attention implementation transformers cannot switch: there is no second opinion on it.
     """
     body = model.base_model
-    recording, _ = forward(model, [located], receivers=True)
+    recording = forward(model, [located], receivers=True)
     if not body._can_set_attn_implementation():
         return None, recording.ways
     ids_BT = padded_ids([located], pad=0).to(_input_device(body))
