@@ -41,12 +41,13 @@ class SoftLabelStage(RecordStage):
 
     @cached_property
     def settings(self) -> SoftLabelSettings:
-        """Those of the configuration, with the layout that its objective asks for."""
+        """Those of the configuration, with the layout that its objective asks for; `top` where it has none."""
         settings = self._inputs.config.soft_labels
         term = objective_of(self._inputs.config.objective).soft_labels
-        if settings.layout != "auto" or term is None:
+        if settings.layout != "auto":
             return settings
-        return replace(settings, layout="hidden" if term.match == "tokens" and term.temperature != 1 else "top")
+        of_hidden = term is not None and term.match == "tokens" and term.temperature != 1
+        return replace(settings, layout="hidden" if of_hidden else "top")
 
     @property
     def _settings(self) -> SoftLabelSettings:
