@@ -108,8 +108,9 @@ def _teacher_key(config: Config) -> tuple[object, ...]:
     """What the lengths of a teacher's prompts depend on."""
     rationales = config.rationales
     window = rationales.engine_arguments.get("max_model_len")
-    writer = (rationales.engine == "file", rationales.author, rationales.shots, rationales.chat, rationales.keywords)
-    return config.teacher.model, config.teacher.revision, config.teacher.trust_remote_code, *writer, window
+    writer = (rationales.engine == "file", rationales.author)
+    asked = (rationales.shots, rationales.as_student, rationales.chat, rationales.keywords)
+    return config.teacher.model, config.teacher.revision, config.teacher.trust_remote_code, *writer, *asked, window
 
 
 @dataclass(kw_only=True)

@@ -113,7 +113,13 @@ def _texts(config: Config, notes: list[str]) -> Iterator[Text]:
             # A prompt that fills the window leaves no room for a single token.
             limit=window - 1 if isinstance(window, int) else None,
             setting="rationales.engine_arguments.max_model_len",
-            key=(rationales.chat, rationales.shots, repr(rationales.template_arguments), rationales.template_date),
+            key=(
+                rationales.chat,
+                rationales.shots,
+                rationales.as_student,
+                repr(rationales.template_arguments),
+                rationales.template_date,
+            ),
         )
     longest = config.attention.max_length
     begins = config.attention.begin_token

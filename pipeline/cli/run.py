@@ -254,8 +254,7 @@ def _run(
     with command_log(run.log):
         failed = run_stages(run, names, say=asked.say, quiet=asked.quiet, pass_on=pass_on, jobs=jobs)
         if report and run.single and run.shard is None:
-            spaces = [stage.path for seen in look(run) for stage in (seen.rationales, seen.all_attention)]
-            report_at_end(run.folder, spaces, asked.say)
+            report_at_end(run.folder, [space for seen in look(run) for space in seen.spaces], asked.say)
         if run.single:
             _print_single(asked, run, names)
         else:

@@ -8,7 +8,7 @@ import difflib
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import fields
 from typing import cast
 
 from pydantic import ValidationError
@@ -82,7 +82,7 @@ def conflicts(config: Config) -> Iterator[tuple[Key, str]]:
         yield from _argument_conflicts((section, "engine_arguments"), settings.engine_arguments)
     yield from _said_elsewhere(config)
     yield from _source_conflicts(config)
-    for key, value in _floats(config):
+    for key, value in _floats(config.model_dump()):
         if not math.isfinite(value):
             yield key, f"expected a finite number, found {value}"
 
@@ -107,6 +107,11 @@ def _objective_conflicts(objective: Objective) -> Iterator[tuple[Key, str]]:
         for name in (field.name for field in fields(AlignmentSettings)):
             if getattr(given, name) != getattr(defaults, name):
                 yield ("objective", name), f"is not read beside objective.terms.attention; set it there, as {name}"
+    for name, term in objective.terms.items():
+        if term.takes_part_of is not None and term.weight > 1:
+            key = tuple(objective.key(name, "weight").split("."))
+            problem = f"expected at most 1, the share of {term.symbol} in the loss, found {term.weight:g}"
+            yield key, problem
 
 
 def _soft_label_conflicts(stored: SoftLabelSettings, term: SoftLabelTerm) -> Iterator[tuple[Key, str]]:
@@ -142,8 +147,6 @@ def _argument_conflicts(key: Key, arguments: Mapping[str, EngineValue]) -> Itera
             where = "teacher.trust_remote_code, for all that loads the teacher; a student's code never runs"
             yield below, f"is said by {where}"
         for part in value if isinstance(value, list) else (value,):
-            if isinstance(part, float) and not math.isfinite(part):
-                yield below, f"expected a finite number, found {part}"
             if isinstance(part, dict):
                 yield from _argument_conflicts(below, part)
 
@@ -169,7 +172,10 @@ def _rationale_conflicts(config: Config) -> Iterator[tuple[Key, str]]:
         yield ("rationales", "path"), "missing; `engine: file` needs the file that holds the rationales"
     if rationales.engine == "file" and rationales.keywords:
         yield ("rationales", "keywords"), "needs an engine that can be asked, which rationales.engine `file` is not"
-    if rationales.as_student:
+    if rationales.as_student and rationales.engine == "file":
+        problem = "needs an engine that can be asked, which rationales.engine `file` is not"
+        yield ("rationales", "as_student"), problem
+    elif rationales.as_student:
         others = {"shots": 0, "chat": False, "second_phase": False, "keywords": False}
         for name, value in others.items():
             if (found := getattr(rationales, name)) != value:
@@ -198,12 +204,16 @@ def _attention_conflicts(attention: AttentionSettings) -> Iterator[tuple[Key, st
         yield ("attention", "piece"), f"expected at most {LARGEST_PIECE:,}, found {attention.piece:,}"
 
 
-def _floats(config: Config) -> Iterator[tuple[Key, float]]:
-    for section in Config.model_fields:
-        values = getattr(config, section)
-        for field in fields(values) if is_dataclass(values) else ():
-            if isinstance(value := getattr(values, field.name), float):
-                yield (section, field.name), value
+def _floats(value: object, key: Key = ()) -> Iterator[tuple[Key, float]]:
+    """Every float of a configuration, however deep, with its key."""
+    if isinstance(value, float):
+        yield key, value
+    elif isinstance(value, Mapping):
+        for name, below in value.items():
+            yield from _floats(below, (*key, name))
+    elif isinstance(value, list | tuple):
+        for number, below in enumerate(value):
+            yield from _floats(below, (*key, number))
 
 
 def complaints(error: ValidationError, document: Document) -> list[str]:

@@ -16,14 +16,16 @@ from cache.spaces import Space
 from cache.student_attention import LOOKED_AT
 from data.errors import MolsakiError
 from data.prompts import predict_target
+from pipeline.console.tables import binary_size
 from pipeline.run.inputs import Split
 from pipeline.run.plan import STAGE_ONE, Stage, StageName, StagePlan, total_plan
 from pipeline.run.points import PointRun, PointStages, Run, all_work
 from pipeline.run.provenance import StageRecord, executions
 from pipeline.run.teacher import AttentionStage, RationaleStage
+from stages.attention.select import Example
 from stages.models.identity import TOKENIZER, ModelIdentity
 from stages.models.size import ModelSize, PartSizes, commit_bytes, model_folder, model_size, part_sizes
-from stages.soft_labels.spec import soft_label_bytes
+from stages.soft_labels.spec import LabelBytes, soft_label_bytes
 
 Source = Literal["past", "files", "rough", "unknown"]
 """Measured in executions before; told from files and texts; a rule of thumb; not known."""
@@ -267,7 +269,8 @@ def _steps_to_do(piece: _Piece) -> int:
 
 def _expected_records(piece: _Piece) -> tuple[float, tuple[str, ...]]:
     """How many records of the run are still to come from questions not asked yet, and on what assumption."""
-    attention, most = piece.stages.all_attention, piece.point.config.rationales.samples
+    attention, config = piece.stages.all_attention, piece.point.config
+    most = max(source.rationales.samples for source in (config, *config.sources()))
     plan = attention.rationales.plan()
     if not plan.to_do:
         return 0.0, ()
@@ -323,26 +326,24 @@ def _rough_attention(piece: _Piece) -> Cost:
 
 
 def _rough_soft_labels(piece: _Piece) -> Cost:
-    plan, settings, teacher = piece.plan, piece.stages.soft_labels.settings, piece.point.inputs.teacher
+    plan, settings, stage = piece.plan, piece.point.config.soft_labels, piece.stages.soft_labels
     more, assumptions = _expected_records(piece)
     units = plan.to_do + round(more if plan.shard is None else more / plan.shard.count)
-    model, examples = _size(teacher), piece.stages.soft_labels.selection.examples
-    dtype = DTYPE_BYTES[piece.point.config.teacher.dtype]
+    model, dtype = _size(piece.point.inputs.teacher), DTYPE_BYTES[piece.point.config.teacher.dtype]
 
     def passing(model: ModelSize) -> float:
         weights, activations = model.parameters, 12 * settings.batch_tokens * model.width
         return dtype * (weights + activations) + 4 * LOGITS_AT_A_TIME
 
-    size = UNKNOWN
-    if examples and model is not None:
-        written = sum(len(each.rationale.text) for each in examples) / len(examples) / CHARACTERS_A_TOKEN + 1
-        row, once = soft_label_bytes(settings, model.width, model.vocabulary, dtype)
-        how = f"{written:.0f} target tokens a record, {row:.0f} bytes each" + (
-            f", the head {once:,} once" if once else ""
-        )
-        size = Figure(
-            value=units * written * row + (once if plan.to_do and not plan.done else 0), source="rough", how=how
-        )
+    size, taken = UNKNOWN, _label_bytes(piece)
+    if taken is not None:
+        layout = f"{stage.settings.layout}, about {taken.row:,.0f} bytes a target token"
+        assumptions += (f"{layout}, the head {binary_size(taken.head)} once" if taken.head else layout,)
+        if stage.selection.examples:
+            written = _target_tokens(stage.selection.examples)
+            head = 0 if stage.recorded else taken.head
+            how = f"{written:.0f} target tokens a record, {assumptions[-1]}"
+            size = Figure(value=units * written * taken.row + head, source="rough", how=how)
     return replace(
         piece.unknown,
         units=units,
@@ -350,6 +351,19 @@ def _rough_soft_labels(piece: _Piece) -> Cost:
         peak_bytes=_memory(model, passing),
         assumptions=assumptions,
     )
+
+
+def _label_bytes(piece: _Piece) -> LabelBytes | None:
+    """What the soft labels of a point take; None where it has none, or where the teacher's size is not known."""
+    model, dtype = _size(piece.point.inputs.teacher), DTYPE_BYTES[piece.point.config.teacher.dtype]
+    if model is None or ("soft-labels" not in piece.point.stages and piece.plan.name != "soft-labels"):
+        return None
+    return soft_label_bytes(piece.stages.all_soft_labels.settings, model.width, model.vocabulary, dtype)
+
+
+def _target_tokens(examples: Sequence[Example]) -> float:
+    """Tokens of a record that a student has to write, its end among them."""
+    return sum(len(each.rationale.text) for each in examples) / len(examples) / CHARACTERS_A_TOKEN + 1
 
 
 def _attention_bytes(stage: AttentionStage, units: int, piece: int, model: ModelSize | None) -> Figure:
@@ -370,6 +384,10 @@ def _rough_training(piece: _Piece) -> Cost:
     config, student = piece.point.config, piece.point.inputs.student
     _, assumptions = _expected_records(piece)
     model, examples = _student_size(piece), piece.stages.all_attention.selection.examples
+    labels = _label_bytes(piece)
+    if labels is not None and examples:
+        mapped = binary_size(len(examples) * _target_tokens(examples) * labels.mapped)
+        assumptions += (f"~{mapped} for a map of the soft labels, once for all students",)
     read = max((len(example.marked.text) for example in examples), default=0)
     written = max((len(example.rationale.text) for example in examples), default=0)
     tokens, targets = (
@@ -379,7 +397,8 @@ def _rough_training(piece: _Piece) -> Cost:
 
     def passing(model: ModelSize) -> float:
         head = 4 * targets * model.vocabulary
-        return 16 * model.parameters + 4 * (20 * tokens * model.layers * model.width + head)
+        of_teacher = 0 if labels is None else labels.head
+        return 16 * model.parameters + 4 * (20 * tokens * model.layers * model.width + head) + of_teacher
 
     if model is None:
         return replace(piece.unknown, assumptions=assumptions)

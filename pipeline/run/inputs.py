@@ -30,6 +30,7 @@ from stages.rationales.references import References, find_references
 from stages.rationales.spec import named_file, rationale_file
 from stages.runtime.kept_hashes import kept_hash
 from stages.settings import SinglePair
+from stages.soft_labels.vocabulary import require_one_vocabulary, vocabulary_of
 from stages.student.objective import objective_of
 
 Split = Literal["train", "dev", "test"]
@@ -149,6 +150,8 @@ class Inputs:
             server_key()
         if {"train", "evaluate"} & set(stages):
             _ = self.student
+        if {"soft-labels", "train"} & set(stages):
+            self._require_one_vocabulary()
         if "train" in stages:
             self._check_training()
         if "evaluate" in stages and self.questions("test") and not self.labelled("test"):
@@ -167,6 +170,12 @@ class Inputs:
             from stages.student.trackers import require_trackers
 
             require_trackers(self.config.training.report_to)
+
+    def _require_one_vocabulary(self) -> None:
+        """Raise `ConfigError` where distributions are to be compared that are over different tokens."""
+        term = objective_of(self.config.objective).soft_labels
+        if term is not None and term.match == "tokens":
+            require_one_vocabulary(self.student, vocabulary_of(self.teacher).hash)
 
     def _require_pair(self) -> None:
         """Raise `ConfigError` where the attention loss pairs a layer that a model's configuration says it lacks."""

@@ -23,7 +23,7 @@ from pipeline.results.scores import Score, compare, score_tables, scores_of, wri
 from pipeline.run.inputs import Split
 from pipeline.run.jobs import Watch, said_by, threads_each
 from pipeline.run.plan import STAGE_ONE, StageName, total_plan
-from pipeline.run.points import PointStages, Run, look, plan_points, shared_work
+from pipeline.run.points import PointRun, PointStages, Run, look, plan_points, shared_work
 from pipeline.run.processes import Failures, ForwardingStop, run_side_by_side, stage_command
 
 Say = Callable[[str], None]
@@ -85,13 +85,13 @@ def _run_stage_one(
         names, first = [stages.point.name for stages in needing], needing[0].point
         try:
             plan = stage.plan()
-            say(plan.line() + _for_points(run, len(names)))
+            say(plan.line() + _for_points(run, len(names)) + _of_source(first))
             if plan.finished:
                 continue
             if run.shard is not None:
+                commands = " and ".join(f"molsaki {each} CONFIG" for each in run.stages if each in STAGE_ONE)
                 raise MissingRecordsError(
-                    f"{plan.line()}; --shard shares out the students and needs stage one complete: first run "
-                    "molsaki rationales CONFIG and molsaki attention CONFIG"
+                    f"{plan.line()}; --shard shares out the students and needs stage one complete: first run {commands}"
                 )
             seen.forget()
             command = stage_command(name, [str(first.config_file), "--runs", str(first.folder.parent), *options])
@@ -108,6 +108,11 @@ def _run_stage_one(
 
 def _for_points(run: Run, count: int) -> str:
     return "" if run.single else f"; for {count} of {len(run.points)} points"
+
+
+def _of_source(point: PointRun) -> str:
+    """Which source of rationales it is, for all but a run's own."""
+    return f"; {point.config.name}" if point.is_source else ""
 
 
 def require_room(run: Run, jobs: int) -> None:

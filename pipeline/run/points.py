@@ -64,6 +64,11 @@ class PointRun(Point):
         return tuple(found)
 
     @property
+    def is_source(self) -> bool:
+        """Whether it is a further source of another one's rationales, after which it is named."""
+        return self.config.name != self.name
+
+    @property
     def stages(self) -> tuple[StageName, ...]:
         """The stages that it asks for, in order; an objective without attention needs none recorded."""
         objective = objective_of(self.config.objective)
@@ -138,8 +143,13 @@ class Run:
         known = {stages.point.name for stages in look(self) if _is_known(stages)} if set(names) == {"train"} else set()
         for point in self.points:
             point.inputs.check([name for name in names if point.has(name)], known=point.name in known)
-            for source in point.sources:
-                source.inputs.check([name for name in names if name == "rationales"], known=point.name in known)
+            for number, source in enumerate(point.sources):
+                try:
+                    source.inputs.check([name for name in names if name == "rationales"], known=point.name in known)
+                except ConfigError as error:
+                    if not str(error).startswith(("teacher.", "rationales.")):
+                        raise
+                    raise ConfigError(f"more_rationales.{number}.{error}") from error
 
     def check_tokenizers(self, names: Sequence[StageName]) -> None:
         """Raise `ConfigError` for the first tokenizer that a later stage would refuse, before any is paid for.
@@ -200,6 +210,13 @@ class PointStages:
     def of(self, name: StageName) -> "tuple[PointStages, ...]":
         """Whose stages are done under a name: its own, and those of further sources."""
         return (self, *self.further) if name == "rationales" else (self,)
+
+    @property
+    def spaces(self) -> list[Path]:
+        """The folders of all that is stored of it."""
+        stored = {"attention": self.all_attention, "soft-labels": self.all_soft_labels}
+        needed = [stage for name, stage in stored.items() if name in self.point.stages]
+        return [stage.path for stage in (*(each.rationales for each in self.of("rationales")), *needed) if stage.begun]
 
     def open(
         self,
@@ -354,7 +371,7 @@ def shard_of(command: str, option: Shard | None = None) -> Shard | None:
     if shard is not None and command not in STAGE_ONE:
         raise ConfigError(
             f"WORLD_SIZE={shard.count} in the environment, but `molsaki {command}` has to be one process; only "
-            "`molsaki rationales CONFIG`, `molsaki attention CONFIG` and `molsaki train CONFIG` can be shared out: let "
-            "torchrun start those, and then run this by itself"
+            "`molsaki rationales CONFIG`, `molsaki attention CONFIG`, `molsaki soft-labels CONFIG` and `molsaki train "
+            "CONFIG` can be shared out: let torchrun start those, and then run this by itself"
         )
     return shard

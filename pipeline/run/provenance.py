@@ -112,12 +112,13 @@ def read_provenance(folder: Path) -> Provenance:
 
 
 def executions(root: Path, stage: str, pace: str) -> list[StageRecord]:
-    """What executions of `stage` at this pace have taken, of all runs and points below a folder of runs, oldest first.
+    """What executions of `stage` at this pace have taken, oldest first, of whatever lies below a folder of runs.
 
-    Only those on the device of the last one: another would tell of another machine.
+    These are runs, points, and further sources of the rationales of either. Only those on the device of the last one:
+    another would tell of another machine.
     """
     name = RunFolder(root).provenance.name
-    paths = [*root.glob(f"*/{name}"), *root.glob(f"*/*/{name}")]
+    paths = [path for depth in ("*", "*/*", "*/*/*") for path in root.glob(f"{depth}/{name}")]
     records = sorted((record for path in paths for record in _read(path)), key=lambda record: record.started)
     found = [record for record in records if record.stage == stage and record.pace == pace and record.units]
     return [record for record in found if record.environment.device == found[-1].environment.device]

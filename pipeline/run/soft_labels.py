@@ -42,14 +42,15 @@ class SoftLabelStage(RecordStage):
 
     @cached_property
     def settings(self) -> SoftLabelSettings:
-        """Those of the configuration, with what its objective and its attention say of them."""
+        """Those of the configuration, with what its objective and its attention say; `top` where no objective does."""
         config = self._inputs.config
         settings, term = config.soft_labels, objective_of(config.objective).soft_labels
         if settings.begin_token is None:
             settings = replace(settings, begin_token=config.attention.begin_token)
-        if settings.layout != "auto" or term is None:
+        if settings.layout != "auto":
             return settings
-        return replace(settings, layout="hidden" if term.match == "tokens" and term.temperature != 1 else "top")
+        of_hidden = term is not None and term.match == "tokens" and term.temperature != 1
+        return replace(settings, layout="hidden" if of_hidden else "top")
 
     @property
     def _settings(self) -> SoftLabelSettings:

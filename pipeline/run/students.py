@@ -171,6 +171,7 @@ class TrainStage:
             student=self.inputs.student,
             data=config.data.train,
             rationales=self._rationales.fingerprint,
+            sources=self._rationales.by_source,
             attention=self._attention.fingerprint if self._attention in self._needed else None,
             soft_labels=self._soft_labels.fingerprint if self._soft_labels in self._needed else None,
             settings=config.student,
@@ -271,10 +272,10 @@ class TrainStage:
             )
         for stage in self._needed:
             if not (plan := stage.plan()).finished:
-                what = {"attention": "teacher attention"}.get(stage.name, "soft labels")
-                raise MissingRecordsError(
-                    f"{what} of {plan.to_do:,} records is missing; make it with: molsaki {stage.name} CONFIG"
-                )
+                what, them = ("teacher attention", "is missing; make it")
+                if stage is self._soft_labels:
+                    what, them = ("soft labels", "are missing; make them")
+                raise MissingRecordsError(f"{what} of {plan.to_do:,} records {them} with: molsaki {stage.name} CONFIG")
         self._attention.require_records()
 
     def _stale(self) -> list[Path]:

@@ -1,7 +1,8 @@
 """Stage one as the command line runs it: rationales, then attention, both into stores that experiments share.
 
 In: the inputs of a run. Out: records in `<store>/rationales/…` and `<store>/attention/…`. Planning compares what the
-stores hold with what the run needs; nothing is created and no model is loaded until `execute`.
+stores hold with what the run needs; nothing is created and no model is loaded until `execute`. Soft labels are made of
+the same records (`pipeline.run.soft_labels`).
 """
 
 from collections import Counter
@@ -77,6 +78,10 @@ class Rationales(Protocol):
     @property
     def fingerprint(self) -> str:
         """What they are known by."""
+
+    @property
+    def by_source(self) -> tuple[str, ...]:
+        """The same of each source, the run's own first."""
 
     def plan(self) -> StagePlan:
         """What is there and what is missing."""
@@ -241,6 +246,11 @@ class RationaleStage(StageWithSpace):
     def space(self) -> Space:
         """Its space, which has to be there."""
         return self._open()
+
+    @property
+    def by_source(self) -> tuple[str, ...]:
+        """Its fingerprint, for it is the only source."""
+        return (self.fingerprint,)
 
     @property
     def standing(self) -> Spec:

@@ -55,7 +55,12 @@ class UnitedRationales:
     @property
     def fingerprint(self) -> str:
         """Hash of all sources' specs."""
-        return fingerprint({"sources": [source.fingerprint for source in self._sources]})
+        return fingerprint({"sources": [*self.by_source]})
+
+    @property
+    def by_source(self) -> tuple[str, ...]:
+        """The fingerprint of each."""
+        return tuple(source.fingerprint for source in self._sources)
 
     def fingerprints(self) -> Mapping[str, str]:
         """Name of the union."""

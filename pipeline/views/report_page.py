@@ -26,7 +26,10 @@ LOSS_TITLES = {
     "L_pre": "L_pre, predicting the answer",
     "L_exp": "L_exp, explaining",
     "L_att": "L_att, attention",
+    "L_soft": "L_soft, soft labels",
     "L_mi": "L_mi, both tasks alike",
+    "L_rat": "L_rat, the rationale",
+    "L_ans": "L_ans, the answer behind it",
     "router_entropy": "Mixture of layers: 1 is even, 0 a single layer",
     "gradient_ratio": "Gradient of the attention loss, as a share of that of explaining",
 }

@@ -10,6 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,9 @@ FOLDER_DIGITS = 16
 """Digits of a fingerprint in the name of a space's folder."""
 NO_ORIGIN = f"{SUMMARY} of an earlier version: the revisions of teacher and student are not known"
 NO_LAYERS = f"no {LAYER_WEIGHTS} beside the students (an earlier version, or FSDP): no layer weights by record"
+
+Sources = Sequence[tuple[Config, str]]
+"""Sources of rationales, each as a configuration, with the fingerprint of its space."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +147,7 @@ def _read_run(name: str, folder: Path, students: Sequence[TrainedStudent], point
     fingerprints = _fingerprints(executions, students)
     teacher, student = _layers(students, points)
     evaluation = RunFolder(folder).evaluation()
-    why_dropped, not_known = _dropped(folder, fingerprints)
+    why_dropped, not_known = _dropped(folder, fingerprints, students)
     accuracies = accuracies_by_seed(name, evaluation) if evaluation.seeds() else {}
     left = _seeds_left(config, students)
     missing = {
@@ -237,20 +241,41 @@ def _fingerprints(executions: Sequence[StageRecord], students: Sequence[TrainedS
     """What results are filed under: as the students say, then as the latest execution of each stage."""
     found: dict[str, str] = {}
     for student in students:
-        said = {"rationales": "rationales", "attention": "attention", "students": "fingerprint"}
+        said = {
+            "rationales": "rationales",
+            "attention": "attention",
+            "soft-labels": "soft_labels",
+            "students": "fingerprint",
+        }
         found |= {kind: str(student.summary[key]) for kind, key in said.items() if student.summary.get(key)}
     for execution in executions:
         found |= execution.fingerprints
     return found
 
 
-def _dropped(folder: Path, fingerprints: Mapping[str, str]) -> tuple[Dropped | None, str]:
+def _sources(
+    folder: Path, config: Config, fingerprints: Mapping[str, str], students: Sequence[TrainedStudent]
+) -> Sources:
+    """The run's sources of rationales: as the students say where there are several, else as their own executions do."""
+    configs = (config, *config.sources())
+    said = next((student.summary["sources"] for student in students if student.summary.get("sources")), None)
+    if said is not None and len(said) == len(configs):
+        return list(zip(configs, map(str, said), strict=True))
+    own = fingerprints.get("rationales", "")
+    further = [_fingerprints(read_provenance(folder / each.name).stages, ()) for each in config.sources()]
+    return list(zip(configs, (own, *(each.get("rationales", "") for each in further)), strict=True))
+
+
+def _dropped(
+    folder: Path, fingerprints: Mapping[str, str], students: Sequence[TrainedStudent]
+) -> tuple[Dropped | None, str]:
     """Why questions were dropped, or why that is not known."""
     config = RunFolder(folder).config
     if not config.is_file():
         return None, ""
     try:
-        return dropped(load_config(config), fingerprints), ""
+        asked = load_config(config)
+        return dropped(asked, _sources(folder, asked, fingerprints, students), fingerprints), ""
     except (MolsakiError, OSError) as error:  # the store and the data belong to others, and may be gone or newer
         return None, f"why questions were dropped is not known: {error}"
 
@@ -356,54 +381,68 @@ def _period(executions: Sequence[StageRecord]) -> str:
     return f"{first} to {last.removeprefix(first[:11])} UTC"
 
 
-def dropped(config: Config, fingerprints: Mapping[str, str]) -> Dropped:
-    """Count what was left out of a run; `MissingRecordsError` where the store does not hold its rationales."""
-    rationales = _space(config.store, "rationales", fingerprints)
-    if rationales is None:
+def dropped(config: Config, sources: Sources, fingerprints: Mapping[str, str]) -> Dropped:
+    """Count what was left out of a run; `MissingRecordsError` where the store does not hold its rationales.
+
+    `fingerprints` are those of what the teacher recorded over the rationales.
+    """
+    opened = [_space(config.store, "rationales", found) for _, found in sources]
+    stores = [RationaleStore(space) for space in opened if space is not None]
+    if len(stores) < len(sources):
         raise MissingRecordsError(f"the store {config.store} does not hold this run's rationales")
-    attention = _space(config.store, "attention", fingerprints)
-    unreadable = {} if attention is None else dropped_records(attention.commits())
+    spaces = {kind: _space(config.store, kind, fingerprints.get(kind, "")) for kind in ("attention", "soft-labels")}
+    unreadable = {kind: dropped_records(space.commits()) for kind, space in spaces.items() if space is not None}
     if all(source.path is not None or source.name == "synthetic" for source in config.data.train):
-        return _of_run(config, RationaleStore(rationales), unreadable)
-    return _of_spaces(RationaleStore(rationales), unreadable)
+        return _of_run(config, list(zip([source for source, _ in sources], stores, strict=True)), unreadable)
+    return _of_spaces(stores, unreadable)
 
 
-def _space(store: Path, kind: str, fingerprints: Mapping[str, str]) -> Space | None:
-    """The space of that kind with the run's fingerprint, if there is one."""
-    if kind not in fingerprints:
-        return None
-    found = sorted((store / kind).glob(f"*-{fingerprints[kind][:FOLDER_DIGITS]}"))
+def _space(store: Path, kind: str, fingerprint: str) -> Space | None:
+    """The space of that kind with a fingerprint, if there is one."""
+    found = sorted((store / kind).glob(f"*-{fingerprint[:FOLDER_DIGITS]}")) if fingerprint else []
     return Space.open(found[0]) if found and is_space(found[0]) else None
 
 
-def _of_run(config: Config, store: RationaleStore, unreadable: Mapping[str, str]) -> Dropped:
+def _of_run(
+    config: Config, sources: Sequence[tuple[Config, RationaleStore]], unreadable: Mapping[str, Mapping[str, str]]
+) -> Dropped:
     from stages.rationales.write import kept_rationales, plan_rationales
 
-    questions = Inputs(config).questions("train")
-    plan = plan_rationales(questions, store.attempts(), config.rationales)
-    selection = select_examples(tuple(kept_rationales(questions, store, config.rationales)), config.attention)
-    too_much = Counter(unreadable[one.key] for one in selection.examples if one.key in unreadable)
+    questions, reasons, kept = Inputs(config).questions("train"), Counter[str](), []
+    for source, store in sources:
+        reasons += Counter(plan_rationales(questions, store.attempts(), source.rationales).dropped)
+        kept += kept_rationales(questions, store, source.rationales)
+    selection = select_examples(tuple(kept), config.attention)
+    too_much = {
+        kind: Counter(found[one.key] for one in selection.examples if one.key in found)
+        for kind, found in unreadable.items()
+    }
+    left = sum(not any(one.key in found for found in unreadable.values()) for one in selection.examples)
+    marked = Counter(selection.dropped) + too_much.get("attention", Counter())
     return Dropped(
-        questions=len(questions),
-        kept=len(selection.examples) - too_much.total(),
-        reasons=_stages(plan.dropped, Counter(selection.dropped) + too_much),
+        questions=len(questions), kept=left, reasons=_stages({**too_much, "rationales": reasons, "attention": marked})
     )
 
 
-def _of_spaces(store: RationaleStore, unreadable: Mapping[str, str]) -> Dropped:
+def _of_spaces(stores: Sequence[RationaleStore], unreadable: Mapping[str, Mapping[str, str]]) -> Dropped:
     """A question is kept with any kept rationale, else it counts by its latest attempt; its key words do not count."""
     outcomes: dict[str, str] = {}
-    for attempt in store.attempts().values():
+    for attempt in chain.from_iterable(store.attempts().values() for store in stores):
         if attempt.phase in PREFERENCE and outcomes.get(attempt.key) != KEPT:
             outcomes[attempt.key] = attempt.outcome
     counts = Counter(outcomes.values())
     kept = counts.pop(KEPT, 0)
-    reasons = Counter(unreadable.values())
+    by_stage = {kind: Counter(found.values()) for kind, found in unreadable.items()}
+    lost = len(set().union(*unreadable.values()))
     return Dropped(
-        questions=len(outcomes), kept=kept - reasons.total(), reasons=_stages(counts, reasons), whole_spaces=True
+        questions=len(outcomes),
+        kept=kept - lost,
+        reasons=_stages({**by_stage, "rationales": counts}),
+        whole_spaces=True,
     )
 
 
-def _stages(rationales: Mapping[str, int], attention: Mapping[str, int]) -> dict[str, Mapping[str, int]]:
-    by_stage = {"rationales": rationales, "attention": attention}
-    return {stage: dict(Counter(reasons).most_common()) for stage, reasons in by_stage.items() if reasons}
+def _stages(counted: Mapping[str, Mapping[str, int]]) -> dict[str, Mapping[str, int]]:
+    """Reasons of the stages that have some, most frequent first."""
+    found = {stage: counted.get(stage) for stage in STAGES}
+    return {stage: dict(Counter(reasons).most_common()) for stage, reasons in found.items() if reasons}

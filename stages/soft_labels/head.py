@@ -35,6 +35,13 @@ class TeacherHead:
         """V."""
         return self.weight.shape[0]
 
+    def on(self, device: torch.device) -> "TeacherHead":
+        """The same where hidden states of a batch are; itself if it is there already."""
+        if self.weight.device == device:
+            return self
+        bias = None if self.bias is None else self.bias.to(device)
+        return TeacherHead(weight=self.weight.to(device), bias=bias, scales=self.scales)
+
     def arrays(self, dtype: Literal["float16", "float32"]) -> tuple[np.ndarray, np.ndarray | None]:
         """Weight and bias as they are stored."""
         weight, bias = (None if one is None else one.to(getattr(torch, dtype)) for one in (self.weight, self.bias))

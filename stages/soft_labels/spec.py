@@ -4,6 +4,7 @@ Left out on purpose: batch and piece sizes, device, host, library versions.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from cache.fingerprints import JSON, SCHEMA_VERSION, Spec
 from data.errors import ConfigError
@@ -30,6 +31,11 @@ def soft_label_spec(identity: ModelIdentity, teacher: TeacherSettings, settings:
         raise ConfigError(
             f"{identity.name}: its configuration does not say how wide it is and how many tokens it knows"
         )
+    if settings.layout == "top" and settings.k > size.vocabulary:
+        raise ConfigError(
+            f"soft_labels.k: expected at most {size.vocabulary:,}, the tokens that {identity.name} knows, found "
+            f"{settings.k:,}"
+        )
     quantization: dict[str, JSON] = {"quantization": dict(teacher.quantization)} if teacher.quantization else {}
     vocabulary = vocabulary_of(identity)
     return {
@@ -52,11 +58,23 @@ def soft_label_slug(identity: ModelIdentity, settings: SoftLabelSettings) -> str
     return slug(f"{identity.name}-{settings.layout}" + ("" if settings.layout == "hidden" else f"-{settings.k}"))
 
 
-def soft_label_bytes(settings: SoftLabelSettings, width: int, vocabulary: int, dtype_bytes: int) -> tuple[float, int]:
-    """Bytes of a target token, as far as is known, and what is stored once beside them."""
+@dataclass(frozen=True, kw_only=True)
+class LabelBytes:
+    """What soft labels take: a target token on disk, the head beside them, a target token in the map of training."""
+
+    row: float
+    head: int
+    mapped: int
+
+
+def soft_label_bytes(settings: SoftLabelSettings, width: int, vocabulary: int, dtype_bytes: int) -> LabelBytes:
+    """Bytes, on disk as far as is known; there is a head where hidden states are stored."""
     if settings.layout == "hidden":
-        return dtype_bytes * width + BESIDE_A_ROW, dtype_bytes * width * vocabulary
-    return ROW_BYTES[settings.layout] * min(settings.k, vocabulary) + BESIDE_A_ROW, 0
+        states = dtype_bytes * width
+        return LabelBytes(row=states + BESIDE_A_ROW, head=states * vocabulary, mapped=states + 8)
+    kept = min(settings.k, vocabulary)
+    beside = 16 if settings.layout == "top" else 8
+    return LabelBytes(row=ROW_BYTES[settings.layout] * kept + BESIDE_A_ROW, head=0, mapped=6 * kept + beside)
 
 
 def _read(settings: SoftLabelSettings) -> dict[str, JSON]:

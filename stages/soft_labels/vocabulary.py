@@ -57,6 +57,17 @@ def vocabulary_of(model: Path | ModelIdentity) -> Vocabulary:
     return _kept(model, hash_folder(model, TOKENIZER, kept_hash))
 
 
+def require_one_vocabulary(student: ModelIdentity, teachers: str) -> None:
+    """Raise `ConfigError` where a student has another vocabulary than that with the hash of the teacher's."""
+    own = vocabulary_of(student).hash
+    if own != teachers:
+        raise ConfigError(
+            f"objective.terms.soft_labels.match: tokens compares distributions over one vocabulary, but that of "
+            f"{student.name} ({own[:12]}…) is not the teacher's ({teachers[:12]}…); `match: text` compares pieces of "
+            "text, for any two tokenizers"
+        )
+
+
 @lru_cache(maxsize=64)
 def _kept(model: Path | ModelIdentity, files: str) -> Vocabulary:
     place = default_store() / "hashes" / f"vocabulary-{files[:32]}.json"

@@ -45,6 +45,8 @@ class DistillationModel(nn.Module):
 
     def forward(self, **batch: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return `loss` and what the objective says of the batch beside it, as `TrainingCollator` stacked it."""
+        if self.teacher_head is not None:
+            self.teacher_head = self.teacher_head.on(batch["explain_ids"].device)  # no part of what moves
         step = TrainingStep(
             self.student,
             self.aligner,

@@ -33,6 +33,8 @@ class Origin:
     student: ModelIdentity
     data: tuple[DataSource, ...]
     rationales: str
+    sources: tuple[str, ...] = ()
+    """Where rationales of several sources are learned from, the fingerprint of each."""
     attention: str | None
     soft_labels: str | None = None
     settings: StudentSettings
@@ -48,6 +50,7 @@ class Origin:
             "student": {**_described(self.student), **settings},
             "data": sources,
             "rationales": self.rationales,
+            **({"sources": list(self.sources)} if len(self.sources) > 1 else {}),
             "attention": self.attention,
             **({"soft_labels": self.soft_labels} if self.soft_labels else {}),
             "training": asdict(self.training),

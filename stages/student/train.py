@@ -43,7 +43,7 @@ from stages.runtime.processes import Processes, join_processes
 from stages.runtime.progress import SOFT_LABELS, Progress, StopSignal
 from stages.settings import ObjectiveSettings, StudentSettings, TrainingSettings
 from stages.soft_labels.head import TeacherHead
-from stages.soft_labels.vocabulary import vocabulary_of
+from stages.soft_labels.vocabulary import require_one_vocabulary
 from stages.student.adapters import add_adapter, save_adapted
 from stages.student.dev import DevQuestions, dev_accuracy
 from stages.student.global_batches import NumberedRecords
@@ -284,12 +284,8 @@ def _soft_targets(
     if store is None:
         raise MissingRecordsError("soft labels are missing; `molsaki soft-labels CONFIG` makes them")
     term = objective.soft_labels
-    if term.match == "tokens" and (own := vocabulary_of(identity).hash) != (theirs := store.space.spec["vocabulary"]):
-        raise ConfigError(
-            f"objective.terms.soft_labels.match: tokens compares distributions over one vocabulary, but that of "
-            f"{identity.name} ({own[:12]}…) is not the teacher's ({str(theirs)[:12]}…); `match: text` compares pieces "
-            "of text, for any two tokenizers"
-        )
+    if term.match == "tokens":
+        require_one_vocabulary(identity, str(store.space.spec["vocabulary"]))
     if missing := int((~are_among(key_rows(keys_of_records(records)), store.key_rows)).sum()):
         raise MissingRecordsError(
             f"soft labels of {missing} of {len(records)} records are missing; `molsaki soft-labels CONFIG` fills them"

@@ -131,7 +131,7 @@ def test_name_must_be_a_safe_folder_name(file: Path, name: str) -> None:
         ("rationales.engine_arguments.a={b: [{api_key: abc}]}", "rationales.engine_arguments.a.b.api_key: a secret"),
         ("evaluation.engine_arguments.trust_remote_code=true", "is said by teacher.trust_remote_code"),
         ("rationales.engine_arguments.api-key=abc", "a secret"),
-        ("rationales.engine_arguments.a={b: [1, .nan]}", "a.b: expected a finite number, found nan"),
+        ("rationales.engine_arguments.a={b: [1, .nan]}", "a.b.1: expected a finite number, found nan"),
         ("evaluation.engine_arguments.a=-.inf", "expected a finite number, found -inf"),
         ("rationales.engine_arguments.extra_headers={Authorization: abc}", "Authorization: a secret"),
         ("rationales.engine_arguments.model=other", "is said by teacher.model"),
