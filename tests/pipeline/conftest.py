@@ -219,17 +219,21 @@ def experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Experiment:
         setattr(module, function.__name__, function)
         monkeypatch.setitem(sys.modules, f"stages.{name}", module)
 
-    monkeypatch.setattr(ForwardingStop, "run", _run_here)
+    stages_run_here(monkeypatch)
     monkeypatch.setattr("stages.models.tokenizer.load_tokenizer", scripted.load_tokenizer)
     return Experiment(tmp_path, scripted)
 
 
-def _run_here(_: ForwardingStop, command: Sequence[str]) -> int:
-    """Run the command of a stage in this process."""
-    arguments = [argument for argument in command[4:] if argument != "--supervised"]
-    result = CliRunner().invoke(molsaki, arguments)
-    click.echo(result.stderr, err=True, nl=False)
-    return result.exit_code
+def stages_run_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the command of a stage run in this process, which does not end with its parent."""
+
+    def run_here(_: ForwardingStop, command: Sequence[str]) -> int:
+        result = CliRunner().invoke(molsaki, command[4:])
+        click.echo(result.stderr, err=True, nl=False)
+        return result.exit_code
+
+    monkeypatch.setattr(ForwardingStop, "run", run_here)
+    monkeypatch.setattr("pipeline.cli.run.stop_with_parent", lambda: None)
 
 
 TINY = """\
@@ -319,7 +323,7 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny(tiny_models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tiny:
     """An experiment with real models in the current directory; `run` starts its stages in this process."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(ForwardingStop, "run", _run_here)
+    stages_run_here(monkeypatch)
     for model in tiny_models.iterdir():
         (tmp_path / model.name).symlink_to(model)
     return Tiny(tmp_path)
