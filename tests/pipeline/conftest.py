@@ -219,15 +219,114 @@ def experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Experiment:
         setattr(module, function.__name__, function)
         monkeypatch.setitem(sys.modules, f"stages.{name}", module)
 
-    def run_here(self: ForwardingStop, command: Sequence[str]) -> int:
-        arguments = [argument for argument in command[4:] if argument != "--supervised"]
-        result = CliRunner().invoke(molsaki, arguments)
+    stages_run_here(monkeypatch)
+    monkeypatch.setattr("stages.models.tokenizer.load_tokenizer", scripted.load_tokenizer)
+    return Experiment(tmp_path, scripted)
+
+
+def stages_run_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the command of a stage run in this process, which does not end with its parent."""
+
+    def run_here(_: ForwardingStop, command: Sequence[str]) -> int:
+        result = CliRunner().invoke(molsaki, command[4:])
         click.echo(result.stderr, err=True, nl=False)
         return result.exit_code
 
     monkeypatch.setattr(ForwardingStop, "run", run_here)
-    monkeypatch.setattr("stages.models.tokenizer.load_tokenizer", scripted.load_tokenizer)
-    return Experiment(tmp_path, scripted)
+    monkeypatch.setattr("pipeline.cli.run.stop_with_parent", lambda: None)
+
+
+TINY = """\
+name: tiny
+store: store
+data:
+  train: [{name: jsonl, path: train.jsonl}]
+  dev: [{name: jsonl, path: dev.jsonl}]
+  test: [{name: jsonl, path: test.jsonl}]
+teacher: {model: ./teacher, dtype: float32, device: cpu}
+rationales: {engine: file, path: rationales.jsonl}
+student: {model: ./student}
+objective: {name: mentor-kd}
+training: {seeds: [0], epochs: 1, batch_size: 4, log_steps: 1, device: cpu}
+evaluation: {prompts: [explain], max_new_tokens: 4}
+"""
+
+
+class Tiny:
+    """An experiment whose models are real and tiny, and the command line in its folder, `tiny.yaml` in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "tiny.yaml").write_text(TINY)
+        for name, numbers in (("train", range(1, 9)), ("dev", range(31, 33)), ("test", range(41, 44))):
+            self.write(
+                f"{name}.jsonl", [{"id": f"q-{n}", "question": self.question(n), "answer": n + 2} for n in numbers]
+            )
+        self.write_rationales("rationales.jsonl", {n: f"{n} and 2 make {n + 2}." for n in range(1, 9)})
+
+    @staticmethod
+    def question(number: int) -> str:
+        return f"Ann has {number} figs and finds 2. How many figs?"
+
+    def write(self, name: str, rows: Sequence[Mapping[str, object]]) -> None:
+        (self.folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def write_rationales(self, name: str, texts: Mapping[int, str]) -> None:
+        self.write(name, [{"id": f"q-{n}", "rationale": text, "answer": str(n + 2)} for n, text in texts.items()])
+
+    def __call__(self, command: str, *arguments: str, name: str = "tiny") -> Result:
+        """Run `molsaki COMMAND tiny.yaml` with these arguments, as a run of this name."""
+        return CliRunner().invoke(molsaki, [command, "tiny.yaml", "--set", f"name={name}", *arguments])
+
+    def run(self, *arguments: str, name: str = "tiny") -> Result:
+        """The same of `run`, and insist on success."""
+        result = self("run", *arguments, name=name)
+        assert result.exit_code == 0, result.output
+        return result
+
+    def refused(self, *overrides: str, command: str = "status") -> str:
+        """What is said where a configuration is refused, in one line or more and without a traceback."""
+        result = self(command, *(part for override in overrides for part in ("--set", override)))
+        assert result.exit_code == 2 and "traceback" not in result.stderr, (result.exit_code, result.output)
+        return result.stderr
+
+    def trained(self, name: str = "tiny") -> dict[str, Any]:
+        """What `training.json` says of the student of seed 0."""
+        return dict(json.loads(Path(f"runs/{name}/student/seed-0/training.json").read_text()))
+
+
+@pytest.fixture(scope="session")
+def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `teacher` and `student` of one tokenizer, and `words`, a student of another."""
+    from stages.toy.teacher import ModelShape, word_tokenizer, write_untrained
+    from tests.fakes import tiny_model_folder
+
+    folder = tmp_path_factory.mktemp("tiny")
+    tiny_model_folder(folder / "teacher", "llama", seed=1)
+    tiny_model_folder(folder / "student", "llama", layers=1, seed=2)
+    asked = [
+        Question(
+            dataset="own",
+            id=f"q-{n}",
+            text=Tiny.question(n),
+            answer=str(n + 2),
+            answer_kind="number",
+            reference=f"{n} and 2 make {n + 2}.",
+        )
+        for n in range(50)
+    ]
+    write_untrained(folder / "words", word_tokenizer(asked), ModelShape(layers=1, width=32, heads=2, feed_forward=32))
+    return folder
+
+
+@pytest.fixture
+def tiny(tiny_models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tiny:
+    """An experiment with real models in the current directory; `run` starts its stages in this process."""
+    monkeypatch.chdir(tmp_path)
+    stages_run_here(monkeypatch)
+    for model in tiny_models.iterdir():
+        (tmp_path / model.name).symlink_to(model)
+    return Tiny(tmp_path)
 
 
 @pytest.fixture

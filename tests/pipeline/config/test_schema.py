@@ -357,6 +357,25 @@ def test_terms_that_do_not_fit_are_refused_by_their_key(file: Path, overrides: l
         load_config(file, overrides)
 
 
+def test_a_mentor_is_asked_by_its_own_prompt_or_refused_by_the_key_that_says_otherwise(file: Path) -> None:
+    alone = "as_student: true, shots: 0, second_phase: false"
+    config = load_config(file, [f"rationales={{engine: transformers, {alone}}}"])
+    assert config.rationales.as_student and not load_config(file).rationales.as_student
+    for other, line in (
+        (
+            "shots: 2",
+            "rationales.shots: expected 0 with rationales.as_student, which asks by a prompt of its own, found 2",
+        ),
+        ("chat: true", "rationales.chat: expected false with rationales.as_student"),
+        ("keywords: true", "rationales.keywords: expected false with rationales.as_student"),
+        ("second_phase: true", "rationales.second_phase: expected false with rationales.as_student"),
+        ("engine: file, path: r.jsonl", "rationales.as_student: needs an engine that can be asked"),
+    ):
+        name = other.partition(":")[0]
+        rest = ", ".join(part for part in f"engine: transformers, {alone}".split(", ") if not part.startswith(name))
+        assert line in complaint(file, f"rationales={{{rest}, {other}}}")
+
+
 def test_layers_are_paired_by_name_or_by_number(file: Path) -> None:
     assert load_config(file, ["objective.alignment=uniform"]).objective.alignment == "uniform"
     config = load_config(file, ["objective.alignment={single: [3, 1]}"])

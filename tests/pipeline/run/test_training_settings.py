@@ -65,6 +65,25 @@ def test_a_student_that_keeps_all_its_layers_has_the_fingerprint_of_before(exper
     assert train.fingerprint == fingerprint_of({**spec, "records": sorted(keys)})
 
 
+@pytest.mark.parametrize(
+    ("overrides", "pinned"),
+    [
+        ((), "9a3cfc28afced3a8"),
+        (("objective.name=dss",), "afd2bf9077643d92"),
+        (("objective.name=fine-tune-cot", "evaluation.prompts=[explain]"), "36d47223b09d0d37"),
+        (("objective.name=mmi", "objective.beta=0.3"), "acd20578dcb7c704"),
+        (("objective.alignment=uniform", "objective.beta=3", "objective.rows=softmax"), "2025f4bcbff424c2"),
+    ],
+)
+def test_students_trained_before_there_were_terms_are_found_again(experiment: Experiment, overrides, pinned: str):
+    """Of what version 0.1 knew before, in hashes that it gave; whoever changes one raises STUDENT_SCHEMA."""
+    assert experiment("rationales", "run.yaml").exit_code == 0
+    (stages,) = look(Run(matrix=load_matrix(Path("run.yaml"), overrides), folder=Path("runs/small")))
+    spec = stages.open("train")._spec()
+    attention = None if spec["attention"] is None else "some"
+    assert fingerprint_of({**spec, "rationales": None, "attention": attention})[:16] == pinned
+
+
 @pytest.mark.parametrize("command", [("run", "run.yaml", "--dry-run"), ("status", "run.yaml"), ("run", "run.yaml")])
 def test_more_layers_than_the_student_has_are_refused_before_anything_is_done(experiment: Experiment, command):
     path = experiment.folder / "student"
