@@ -43,11 +43,16 @@ def print_space(space: SpaceDescription, learned: TargetFigures | SoftLabelFigur
         *_rounding(space),
         *((f"{name}, by default", text) for name, text in ([] if targets is None else target_lines(targets))),
         *([] if labels is None else _soft_labels(labels)),
-        *((f"made with {field}", value) for field, value in space.spec.items()),
+        *((f"made with {field}", _in_a_line(value)) for field, value in space.spec.items()),
         *((f"recorded {field}", value) for note in space.notes for field, value in note.items()),
     )
     found = {**asdict(space), "targets": targets, "soft_labels": labels}
     print_fields(found, rows, as_json=as_json)
+
+
+def _in_a_line(value: object) -> object:
+    r"""A value, its line breaks as `\n`."""
+    return value.replace("\n", r"\n") if isinstance(value, str) else value
 
 
 def _soft_labels(labels: SoftLabelFigures) -> Iterator[tuple[str, str]]:

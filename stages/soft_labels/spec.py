@@ -17,8 +17,8 @@ from stages.soft_labels.vocabulary import vocabulary_of
 
 SOFT_LABEL_RULES = 1
 """Raised when the same spec would lead to other values than before."""
-ROW_BYTES = {"top": 3.9, "sampled": 3.4}
-"""What a kept token takes on disk, compressed (docs/log.md)."""
+ROW_BYTES = {"top": 3.3, "sampled": 0.5}
+"""What a kept token, or a draw, takes on disk, compressed (docs/soft-labels.md)."""
 BESIDE_A_ROW = 14
 """What a row has beside its tokens: sums over all, its own token's log-probability, where it ends."""
 
