@@ -3,6 +3,7 @@
 import ast
 import re
 import shlex
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import click
 import numpy as np
 import pytest
+import yaml
 
 from cache.keys import record_key
 from cache.spaces import Space
@@ -29,6 +31,7 @@ EXAMPLES = sorted(ROOT.glob("examples/*.yaml"))
 README, METHOD, REFERENCE = ROOT / "README.md", ROOT / "docs" / "method.md", ROOT / "docs" / "reference.md"
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+INDENTED_YAML = re.compile(r"^( *)```yaml\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 INLINE_COMMAND = re.compile(r"`(molsaki [^`]+)`")
 LINE_COMMAND = re.compile(r"^(?:[#\s$]*)(molsaki (?!is\b)[a-z].*)$", re.MULTILINE)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
@@ -134,6 +137,23 @@ def test_shown_configuration_is_valid(name: str, tmp_path: Path) -> None:
         load_config(file)
         file.write_text(file.read_text().replace("svamp, path", "svamp, paht"))
         with pytest.raises(ConfigError, match="did you mean"):
+            load_config(file)
+
+
+@pytest.mark.parametrize("name", ["objectives.md", "rationales.md", "soft-labels.md"])
+def test_shown_parts_of_configurations_are_valid(name: str, tmp_path: Path) -> None:
+    shown = [textwrap.dedent(body) for _, body in INDENTED_YAML.findall(text_of(ROOT / "docs" / name))]
+    assert shown
+    for body in shown:
+        given = {
+            "name": "shown",
+            "data": {"train": [{"name": "synthetic"}]},
+            "teacher": {"model": "t"},
+            "student": {"model": "s"},
+        }
+        file = tmp_path / "shown.yaml"
+        file.write_text(yaml.safe_dump(given | yaml.safe_load(body)))
+        if "hard-tokens" not in body:  # of a package that is not installed
             load_config(file)
 
 

@@ -18,7 +18,7 @@ from stages.soft_labels.vocabulary import vocabulary_of
 SOFT_LABEL_RULES = 1
 """Raised when the same spec would lead to other values than before."""
 ROW_BYTES = {"top": 3.3, "sampled": 0.5}
-"""What a kept token, or a draw, takes on disk, compressed (docs/soft-labels.md)."""
+"""What a kept token, or a draw, takes on disk, compressed (docs/log.md)."""
 BESIDE_A_ROW = 14
 """What a row has beside its tokens: sums over all, its own token's log-probability, where it ends."""
 

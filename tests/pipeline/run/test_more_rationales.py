@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from pipeline.cli.main import molsaki
 from pipeline.config.load import load_config
 from pipeline.run.processes import ForwardingStop
-from pipeline.run.provenance import read_provenance
+from pipeline.run.provenance import executions, read_provenance
 from tests.forks import Molsaki
 from tests.pipeline.conftest import Tiny
 
@@ -52,6 +52,9 @@ def test_records_of_all_sources_are_learned_from_and_the_same_text_counts_once(t
     assert len(trained["sources"]) == 2 and {each[:16] for each in trained["sources"]} == spaces
     card = Path("runs/tiny/student/seed-0/README.md").read_text()
     assert all(f"`{each}`" in card for each in (trained["rationales"], *trained["sources"])) and "of 2 sources" in card
+    (figures,) = json.loads(CliRunner().invoke(molsaki, ["report", "tiny", "--json"]).stdout)["runs"]
+    assert (figures["dropped"]["questions"], figures["dropped"]["kept"]) == (8, 12)
+    assert figures["dropped"]["reasons"] == {"attention": {"same record twice": 4}}
     again = two.run()
     assert again.stderr.count("nothing to do") == 5 and len(Path("runs/tiny/report.html").read_text()) > 0
 
@@ -145,6 +148,8 @@ def test_a_matrix_may_vary_the_sources(two: Tiny) -> None:
     assert two.run(*matrix).stderr.count("nothing to do") == 6
     alone = [path for path in Path("runs/tiny").glob("*/config.yaml") if (path.parent / "rationales-2").is_dir()]
     assert len(alone) == 1
+    (record,) = read_provenance(alone[0].parent / "rationales-2").stages
+    assert [each.id for each in executions(Path("runs"), "rationales", record.pace)] == [record.id]
     again = CliRunner().invoke(molsaki, ["run", str(alone[0]), "--runs", "runs/tiny"])
     assert again.exit_code == 0 and again.stderr.count("nothing to do") == 5
 
