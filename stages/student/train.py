@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,9 +24,6 @@ from transformers import (
     set_seed,
 )
 
-from cache.keys import are_among, key_rows
-from cache.soft_labels.figures import mass_held
-from cache.soft_labels.mapped import mapped_soft_labels
 from cache.soft_labels.reader import SoftLabelStore
 from cache.student_attention import StudentLook, write_student_attention
 from data.errors import ConfigError, Interrupted, MissingRecordsError, ModelError
@@ -40,21 +37,19 @@ from stages.models.load import known_positions, load_causal_lm, share_weights
 from stages.models.tokenizer import load_tokenizer
 from stages.runtime.device import torch_device
 from stages.runtime.processes import Processes, join_processes
-from stages.runtime.progress import SOFT_LABELS, Progress, StopSignal
+from stages.runtime.progress import Progress, StopSignal
 from stages.settings import ObjectiveSettings, StudentSettings, TrainingSettings
-from stages.soft_labels.head import TeacherHead
-from stages.soft_labels.vocabulary import require_one_vocabulary
 from stages.student.adapters import add_adapter, save_adapted
 from stages.student.dev import DevQuestions, dev_accuracy
 from stages.student.global_batches import NumberedRecords
 from stages.student.looks import looked_at, student_layer_weights, student_looks, write_layer_weights
 from stages.student.model import DistillationModel
 from stages.student.objective import Objective, objective_of
-from stages.student.records.kept import keys_of_records, largest_id, longest_of, read_records, take_records
-from stages.student.records.soft_labels import COUNTED, SoftTargets
+from stages.student.records.kept import largest_id, longest_of, read_records, take_records
+from stages.student.records.stored_soft_labels import soft_targets, teacher_head
 from stages.student.summary import CHECKPOINTS, Origin, write_summary
 from stages.student.targets import TeacherTargets
-from stages.student.texts import TrainingCollator, TrainingRecord, target_ends
+from stages.student.texts import TrainingCollator, TrainingRecord
 from stages.student.trackers import close_trackers, require_trackers, tracker_callbacks
 from stages.student.trainer import (
     BalanceWarnings,
@@ -66,10 +61,6 @@ from stages.student.trainer import (
 )
 
 GPU_LOADER_WORKERS = 2
-LEAST_MASS = 0.9
-"""Share of the teacher's distribution below which stored tokens are warned of."""
-LOOKED_AT_FIRST = 100
-"""Records whose soft labels are looked for before the first step."""
 
 
 def train_student(
@@ -115,13 +106,13 @@ def train_student(
     records = _training_records(tokenizer, identity.tokenizer, examples, student, targets, progress)
     _require_embeddings(loaded, records, student)
     _require_positions(loaded, records, student)
-    labels = _soft_targets(objective, soft_labels, identity, records, progress)
+    labels = soft_targets(objective, soft_labels, identity, records, progress)
     model = DistillationModel(
         loaded,
         objective,
         learning_rate=training.learning_rate,
         teacher_layers=teacher.layers,
-        teacher_head=_teacher_head(soft_labels),
+        teacher_head=teacher_head(soft_labels),
     )
     collator = TrainingCollator(
         pad=_pad_token(tokenizer), tasks=objective.tasks, soft_labels=labels, parts=objective.needs_parts
@@ -266,64 +257,6 @@ def _targets(
             f"teacher attention of {missing} of {len(keys)} records is missing; `molsaki attention CONFIG` fills it"
         )
     return teacher.get(keys, objective.target_rule(teacher.layers, student_layers), progress)
-
-
-def _soft_targets(
-    objective: Objective,
-    store: SoftLabelStore | None,
-    identity: ModelIdentity,
-    records: Sequence[TrainingRecord],
-    progress: Progress,
-) -> SoftTargets | None:
-    """The store's soft labels for an objective that learns from them.
-
-    Raises `ConfigError` where they are of another vocabulary than the student's, or of no token of its first texts.
-    """
-    if objective.soft_labels is None:
-        return None
-    if store is None:
-        raise MissingRecordsError("soft labels are missing; `molsaki soft-labels CONFIG` makes them")
-    term = objective.soft_labels
-    if term.match == "tokens":
-        require_one_vocabulary(identity, str(store.space.spec["vocabulary"]))
-    if missing := int((~are_among(key_rows(keys_of_records(records)), store.key_rows)).sum()):
-        raise MissingRecordsError(
-            f"soft labels of {missing} of {len(records)} records are missing; `molsaki soft-labels CONFIG` fills them"
-        )
-    progress.start(SOFT_LABELS, sum(map(len, store.parts)))
-    targets = SoftTargets(blocks=mapped_soft_labels(store, progress.advance), settings=term)
-    some = [(record.key, target_ends(record)) for record in records[:LOOKED_AT_FIRST]]
-    if not targets.of(some)[COUNTED].any():
-        raise ConfigError(
-            f"objective.terms.soft_labels: none of the target tokens of {len(some)} texts begins and ends where one of "
-            "the teacher's does"
-        )
-    if term.match == "tokens" and store.layout == "top":
-        _warn_of_tail(store, term.temperature, progress)
-    return targets
-
-
-def _warn_of_tail(store: SoftLabelStore, temperature: float, progress: Progress) -> None:
-    """Say where the stored tokens hold so little that mostly the tail, which is one bucket, would be learned from."""
-    held = mass_held(store, temperature)
-    if held.mean < LEAST_MASS:
-        progress.note(
-            f"warning: the {store.rows.k} likeliest tokens hold {held.mean:.1%} of the teacher's mass at temperature "
-            f"{temperature:g} (a twentieth of places under {held.fifth_percentile:.1%}), and the rest is one bucket; "
-            "soft_labels.layout hidden tells all of it"
-        )
-
-
-def _teacher_head(store: SoftLabelStore | None) -> TeacherHead | None:
-    """What makes logits of hidden states, where such are stored."""
-    if store is None or store.layout != "hidden":
-        return None
-    head = store.head()
-    return TeacherHead(
-        weight=torch.from_numpy(head.weight),
-        bias=None if head.bias is None else torch.from_numpy(head.bias),
-        scales=cast(Mapping[str, float], store.space.spec["scales"]),
-    )
 
 
 def _load_student(identity: ModelIdentity, student: StudentSettings) -> PreTrainedModel:
