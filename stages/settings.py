@@ -198,7 +198,9 @@ class SoftLabelSettings:
     """`top`: how many tokens; `sampled`: how many draws."""
     context: Literal["student", "plain"] = "student"
     """What the teacher reads in front of the rationale: the prompt that the student has, or the question alone, as
-    where its attention is recorded."""
+    where its attention is recorded, and then from the same pass where both are missing."""
+    begin_token: bool | None = None
+    """`context: plain`: as `attention.begin_token`, and if unset what that says."""
     seed: int = 0
     """`sampled`: seed of the draws."""
     max_length: PositiveInt = 2048

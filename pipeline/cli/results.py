@@ -7,7 +7,7 @@ import click
 
 from pipeline.cli.options import FILE, FOLDER, POSITIVE, examples, json_option, root_option, runs_option, set_option
 from pipeline.results.push import push_student
-from pipeline.results.scores import base_of, evaluation_folders, print_scores, unevaluated_points
+from pipeline.results.scores import base_of, evaluation_folders, print_scores, score_tables, unevaluated_points
 from pipeline.results.scores import compare as compare_folders
 from pipeline.views.choose import choose
 from pipeline.views.explore import Selected, default_out, look_at, write_explorer
@@ -18,13 +18,15 @@ from pipeline.views.report import report_runs
     "molsaki compare svamp-dss svamp-molsaki",
     "molsaki compare runs/svamp-dss /scratch/runs/svamp-molsaki --json",
     "molsaki compare study --base dss      all points of a matrix",
+    "molsaki compare study --markdown      the same for a document",
 )
 @click.command()
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True)
 @root_option
 @click.option("--base", metavar="RUN", help="The run that differences are to.  [default: the first]")
 @json_option
-def compare(runs: tuple[str, ...], root: Path, base: str | None, as_json: bool) -> None:
+@click.option("--markdown", is_flag=True, help="Print tables for a Markdown document.")
+def compare(runs: tuple[str, ...], root: Path, base: str | None, as_json: bool, markdown: bool) -> None:
     """Show accuracies of runs side by side, and their paired differences to one of them.
 
     The folder of a matrix stands for all of its points. Differences are taken question by question and seed by seed,
@@ -35,6 +37,9 @@ def compare(runs: tuple[str, ...], root: Path, base: str | None, as_json: bool) 
     scores = compare_folders(folders, None if base is None else base_of(base, list(folders)))
     if missing := unevaluated_points(runs, root):
         click.echo(f"not evaluated yet: {', '.join(missing)}", err=True)
+    if markdown and not as_json:
+        click.echo("\n".join(table.markdown() for table in score_tables(scores)), nl=False)
+        return
     print_scores(scores, as_json=as_json)
 
 

@@ -305,9 +305,9 @@ def nats_difference_text(found: LikelihoodScore) -> tuple[str, str]:
 
 
 def _said(part: str) -> str:
-    """`beta=3` as it is; what objective and alignment are called says enough."""
+    """`beta=3` as it is; what objective and alignment are called says enough, and a term's name of its settings."""
     key, _, value = part.partition("=")
-    return value if key in {"objective", "alignment"} else part
+    return value if key in {"objective", "alignment"} else part.removeprefix("terms.")
 
 
 def _right_or_wrong(run: str, evaluation: EvaluationFolder) -> dict[Group, Grid[str]]:

@@ -265,12 +265,15 @@ def look(run: Run) -> list[PointStages]:
         labelled = json.dumps([whole, *_labelling(point.config)])
         if labelled not in found:
             labels = SoftLabelStage(point.inputs, seen)
+            own_labels = labels if run.share is None else SoftLabelStage(point.inputs, seen, run.share)
+            if {"attention", "soft-labels"} <= set(point.stages) and part.beside is None:
+                part.beside = own_labels.beside_attention
             found[labelled] = PointStages(
                 point=point,
                 rationales=written[0][2],
                 attention=part,
                 all_attention=seen,
-                soft_labels=labels if run.share is None else SoftLabelStage(point.inputs, seen, run.share),
+                soft_labels=own_labels,
                 all_soft_labels=labels,
             )
         stages = replace(found[labelled], point=point)

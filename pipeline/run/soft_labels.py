@@ -26,6 +26,7 @@ from stages.student.objective import objective_of
 
 if TYPE_CHECKING:
     from cache.soft_labels.reader import SoftLabelStore
+    from stages.attention.write import Beside
 
 
 class SoftLabelStage(RecordStage):
@@ -41,9 +42,11 @@ class SoftLabelStage(RecordStage):
 
     @cached_property
     def settings(self) -> SoftLabelSettings:
-        """Those of the configuration, with the layout that its objective asks for; `top` where it has none."""
-        settings = self._inputs.config.soft_labels
-        term = objective_of(self._inputs.config.objective).soft_labels
+        """Those of the configuration, with what its objective and its attention say; `top` where no objective does."""
+        config = self._inputs.config
+        settings, term = config.soft_labels, objective_of(config.objective).soft_labels
+        if settings.begin_token is None:
+            settings = replace(settings, begin_token=config.attention.begin_token)
         if settings.layout != "auto":
             return settings
         of_hidden = term is not None and term.match == "tokens" and term.temperature != 1
@@ -87,6 +90,18 @@ class SoftLabelStage(RecordStage):
             progress=progress,
             stop=stop,
         )
+
+    def beside_attention(self, progress: Progress) -> "Beside | None":
+        """What makes them of the pass that records attention; None where that reads other texts, or none lacks them."""
+        settings, attention = self.settings, self._inputs.config.attention
+        same = settings.context == "plain" and settings.begin_token == attention.begin_token
+        if not same or self.plan().to_do == 0:
+            return None
+        from cache.soft_labels.writer import SoftLabelWriter
+        from stages.soft_labels.write import BesideAttention
+
+        writer = SoftLabelWriter(self._open_or_create(progress), note=commit_note())
+        return BesideAttention(writer, self._known, self._inputs.config.teacher, settings)
 
     def open(self) -> "SoftLabelStore":
         """Open the stored soft labels for training."""

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 import numpy as np
 
@@ -88,6 +88,10 @@ class Rationales(Protocol):
 
     def forget(self) -> None:
         """Let go of questions and rationales."""
+
+
+if TYPE_CHECKING:
+    from stages.attention.write import Beside
 
 
 class StageWithSpace:
@@ -371,6 +375,8 @@ class AttentionStage(RecordStage):
         """`rationales` are those of the whole run: which of the records are a shard's own follows from the records."""
         super().__init__(inputs, shard)
         self.rationales = rationales
+        self.beside: Callable[[Progress], Beside | None] | None = None
+        """What else the teacher's pass over the records is to give, once it is known that it is run."""
         self._totals = totals
 
     @property
@@ -430,6 +436,7 @@ class AttentionStage(RecordStage):
         return recorded_rows(space, with_totals=self._totals)
 
     def _write(self, space: Space, progress: Progress, stop: StopSignal) -> None:
+        """With `beside`, a stage of the same records, what that stage lacks too, where it reads the same texts."""
         from cache.writer import AttentionWriter
 
         with importing():
@@ -444,6 +451,7 @@ class AttentionStage(RecordStage):
             identity=self._inputs.teacher,
             progress=progress,
             stop=stop,
+            beside=None if self.beside is None else self.beside(progress),
         )
 
     def open(self) -> AttentionStore:

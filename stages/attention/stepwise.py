@@ -63,6 +63,8 @@ class Recording:
     """Value states with the key-value heads side by side, C = key-value heads × head size."""
     ways: dict[int, Way] = field(default_factory=dict)
     """How each layer's attention was found."""
+    hidden_BTC: torch.Tensor | None = None
+    """The body's last hidden states of the pass that `forward` has made."""
     _pooling_on: dict[torch.device, Pooling] = field(default_factory=dict)
 
     def stacked(self) -> torch.Tensor:
@@ -357,13 +359,25 @@ class StepwiseAttention:
 
 @torch.inference_mode()
 def stepwise_of(
-    model: PreTrainedModel, located: Sequence[Located], budget: TokenBudget, *, receivers: bool = True
+    model: PreTrainedModel,
+    located: Sequence[Located],
+    budget: TokenBudget,
+    *,
+    receivers: bool = True,
+    also: Callable[[Sequence[int], torch.Tensor], object] | None = None,
 ) -> list[StepwiseAttention]:
-    """Stepwise attention of each located text, in batches under `budget`, and what else the steps look at."""
+    """Stepwise attention of each located text, in batches under `budget`, and what else the steps look at.
+
+    `also` gets the numbers of a batch's texts and the body's last hidden states of them (B, T, C), and may be given a
+    text twice: a batch that does not fit into memory is taken apart.
+    """
 
     def compute(batch: list[int]) -> list[StepwiseAttention]:
         some = [located[i] for i in batch]
-        both_BLSK = forward(model, some, receivers=receivers).stacked().float().cpu().numpy()
+        recording = forward(model, some, receivers=receivers)
+        if also is not None and recording.hidden_BTC is not None:
+            also(batch, recording.hidden_BTC)
+        both_BLSK = recording.stacked().float().cpu().numpy()
         of_words_BLSK, others_BLSK = np.split(both_BLSK, [both_BLSK.shape[-1] - len(RECEIVERS) * receivers], axis=-1)
         return [
             StepwiseAttention(
@@ -382,7 +396,7 @@ def forward(model: PreTrainedModel, located: Sequence[Located], *, receivers: bo
     body = model.base_model
     ids_BT = padded_ids(located, pad=0)
     with recording_attention(body, pooling(located, ids_BT.shape[1], receivers=receivers)) as recording:
-        body(input_ids=ids_BT.to(_input_device(body), non_blocking=True), use_cache=False)
+        recording.hidden_BTC = body(input_ids=ids_BT.to(_input_device(body), non_blocking=True), use_cache=False)[0]
     return recording
 
 

@@ -9,9 +9,12 @@ release compute something that we do not know of, nothing is written.
 
 import logging
 from collections.abc import Callable, Container, Mapping, Sequence
+from contextlib import nullcontext
 from itertools import groupby
+from typing import Protocol
 
-from transformers import PreTrainedModel
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from cache.certificates import NOTE
 from cache.commits import Commit
@@ -26,7 +29,7 @@ from stages.attention.kernels import BLOCKS, Way
 from stages.attention.stepwise import StepwiseAttention, difference_to_eager, stepwise_of
 from stages.attention.tokens import Located, locate, token_counts
 from stages.models.identity import ModelIdentity
-from stages.models.load import known_positions, load_teacher
+from stages.models.load import known_positions, load_whole_teacher
 from stages.models.tokenizer import begin_token, load_tokenizer
 from stages.runtime.pieces import Gathering
 from stages.runtime.progress import Progress, StopSignal
@@ -41,6 +44,25 @@ TOLERANCE: Mapping[Dtype, float] = {"float32": 1e-3, "float16": 0.05, "bfloat16"
 """How far a layer may be from eager attention, relative to its norm: rounding stays below, another formula does not."""
 
 
+class Beside(Protocol):
+    """Whoever makes something else of the pass over the same texts; a context that commits on leaving."""
+
+    def begin(self, teacher: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, progress: Progress) -> bool:
+        """Get ready, and say whether this teacher's pass is of use."""
+
+    def of(
+        self, records: Sequence[tuple[str, Marked]], located: Sequence[Located]
+    ) -> Callable[[Sequence[int], torch.Tensor], object]:
+        """What takes the last hidden states (B, T, C) of some of these records, by their numbers."""
+
+    def done(self) -> None:
+        """Take in what was made of the records of the last `of`."""
+
+    def __enter__(self) -> object: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
 def write_attention(
     records: Sequence[Marked],
     writer: AttentionWriter,
@@ -51,8 +73,9 @@ def write_attention(
     identity: ModelIdentity,
     progress: Progress,
     stop: StopSignal,
+    beside: Beside | None = None,
 ) -> None:
-    """Compute and commit the attention of every record whose key is not in `known`.
+    """Compute and commit the attention of every record whose key is not in `known`; `beside` sees the same pass.
 
     A commit has `settings.piece` records, or fewer where it took more than `settings.commit_minutes` to compute them.
     Raises `ConfigError` or `ModelError` for a teacher that cannot be used, `Interrupted` when a signal asks to stop:
@@ -68,7 +91,10 @@ def write_attention(
     # Lengths only: the tokens of a large set, with their places in the text, would fill gigabytes.
     counts = token_counts(tokenizer, [marked.text for marked in to_do.values()])
     lengths = {key: count + (begin is not None) for key, count in zip(to_do, counts, strict=True)}
-    model = load_teacher(identity.path, identity.hub_revision, teacher)
+    whole = load_whole_teacher(identity.path, identity.hub_revision, teacher)
+    beside = beside if beside is not None and beside.begin(whole, tokenizer, progress) else None
+    model: PreTrainedModel = whole.base_model
+    del whole  # its head, unless somebody beside holds it
     longest = min(settings.max_length, known_positions(model))
     # Neighbours in length share batches, so that these are full without padding.
     ordered = sorted(to_do, key=lambda key: (-lengths[key], key))
@@ -79,24 +105,30 @@ def write_attention(
     progress.saved(0)
     budget = TokenBudget(settings.batch_tokens)
     too_long = [key for key in ordered if lengths[key] > longest]
-    with Gathering(
-        _append(writer, {"kernel": _layers(ways)}),
-        piece=settings.piece,
-        minutes=settings.commit_minutes,
-        most_bytes=MOST_HELD_BYTES,
-        size=lambda item: item.nbytes if isinstance(item, AttentionBlock) else 0,
-        done=progress.saved,
-        in_thread=True,
-    ) as gathered:
+    with (
+        nullcontext() if beside is None else beside,
+        Gathering(
+            _append(writer, {"kernel": _layers(ways)}),
+            piece=settings.piece,
+            minutes=settings.commit_minutes,
+            most_bytes=MOST_HELD_BYTES,
+            size=lambda item: item.nbytes if isinstance(item, AttentionBlock) else 0,
+            done=progress.saved,
+            in_thread=True,
+        ) as gathered,
+    ):
         for key in too_long:
             gathered.add(key)
             progress.advance()
         for batch in key_batches(ordered[len(too_long) :], lengths, budget):
             located = [locate(tokenizer, to_do[key], begin=begin) for key in batch]
-            found = stepwise_of(model, located, budget)
+            also = None if beside is None else beside.of([(key, to_do[key]) for key in batch], located)
+            found = stepwise_of(model, located, budget, also=also)
             gathered.write = _append(writer, {"kernel": _layers(ways), "batch_tokens": budget.tokens})
             for key, one, attention in zip(batch, located, found, strict=True):
                 gathered.add(attention_block(key, to_do[key], one, attention))
+            if beside is not None:
+                beside.done()
             progress.advance(len(batch))
             stop.check("the attention computed so far")
 

@@ -33,6 +33,7 @@ from typing import Literal, TypeAlias
 import torch
 
 from stages.mixture import at_least_float32
+from stages.soft_labels.normaliser import NOWHERE, log_sum
 
 Kind = Literal["forward-kl", "reverse-kl", "jensen-shannon"]
 LOWEST = -65504.0
@@ -40,8 +41,6 @@ LOWEST = -65504.0
 LEAST_TAIL = 1e-4
 """Share below which a teacher's tail, 1 − Σ p, is not known of logits in float16, which lie up to 2^-11 of themselves
 off; where a student's share is held against it, it counts as this."""
-NOWHERE = -1e30
-"""Logit of tokens that are left out of a sum; finite, for −∞ has no gradient where all are left out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +107,8 @@ def soft_loss(student_NV: torch.Tensor, rows: Rows, divergence: Divergence) -> t
 
     Raises `ValueError` for another temperature or kind with those.
     """
-    return _soft(at_least_float32(student_NV), rows, divergence)[0]
+    none_N0 = torch.empty(len(student_NV), 0, dtype=torch.long, device=student_NV.device)
+    return _soft(at_least_float32(student_NV), none_N0, rows, divergence)[0]
 
 
 def with_cross_entropy(
@@ -119,23 +119,28 @@ def with_cross_entropy(
     At temperature 1 the two share their normaliser. It is that of the student's whole vocabulary, also where a
     divergence is over a part of it.
     """
-    student_NV = at_least_float32(student_NV)
-    soft_N, log_norm_N = _soft(student_NV, rows, divergence)
-    if log_norm_N is None or divergence.temperature != 1:
-        log_norm_N = torch.logsumexp(student_NV, dim=1)
-    return log_norm_N - student_NV.gather(1, wanted_N[:, None])[:, 0], soft_N
+    student_NV, wanted_N1 = at_least_float32(student_NV), wanted_N[:, None]
+    soft_N, entropy_N1 = _soft(student_NV, wanted_N1, rows, divergence)
+    if entropy_N1 is None:
+        log_norm_N, said_N1 = log_sum(student_NV, wanted_N1)
+        entropy_N1 = log_norm_N[:, None] - said_N1
+    return entropy_N1[:, 0], soft_N
 
 
-def _soft(student_NV: torch.Tensor, rows: Rows, divergence: Divergence) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """The divergence, and the student's log-normaliser at its temperature unless it is one over fewer tokens."""
+def _soft(
+    student_NV: torch.Tensor, wanted_NM: torch.Tensor, rows: Rows, divergence: Divergence
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The divergence, and −ln q of the wanted tokens (N, M) where the same normaliser gives it."""
     if isinstance(rows, SampledRows):
-        return _sampled(student_NV, rows, divergence)
+        return _sampled(student_NV, wanted_NM, rows, divergence)
     if isinstance(rows, FullRows):
-        return _full(student_NV, rows, divergence)
-    return _likeliest(student_NV, rows, divergence)
+        return _full(student_NV, wanted_NM, rows, divergence)
+    return _likeliest(student_NV, wanted_NM, rows, divergence)
 
 
-def _full(student_NV: torch.Tensor, rows: FullRows, divergence: Divergence) -> tuple[torch.Tensor, torch.Tensor | None]:
+def _full(
+    student_NV: torch.Tensor, wanted_NM: torch.Tensor, rows: FullRows, divergence: Divergence
+) -> tuple[torch.Tensor, torch.Tensor | None]:
     width, both = student_NV.shape[1], min(student_NV.shape[1], rows.logits_NW.shape[1])
     scaled_NV = _over(student_NV[:, :both], divergence)
     log_norm_N = torch.logsumexp(scaled_NV, dim=1)
@@ -143,20 +148,21 @@ def _full(student_NV: torch.Tensor, rows: FullRows, divergence: Divergence) -> t
     teacher_NV = rows.logits_NW[:, :both].to(student_NV.dtype)
     teacher_NV = _over((teacher_NV - teacher_NV.amax(dim=1, keepdim=True)).clamp(min=LOWEST), divergence)
     log_p_NV = torch.log_softmax(teacher_NV, dim=1)
-    of_all = log_norm_N if both == width else None
-    return _sum(log_p_NV.exp(), log_p_NV, log_q_NV, divergence), of_all
+    shared = both == width and divergence.temperature == 1
+    entropy_NM = log_norm_N[:, None] - student_NV.gather(1, wanted_NM) if shared else None
+    return _sum(log_p_NV.exp(), log_p_NV, log_q_NV, divergence), entropy_NM
 
 
 def _likeliest(
-    student_NV: torch.Tensor, rows: LikeliestRows, divergence: Divergence
-) -> tuple[torch.Tensor, torch.Tensor]:
+    student_NV: torch.Tensor, wanted_NM: torch.Tensor, rows: LikeliestRows, divergence: Divergence
+) -> tuple[torch.Tensor, torch.Tensor | None]:
     """K + 1 buckets; without a tail where no token is left for it.
 
     Tokens that only the teacher's vocabulary has belong to its tail. What the kept ones of a teacher's row sum to
     beyond 1, by rounding, is taken from all of them.
     """
     width = student_NV.shape[1]
-    log_q_NK, log_q_tail_N, log_norm_N = _student_buckets(student_NV, rows.tokens_NK, divergence)
+    log_q_NK, log_q_tail_N, entropy_NM = _student_buckets(student_NV, wanted_NM, rows.tokens_NK, divergence)
     log_p_NK = _over(rows.logits_NK.to(student_NV.dtype), divergence) - rows.log_norm_N.to(student_NV.dtype)[:, None]
     log_p_NK = log_p_NK.masked_fill(rows.tokens_NK >= width, NOWHERE)
     log_kept_N1 = torch.logsumexp(log_p_NK, dim=1, keepdim=True)
@@ -164,33 +170,37 @@ def _likeliest(
     log_p_NK = (log_p_NK - (log_kept_N1 if whole else log_kept_N1.clamp(min=0))).clamp(min=LOWEST)
     p_NK = log_p_NK.exp()
     if whole:
-        return _sum(p_NK, log_p_NK, log_q_NK, divergence), log_norm_N
+        return _sum(p_NK, log_p_NK, log_q_NK, divergence), entropy_NM
     tail_N = -torch.expm1(log_kept_N1[:, 0].clamp(max=0))
     p_NB = torch.cat([p_NK, tail_N[:, None]], dim=1)
     log_p_NB = torch.cat([log_p_NK, tail_N.clamp(min=LEAST_TAIL).log()[:, None]], dim=1)
     log_q_NB = torch.cat([log_q_NK, log_q_tail_N[:, None]], dim=1)
-    return _sum(p_NB, log_p_NB, log_q_NB, divergence), log_norm_N
+    return _sum(p_NB, log_p_NB, log_q_NB, divergence), entropy_NM
 
 
 def _student_buckets(
-    student_NV: torch.Tensor, tokens_NK: torch.Tensor, divergence: Divergence
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Logarithms of the kept tokens' shares (N, K), the tail's (N,), and the log-normaliser (N,), at temperature T.
+    student_NV: torch.Tensor, wanted_NM: torch.Tensor, tokens_NK: torch.Tensor, divergence: Divergence
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """Logarithms of the kept tokens' shares (N, K) and the tail's (N,), at temperature T; −ln q of the wanted at T = 1.
 
     1 − Σ q would lose a small tail in float32, and its gradient, p_tail / q_tail times a difference, before that.
     """
     unknown_NK = tokens_NK >= student_NV.shape[1]
     # The first is the teacher's likeliest, which is no padding: masked twice, it counts once.
     known_NK = torch.where(unknown_NK, tokens_NK[:, :1], tokens_NK)
-    scaled_NV = _over(student_NV, divergence)
-    kept_NK = scaled_NV.gather(1, known_NK).masked_fill(unknown_NK, NOWHERE).clamp(min=NOWHERE)
-    tail_N = torch.logsumexp(scaled_NV.scatter(1, known_NK, NOWHERE), dim=1)
+    tail_N, kept_NK, said_NM = log_sum(
+        student_NV, known_NK, wanted_NM, without_NK=known_NK, temperature=divergence.temperature
+    )
+    kept_NK = _over(kept_NK, divergence).masked_fill(unknown_NK, NOWHERE).clamp(min=NOWHERE)
     log_norm_N = torch.logaddexp(torch.logsumexp(kept_NK, dim=1), tail_N)
     log_q_NK = (kept_NK - log_norm_N[:, None]).clamp(min=LOWEST)
-    return log_q_NK, (tail_N - log_norm_N).clamp(min=LOWEST), log_norm_N
+    entropy_NM = log_norm_N[:, None] - said_NM if divergence.temperature == 1 else None
+    return log_q_NK, (tail_N - log_norm_N).clamp(min=LOWEST), entropy_NM
 
 
-def _sampled(student_NV: torch.Tensor, rows: SampledRows, divergence: Divergence) -> tuple[torch.Tensor, torch.Tensor]:
+def _sampled(
+    student_NV: torch.Tensor, wanted_NM: torch.Tensor, rows: SampledRows, divergence: Divergence
+) -> tuple[torch.Tensor, torch.Tensor]:
     """−Σ (count / draws) ln q; tokens that only the teacher's vocabulary has are as if they had not been drawn."""
     if divergence.kind != "forward-kl" or divergence.temperature != 1:
         raise ValueError(
@@ -199,11 +209,11 @@ def _sampled(student_NV: torch.Tensor, rows: SampledRows, divergence: Divergence
         )
     unknown_NK = rows.tokens_NK >= student_NV.shape[1]
     counts_NK = rows.counts_NK.to(student_NV.dtype).masked_fill(unknown_NK, 0)
-    log_norm_N = torch.logsumexp(student_NV, dim=1)
-    kept_NK = student_NV.gather(1, rows.tokens_NK.masked_fill(unknown_NK, 0))
+    known_NK = rows.tokens_NK.masked_fill(unknown_NK, 0)
+    log_norm_N, kept_NK, said_NM = log_sum(student_NV, known_NK, wanted_NM)
     log_q_NK = (kept_NK - log_norm_N[:, None]).clamp(min=LOWEST)
     shares_NK = counts_NK / counts_NK.sum(dim=1, keepdim=True).clamp(min=1)
-    return -(shares_NK * log_q_NK).sum(dim=1), log_norm_N
+    return -(shares_NK * log_q_NK).sum(dim=1), log_norm_N[:, None] - said_NM
 
 
 def _sum(p: torch.Tensor, log_p: torch.Tensor, log_q: torch.Tensor, divergence: Divergence) -> torch.Tensor:

@@ -16,7 +16,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from data.errors import ModelError
-from stages.head import Head, has_plain_head, scaled
+from stages.head import Head, at_targets, has_plain_head, scaled
 
 MOST_WEIGHTS = 2**25
 """Weights in float32 at a time, 128 MiB, where they are kept in another type."""
@@ -85,3 +85,13 @@ def head_of(model: PreTrainedModel) -> TeacherHead:
 def _in_memory(module: nn.Linear) -> bool:
     """Whether it is a plain one, none that is derived from it for numbers of other kinds, with its weights at hand."""
     return type(module) is nn.Linear and module.weight.is_floating_point() and not module.weight.is_meta
+
+
+@torch.no_grad()
+def ends_at_its_head(model: PreTrainedModel) -> bool:
+    """Whether the head sees what the body returns, and nothing comes between; two tokens are tried."""
+    ids_BT = torch.zeros(1, 2, dtype=torch.long, device=model.device)
+    following_BT = torch.zeros_like(ids_BT)
+    (seen,) = at_targets(model, {"input_ids": ids_BT}, [following_BT], plain_head=True)
+    hidden_BTC = model.base_model(input_ids=ids_BT, use_cache=False)[0]
+    return bool(torch.equal(seen.said, hidden_BTC[0]))

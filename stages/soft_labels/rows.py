@@ -69,32 +69,45 @@ def log_probability(logits_nV: torch.Tensor, wanted_n: torch.Tensor) -> np.ndarr
     """Log-probability of the wanted tokens at temperature 1, (n,) float32, no lower than `LOWEST`."""
     relative_nV = _relative(logits_nV)
     chosen_n = relative_nV.gather(1, wanted_n.to(relative_nV.device)[:, None])[:, 0]
-    found_n = (chosen_n.double() - _log_norm(relative_nV, 1.0)).clamp(min=LOWEST)
+    found_n = (chosen_n.double() - _log_norms(relative_nV)[0]).clamp(min=LOWEST)
     return found_n.float().cpu().numpy()
 
 
 def likeliest(logits_nV: torch.Tensor, k: int) -> Likeliest:
     """What is kept of the `k` likeliest tokens; of several as likely as the last one, those with the lowest ids.
 
-    Log-norms are sums in float64. Raises `ValueError` for a `k` that the vocabulary does not have.
+    Raises `ValueError` for a `k` that the vocabulary does not have.
     """
     if not 1 <= k <= logits_nV.shape[1]:
         raise ValueError(f"k: expected 1 to {logits_nV.shape[1]}, as many tokens as there are, found {k}")
     relative_nV = _relative(logits_nV)
-    least_n1 = relative_nV.topk(k, dim=1).values[:, -1:]
-    above_nV, equal_nV = relative_nV > least_n1, relative_nV == least_n1
-    wanted_n1 = k - above_nV.sum(dim=1, keepdim=True)
-    kept_nV = above_nV | (equal_nV & (equal_nV.cumsum(dim=1, dtype=torch.int32) <= wanted_n1))
-    tokens_nK = kept_nV.nonzero()[:, 1].view(-1, k)
+    tokens_nK = _largest(relative_nV, k).sort(dim=1).values
     logits_nK = relative_nV.gather(1, tokens_nK).clamp(min=LOWEST).half()
     # Ids ascend, so that a stable sort leaves tokens that are equal in float16 in their order.
     order_nK = torch.sort(logits_nK, dim=1, descending=True, stable=True).indices
-    log_norms = torch.stack([_log_norm(relative_nV, temperature) for temperature in TEMPERATURES], dim=1)
+    log_norms = torch.stack(_log_norms(relative_nV), dim=1)
     return Likeliest(
         tokens=tokens_nK.gather(1, order_nK).cpu().numpy().astype(np.uint32),
         logits=logits_nK.gather(1, order_nK).cpu().numpy(),
         log_norms=log_norms.float().cpu().numpy(),
     )
+
+
+def _largest(relative_nV: torch.Tensor, k: int) -> torch.Tensor:
+    """The numbers (n, K) of the largest, in any order; of equal ones at the cut those with the lowest numbers.
+
+    topk promises nothing of these, so that rows in which not all that are equal to the last are taken are done anew.
+    """
+    largest, tokens = relative_nV.topk(min(k + 1, relative_nV.shape[1]), dim=1)
+    least_n1, tokens_nK = largest[:, k - 1 : k], tokens[:, :k]
+    torn_n = (largest[:, k:] == least_n1).any(dim=1)  # the next one is as large as the last
+    if torn_n.any():
+        rows_mV, least_m1 = relative_nV[torn_n], least_n1[torn_n]
+        above_mV, equal_mV = rows_mV > least_m1, rows_mV == least_m1
+        wanted_m1 = k - above_mV.sum(dim=1, keepdim=True)
+        kept_mV = above_mV | (equal_mV & (equal_mV.cumsum(dim=1, dtype=torch.int32) <= wanted_m1))
+        tokens_nK[torn_n] = kept_mV.nonzero()[:, 1].view(-1, k)
+    return tokens_nK
 
 
 def uniforms(key: str, seed: int, rows: int, draws: int) -> np.ndarray:
@@ -151,6 +164,7 @@ def _relative(logits_nV: torch.Tensor) -> torch.Tensor:
     return logits_nV - largest_n1
 
 
-def _log_norm(relative_nV: torch.Tensor, temperature: float) -> torch.Tensor:
-    """The logarithm of Σ exp(relative / T), (n,) float64."""
-    return torch.exp(relative_nV / temperature).sum(dim=1, dtype=torch.float64).log()
+def _log_norms(relative_nV: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The logarithms of Σ exp(relative / T) at `TEMPERATURES`, (n,) float64 each; the second is of square roots."""
+    shares_nV = torch.exp(relative_nV)
+    return shares_nV.sum(dim=1).double().log(), shares_nV.sqrt_().sum(dim=1).double().log()

@@ -48,7 +48,7 @@ def soft_label_spec(identity: ModelIdentity, teacher: TeacherSettings, settings:
         "vocabulary_size": size.vocabulary,
         **_layout(settings, teacher, size.width, logit_scales(identity)),
         "context": settings.context,
-        **({"prompt": explain_prompt("…")} if settings.context == "student" else {"begin": BEGIN_RULE}),
+        **_read(settings),
         "max_length": settings.max_length,
     }
 
@@ -75,6 +75,13 @@ def soft_label_bytes(settings: SoftLabelSettings, width: int, vocabulary: int, d
     kept = min(settings.k, vocabulary)
     beside = 16 if settings.layout == "top" else 8
     return LabelBytes(row=ROW_BYTES[settings.layout] * kept + BESIDE_A_ROW, head=0, mapped=6 * kept + beside)
+
+
+def _read(settings: SoftLabelSettings) -> dict[str, JSON]:
+    """What stands in front of a rationale beside the question."""
+    if settings.context == "student":
+        return {"prompt": explain_prompt("…")}
+    return {"begin": BEGIN_RULE} if settings.begin_token else {}
 
 
 def _layout(

@@ -92,7 +92,7 @@ def teacher_texts(
     texts = [prompt + marked.rationale for prompt, marked in zip(prompts, records.values(), strict=True)]
     encoded = encode_all(tokenizer, texts)
     return [
-        _teacher_text(key, marked, ids, spans, len(prompt), begin=begin, end=tokenizer.eos_token_id)
+        teacher_text(key, marked, *_behind(begin, ids, spans), len(prompt), end=tokenizer.eos_token_id)
         for (key, marked), prompt, (ids, spans) in zip(records.items(), prompts, encoded, strict=True)
     ]
 
@@ -102,11 +102,12 @@ def prompt_of(marked: Marked, context: Context) -> str:
     return explain_prompt(marked.question) if context == "student" else marked.text[: marked.rationale_start]
 
 
-def _teacher_text(
-    key: str, marked: Marked, ids: np.ndarray, spans: np.ndarray, start: int, *, begin: int | None, end: int
-) -> TeacherText:
-    if begin is not None:
-        ids, spans = np.insert(ids, 0, begin), np.insert(spans, 0, 0, axis=0)
+def _behind(begin: int | None, ids: np.ndarray, spans: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return (ids, spans) if begin is None else (np.insert(ids, 0, begin), np.insert(spans, 0, 0, axis=0))
+
+
+def teacher_text(key: str, marked: Marked, ids: np.ndarray, spans: np.ndarray, start: int, *, end: int) -> TeacherText:
+    """A record whose text has these tokens (T,) at these characters (T, 2); its rationale begins at `start`."""
     # Nothing is read in front of the first token, and so nothing expected there.
     targets = np.flatnonzero(spans[1:, 1] > start) + 1
     return TeacherText(
@@ -149,7 +150,20 @@ class TeacherPass:
         following_BT = torch.from_numpy(np.stack([text.following(ids_BT.shape[1]) for text in texts]))
         inputs = {"input_ids": ids_BT.to(_input_device(self.model))}
         (at,) = at_targets(self.model, inputs, [following_BT], plain_head=self.head is not None)
-        arrays = self._kept(texts, at.said, at.wanted_N)
+        yield from self._blocks(texts, at.said, at.wanted_N)
+
+    @torch.inference_mode()
+    def blocks_of(self, texts: Sequence[TeacherText], hidden_BTC: torch.Tensor) -> list[SoftLabelBlock]:
+        """The same from the last hidden states of a pass over these very texts; there has to be a plain head."""
+        assert self.head is not None, "hidden states are of use with a head"
+        said = [hidden_BTC[row, torch.from_numpy(text.places)] for row, text in enumerate(texts)]
+        wanted_N = torch.from_numpy(np.concatenate([text.wanted for text in texts]))
+        return list(self._blocks(texts, torch.cat(said), wanted_N.to(hidden_BTC.device)))
+
+    def _blocks(
+        self, texts: Sequence[TeacherText], said: torch.Tensor, wanted_N: torch.Tensor
+    ) -> Iterator[SoftLabelBlock]:
+        arrays = self._kept(texts, said, wanted_N)
         borders = np.cumsum([len(text.places) for text in texts])[:-1]
         for text, own in zip(texts, zip(*(np.split(array, borders) for array in arrays), strict=True), strict=True):
             yield self._block(text, *own)

@@ -5,9 +5,12 @@ result. Records that are too long are committed as dropped, so that no later run
 are kept, the head by which they become logits is committed before the first of them.
 """
 
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from functools import partial
-from typing import Literal
+from typing import Any, Literal, Self
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from cache.commits import Commit
 from cache.keys import record_key
@@ -15,7 +18,7 @@ from cache.soft_labels.block import SoftLabelBlock
 from cache.soft_labels.writer import SoftLabelWriter
 from data.records import Marked
 from stages.attention.batches import TokenBudget, key_batches
-from stages.attention.tokens import token_counts
+from stages.attention.tokens import Located, token_counts
 from stages.attention.write import TOO_LONG
 from stages.models.identity import ModelIdentity
 from stages.models.load import known_positions, load_whole_teacher
@@ -23,7 +26,8 @@ from stages.models.tokenizer import begin_token, load_tokenizer
 from stages.runtime.pieces import Gathering
 from stages.runtime.progress import Progress, StopSignal
 from stages.settings import SoftLabelSettings, TeacherSettings
-from stages.soft_labels.teacher import Keeping, TeacherPass, prompt_of, teacher_texts
+from stages.soft_labels.head import ends_at_its_head
+from stages.soft_labels.teacher import Keeping, TeacherPass, prompt_of, teacher_text, teacher_texts
 
 MOST_HELD_BYTES = 512 << 20
 """Rows in memory at which a part is committed although it could have more records."""
@@ -51,30 +55,20 @@ def write_soft_labels(
         return
     progress.note(f"loading {identity.name}")
     tokenizer = load_tokenizer(identity.path, identity.hub_revision, trust_remote_code=teacher.trust_remote_code)
-    begin = begin_token(tokenizer) if settings.context == "plain" else None
+    begin = begin_token(tokenizer) if settings.context == "plain" and settings.begin_token else None
     texts = [prompt_of(marked, settings.context) + marked.rationale for marked in to_do.values()]
     counts = token_counts(tokenizer, texts)  # lengths only: all tokens, with their places in the text, fill gigabytes
     lengths = {key: count + (begin is not None) for key, count in zip(to_do, counts, strict=True)}
     model = load_whole_teacher(identity.path, identity.hub_revision, teacher)
     asked = TeacherPass(model, keeping_of(settings, teacher))
-    if asked.keeping.layout == "hidden":
-        assert asked.head is not None, "hidden states are refused without a head"
-        writer.append_head(*asked.head.arrays(asked.keeping.hidden))
+    _append_head(writer, asked)
     longest = min(settings.max_length, known_positions(model))
     ordered = sorted(to_do, key=lambda key: (-lengths[key], key))  # neighbours in length share batches
     too_long = [key for key in ordered if lengths[key] > longest]
     progress.start("soft labels", len(to_do))
     progress.saved(0)
     budget = TokenBudget(settings.batch_tokens, setting="soft_labels.batch_tokens")
-    with Gathering(
-        partial(_append, writer),
-        piece=settings.piece,
-        minutes=settings.commit_minutes,
-        most_bytes=MOST_HELD_BYTES,
-        size=lambda item: item.nbytes if isinstance(item, SoftLabelBlock) else 0,
-        done=progress.saved,
-        in_thread=True,
-    ) as gathered:
+    with _gathering(writer, settings, progress.saved) as gathered:
         for key in too_long:
             gathered.add(key)
             progress.advance()
@@ -84,6 +78,83 @@ def write_soft_labels(
                 gathered.add(block)
             progress.advance(len(batch))
             stop.check("the soft labels computed so far")
+
+
+class BesideAttention:
+    """Soft labels in the context `plain` from the pass that records attention over the same texts.
+
+    What is too long for them, or was done before, is left to `write_soft_labels`.
+    """
+
+    def __init__(
+        self, writer: SoftLabelWriter, known: Container[str], teacher: TeacherSettings, settings: SoftLabelSettings
+    ) -> None:
+        assert settings.context == "plain", "the pass reads plain texts"
+        self._writer, self._known, self._teacher, self._settings = writer, known, teacher, settings
+        self._gathered = _gathering(writer, settings, lambda _: None)
+        self._found: dict[str, SoftLabelBlock] = {}
+
+    def begin(self, teacher: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, progress: Progress) -> bool:
+        """Look at the head; a teacher whose logits are more than that of its body's output has a pass of its own."""
+        self._asked, self._end = TeacherPass(teacher, keeping_of(self._settings, self._teacher)), tokenizer.eos_token_id
+        if self._end is None or self._asked.head is None or not ends_at_its_head(teacher):
+            return False
+        _append_head(self._writer, self._asked)
+        progress.note("soft labels come from the same pass")
+        return True
+
+    def of(
+        self, records: Sequence[tuple[str, Marked]], located: Sequence[Located]
+    ) -> Callable[[Sequence[int], torch.Tensor], None]:
+        """What makes rows of the last hidden states of some of these records."""
+        texts = {
+            number: teacher_text(key, marked, one.ids, one.spans, marked.rationale_start, end=self._end)
+            for number, ((key, marked), one) in enumerate(zip(records, located, strict=True))
+            if key not in self._known and len(one.ids) <= self._settings.max_length
+        }
+
+        def take(batch: Sequence[int], hidden_BTC: torch.Tensor) -> None:
+            rows = [row for row, number in enumerate(batch) if number in texts]
+            wanted = [texts[batch[row]] for row in rows]
+            if wanted:
+                self._found |= {block.key: block for block in self._asked.blocks_of(wanted, hidden_BTC[rows])}
+
+        return take
+
+    def done(self) -> None:
+        """Take in the rows of the last records."""
+        for block in self._found.values():
+            self._gathered.add(block)
+        self._found = {}
+
+    def __enter__(self) -> Self:
+        self._gathered.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        """Commit what was gathered."""
+        self._gathered.__exit__(*error)
+
+
+def _gathering(
+    writer: SoftLabelWriter, settings: SoftLabelSettings, done: Callable[[int], None]
+) -> Gathering[SoftLabelBlock | str, Commit]:
+    return Gathering(
+        partial(_append, writer),
+        piece=settings.piece,
+        minutes=settings.commit_minutes,
+        most_bytes=MOST_HELD_BYTES,
+        size=lambda item: item.nbytes if isinstance(item, SoftLabelBlock) else 0,
+        done=done,
+        in_thread=True,
+    )
+
+
+def _append_head(writer: SoftLabelWriter, asked: TeacherPass) -> None:
+    """Commit the head by which hidden states become logits, where these are kept."""
+    if asked.keeping.layout == "hidden":
+        assert asked.head is not None, "hidden states are refused without a head"
+        writer.append_head(*asked.head.arrays(asked.keeping.hidden))
 
 
 def keeping_of(settings: SoftLabelSettings, teacher: TeacherSettings) -> Keeping:

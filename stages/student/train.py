@@ -24,6 +24,8 @@ from transformers import (
     set_seed,
 )
 
+from cache.keys import are_among, key_rows
+from cache.soft_labels.figures import mass_held
 from cache.soft_labels.mapped import mapped_soft_labels
 from cache.soft_labels.reader import SoftLabelStore
 from cache.student_attention import StudentLook, write_student_attention
@@ -48,7 +50,7 @@ from stages.student.global_batches import NumberedRecords
 from stages.student.looks import looked_at, student_layer_weights, student_looks, write_layer_weights
 from stages.student.model import DistillationModel
 from stages.student.objective import Objective, objective_of
-from stages.student.records.kept import longest_of, read_records, take_records
+from stages.student.records.kept import keys_of_records, largest_id, longest_of, read_records, take_records
 from stages.student.records.soft_labels import COUNTED, SoftTargets
 from stages.student.summary import CHECKPOINTS, Origin, write_summary
 from stages.student.targets import TeacherTargets
@@ -64,6 +66,8 @@ from stages.student.trainer import (
 )
 
 GPU_LOADER_WORKERS = 2
+LEAST_MASS = 0.9
+"""Share of the teacher's distribution below which stored tokens are warned of."""
 LOOKED_AT_FIRST = 100
 """Records whose soft labels are looked for before the first step."""
 
@@ -109,6 +113,7 @@ def train_student(
     teacher = TeacherTargets(attention or {})
     targets = _targets(examples, objective, teacher, layers, progress)
     records = _training_records(tokenizer, identity.tokenizer, examples, student, targets, progress)
+    _require_embeddings(loaded, records, student)
     _require_positions(loaded, records, student)
     labels = _soft_targets(objective, soft_labels, identity, records, progress)
     model = DistillationModel(
@@ -226,6 +231,16 @@ def _training_records(
     return fitting
 
 
+def _require_embeddings(model: PreTrainedModel, records: Sequence[TrainingRecord], student: StudentSettings) -> None:
+    """Raise `ConfigError` for a token that the student has no embedding of; torch would fail in the midst of a step."""
+    known = model.get_input_embeddings().weight.shape[0]
+    if (largest := largest_id(records)) >= known:
+        raise ConfigError(
+            f"student.model: the tokenizer of {student.model} makes tokens up to number {largest:,}, but the model has "
+            f"embeddings of {known:,} (from 0) alone; is it the tokenizer of another model?"
+        )
+
+
 def _require_positions(model: PreTrainedModel, records: Sequence[TrainingRecord], student: StudentSettings) -> None:
     """Raise `ConfigError` for a text longer than the positions that the student knows."""
     positions = known_positions(model)
@@ -271,6 +286,10 @@ def _soft_targets(
     term = objective.soft_labels
     if term.match == "tokens":
         require_one_vocabulary(identity, str(store.space.spec["vocabulary"]))
+    if missing := int((~are_among(key_rows(keys_of_records(records)), store.key_rows)).sum()):
+        raise MissingRecordsError(
+            f"soft labels of {missing} of {len(records)} records are missing; `molsaki soft-labels CONFIG` fills them"
+        )
     progress.start(SOFT_LABELS, sum(map(len, store.parts)))
     targets = SoftTargets(blocks=mapped_soft_labels(store, progress.advance), settings=term)
     some = [(record.key, target_ends(record)) for record in records[:LOOKED_AT_FIRST]]
@@ -279,7 +298,20 @@ def _soft_targets(
             f"objective.terms.soft_labels: none of the target tokens of {len(some)} texts begins and ends where one of "
             "the teacher's does"
         )
+    if term.match == "tokens" and store.layout == "top":
+        _warn_of_tail(store, term.temperature, progress)
     return targets
+
+
+def _warn_of_tail(store: SoftLabelStore, temperature: float, progress: Progress) -> None:
+    """Say where the stored tokens hold so little that mostly the tail, which is one bucket, would be learned from."""
+    held = mass_held(store, temperature)
+    if held.mean < LEAST_MASS:
+        progress.note(
+            f"warning: the {store.rows.k} likeliest tokens hold {held.mean:.1%} of the teacher's mass at temperature "
+            f"{temperature:g} (a twentieth of places under {held.fifth_percentile:.1%}), and the rest is one bucket; "
+            "soft_labels.layout hidden tells all of it"
+        )
 
 
 def _teacher_head(store: SoftLabelStore | None) -> TeacherHead | None:

@@ -79,6 +79,11 @@ class KeptRecords(Sequence[TrainingRecord]):
         """Their keys."""
         return self._examples.keys
 
+    @property
+    def largest_id(self) -> int:
+        """The largest token id of the selection, of which these may be some."""
+        return max(int(self._arrays[f"{task}_ids"].max()) for task in TASKS)
+
     def lengths(self, task: Task) -> npt.NDArray[np.int64]:
         """Tokens of the texts of a task (n,)."""
         lengths: npt.NDArray[np.int64] = np.diff(self._arrays[f"{task}_offset"])[self._examples.rows]
@@ -145,6 +150,13 @@ def read_records(
     if arrays is None:
         arrays = make_arrays(path, head, _tokenizing(tokenizer, examples.all, progress))
     return KeptRecords(examples, arrays, targets)
+
+
+def largest_id(records: Sequence[TrainingRecord]) -> int:
+    """The largest token id in any text."""
+    if isinstance(records, KeptRecords):
+        return records.largest_id
+    return max(int(record.text(task).ids.max()) for record in records for task in TASKS)
 
 
 def keys_of_records(records: Sequence[TrainingRecord]) -> Sequence[str]:

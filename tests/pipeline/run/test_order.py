@@ -224,6 +224,8 @@ def test_compare_pairs_seeds_and_questions(experiment: Experiment) -> None:
     assert [(score["run"], score["accuracy"]["mean"]) for score in scores] == [("dss", 0.5), ("small", 1.0)]
     assert scores[0]["difference"] is None and scores[1]["difference"]["mean"] == 0.5
     assert "+50.0" in experiment("compare", "runs/dss", "runs/small").stdout
+    printed = experiment("compare", "dss", "small", "--markdown").stdout
+    assert printed.startswith("| run | prompt |") and "+50.0" in printed and printed.endswith("\n")
 
 
 def test_compare_without_predictions_names_the_command_that_helps(experiment: Experiment) -> None:

@@ -129,8 +129,8 @@ def test_values_are_stored_rounded_as_asked_with_a_certificate_of_what_that_chan
 ):
     computed: list[np.ndarray] = []
 
-    def listen(*arguments):
-        found = compute(*arguments)
+    def listen(*arguments, **also):
+        found = compute(*arguments, **also)
         computed.extend(one.words for one in found)
         return found
 
@@ -161,9 +161,9 @@ def test_what_is_stored_does_not_depend_on_when_it_is_committed(teacher: Path, t
 def test_batches_are_those_of_all_records_by_length(teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     batches: list[list[int]] = []
 
-    def listen(model, located, budget):
+    def listen(model, located, budget, **also):
         batches.append([len(one.ids) for one in located])
-        return compute(model, located, budget)
+        return compute(model, located, budget, **also)
 
     compute = extraction.stepwise_of
     monkeypatch.setattr(extraction, "stepwise_of", listen)
@@ -194,10 +194,10 @@ def test_an_error_of_the_teacher_leaves_what_was_computed_before(
 ):
     compute, calls = extraction.stepwise_of, iter(range(9))
 
-    def fail_third(*arguments):
+    def fail_third(*arguments, **also):
         if next(calls) == 2:
             raise ModelError("no more")
-        return compute(*arguments)
+        return compute(*arguments, **also)
 
     monkeypatch.setattr(extraction, "stepwise_of", fail_third)
     with pytest.raises(ModelError, match="no more"):
@@ -251,10 +251,10 @@ def test_a_signal_ends_after_the_batch_and_what_was_computed_is_committed(
 ):
     compute, calls = extraction.stepwise_of, iter(range(9))
 
-    def signalled(*arguments):
+    def signalled(*arguments, **also):
         if next(calls) == 2:
             os.kill(os.getpid(), signal.SIGTERM)
-        return compute(*arguments)
+        return compute(*arguments, **also)
 
     with monkeypatch.context() as patched, pytest.raises(Interrupted, match="stopped by SIGTERM after saving"):
         patched.setattr(extraction, "stepwise_of", signalled)
@@ -270,9 +270,9 @@ def test_a_piece_is_written_while_the_next_is_computed(teacher: Path, tmp_path: 
     appended: list[tuple[bool, bool]] = []
     compute, append = extraction.stepwise_of, AttentionWriter.append
 
-    def tell_compute(*arguments):
+    def tell_compute(*arguments, **also):
         begun.release()
-        return compute(*arguments)
+        return compute(*arguments, **also)
 
     def wait_for_compute(*arguments, **note):
         beside = begun.acquire(timeout=60)  # that of its own batch

@@ -243,14 +243,14 @@ def test_the_cross_entropy_beside_is_that_of_torch(temperature: float):
 
 
 class CountingNormalisers(TorchFunctionMode):
-    """Counts normalisers over so many logits that carry a gradient."""
+    """Counts normalisers over so many logits: torch's, and the exponentials of `log_sum`."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.width, self.count = width, 0
 
     def __torch_function__(self, function: Callable, types, args=(), kwargs=None):
-        if function is torch.logsumexp and args[0].requires_grad and args[0].shape[1] == self.width:
+        if function in (torch.logsumexp, torch.Tensor.exp_) and args[0].shape[1] == self.width:
             self.count += 1
         return function(*args, **(kwargs or {}))
 

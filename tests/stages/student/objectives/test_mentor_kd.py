@@ -17,6 +17,7 @@ from stages.student.global_batches import counts
 from stages.student.model import DistillationModel
 from stages.student.objective import objective_of
 from stages.student.records.soft_labels import SoftTargets
+from stages.student.step import gradient_norms
 from stages.student.texts import TrainingCollator, training_record
 from tests.fakes import tiny_model_folder, tiny_tokenizer
 from tests.stages.student.objectives.reference import slow_cross_entropy
@@ -154,3 +155,66 @@ def test_tokens_whose_borders_the_teacher_does_not_have_count_in_the_cross_entro
     out = losses_of(student, settings, batch, None)
     assert out["L_exp"].item() == pytest.approx(losses_of(student, settings, complete, None)["L_exp"].item())
     assert torch.isfinite(out["loss"])
+
+
+def top_of(teacher: PreTrainedModel, divergence: str = "forward-kl"):
+    """Settings and a batch: the likeliest tokens at T = 1, logits in float16 as they are stored."""
+    term = SoftLabelTerm(divergence=divergence, weight=0.4)
+    settings = ObjectiveSettings(name="dss", terms=TermSettings(soft_labels=term))
+    blocks, _ = labels_of(teacher, Keeping(layout="top", k=8))
+    batch = batch_of(blocks, settings)
+    assert batch["soft_logits"].dtype == torch.float16
+    return settings, batch
+
+
+def gradients_of(loss: torch.Tensor, student) -> tuple[torch.Tensor, ...]:
+    return torch.autograd.grad(loss, list(student.parameters()), retain_graph=True)
+
+
+@pytest.mark.parametrize("divergence", ["forward-kl", "reverse-kl", "jensen-shannon"])
+def test_logits_in_pieces_give_the_losses_and_gradients_of_all_at_once(
+    student, teacher, divergence: str, monkeypatch: pytest.MonkeyPatch
+):
+    settings, batch = top_of(teacher, divergence)
+    whole = losses_of(student, settings, batch, None)
+    monkeypatch.setattr("stages.head.MOST_LOGITS", 3 * student.config.vocab_size)
+    pieces = losses_of(student, settings, batch, None)
+    for name in ("L_soft", "L_exp", "loss"):
+        torch.testing.assert_close(pieces[name], whole[name], rtol=1e-5, atol=1e-6)
+    for one, other in zip(gradients_of(pieces["loss"], student), gradients_of(whole["loss"], student), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
+def test_norms_of_gradients_leave_the_graph_as_it_is(student, teacher):
+    settings, batch = top_of(teacher)
+    losses = losses_of(student, settings, batch, None)
+    expected = gradients_of(losses["loss"], student)
+    norms = gradient_norms(losses["L_exp"], losses["L_soft"], list(student.parameters()))
+    assert all(norm > 0 for norm in norms)
+    assert all(map(torch.equal, gradient_norms(losses["L_exp"], losses["L_soft"], list(student.parameters())), norms))
+    losses["loss"].backward()
+    for weight, gradient in zip(student.parameters(), expected, strict=True):
+        assert torch.equal(weight.grad, gradient)
+
+
+def test_mixed_precision_is_near(student, teacher):
+    settings, batch = top_of(teacher)
+    exact = losses_of(student, settings, batch, None)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = losses_of(student, settings, batch, None)
+    assert mixed["L_soft"].dtype == mixed["loss"].dtype == torch.float32
+    torch.testing.assert_close(mixed["L_soft"], exact["L_soft"], rtol=0.02, atol=0.02)
+    of_exact, of_mixed = (
+        torch.cat([one.flatten() for one in gradients_of(losses["loss"], student)]) for losses in (exact, mixed)
+    )
+    assert float((of_mixed - of_exact).norm() / of_exact.norm()) < 0.05
+
+
+def test_tokens_that_do_not_count_move_the_student_by_their_cross_entropy_alone(student, teacher):
+    settings, batch = top_of(teacher)
+    none = losses_of(student, settings, {**batch, "soft_counted": torch.zeros_like(batch["soft_counted"])}, None)
+    assert none["L_soft"].item() == 0
+    assert all((one == 0).all() for one in gradients_of(none["L_soft"], student))
+    plain = losses_of(student, ObjectiveSettings(name="dss"), batch, None)
+    for one, other in zip(gradients_of(none["L_exp"], student), gradients_of(plain["L_exp"], student), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
