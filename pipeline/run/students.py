@@ -29,6 +29,7 @@ from pipeline.run.plan import StageName, StagePlan, reasons
 from pipeline.run.processes import our_command, run_together
 from pipeline.run.soft_labels import SoftLabelStage
 from pipeline.run.teacher import AttentionStage, RecordStage
+from stages.attention.select import Example
 from stages.attention.selected import chosen, keys_of, which
 from stages.engines.reuse import ReusedEngines
 from stages.runtime.imports import importing
@@ -39,6 +40,8 @@ from stages.student.objective import Objective, objective_of
 from stages.student.summary import Origin, damaged_student, read_summary
 
 if TYPE_CHECKING:
+    from cache.reader import AttentionStore
+    from cache.soft_labels.reader import SoftLabelStore
     from stages.student.dev import DevQuestions
 
 STUDENT_SCHEMA = 3
@@ -106,7 +109,9 @@ class TrainStage:
         """Train the students that are not there, one seed after the other."""
         self._require_stage_one()
         self._attention.keep()
-        examples = self._attention.selection.examples
+        attention = self._attention.open() if self._attention in self._needed else None
+        soft_labels = self._soft_labels.open() if self._soft_labels in self._needed else None
+        examples = self._left(attention, soft_labels)
         config, share = self.inputs.config, process_of(os.environ)
         if share.is_main:
             move_to_earlier(self.folder, self._stale(), progress)
@@ -117,16 +122,6 @@ class TrainStage:
         with importing():
             from stages.student.train import train_student
 
-        attention = self._attention.open() if self._attention in self._needed else None
-        soft_labels = self._soft_labels.open() if self._soft_labels in self._needed else None
-        for store, stage in ((attention, self._attention), (soft_labels, self._soft_labels)):
-            if store is not None:
-                examples = chosen(examples, ~which(examples, store.dropped))
-            if not examples:
-                dropped, section = reasons(stage.plan().dropped), stage.name.replace("-", "_")
-                raise MissingRecordsError(
-                    f"no record is left to train on ({dropped}); {section}.max_length says how long they may be"
-                )
         for seed in missing:
             student = self.folder.student(seed)
             if share.is_main:
@@ -150,6 +145,19 @@ class TrainStage:
             if share.is_main:
                 write_card(student)
             stop.check(f"the student of seed {seed}")
+
+    def _left(self, attention: "AttentionStore | None", soft_labels: "SoftLabelStore | None") -> Sequence[Example]:
+        """The records that the teacher could read; raises `MissingRecordsError` where it could read none."""
+        examples: Sequence[Example] = self._attention.selection.examples
+        for store, stage in ((attention, self._attention), (soft_labels, self._soft_labels)):
+            if store is not None:
+                examples = chosen(examples, ~which(examples, store.dropped))
+            if not examples:
+                dropped, section = reasons(stage.plan().dropped), stage.name.replace("-", "_")
+                raise MissingRecordsError(
+                    f"no record is left to train on ({dropped}); {section}.max_length says how long they may be"
+                )
+        return examples
 
     def _train_together(self, missing: Sequence[int], progress: Progress, stop: StopSignal) -> None:
         """Start the processes that train the missing students, and wait for them."""

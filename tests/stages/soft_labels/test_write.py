@@ -1,198 +1,205 @@
-"""The teacher's pass over rationales into a store, with a real model and a real store."""
+"""The teacher's pass over rationales, with a real model and a real store; and the one it shares with its attention."""
 
 import signal
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from transformers import AutoModelForCausalLM
 
-from cache import open_soft_labels
-from cache.fingerprints import fingerprint
+from cache import open_attention
 from cache.keys import record_key
 from cache.soft_labels.reader import SoftLabelStore
 from cache.soft_labels.writer import SoftLabelWriter
-from cache.spaces import Space
+from cache.spaces import Space, space_path
 from cache.verify import verify
-from data.errors import ConfigError, Interrupted, ModelError
+from cache.writer import AttentionWriter
+from data.errors import Interrupted
 from data.marking import mark
-from data.records import Marked
 from stages.attention.batches import TokenBudget
-from stages.attention.write import TOO_LONG
+from stages.attention.spec import attention_slug, attention_spec
+from stages.attention.write import TOO_LONG, write_attention
 from stages.models.identity import identify_model
-from stages.models.load import load_whole_teacher
+from stages.models.tokenizer import begin_token
 from stages.runtime.progress import SilentProgress, StopSignal
-from stages.settings import SoftLabelSettings, TeacherSettings
-from stages.soft_labels import write as writing
-from stages.soft_labels.spec import soft_label_bytes, soft_label_slug, soft_label_spec
+from stages.settings import AttentionSettings, SoftLabelSettings, TeacherSettings
+from stages.soft_labels.spec import soft_label_slug, soft_label_spec
 from stages.soft_labels.teacher import TeacherPass, teacher_texts
-from stages.soft_labels.write import keeping_of, write_soft_labels
+from stages.soft_labels.write import BesideAttention, keeping_of, write_soft_labels
 from tests.fakes import tiny_model_folder, tiny_tokenizer
 
 RECORDS = [
-    mark(f"Tom has {n} pens and {n + 1} cards.", f"{n} + {n + 1} = {2 * n + 1}. " * (1 + n % 3)) for n in range(9)
+    mark(f"Tom has {n} pens and {n + 1} cards.", f"{n} + {n + 1} = {2 * n + 1}." * (1 + n % 3)) for n in range(9)
 ]
-TOP = {"layout": "top", "k": 8}
+KEYS = [record_key(record) for record in RECORDS]
+TOP = SoftLabelSettings(layout="top", k=5, piece=4)
+ARRAYS = ("ends", "log_probability", "tokens", "logits", "log_norms", "counts", "hidden")
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_model_folder(tmp_path_factory.mktemp("teacher"), "llama", adds_begin=True)
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model_folder(tmp_path_factory.mktemp("teacher"), "qwen2")
 
 
-def extract(
-    folder: Path,
-    store: Path,
-    records: Sequence[Marked] = RECORDS,
-    *,
-    progress: SilentProgress | None = None,
-    dtype: Any = "float32",
-    **settings: Any,
-) -> SoftLabelStore:
-    """Write what is missing, and open all."""
-    teacher = TeacherSettings(model=str(folder), dtype=dtype, device="cpu")
-    chosen = SoftLabelSettings(**{"piece": 4, **TOP, **settings})
-    identity = identify_model(str(folder), None)
-    space = Space.open_or_create(
-        store, "soft-labels", soft_label_slug(identity, chosen), soft_label_spec(identity, teacher, chosen)
+class Parts:
+    """What a pass needs of one teacher and one store."""
+
+    def __init__(self, teacher: Path, store: Path, settings: SoftLabelSettings) -> None:
+        self.model = TeacherSettings(model=str(teacher), dtype="float32", device="cpu")
+        self.identity, self.settings, self.store = identify_model(str(teacher), None), settings, store
+        spec = soft_label_spec(self.identity, self.model, settings)
+        self.space = Space.open_or_create(store, "soft-labels", soft_label_slug(self.identity, settings), spec)
+
+    def open(self) -> SoftLabelStore:
+        return SoftLabelStore(self.space)
+
+    def known(self) -> set[str]:
+        return {*self.open(), *self.open().dropped}
+
+    def write(self, records=RECORDS, *, progress: SilentProgress | None = None) -> SoftLabelStore:
+        with StopSignal() as stop:
+            write_soft_labels(
+                records, SoftLabelWriter(self.space), self.known(), self.model, self.settings,
+                identity=self.identity, progress=progress or SilentProgress(), stop=stop,
+            )  # fmt: skip
+        return self.open()
+
+    def with_attention(self, attention: AttentionSettings, records=RECORDS) -> SoftLabelStore:
+        spec = attention_spec(self.identity, self.model, attention)
+        space = Space.open_or_create(self.store, "attention", attention_slug(self.identity, attention), spec)
+        beside = BesideAttention(SoftLabelWriter(self.space), self.known(), self.model, self.settings)
+        stored = open_attention(space.path)
+        with StopSignal() as stop:
+            write_attention(
+                records, AttentionWriter(space), {*stored, *stored.dropped}, self.model, attention,
+                identity=self.identity, progress=SilentProgress(), stop=stop, beside=beside,
+            )  # fmt: skip
+        return self.open()
+
+
+@pytest.mark.parametrize("layout", ["top", "sampled", "hidden"])
+@pytest.mark.parametrize("context", ["student", "plain"])
+def test_every_record_is_stored_as_computed(teacher: Path, tmp_path: Path, layout: str, context: str):
+    settings = replace(TOP, layout=layout, context=context, begin_token=True)
+    parts = Parts(teacher, tmp_path, settings)
+    stored = parts.write()
+    assert set(stored) == set(KEYS)
+    assert [len(part) for part in stored.parts] == [4, 4, 1]
+    tokenizer = tiny_tokenizer()
+    begin = begin_token(tokenizer) if context == "plain" else None
+    asked = TeacherPass(AutoModelForCausalLM.from_pretrained(teacher), keeping_of(settings, parts.model))
+    texts = teacher_texts(tokenizer, dict(zip(KEYS, RECORDS, strict=True)), context=context, begin=begin)
+    for block in asked.blocks(texts, TokenBudget(1)):
+        same(stored[block.key], block)
+    assert stored.has_head is (layout == "hidden")
+    if layout == "hidden":
+        assert np.array_equal(stored.head().weight, asked.head.weight.numpy())
+    assert not verify(parts.space.path, deep=True).findings
+
+
+def same(found, expected) -> None:
+    for name in ARRAYS:
+        one, other = getattr(found, name), getattr(expected, name)
+        assert (one is None) == (other is None)
+        if name in ("tokens", "counts", "ends"):
+            assert other is None or np.array_equal(one, other), name
+        elif other is not None:
+            np.testing.assert_allclose(one, other, rtol=2e-3, atol=2e-3)
+
+
+def test_what_is_there_is_not_computed_again_and_what_is_new_is_added(teacher: Path, tmp_path: Path, monkeypatch):
+    parts = Parts(teacher, tmp_path, TOP)
+    parts.write(RECORDS[:5])
+    seen: list[str] = []
+    blocks = TeacherPass.blocks
+    monkeypatch.setattr(
+        TeacherPass,
+        "blocks",
+        lambda self, texts, budget: seen.extend(t.key for t in texts) or blocks(self, texts, budget),
     )
-    stored = SoftLabelStore(space) if space.commits() else None
-    known = set() if stored is None else {*stored, *stored.dropped}
-    with StopSignal() as stop:
-        write_soft_labels(
-            records, SoftLabelWriter(space), known, teacher, chosen,
-            identity=identity, progress=progress or SilentProgress(), stop=stop,
-        )  # fmt: skip
-    return SoftLabelStore(space)
+    assert set(parts.write()) == set(KEYS) and sorted(seen) == sorted(KEYS[5:])
+    monkeypatch.setattr("stages.soft_labels.write.load_whole_teacher", None)  # whoever calls it fails
+    parts.write()
 
 
-class Stopping(SilentProgress):
-    """Asks to stop once so many records are done."""
+def test_a_text_that_is_too_long_is_dropped_and_counted(teacher: Path, tmp_path: Path):
+    lengths = [len(tiny_tokenizer()(f"explain: {one.question}\n{one.rationale}")["input_ids"]) for one in RECORDS]
+    parts = Parts(teacher, tmp_path, replace(TOP, max_length=sorted(lengths)[5]))
+    stored = parts.write()
+    too_long = {key for key, length in zip(KEYS, lengths, strict=True) if length > sorted(lengths)[5]}
+    assert too_long and stored.dropped == dict.fromkeys(too_long, TOO_LONG)
+    assert set(stored) == set(KEYS) - too_long
 
-    def __init__(self, after: int) -> None:
-        self.left = after
 
-    def advance(self, count: int = 1) -> None:
-        self.left -= count
-        if self.left == 0:
+def test_a_signal_keeps_what_was_computed(teacher: Path, tmp_path: Path):
+    class Stopping(SilentProgress):
+        def advance(self, count: int = 1) -> None:
             signal.raise_signal(signal.SIGTERM)
 
-
-@pytest.mark.parametrize("layout", ["top", "hidden", "sampled"])
-@pytest.mark.parametrize("context", ["student", "plain"])
-def test_every_record_is_stored_as_computed(folder: Path, tmp_path: Path, layout: Any, context: Any) -> None:
-    settings = SoftLabelSettings(layout=layout, k=8, context=context)
-    stored = extract(folder, tmp_path, layout=layout, context=context)
-    teacher = TeacherSettings(model=str(folder), dtype="float32", device="cpu")
-    computing = TeacherPass(load_whole_teacher(str(folder), None, teacher), keeping_of(settings, teacher))
-    keyed = {record_key(record): record for record in RECORDS}
-    texts = teacher_texts(tiny_tokenizer(adds_begin=True), keyed, context=context, begin=None)
-    computed = computing.blocks(texts, TokenBudget(1))
-    assert set(stored) == keyed.keys() and len(computed) == len(RECORDS)
-    for block in computed:
-        found = stored[block.key]
-        np.testing.assert_array_equal(found.ends, block.ends)
-        np.testing.assert_allclose(found.log_probability, block.log_probability, rtol=1e-4, atol=1e-5)
-        if layout == "hidden":
-            np.testing.assert_allclose(found.hidden, block.hidden, rtol=1e-3, atol=1e-4)
-    assert not verify(stored.space.path, deep=True).findings
+    parts = Parts(teacher, tmp_path, replace(TOP, batch_tokens=1, piece=100))
+    with pytest.raises(Interrupted, match="the soft labels computed so far"):
+        parts.write(progress=Stopping())
+    assert len(parts.open()) == 1
+    assert set(parts.write()) == set(KEYS)
 
 
-def test_pieces_are_commits_and_what_is_known_is_not_computed_again(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stored = extract(folder, tmp_path, RECORDS[:5])
-    assert [commit.counts["records"] for commit in stored.space.commits()] == [4, 1]
-    stored = extract(folder, tmp_path)
-    assert len(stored) == 9 and sum(commit.counts["records"] for commit in stored.space.commits()) == 9
-    monkeypatch.setattr(writing, "load_whole_teacher", None)
-    assert len(extract(folder, tmp_path)) == 9, "and the teacher is not loaded for nothing"
+@pytest.mark.parametrize("layout", ["top", "sampled", "hidden"])
+@pytest.mark.parametrize("begins", [True, False])
+def test_one_pass_gives_attention_and_the_same_rows_as_a_pass_of_their_own(
+    teacher: Path, tmp_path: Path, layout: str, begins: bool
+):
+    settings = replace(TOP, layout=layout, context="plain", begin_token=begins)
+    alone = Parts(teacher, tmp_path / "alone", settings).write()
+    parts = Parts(teacher, tmp_path / "together", settings)
+    attention = AttentionSettings(begin_token=begins, piece=4, batch_tokens=120)
+    together = parts.with_attention(attention)
+    assert set(together) == set(KEYS)
+    for key in KEYS:
+        same(together[key], alone[key])
+    assert not verify(parts.space.path, deep=True).findings
+    (space,) = (tmp_path / "together" / "attention").iterdir()
+    assert set(open_attention(space)) == set(KEYS)
 
 
-def test_a_record_that_occurs_twice_is_computed_once(folder: Path, tmp_path: Path) -> None:
-    assert len(extract(folder, tmp_path, [*RECORDS, *RECORDS])) == 9
+def test_attention_is_the_same_with_somebody_beside_it(teacher: Path, tmp_path: Path):
+    attention = AttentionSettings(piece=4)
+    parts = Parts(teacher, tmp_path / "beside", replace(TOP, context="plain", begin_token=True))
+    parts.with_attention(attention)
+    spec = attention_spec(parts.identity, parts.model, attention)
+    plain = Space.open_or_create(tmp_path / "plain", "attention", attention_slug(parts.identity, attention), spec)
+    with StopSignal() as stop:
+        write_attention(
+            RECORDS, AttentionWriter(plain), set(), parts.model, attention,
+            identity=parts.identity, progress=SilentProgress(), stop=stop,
+        )  # fmt: skip
+    one = open_attention(space_path(tmp_path / "beside", "attention", attention_slug(parts.identity, attention), spec))
+    other = open_attention(plain.path)
+    assert all(np.array_equal(one[key], other[key]) for key in KEYS)
 
 
-def test_what_was_computed_before_a_signal_is_committed(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(Interrupted, match="soft labels"):
-        extract(folder, tmp_path, progress=Stopping(3), batch_tokens=1, piece=100)
-    space = Space.open(next((tmp_path / "soft-labels").iterdir()))
-    assert len(SoftLabelStore(space)) == 3
-    assert len(extract(folder, tmp_path)) == 9
+def test_what_the_pass_leaves_out_is_left_to_a_pass_of_its_own(teacher: Path, tmp_path: Path):
+    """Rows that are there, records whose attention is there, and texts too long for soft labels alone."""
+    longest = max(len(tiny_tokenizer()(one.text)["input_ids"]) for one in RECORDS)
+    settings = replace(TOP, context="plain", begin_token=False, max_length=longest - 1)
+    attention = AttentionSettings(begin_token=False, piece=4)
+    parts = Parts(teacher, tmp_path, settings)
+    parts.with_attention(attention, RECORDS[:2])
+    first = parts.write(RECORDS[2:4])
+    assert set(first) == set(KEYS[:4])
+    commits = len(parts.space.commits())
+    together = parts.with_attention(attention, RECORDS)
+    assert set(together) < set(KEYS) and not together.dropped
+    assert sum(map(len, together.parts)) == len(together), "none is written twice"
+    assert len(parts.space.commits()) > commits
+    last = parts.write()
+    assert {*last, *last.dropped} == set(KEYS) and last.dropped
 
 
-@pytest.mark.parametrize("layout", ["top", "hidden"])
-def test_too_long_records_are_dropped_once_for_all(folder: Path, tmp_path: Path, layout: Any) -> None:
-    texts = [f"explain: {record.question}\n{record.rationale}" for record in RECORDS]
-    lengths = sorted(len(text) + 1 for text in texts)  # bytes, and the begin token
-    stored = extract(folder, tmp_path, layout=layout, max_length=lengths[5])
-    assert len(stored) == 6 and set(stored.dropped.values()) == {TOO_LONG} and len(stored.dropped) == 3
-    again = extract(folder, tmp_path, layout=layout, max_length=lengths[5])
-    assert len(again.space.commits()) == len(stored.space.commits())
-    everything = extract(folder, tmp_path / "none", layout=layout, max_length=1)
-    assert len(everything) == 0 and len(everything.dropped) == 9
-
-
-def test_the_head_is_stored_once_before_the_first_state(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(Interrupted):
-        extract(folder, tmp_path, layout="hidden", progress=Stopping(1), batch_tokens=1)
-    stored = extract(folder, tmp_path, layout="hidden")
-    parts = [commit for commit in stored.space.commits() if "vocabulary" in commit.counts]
-    assert len(parts) == 1 and stored.head().weight.shape == (259, 32) and stored.head().weight.dtype == np.float32
-    assert open_soft_labels(stored.space.path).keys() == set(stored)
-
-
-def test_states_and_head_have_the_precision_of_the_teacher(folder: Path, tmp_path: Path) -> None:
-    stored = extract(folder, tmp_path, layout="hidden", dtype="bfloat16")
-    assert stored.head().weight.dtype == np.float16 and stored[record_key(RECORDS[0])].hidden.dtype == np.float16
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [{"k": 9}, {"layout": "hidden"}, {"layout": "sampled"}, {"context": "plain"}, {"max_length": 100}],
-)
-def test_what_changes_rows_separates_their_stores(folder: Path, changes: dict[str, Any]) -> None:
-    assert _fingerprint(folder, **changes) != _fingerprint(folder)
-
-
-@pytest.mark.parametrize("changes", [{"batch_tokens": 7}, {"piece": 7}, {"commit_minutes": 1}, {"seed": 3}])
-def test_what_does_not_change_rows_leaves_them_in_one_store(folder: Path, changes: dict[str, Any]) -> None:
-    assert _fingerprint(folder, **changes) == _fingerprint(folder)
-
-
-def test_the_seed_counts_where_it_draws(folder: Path) -> None:
-    assert _fingerprint(folder, layout="sampled", seed=3) != _fingerprint(folder, layout="sampled")
-
-
-def test_more_tokens_than_the_teacher_knows_are_refused(folder: Path) -> None:
-    assert _fingerprint(folder, k=259) != _fingerprint(folder, layout="sampled", k=300)
-    with pytest.raises(ConfigError, match=r"soft_labels\.k: expected at most 259, the tokens that .* knows, found 260"):
-        _fingerprint(folder, k=260)
-
-
-def test_bytes_by_hand() -> None:
-    hidden = soft_label_bytes(SoftLabelSettings(layout="hidden"), 32, 259, 4)
-    assert (hidden.row, hidden.head, hidden.mapped) == (32 * 4 + 14, 32 * 4 * 259, 32 * 4 + 8)
-    top = soft_label_bytes(SoftLabelSettings(layout="top", k=64), 32, 50, 4)
-    assert (top.row, top.head, top.mapped) == (pytest.approx(3.3 * 50 + 14), 0, 6 * 50 + 16)
-
-
-def test_a_teacher_whose_head_cannot_be_stored_is_refused_before_anything_is(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def no_head(_: object) -> None:
-        raise ModelError("its head is no plain matrix")
-
-    monkeypatch.setattr("stages.soft_labels.teacher.head_of", no_head)
-    with pytest.raises(ModelError, match="no plain matrix"):
-        extract(folder, tmp_path, layout="hidden")
-    (space,) = (tmp_path / "soft-labels").iterdir()
-    assert not Space.open(space).commits() and len(extract(folder, tmp_path)) == 9
-
-
-def _fingerprint(folder: Path, **changes: Any) -> str:
-    teacher = TeacherSettings(model=str(folder), dtype="float32", device="cpu")
-    return fingerprint(
-        soft_label_spec(identify_model(str(folder), None), teacher, SoftLabelSettings(**{**TOP, **changes}))
-    )
+def test_a_teacher_whose_logits_are_more_than_a_matrix_has_a_pass_of_its_own(
+    teacher: Path, tmp_path: Path, monkeypatch
+):
+    monkeypatch.setattr("stages.soft_labels.write.ends_at_its_head", lambda model: False)
+    parts = Parts(teacher, tmp_path, replace(TOP, context="plain", begin_token=True))
+    assert not parts.with_attention(AttentionSettings(piece=4))
+    assert set(parts.write()) == set(KEYS)
