@@ -284,3 +284,27 @@ def test_the_teachers_head_follows_the_batch(tiny: Tiny) -> None:
     )
     said = model(explain_ids=torch.zeros(1, 2, dtype=torch.long, device="meta"))
     assert str(said["device"]) == str(said["bias"]) == "meta"
+
+
+PLAIN = ("--set", "objective={name: molsaki-cot, terms: {soft_labels: {}}}", "--set", "soft_labels.context=plain")
+
+
+def test_attention_and_soft_labels_of_the_same_texts_come_from_one_pass(tiny: Tiny) -> None:
+    tiny.run(*PLAIN, "--only", "rationales")
+    said = tiny("attention", *PLAIN).stderr
+    assert "soft labels come from the same pass" in said
+    assert counts(plans(tiny, *PLAIN)) == {
+        "rationales": (8, 0), "attention": (8, 0), "soft-labels": (8, 0), "train": (0, 1), "evaluate": (0, 1),
+    }  # fmt: skip
+    said = tiny.run(*PLAIN).stderr
+    assert "soft-labels: 8 of 8 records there, nothing to do" in said
+    assert tiny.trained()["attention"] and tiny.trained()["soft_labels"]
+
+
+@pytest.mark.parametrize(
+    "other", [("--set", "soft_labels.context=student"), ("--set", "soft_labels.begin_token=false")]
+)
+def test_other_texts_have_a_pass_of_their_own(tiny: Tiny, other: tuple[str, str]) -> None:
+    tiny.run(*PLAIN, *other, "--only", "rationales")
+    assert "same pass" not in tiny("attention", *PLAIN, *other).stderr
+    assert counts(plans(tiny, *PLAIN, *other))["soft-labels"] == (0, 8)
