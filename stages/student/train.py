@@ -115,7 +115,7 @@ def train_student(
         teacher_head=teacher_head(soft_labels),
     )
     collator = TrainingCollator(
-        pad=_pad_token(tokenizer), tasks=objective.tasks, soft_labels=labels, parts=objective.needs_parts
+        pad=_pad_token(tokenizer, loaded), tasks=objective.tasks, soft_labels=labels, parts=objective.needs_parts
     )
     checkpoints = _checkpoints(out, fingerprint, processes)
     watching = ProgressAndStop(progress, stop, processes, f"training seed {seed}")
@@ -319,9 +319,14 @@ def _loader_workers(training: TrainingSettings) -> int:
     return 0 if torch_device(training.device).type == "cpu" else GPU_LOADER_WORKERS
 
 
-def _pad_token(tokenizer: PreTrainedTokenizerBase) -> int:
-    """Any token will do: padding stands behind the text, carries no label and is never looked at."""
-    return int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0)
+def _pad_token(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> int:
+    """Any token will do: padding stands behind the text, carries no label and is never looked at.
+
+    Not so one that the model has no embedding of: transformers numbers a pad token that tokenizer.json lacks.
+    """
+    known: int = model.get_input_embeddings().weight.shape[0]
+    found = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    return int(found) if found is not None and found < known else 0
 
 
 def _save_student(

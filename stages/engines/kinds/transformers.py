@@ -56,7 +56,9 @@ class TransformersEngine(Engine):
         )
         self._window = min(window, known_positions(self._model))
         self._ends = end_tokens(self._model.generation_config.eos_token_id, self._tokenizer.eos_token_id)
-        self._pad = self._tokenizer.pad_token_id if self._tokenizer.pad_token_id is not None else min(self._ends or {0})
+        pad, known = self._tokenizer.pad_token_id, self._model.get_input_embeddings().weight.shape[0]
+        # transformers numbers a pad token that tokenizer.json lacks, and the model may have no embedding of it
+        self._pad = pad if pad is not None and pad < known else min(self._ends or {0})
         # The checkpoint's own preferences (sampling, repetition penalty) would otherwise fill what we leave open.
         self._model.generation_config = GenerationConfig(
             eos_token_id=sorted(self._ends) or None, pad_token_id=self._pad

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -81,6 +82,25 @@ def train(
 
 def weights(out: Path) -> dict[str, torch.Tensor]:
     return load_file(out / "model.safetensors")
+
+
+def test_a_pad_token_without_an_embedding_is_not_used(folder, attention, tmp_path):
+    """transformers numbers a pad token that tokenizer.json lacks, behind the last embedding."""
+    odd = tmp_path / "odd"
+    shutil.copytree(folder, odd)
+    config = json.loads((odd / "tokenizer_config.json").read_text())
+    (odd / "tokenizer_config.json").write_text(json.dumps({**config, "pad_token": "<nobody knows me>"}))
+    known = AutoModelForCausalLM.from_pretrained(odd).get_input_embeddings().num_embeddings
+    assert AutoTokenizer.from_pretrained(odd).pad_token_id >= known
+    train(odd, tmp_path / "out", attention)
+    questions = synthetic_questions(3, seed=1, split="test")
+    settings = EvaluationSettings(max_new_tokens=2, batch_size=3)
+    with StopSignal() as stop:
+        answered = evaluate_student(
+            tmp_path / "out", questions, settings,
+            dtype="float32", device="cpu", progress=SilentProgress(), stop=stop,
+        )  # fmt: skip
+    assert len(answered) == 6
 
 
 class TermAfter(SilentProgress):
