@@ -36,6 +36,8 @@ TEACHER_QUESTIONS, TRAINING_QUESTIONS, TEST_QUESTIONS = 30_000, 250, 500
 # A stream of questions of its own for each purpose; train, dev and test share no question, whatever the seeds.
 TEACHER_SEED, TRAINING_SEED, TEST_SEED = 1, 5, 6
 MADE = "made.json"
+OF_PIECES = "student-pieces"
+VOCABULARY_OF_PIECES = 340
 TEMPLATE = Path(__file__).with_suffix(".yaml")
 
 
@@ -68,10 +70,23 @@ def jobs_at_a_time(seeds: int) -> int:
 
 
 def make_models(*, out: Path, teacher_layers: int) -> None:
-    """Make a teacher of so many layers and a student's folder in `out`, and nothing else."""
+    """Make a teacher of so many layers and folders of two students in `out`, and nothing else.
+
+    The second student has another tokenizer than the teacher: its words are made of several tokens.
+    """
     quieten_libraries(quiet=True)
     with ForwardingStop() as stop:
         _make_models(out, stop, teacher_layers)
+        if not (out / OF_PIECES).exists():
+            _write_student(out / OF_PIECES, VOCABULARY_OF_PIECES)
+
+
+def _write_student(out: Path, vocabulary: int) -> None:
+    with importing():
+        from stages.toy.teacher import ModelShape, word_tokenizer, write_untrained
+
+    tokenizer = word_tokenizer(synthetic_questions(TEACHER_QUESTIONS, seed=TEACHER_SEED, split="train"), vocabulary)
+    write_untrained(out, tokenizer, ModelShape(layers=2, width=64, heads=2, feed_forward=256))
 
 
 def _say(line: str) -> None:

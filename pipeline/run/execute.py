@@ -92,16 +92,16 @@ def execute_points(
     with ReusedEngines(progress.note) as engines:
         for number, own in _pieces(run, name, seeds, without, one_by_one=claims is not None):
             point = run.points[number]
-            with Claims(folder=claims).of(point.name, own[0]) as mine:
-                if not mine or point.name in failures.failed:
+            with Claims(folder=claims).of(point.name, own[0]) as claim:
+                if not claim.mine or point.name in failures.failed:
                     continue
                 stage = partial(_open, run, number, name, own, split, engines)
                 of_seed = "" if claims is None else f"seed {own[0]}"
                 if run.single:
-                    _execute(point, stage, progress, stop, f"{of_seed}: " if of_seed else "")
+                    claim.had_work = _execute(point, stage, progress, stop, f"{of_seed}: " if of_seed else "")
                 else:
                     prefix = f"point {number + 1} of {len(run.points)}, {point.name}{of_seed and ', '}{of_seed}: "
-                    _execute_next(point, name, stage, failures, progress, stop, prefix)
+                    claim.had_work = _execute_next(point, name, stage, failures, progress, stop, prefix)
             if claims is not None or not run.single:
                 stop.check("all that was committed")
 
@@ -140,12 +140,13 @@ def _execute_next(
     progress: Progress,
     stop: StopSignal,
     prefix: str,
-) -> None:
-    """Do a stage of one of several points; what it raises goes into `failures`."""
+) -> bool:
+    """Do a stage of one of several points; what it raises goes into `failures`. Returns whether there was work."""
     failures.reach(point.name)
+    had_work = True
     try:
         with log_file(point.log):
-            _execute(point, stage, progress, stop, prefix)
+            had_work = _execute(point, stage, progress, stop, prefix)
     except Interrupted:
         raise
     except StageProcessError as error:  # of several processes for one student
@@ -155,17 +156,21 @@ def _execute_next(
     if point.name in failures.failed:
         progress.note(f"{prefix}failed, and the other points go on: {failures.failed[point.name]}")
     failures.reach(None)
+    return had_work
 
 
 def _execute(
     point: PointRun, stage: Callable[[], Stage], progress: Progress, stop: StopSignal, prefix: str = ""
-) -> None:
-    """Do what one stage is missing; `stage` opens it, and again afterwards, to count what was done."""
+) -> bool:
+    """Do what one stage is missing, if anything is, which is returned.
+
+    `stage` opens it, and again afterwards, to count what was done.
+    """
     opened = stage()
     before = opened.plan()
     if before.finished:
         progress.note(prefix + before.line())
-        return
+        return False
     point.save()
     disk, timed = disk_bytes(_places(point, opened)), Timed(progress, prefix)
     with Usage() as usage:
@@ -181,6 +186,7 @@ def _execute(
         after = stage().plan()
         record("done", before.to_do - after.to_do)
     progress.note(prefix + after.result())
+    return True
 
 
 def _committed(stage: Callable[[], Stage], before: StagePlan) -> int:

@@ -20,6 +20,14 @@ from stages.runtime.progress import Progress
 DONE = ".done"
 
 
+@dataclass(kw_only=True)
+class Claim:
+    """A student as one process sees it: whether it is this process's to work on, and whether there was work."""
+
+    mine: bool
+    had_work: bool = True
+
+
 @dataclass(frozen=True, kw_only=True)
 class Claims:
     """Files in a folder that say which process has taken which student; None for a process that shares with nobody."""
@@ -27,20 +35,25 @@ class Claims:
     folder: Path | None = None
 
     @contextmanager
-    def of(self, point: str, seed: int) -> Iterator[bool]:
-        """Whether this process is the first to take a student; it counts as done when what is made inside has ended."""
+    def of(self, point: str, seed: int) -> Iterator[Claim]:
+        """A student, whose the first process is that asks for it.
+
+        It counts as done when what is made inside has ended, unless whoever makes it says that there was no work.
+        """
+        found = Claim(mine=True)
         if self.folder is None:
-            yield True
+            yield found
             return
         name = hashlib.sha256(f"{point}\n{seed}".encode()).hexdigest()
         claim = self.folder / name
         try:
             claim.touch(exist_ok=False)
         except FileExistsError:
-            yield False
+            yield Claim(mine=False)
             return
-        yield True
-        claim.with_suffix(DONE).touch()
+        yield found
+        if found.had_work:
+            claim.with_suffix(DONE).touch()
 
 
 class Watch:

@@ -60,8 +60,11 @@ class Recipe:
     seed: int = 0
 
 
-def word_tokenizer(questions: Sequence[Question]) -> PreTrainedTokenizerFast:
-    """Byte-level BPE that learns the words of `questions`: whole words and numbers become one token each."""
+def word_tokenizer(questions: Sequence[Question], vocabulary: int = 512) -> PreTrainedTokenizerFast:
+    """Byte-level BPE that learns the words of `questions`: whole words and numbers become one token each.
+
+    With a smaller `vocabulary` most of them are made of several.
+    """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -69,7 +72,7 @@ def word_tokenizer(questions: Sequence[Question]) -> PreTrainedTokenizerFast:
     # The student's prompts and every number up to the largest result are words of their own, however rare.
     texts += [explain_prompt(" ") + predict_prompt(" ") + " ".join(map(str, range(31)))] * len(texts)
     trainer = trainers.BpeTrainer(
-        vocab_size=512,
+        vocab_size=vocabulary,
         min_frequency=10,
         special_tokens=[END, PAD],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),

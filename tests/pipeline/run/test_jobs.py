@@ -28,15 +28,19 @@ def test_each_student_is_taken_by_one_process_and_counts_when_it_is_done(tmp_pat
     watch = Watch(seen, "train", 2, tmp_path, [])
     with claims.of("a", 0) as mine:
         with Claims(folder=tmp_path).of("a", 0) as again, claims.of("a", 1) as other, claims.of("b", 0) as third:
-            assert (mine, again, other, third) == (True, False, True, True)
+            assert [one.mine for one in (mine, again, other, third)] == [True, False, True, True]
         watch()
         assert seen.done == 2
     with pytest.raises(ValueError, match="broken"), claims.of("b", 1):
         raise ValueError("broken")
     watch()
     assert seen.done == 3
+    with claims.of("c", 0) as finished:
+        finished.had_work = False
+    watch()
+    assert seen.done == 3, "what was there before is not counted"
     with Claims().of("a", 0) as alone:
-        assert alone, "without a folder nobody else is there"
+        assert alone.mine, "without a folder nobody else is there"
 
 
 def test_whole_lines_of_all_processes_are_shown_and_the_rest_when_it_comes(tmp_path: Path):
