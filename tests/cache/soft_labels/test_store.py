@@ -210,9 +210,7 @@ def test_a_store_travels_to_other_processes(tmp_path):
 def test_what_is_missing_is_named_with_what_helps(tmp_path):
     space = make_space(tmp_path)
     write(space, 1)
-    with pytest.raises(
-        MissingRecordsError, match=r"1 of 2 records are not stored, the first is 0+2; `molsaki soft"
-    ):
+    with pytest.raises(MissingRecordsError, match=r"1 of 2 records are not stored, the first is 0+2; `molsaki soft"):
         SoftLabelStore(space).read([key(1), key(2)])
     with pytest.raises(ConfigError, match="a space of attention, not of soft-labels"):
         SoftLabelStore(attention.make_space(tmp_path))
