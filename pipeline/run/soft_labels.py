@@ -4,8 +4,9 @@ In: the inputs of a run and its records. Out: records in `<store>/soft-labels/â€
 loaded until `execute`.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from cache.fingerprints import Spec
@@ -18,7 +19,7 @@ from pipeline.run.provenance import commit_note
 from pipeline.run.teacher import AttentionStage, RecordStage
 from stages.attention.select import Selection
 from stages.runtime.imports import importing
-from stages.runtime.progress import Progress, StopSignal
+from stages.runtime.progress import Progress
 from stages.runtime.shard import Shard
 from stages.settings import SoftLabelSettings
 from stages.soft_labels.spec import soft_label_slug, soft_label_spec
@@ -74,22 +75,13 @@ class SoftLabelStage(RecordStage):
     def _stored(self, space: Space) -> KeyRows:
         return recorded_rows(space)
 
-    def _write(self, space: Space, progress: Progress, stop: StopSignal) -> None:
+    def _writing(self, space: Space, progress: Progress) -> Callable[..., None]:
         from cache.soft_labels.writer import SoftLabelWriter
 
         with importing():
             from stages.soft_labels.write import write_soft_labels
 
-        write_soft_labels(
-            [example.marked for example in self._share],
-            SoftLabelWriter(space, note=commit_note()),
-            self._known,
-            self._inputs.config.teacher,
-            self._settings,
-            identity=self._inputs.teacher,
-            progress=progress,
-            stop=stop,
-        )
+        return partial(write_soft_labels, writer=SoftLabelWriter(space, note=commit_note()))
 
     def beside_attention(self, progress: Progress) -> "Beside | None":
         """What makes them of the pass that records attention; None where that reads other texts, or none lacks them."""

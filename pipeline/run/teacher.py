@@ -7,7 +7,7 @@ the same records (`pipeline.run.soft_labels`).
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
@@ -284,8 +284,8 @@ class RecordStage(StageWithSpace):
         """The keys of all stored records that need nothing more."""
         raise NotImplementedError
 
-    def _write(self, space: Space, progress: Progress, stop: StopSignal) -> None:
-        """Run the teacher over the records that are missing."""
+    def _writing(self, space: Space, progress: Progress) -> Callable[..., None]:
+        """What runs the teacher over records and commits to `space` what it makes of them."""
         raise NotImplementedError
 
     @cached_property
@@ -324,7 +324,16 @@ class RecordStage(StageWithSpace):
         self.require_records()
         if self.plan().waits_for:
             progress.note(f"{self.rationale_plan.line()}; going on with those that are there")
-        self._write(self._open_or_create(progress), progress, stop)
+        write = self._writing(self._open_or_create(progress), progress)
+        write(
+            [example.marked for example in self._share],
+            known=self._known,
+            teacher=self._inputs.config.teacher,
+            settings=self._settings,
+            identity=self._inputs.teacher,
+            progress=progress,
+            stop=stop,
+        )
 
     def require_records(self) -> None:
         """Raise `MissingRecordsError` where nothing can be learned: no question has a rationale."""
@@ -435,24 +444,15 @@ class AttentionStage(RecordStage):
     def _stored(self, space: Space) -> KeyRows:
         return recorded_rows(space, with_totals=self._totals)
 
-    def _write(self, space: Space, progress: Progress, stop: StopSignal) -> None:
+    def _writing(self, space: Space, progress: Progress) -> Callable[..., None]:
         """With `beside`, a stage of the same records, what that stage lacks too, where it reads the same texts."""
         from cache.writer import AttentionWriter
 
         with importing():
             from stages.attention.write import write_attention
 
-        write_attention(
-            [example.marked for example in self._share],
-            AttentionWriter(space, note=commit_note()),
-            self._known,
-            self._inputs.config.teacher,
-            self._settings,
-            identity=self._inputs.teacher,
-            progress=progress,
-            stop=stop,
-            beside=None if self.beside is None else self.beside(progress),
-        )
+        beside = None if self.beside is None else self.beside(progress)
+        return partial(write_attention, writer=AttentionWriter(space, note=commit_note()), beside=beside)
 
     def open(self) -> AttentionStore:
         """Open the stored attention for training."""

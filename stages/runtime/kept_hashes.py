@@ -12,12 +12,13 @@ import json
 import logging
 import os
 import time
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
 from cache.durable import replace_file
-from cache.fingerprints import canonical, hash_bytes, hash_file
+from cache.fingerprints import JSON, canonical, hash_bytes, hash_file
 from cache.spaces import default_store
 
 log = logging.getLogger(__name__)
@@ -59,24 +60,31 @@ def _hash(path: Path, state: State) -> str:
         settled = time.time() - state.changed / 1e9 > SETTLED_SECONDS
         found = hash_file(path)
         if settled and _state_of(path) == state:
-            _keep(place, state, found)
+            write_kept(place, {"state": list(state), "sha256": found})
     return found
 
 
 def _read(place: Path, state: State) -> str | None:
-    try:
-        kept = json.loads(place.read_bytes())
-    except (OSError, ValueError):  # none, or none that can be read: the file itself says it
-        return None
-    if not isinstance(kept, dict) or kept.get("state") != list(state):
+    kept = read_kept(place)
+    if kept.get("state") != list(state):
         return None
     found = kept.get("sha256")
     return found if isinstance(found, str) and len(found) == len(hash_bytes(b"")) else None
 
 
-def _keep(place: Path, state: State, sha256: str) -> None:
+def read_kept(place: Path) -> Mapping[str, JSON]:
+    """What a file of the user's cache keeps; nothing where there is none, or none that can be read."""
+    try:
+        kept = json.loads(place.read_bytes())
+    except (OSError, ValueError):  # what it was kept of says it
+        return {}
+    return kept if isinstance(kept, dict) else {}
+
+
+def write_kept(place: Path, content: JSON) -> None:
+    """Keep something in a file of the user's cache; where nothing can be written each process finds it out anew."""
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(place, canonical({"state": list(state), "sha256": sha256}))
-    except OSError as error:  # without a place to write the file is read again by each process
-        log.debug("%s: the hash is not kept (%s)", place, error)
+        replace_file(place, canonical(content))
+    except OSError as error:
+        log.debug("%s: not kept (%s)", place, error)

@@ -19,13 +19,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from cache.durable import replace_file
-from cache.fingerprints import JSON, canonical, fingerprint, hash_folder
+from cache.fingerprints import JSON, fingerprint, hash_folder
 from cache.spaces import default_store
 from data.errors import ConfigError, first_line
 from stages.models.identity import TOKENIZER, ModelIdentity, tokenizer_folder
 from stages.models.tokenizer import load_tokenizer
-from stages.runtime.kept_hashes import kept_hash
+from stages.runtime.kept_hashes import kept_hash, read_kept, write_kept
 
 log = logging.getLogger(__name__)
 
@@ -75,30 +74,18 @@ def _kept(model: Path | ModelIdentity, files: str) -> Vocabulary:
     if found is None:
         found = _read(model if isinstance(model, Path) else tokenizer_folder(model))
         if found.size >= LEAST:
-            _keep(place, files, found)
+            write_kept(place, {"files": files, "rule": RULE, "vocabulary": found.hash, "size": found.size})
     return found
 
 
 def _read_kept(place: Path, files: str) -> Vocabulary | None:
-    try:
-        kept = json.loads(place.read_bytes())
-    except (OSError, ValueError):  # none, or none that can be read: the tokenizer itself says it
-        return None
-    if not isinstance(kept, dict) or kept.get("files") != files or kept.get("rule") != RULE:
+    kept = read_kept(place)
+    if kept.get("files") != files or kept.get("rule") != RULE:
         return None
     found, size = kept.get("vocabulary"), kept.get("size")
     if not isinstance(found, str) or len(found) != len(files) or not isinstance(size, int):
         return None
     return Vocabulary(hash=found, size=size)
-
-
-def _keep(place: Path, files: str, found: Vocabulary) -> None:
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        content: JSON = {"files": files, "rule": RULE, "vocabulary": found.hash, "size": found.size}
-        replace_file(place, canonical(content))
-    except OSError as error:  # without a place to write the tokenizer is read again by each process
-        log.debug("%s: the vocabulary is not kept (%s)", place, error)
 
 
 def _read(folder: Path) -> Vocabulary:

@@ -15,6 +15,7 @@ from stages.attention.tokens import Located, encode, encode_all, located, poolin
 from stages.head import IGNORED
 from stages.mixture import Target, pad_blocks
 from stages.settings import Task
+from stages.soft_labels import pieces
 from stages.student.records.soft_labels import SoftTargets
 
 
@@ -129,10 +130,9 @@ def _training_text(
 
 def target_ends(record: TrainingRecord) -> np.ndarray:
     """Where the tokens end that `explain` has to write (N,), in characters of the rationale; an end token: its end."""
-    written, ends = record.explain.labels != IGNORED, record.located.spans[:, 1]
-    added = np.full(len(written) - len(ends), len(record.located.text))
-    found: np.ndarray = np.concatenate([ends, added])[written] - record.rationale_from
-    return found
+    located = record.located
+    found = pieces.target_ends(located.spans, record.rationale_from, len(located.text) - record.rationale_from)
+    return found[: int((record.explain.labels != IGNORED).sum())]  # the last is of an end token, which not all have
 
 
 def _answer_labels(record: TrainingRecord) -> np.ndarray:

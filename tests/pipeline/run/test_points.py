@@ -196,7 +196,7 @@ def test_points_whose_teacher_stage_fails_do_not_stop_the_others(
     good = study.scripted.write_attention
 
     def write_attention(*arguments: Any, **others: Any) -> None:
-        if arguments[4].steps == "lines":
+        if others["settings"].steps == "lines":
             raise DamagedCacheError("no way")
         good(*arguments, **others)
 
