@@ -11,7 +11,7 @@ SEEDS ?= 3
 KILLS ?= 200
 FLIPS ?= 1000
 
-.PHONY: help setup setup-browser real-model real-study demo test lint types check bench faults screenshots reference lock clean
+.PHONY: help setup setup-browser real-model real-study slurm-test demo test lint types check bench faults screenshots reference lock clean
 
 help:  ## Say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -44,6 +44,11 @@ real-study: setup  ## Run examples/smollm2.yaml on the real model; DATA=FOLDER h
 	    --set "data.train.0.path=$(DATA)/svamp/chilled_train.jsonl" \
 	    --set "data.test.0.path=$(DATA)/svamp/chilled_test.jsonl" \
 	    --set "rationales.path=$(DATA)/palm_rationales/svamp_palm_joined.jsonl"
+
+slurm-test: setup  ## Run the job scripts of docs/slurm.md in a SLURM of this machine (apt-get, as root; 10 minutes)
+	@command -v slurmctld >/dev/null && command -v munged >/dev/null || { apt-get update --quiet && \
+	    DEBIAN_FRONTEND=noninteractive apt-get install --quiet --yes --no-install-recommends slurm-wlm munge; }
+	MOLSAKI_SLURM=1 $(BIN)/python -m pytest -q tests/slurm
 
 demo: setup  ## Run the whole pipeline on made-up word problems (SEEDS=10 for a narrow interval)
 	$(BIN)/molsaki demo --out demo --seeds $(SEEDS)

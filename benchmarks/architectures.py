@@ -12,11 +12,12 @@ import json
 import logging
 import warnings
 from collections import Counter
+from collections.abc import Callable
 
 import click
 import numpy as np
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import logging as transformers_logging
 
@@ -51,14 +52,18 @@ OWN: dict[str, dict[str, object]] = {
     "hunyuan_v1_moe": {"head_dim": 16},
     "lfm2_moe": {"num_dense_layers": 4},
     "ministral": {"head_dim": 16},
+    "modernbert-decoder": {"local_attention": 32},
     "nemotron": {"head_dim": 16, "num_key_value_heads": 2},
     "nemotron_h": {"layers_block_type": ["mamba", "attention", "mamba", "attention"], "n_groups": 1},
 }
 """What single architectures need beside that; None leaves a size as it is by default."""
 
 
-def small_model(model_type: str) -> PreTrainedModel:
-    """A random model of `model_type` in evaluation mode, a few layers of width 64, float64."""
+def small_model(model_type: str, change: Callable[[PreTrainedConfig], None] | None = None) -> PreTrainedModel:
+    """A random model of `model_type` in evaluation mode, a few layers of width 64, float64.
+
+    `change` may change the small configuration before the model is made.
+    """
     known = AutoConfig.for_model(model_type).get_text_config()
     given = known.to_dict()
     given |= {alias: given.get(name) for alias, name in known.attribute_map.items()}
@@ -71,6 +76,8 @@ def small_model(model_type: str) -> PreTrainedModel:
         sizes["num_key_value_heads"] = sizes["num_attention_heads"]
     own = OWN.get(model_type, {})
     config = type(known)(**{name: size for name, size in {**sizes, **own}.items() if size is not None})
+    if change is not None:
+        change(config)
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config)
     if model._can_set_experts_implementation():

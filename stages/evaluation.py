@@ -49,6 +49,7 @@ def evaluate_student(
     with staying as reused, reused.answering(settings.engine, setup) as engine:
         progress.start(f"evaluation {checkpoint.name}", len(asked))
         for start in range(0, len(asked), PIECE):
+            stop.check("the students evaluated so far")
             piece = asked[start : start + PIECE]
             outputs = engine.generate([PROMPTS[prompt](question.text) for prompt, question in piece])
             predictions += [
@@ -56,7 +57,6 @@ def evaluate_student(
                 for (prompt, question), output in zip(piece, outputs, strict=True)
             ]
             progress.advance(len(piece))
-            stop.check("the students evaluated so far")
     return predictions
 
 

@@ -55,9 +55,10 @@ def student_likelihoods(
     asked = list(_asked(questions, references, prompts))
     if not asked:
         return []
-    tokenizer = load_tokenizer(str(checkpoint), None)
-    texts = [_text(tokenizer, each) for each in asked]
-    model = load_causal_lm(str(checkpoint), None, dtype).to(torch_device(device)).eval()
+    with stop.at_once("the students evaluated so far"):
+        tokenizer = load_tokenizer(str(checkpoint), None)
+        texts = [_text(tokenizer, each) for each in asked]
+        model = load_causal_lm(str(checkpoint), None, dtype).to(torch_device(device)).eval()
     known = _measured(model, texts, f"likelihood {checkpoint.name}", progress, stop)
     del model
     clear_device_cache(garbage_collection=True)  # for vLLM, which counts what is free
@@ -96,9 +97,9 @@ def _measured(
     progress.start(task, len(fitting))
 
     def compute(chosen: list[int]) -> list[float]:
+        stop.check("the students evaluated so far")
         found = text_log_probabilities(model, [texts[fitting[each]] for each in chosen])
         progress.advance(len(chosen))
-        stop.check("the students evaluated so far")
         return found
 
     sums = compute_in_batches([len(texts[number].ids) for number in fitting], budget, compute)

@@ -1,4 +1,7 @@
-"""The job scripts of docs/slurm.md, run as they stand there; SLURM, torchrun and molsaki are stand-ins."""
+"""The job scripts of docs/slurm.md, run as they stand there: which commands they give, and what is dealt out to whom.
+
+SLURM, torchrun and molsaki are stand-ins. Signals, limits and requeueing are tried in a real SLURM: tests/slurm.
+"""
 
 import os
 import re
@@ -18,19 +21,7 @@ from tests.test_documents import ROOT, blocks, parse
 SLURM = ROOT / "docs" / "slurm.md"
 SCRIPTS = blocks(SLURM, "bash")
 
-MOLSAKI = """
-echo "$*" >> {folder}/called
-if [ -n "$UNDER_SIGNAL" ]; then
-    trap 'touch {folder}/saved; exit 75' USR1
-    # Not before the script has set its trap, which comes after it has started us: bit 9 is SIGUSR1.
-    until [ $((0x$(awk '/SigCgt/ {print $2}' /proc/$PPID/status) & 0x200)) -ne 0 ]; do sleep 0.02; done
-    kill -USR1 $PPID
-    for _ in $(seq 200); do sleep 0.05; done
-    exit 1
-fi
-[ "$*" = "$FAILS" ] && exit 75
-exit 0
-"""
+MOLSAKI = 'echo "$*" >> {folder}/called'
 # Tasks one after another, with the highest exit code of all, as srun has it.
 SRUN = """
 [ "$1" = --kill-on-bad-exit=0 ] && shift
@@ -125,14 +116,6 @@ def test_every_script_is_bash(script: str) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_the_job_of_a_whole_run_is_requeued_after_saving(cluster: Cluster) -> None:
-    assert cluster.run(WHOLE_RUN, UNDER_SIGNAL="1") == 75
-    assert (cluster.folder / "saved").exists()
-    assert cluster.calls("scontrol.called") == ["requeue 7"]
-    (called,) = cluster.calls()
-    assert parse(tuple(shlex.split(called))).info_name == "run"
-
-
 @pytest.mark.parametrize("code", [0, 2])
 def test_the_job_of_a_whole_run_that_ends_by_itself_is_not_requeued(cluster: Cluster, code: int) -> None:
     (cluster.folder / "molsaki").write_text(f"#!/bin/bash\nsleep 0.1\nexit {code}\n")
@@ -145,13 +128,6 @@ def test_tasks_of_one_job_do_every_shard_once(cluster: Cluster) -> None:
     assert cluster.run(ATTENTION, SLURM_NTASKS=tasks) == 0
     assert shards_of(cluster.calls()) == once_each(int(tasks))
     assert cluster.calls("scontrol.called") == []
-
-
-def test_a_job_of_which_one_task_was_stopped_is_requeued(cluster: Cluster) -> None:
-    stopped = "attention examples/svamp.yaml --set store=/shared/molsaki --shard 2/3"
-    assert cluster.run(ATTENTION, SLURM_NTASKS="3", FAILS=stopped) == 75
-    assert stopped in cluster.calls() and len(cluster.calls()) == 3
-    assert cluster.calls("scontrol.called") == ["requeue 7"]
 
 
 def test_the_loop_does_every_shard_once_and_then_says_what_is_there(cluster: Cluster) -> None:
@@ -236,17 +212,6 @@ def test_a_stage_without_array_is_one_command(cluster: Cluster, submitted: list[
     assert cluster.run(JOB, *arguments) == 0
     assert cluster.calls() == [shlex.join(arguments)]
     assert parse(tuple(arguments)).info_name == arguments[0]
-
-
-def test_a_job_that_was_stopped_is_requeued_after_saving(cluster: Cluster) -> None:
-    assert cluster.run(JOB, "rationales", "examples/svamp.yaml", UNDER_SIGNAL="1") == 75
-    assert (cluster.folder / "saved").exists()
-    assert cluster.calls("scontrol.called") == ["requeue 7"]
-
-
-def test_a_task_of_an_array_is_requeued_by_itself(cluster: Cluster, submitted: list[list[str]]) -> None:
-    assert run_task(cluster, submitted[1], task=4, count=8, UNDER_SIGNAL="1") == 75
-    assert cluster.calls("scontrol.called") == ["requeue 123_4"]
 
 
 def test_a_job_that_failed_is_not_requeued(cluster: Cluster) -> None:

@@ -4,6 +4,10 @@ In: arguments. Out: tables or JSON on stdout, progress and errors on stderr, an 
 options and hand over; each is loaded when it is asked for, so that `molsaki --help` answers at once.
 """
 
+from stages.runtime.early import ignore_signals, remember_signals
+
+remember_signals()  # before everything that takes time to load
+
 import os
 
 import click
@@ -72,7 +76,11 @@ def molsaki(ctx: click.Context, debug: bool) -> None:
 
 def main() -> None:
     """Entry point of the command `molsaki`."""
+    remember_signals()  # where this module was loaded by another process, of which this one is a fork
     end_without_searching()
     # pydantic would ask every installed package whether it is a plugin; our configuration wants none.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
-    molsaki(prog_name="molsaki")
+    try:
+        molsaki(prog_name="molsaki")
+    finally:
+        ignore_signals()

@@ -9,6 +9,7 @@ disk that line says which one, and how to go on; for a folder that a user names 
 import errno
 import logging
 import os
+import select
 import shlex
 import sys
 import traceback
@@ -24,6 +25,7 @@ from data.errors import ConfigError, Interrupted, MolsakiError
 from pipeline.console.logs import log_file, log_without_run, record_exception
 
 log = logging.getLogger(__name__)
+STDOUT, STDERR = 1, 2
 
 
 @dataclass(kw_only=True)
@@ -53,6 +55,10 @@ class ErrorsToExitCodes(click.Group):
             raise
         except StageProcessError as error:
             ctx.exit(error.code)
+        except BrokenPipeError as error:
+            if not _end_output():
+                _unexpected(ctx, error)
+            ctx.exit(MolsakiError.exit_code)
         except (KeyboardInterrupt, click.Abort):
             complain("stopped; run the same command to go on")
             ctx.exit(Interrupted.exit_code)
@@ -62,10 +68,7 @@ class ErrorsToExitCodes(click.Group):
             _explain(ctx, error, str(error))
             ctx.exit(error.exit_code)
         except Exception as error:
-            if (full := _full_disk(error)) is not None:
-                _explain(ctx, error, _describe_full_disk(full, ctx.ensure_object(Invocation).log))
-            else:
-                _explain(ctx, error, f"{_one_line(error)} (traceback: {_write_down(ctx, error)})")
+            _unexpected(ctx, error)
             ctx.exit(MolsakiError.exit_code)
 
 
@@ -113,6 +116,28 @@ def describe_failure(error: Exception, log: Path) -> str:
         return _describe_full_disk(full, log)
     record_exception(log, error)
     return str(error) if isinstance(error, MolsakiError) else f"{_one_line(error)} (traceback: {log})"
+
+
+def _unexpected(ctx: click.Context, error: Exception) -> None:
+    """One line about an error that is none of ours."""
+    if (full := _full_disk(error)) is not None:
+        _explain(ctx, error, _describe_full_disk(full, ctx.ensure_object(Invocation).log))
+    else:
+        _explain(ctx, error, f"{_one_line(error)} (traceback: {_write_down(ctx, error)})")
+
+
+def _end_output() -> bool:
+    """Whether nobody reads our output any more, as behind `| head`; what is still to come then goes nowhere."""
+    gone = [number for number in (STDOUT, STDERR) if _has_no_reader(number)]
+    for number in gone:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+    return bool(gone)
+
+
+def _has_no_reader(number: int) -> bool:
+    looks = select.poll()
+    looks.register(number, 0)
+    return any(event & select.POLLERR for _, event in looks.poll(0))
 
 
 def _explain(ctx: click.Context, error: Exception, message: str) -> None:

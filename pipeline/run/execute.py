@@ -25,7 +25,7 @@ from pipeline.run.processes import Failures
 from pipeline.run.teacher import StageWithSpace
 from pipeline.run.usage import Usage, disk_bytes
 from stages.engines.reuse import ReusedEngines
-from stages.runtime.progress import PREPARING, Progress, StopSignal
+from stages.runtime.progress import COMMITTED, PREPARING, Progress, StopSignal
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +91,8 @@ def execute_points(
     """
     with ReusedEngines(progress.note) as engines:
         for number, own in _pieces(run, name, seeds, without, one_by_one=claims is not None):
+            if claims is not None or not run.single:
+                stop.check(COMMITTED)
             point = run.points[number]
             with Claims(folder=claims).of(point.name, own[0]) as claim:
                 if not claim.mine or point.name in failures.failed:
@@ -102,8 +104,6 @@ def execute_points(
                 else:
                     prefix = f"point {number + 1} of {len(run.points)}, {point.name}{of_seed and ', '}{of_seed}: "
                     claim.had_work = _execute_next(point, name, stage, failures, progress, stop, prefix)
-            if claims is not None or not run.single:
-                stop.check("all that was committed")
 
 
 def _pieces(

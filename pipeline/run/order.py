@@ -25,6 +25,7 @@ from pipeline.run.jobs import Watch, said_by, threads_each
 from pipeline.run.plan import STAGE_ONE, StageName, total_plan
 from pipeline.run.points import PointRun, PointStages, Run, look, plan_points, shared_work
 from pipeline.run.processes import Failures, ForwardingStop, run_side_by_side, stage_command
+from stages.runtime.progress import COMMITTED
 
 Say = Callable[[str], None]
 OUR_EXIT_CODES = frozenset({1, 2, 65, 75})
@@ -49,11 +50,11 @@ def run_stages(
     seen = _Seen(run)
     with ForwardingStop() as stop:
         for name in names:
+            stop.check(COMMITTED)
             if name in STAGE_ONE:
                 _run_stage_one(seen, name, failed, stop, say=say, options=options)
             else:
                 _run_students(seen, name, failed, stop, say=say, quiet=quiet, jobs=jobs)
-            stop.check("all that was committed")
     return failed
 
 

@@ -123,6 +123,7 @@ class TrainStage:
             from stages.student.train import train_student
 
         for seed in missing:
+            stop.check("the students trained so far")
             student = self.folder.student(seed)
             if share.is_main:
                 student.path.mkdir(parents=True, exist_ok=True)
@@ -144,7 +145,6 @@ class TrainStage:
             )
             if share.is_main:
                 write_card(student)
-            stop.check(f"the student of seed {seed}")
 
     def _left(self, attention: "AttentionStore | None", soft_labels: "SoftLabelStore | None") -> Sequence[Example]:
         """The records that the teacher could read; raises `MissingRecordsError` where it could read none."""
@@ -392,7 +392,6 @@ class EvaluateStage:
         self.written += sum(len(one.output) for one in predictions)
         write_predictions(self.results.predictions(seed), seed, predictions, self.fingerprint)
         self._tell(seed)
-        stop.check(f"the answers of seed {seed}")
 
     def _measure(self, seed: int, progress: Progress, stop: StopSignal) -> None:
         from stages.likelihood import student_likelihoods
@@ -415,7 +414,6 @@ class EvaluateStage:
         place = self.results.likelihood(seed)
         write_likelihoods(place, seed, found, self.likelihood_fingerprint, self._sources_of_likelihood)
         self._tell(seed)
-        stop.check(f"the log-probabilities of seed {seed}")
 
     def _tell(self, seed: int) -> None:
         """Let the student's card say what it scored in the test."""

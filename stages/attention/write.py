@@ -32,7 +32,7 @@ from stages.models.identity import ModelIdentity
 from stages.models.load import known_positions, load_whole_teacher
 from stages.models.tokenizer import begin_token, load_tokenizer
 from stages.runtime.pieces import Gathering
-from stages.runtime.progress import Progress, StopSignal
+from stages.runtime.progress import COMMITTED, Progress, StopSignal
 from stages.settings import AttentionSettings, Dtype, TeacherSettings
 
 log = logging.getLogger(__name__)
@@ -86,12 +86,13 @@ def write_attention(
     if not to_do:
         return
     progress.note(f"loading {identity.name}")
-    tokenizer = load_tokenizer(identity.path, identity.hub_revision, trust_remote_code=teacher.trust_remote_code)
-    begin = begin_token(tokenizer) if settings.begin_token else None
-    # Lengths only: the tokens of a large set, with their places in the text, would fill gigabytes.
-    counts = token_counts(tokenizer, [marked.text for marked in to_do.values()])
-    lengths = {key: count + (begin is not None) for key, count in zip(to_do, counts, strict=True)}
-    whole = load_whole_teacher(identity.path, identity.hub_revision, teacher)
+    with stop.at_once(COMMITTED):
+        tokenizer = load_tokenizer(identity.path, identity.hub_revision, trust_remote_code=teacher.trust_remote_code)
+        begin = begin_token(tokenizer) if settings.begin_token else None
+        # Lengths only: the tokens of a large set, with their places in the text, would fill gigabytes.
+        counts = token_counts(tokenizer, [marked.text for marked in to_do.values()])
+        lengths = {key: count + (begin is not None) for key, count in zip(to_do, counts, strict=True)}
+        whole = load_whole_teacher(identity.path, identity.hub_revision, teacher)
     beside = beside if beside is not None and beside.begin(whole, tokenizer, progress) else None
     model: PreTrainedModel = whole.base_model
     del whole  # its head, unless somebody beside holds it
@@ -100,7 +101,8 @@ def write_attention(
     ordered = sorted(to_do, key=lambda key: (-lengths[key], key))
     ways: Mapping[int, Way] = {}
     if lengths[shortest := ordered[-1]] <= longest:
-        ways = _require_like_eager(model, locate(tokenizer, to_do[shortest], begin=begin), teacher.dtype, progress)
+        with stop.at_once(COMMITTED):
+            ways = _require_like_eager(model, locate(tokenizer, to_do[shortest], begin=begin), teacher.dtype, progress)
     progress.start("attention", len(to_do))
     progress.saved(0)
     budget = TokenBudget(settings.batch_tokens)

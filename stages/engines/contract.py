@@ -206,12 +206,6 @@ def positive_argument(arguments: EngineArguments, name: str) -> int | None:
     raise ConfigError(f"engine_arguments.{name}: expected a whole number from 1, found {value!r}")
 
 
-def end_tokens(*known: int | Sequence[int] | None) -> set[int]:
-    """All tokens that end a text: the tokenizer's own, and those of the checkpoint's preferences."""
-    several = ((ids,) if isinstance(ids, int) else ids or () for ids in known)
-    return {end for ids in several for end in ids}
-
-
 def prompt_seed(seed: int, prompt: str) -> int:
     """Seed of one prompt's sampling: its text depends on no other prompt, so an interrupted run continues alike."""
     return int.from_bytes(hashlib.sha256(f"{seed}\n{prompt}".encode()).digest()[:4], "big")

@@ -28,9 +28,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTra
 from cache.durable import ABANDONED_SECONDS, DISK_FULL, age, make_folder, sync_file, sync_folder
 from data.errors import ConfigError, DataError, ModelError, MolsakiError, first_line
 from stages.models.identity import identify_model
-from stages.models.load import share_weights
+from stages.models.save import save_model, save_tokenizer
 from stages.models.size import model_size
-from stages.models.tokenizer import load_tokenizer
+from stages.models.tokenizer import end_tokens, load_tokenizer
 from stages.runtime.progress import Progress
 from stages.settings import Dtype
 
@@ -242,11 +242,8 @@ def _save_model(file: GgufFile, model: PreTrainedModel, folder: Path) -> None:
     for name in ("quantization_config", "_model_name_or_path"):
         if hasattr(model.config, name):
             delattr(model.config, name)
-    ends = [token for token in (file.token("eos"), file.token("eot")) if token is not None]
-    if len(set(ends)) > 1:  # llama.cpp ends at both
-        model.generation_config.eos_token_id = ends
-    model.save_pretrained(folder)
-    share_weights(folder)
+    ends = {token for token in (file.token("eos"), file.token("eot")) if token is not None}  # llama.cpp ends at both
+    save_model(model, folder, ends or end_tokens(model.generation_config.eos_token_id))
 
 
 def _save_tokenizer(file: GgufFile, place: Path, folder: Path) -> None:
@@ -256,16 +253,17 @@ def _save_tokenizer(file: GgufFile, place: Path, folder: Path) -> None:
     no <|endoftext|>.
     """
     with _errors_name(file):
-        AutoTokenizer.from_pretrained(
+        tokenizer = AutoTokenizer.from_pretrained(
             place.parent,
             gguf_file=place.name,
             add_bos_token=file.adds("bos"),
             add_eos_token=file.adds("eos"),
-        ).save_pretrained(folder)
-    saved = folder / "tokenizer.json"
-    tokenizer = json.loads(saved.read_text(encoding="utf-8"))
-    tokenizer["added_tokens"] = [token for token in tokenizer["added_tokens"] if token["id"] < file.tokens]
-    saved.write_text(json.dumps(tokenizer, ensure_ascii=False, indent=2), encoding="utf-8")
+        )
+        save_tokenizer(tokenizer, folder)
+    path = folder / "tokenizer.json"
+    saved = json.loads(path.read_text(encoding="utf-8"))
+    saved["added_tokens"] = [token for token in saved["added_tokens"] if token["id"] < file.tokens]
+    path.write_text(json.dumps(saved, ensure_ascii=False, indent=2), encoding="utf-8")
 
 
 def _write_source(file: GgufFile, dtype: Dtype, folder: Path) -> None:

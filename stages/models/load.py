@@ -7,14 +7,12 @@ that comes with a model is not run unless `teacher.trust_remote_code` says so.
 import os
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.quantizers import AutoQuantizationConfig
 
-from data.errors import ConfigError, first_line
-from stages.models.identity import WEIGHTS
+from data.errors import ConfigError, Interrupted, first_line
 from stages.models.tokenizer import needs_trust, untrusted
 from stages.runtime.device import torch_device
 from stages.runtime.shard import local_rank
@@ -38,22 +36,12 @@ def load_causal_lm(
     }
     try:
         return AutoModelForCausalLM.from_pretrained(path, **{**defaults, **(arguments or {})})
-    except (torch.OutOfMemoryError, MemoryError):
+    except (torch.OutOfMemoryError, MemoryError, Interrupted):
         raise
     except Exception as error:  # of a wrong argument or file, transformers raises whatever it meets first
         if needs_trust(error) and not trust_remote_code:
             raise ConfigError(untrusted(path)) from error
         raise ConfigError(f"model {path}: transformers cannot load it: {first_line(error)}") from error
-
-
-def share_weights(folder: Path) -> None:
-    """Let whoever may read the configuration in a folder read the weights beside and below it, too.
-
-    safetensors 0.8.0 writes files that are their owner's alone, whatever the umask.
-    """
-    mode = (folder / "config.json").stat().st_mode
-    for weights in folder.rglob(WEIGHTS):
-        weights.chmod(mode)
 
 
 def known_positions(model: PreTrainedModel) -> int:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
-from data.errors import ConfigError, ModelError, first_line
+from data.errors import ConfigError, Interrupted, ModelError, first_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -107,6 +107,8 @@ def load_tokenizer(model: str, revision: str | None, *, trust_remote_code: bool 
     try:
         tokenizer = AutoTokenizer.from_pretrained(model, revision=revision, trust_remote_code=trust_remote_code)
         tokenizer = _with_offsets(tokenizer, model, revision)
+    except Interrupted:
+        raise
     except Exception as error:  # tokenizers raises nothing more special than that for a broken file
         if needs_trust(error):
             raise ConfigError(untrusted(model)) from error
@@ -160,6 +162,12 @@ def untrusted(model: str) -> str:
         f"model {model}: it comes with code of its own, which is not run; read that code, and set "
         "teacher.trust_remote_code: true if you trust it (a student's is never run)"
     )
+
+
+def end_tokens(*known: int | Sequence[int] | None) -> set[int]:
+    """All tokens that end a text: the tokenizer's own, and those of the checkpoint's preferences."""
+    several = ((ids,) if isinstance(ids, int) else ids or () for ids in known)
+    return {end for ids in several for end in ids}
 
 
 def render_chat(

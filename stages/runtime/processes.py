@@ -11,6 +11,7 @@ from accelerate import PartialState
 
 from data.errors import ConfigError
 from stages.runtime.device import torch_device
+from stages.runtime.progress import StopSignal, interrupted
 from stages.settings import Device
 
 
@@ -34,6 +35,12 @@ class Processes:
     def any(self, flag: bool) -> bool:
         """Whether it is true in any of the processes; all of them have to ask."""
         return self.total([float(flag)])[0] > 0
+
+    def check(self, stop: StopSignal, saved: str) -> None:
+        """Raise `Interrupted` in every process if a signal has come to any; all of them have to ask."""
+        if self.any(stop.received is not None):
+            stop.check(saved)
+            raise interrupted("a signal to another process", saved)
 
     def total(self, values: list[float]) -> list[float]:
         """Sums over all processes; all of them have to ask."""

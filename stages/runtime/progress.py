@@ -12,7 +12,10 @@ from typing import Protocol, Self
 
 from cache.exchange.metering import Meter, Unmetered
 from data.errors import Interrupted
+from stages.runtime.early import take_arrived
 
+COMMITTED = "all that was committed"
+"""What is safe wherever nothing was begun."""
 TARGETS, TEXTS, SOFT_LABELS = "targets", "texts", "soft labels"
 """The tasks of putting together what training aims at, and what it reads, once before it."""
 PREPARING = frozenset({TARGETS, TEXTS, SOFT_LABELS})
@@ -59,6 +62,7 @@ class StopSignal:
         self._before: dict[signal.Signals, signal._HANDLER] = {}
 
     def __enter__(self) -> Self:
+        self.received = take_arrived()
         for number in self.SIGNALS:
             self._before[number] = signal.signal(number, self._remember)
         return self
@@ -86,4 +90,9 @@ class StopSignal:
     def check(self, saved: str) -> None:
         """Raise `Interrupted` if a signal has arrived; `saved` says what is safe by now."""
         if self.received is not None:
-            raise Interrupted(f"stopped by {self.received.name} after saving {saved}; run the same command to go on")
+            raise interrupted(self.received.name, saved)
+
+
+def interrupted(cause: str, saved: str) -> Interrupted:
+    """What a stage ends with that was asked to stop."""
+    return Interrupted(f"stopped by {cause} after saving {saved}; run the same command to go on")

@@ -24,7 +24,7 @@ from stages.models.identity import ModelIdentity
 from stages.models.load import known_positions, load_whole_teacher
 from stages.models.tokenizer import begin_token, load_tokenizer
 from stages.runtime.pieces import Gathering
-from stages.runtime.progress import Progress, StopSignal
+from stages.runtime.progress import COMMITTED, Progress, StopSignal
 from stages.settings import SoftLabelSettings, TeacherSettings
 from stages.soft_labels.head import ends_at_its_head
 from stages.soft_labels.teacher import Keeping, TeacherPass, prompt_of, teacher_text, teacher_texts
@@ -54,12 +54,13 @@ def write_soft_labels(
     if not to_do:
         return
     progress.note(f"loading {identity.name}")
-    tokenizer = load_tokenizer(identity.path, identity.hub_revision, trust_remote_code=teacher.trust_remote_code)
-    begin = begin_token(tokenizer) if settings.context == "plain" and settings.begin_token else None
-    texts = [prompt_of(marked, settings.context) + marked.rationale for marked in to_do.values()]
-    counts = token_counts(tokenizer, texts)  # lengths only: all tokens, with their places in the text, fill gigabytes
-    lengths = {key: count + (begin is not None) for key, count in zip(to_do, counts, strict=True)}
-    model = load_whole_teacher(identity.path, identity.hub_revision, teacher)
+    with stop.at_once(COMMITTED):
+        tokenizer = load_tokenizer(identity.path, identity.hub_revision, trust_remote_code=teacher.trust_remote_code)
+        begin = begin_token(tokenizer) if settings.context == "plain" and settings.begin_token else None
+        texts = [prompt_of(marked, settings.context) + marked.rationale for marked in to_do.values()]
+        counts = token_counts(tokenizer, texts)  # lengths only: all tokens, with their places, fill gigabytes
+        lengths = {key: count + (begin is not None) for key, count in zip(to_do, counts, strict=True)}
+        model = load_whole_teacher(identity.path, identity.hub_revision, teacher)
     asked = TeacherPass(model, keeping_of(settings, teacher))
     _append_head(writer, asked)
     longest = min(settings.max_length, known_positions(model))

@@ -9,20 +9,29 @@ Only methods that consist of layers which can be merged are taken: what comes ou
 
 import copy
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 
+import numpy as np
+import torch
 from peft import PeftConfig, PeftModel, TaskType, get_peft_model
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
-from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
+from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer, check_target_module_exists
+from torch import nn
 from transformers import PreTrainedModel
 
-from data.errors import ConfigError, first_line
+from data.errors import ConfigError, ModelError, first_line
+from stages.attention.stepwise import attention_implementation
+from stages.models.modes import evaluating
 from stages.settings import PeftValue
 
 ADAPTER = "adapter"
 TYPE = "peft_type"
+ALL_LINEAR = "all-linear"
+"""To PEFT, all linear layers but the head."""
+MERGING_ERROR = 1e-3
+"""Most that merging may change logits, as a share of the largest; rounding in float32 stays under 1e-5."""
 OURS = frozenset({"auto_mapping", "base_model_name_or_path", "inference_mode", "peft_version", "revision", "task_type"})
 """Fields that follow from the student and from what is done with it."""
 
@@ -50,19 +59,57 @@ def adapter_config(given: Mapping[str, PeftValue]) -> PeftConfig:
     return config
 
 
-def add_adapter(student: PreTrainedModel, given: Mapping[str, PeftValue]) -> PeftModel:
+def add_adapter(student: PreTrainedModel, given: Mapping[str, PeftValue], note: Callable[[str], None]) -> PeftModel:
     """Put the adapter's layers into `student`, whose own weights no longer learn.
 
-    Raises `ConfigError` where the adapter does not fit the model, and where it could not be merged in the end.
+    Tied embeddings of which one is adapted are untied first: merged into the weight that both share, what one learned
+    would change the other. Raises `ConfigError` where the adapter does not fit the model, and where it could not be
+    merged in the end.
     """
     config = adapter_config(given)
     method = str(config.peft_type.value)
+    if not getattr(config, "ensure_weight_tying", False):
+        _untie_adapted(student, config, note)
     try:
         adapted: PeftModel = get_peft_model(student, config)
     except (ValueError, TypeError, KeyError, ImportError, RuntimeError) as error:
         raise ConfigError(f"student.peft: {method} does not fit this student: {first_line(error)}") from error
     _require_mergeable(adapted, method)
     return adapted
+
+
+def _untie_adapted(student: PreTrainedModel, config: PeftConfig, note: Callable[[str], None]) -> None:
+    """Give the head weights of its own where it shares the embeddings' and the adapter changes one of the two."""
+    embeddings, head = student.get_input_embeddings(), student.get_output_embeddings()
+    if head is None or head.weight is not embeddings.weight:
+        return
+    names = {module: name for name, module in student.named_modules() if module in (embeddings, head)}
+    adapted = [name for name in names.values() if _changes(config, name)]
+    if not adapted:
+        return
+    untie(student)
+    note(
+        f"student.peft changes {' and '.join(adapted)}, and the student's head shares its weights with the embeddings: "
+        f"it gets {head.weight.numel():,} of its own"
+    )
+
+
+def _changes(config: PeftConfig, name: str) -> bool:
+    """Whether the adapter changes the module of that name, by a layer of its own or as a whole."""
+    targets = getattr(config, "target_modules", None)
+    whole = getattr(config, "modules_to_save", None) or ()
+    if any(name == module or name.endswith(f".{module}") for module in whole):
+        return True
+    return targets not in (None, ALL_LINEAR) and bool(check_target_module_exists(config, name))
+
+
+def untie(student: PreTrainedModel) -> None:
+    """Give the head a copy of the embeddings that it shares until now; the student computes what it did."""
+    head = student.get_output_embeddings()
+    head.weight = nn.Parameter(head.weight.detach().clone())
+    student.config.get_text_config().tie_word_embeddings = False
+    student.config.tie_word_embeddings = False
+    student.all_tied_weights_keys = student.get_expanded_tied_weights_keys(all_submodels=True)
 
 
 def _require_mergeable(adapted: PeftModel, method: str) -> None:
@@ -77,11 +124,32 @@ def _require_mergeable(adapted: PeftModel, method: str) -> None:
             raise ConfigError(_unmergeable(method, first_line(error) or "its layers know no merging")) from error
 
 
-def save_adapted(adapted: PeftModel, out: Path) -> PreTrainedModel:
-    """Save the adapter to `out/adapter`, and return the student with the adapter merged into its weights."""
+def save_adapted(adapted: PeftModel, out: Path, texts: Sequence[np.ndarray]) -> PreTrainedModel:
+    """Save the adapter to `out/adapter`, and return the student with the adapter merged into its weights.
+
+    `texts` are token ids (T,) each. Raises `ModelError` where the merged student computes other logits of them than
+    the adapted one, beyond rounding.
+    """
     adapted.save_pretrained(str(out / ADAPTER))
+    before = _logits(adapted.get_base_model(), texts)
     merged: PreTrainedModel = adapted.merge_and_unload()
+    for expected, found in zip(before, _logits(merged, texts), strict=True):
+        difference, largest = float((found - expected).abs().max()), float(expected.abs().max())
+        if not difference <= MERGING_ERROR * max(largest, 1.0):
+            raise ModelError(
+                f"{out / ADAPTER}: merged into the student's weights, the adapter gives another model: logits of up to "
+                f"{largest:.4g} differ by {difference:.4g}; the adapter is saved as it was trained, a plain checkpoint "
+                "cannot be made of it: take other student.peft.target_modules, or another method"
+            )
     return merged
+
+
+@torch.no_grad()
+def _logits(student: PreTrainedModel, texts: Sequence[np.ndarray]) -> list[torch.Tensor]:
+    """Logits (T, V) of each text, in the weights' own precision and without dropout."""
+    with evaluating(student), attention_implementation(student, "sdpa"):
+        ids = [torch.from_numpy(text).to(student.device)[None] for text in texts]
+        return [student(input_ids=ids_1T, use_cache=False).logits[0].float().cpu() for ids_1T in ids]
 
 
 def _unmergeable(method: str, reason: str) -> str:

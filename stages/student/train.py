@@ -26,18 +26,20 @@ from transformers import (
 
 from cache.soft_labels.reader import SoftLabelStore
 from cache.student_attention import StudentLook, write_student_attention
-from data.errors import ConfigError, Interrupted, MissingRecordsError, ModelError
+from data.errors import ConfigError, MissingRecordsError, ModelError
 from stages.attention.select import Example
 from stages.attention.selected import keys_of
 from stages.attention.stepwise import attention_layers, checkpointing_contexts
 from stages.mixture import Target
 from stages.models.cut import load_first_layers, random_first_layers
 from stages.models.identity import ModelIdentity, identify_model
-from stages.models.load import known_positions, load_causal_lm, share_weights
+from stages.models.load import known_positions, load_causal_lm
+from stages.models.older_readers import least_version
+from stages.models.save import save_checkpoint
 from stages.models.tokenizer import load_tokenizer
 from stages.runtime.device import torch_device
 from stages.runtime.processes import Processes, join_processes
-from stages.runtime.progress import Progress, StopSignal
+from stages.runtime.progress import Progress, StopSignal, interrupted
 from stages.settings import ObjectiveSettings, StudentSettings, TrainingSettings
 from stages.student.adapters import add_adapter, save_adapted
 from stages.student.dev import DevQuestions, dev_accuracy
@@ -97,8 +99,9 @@ def train_student(
     tokenizer = load_tokenizer(identity.path, identity.hub_revision)
     objective = objective_of(settings)
     loaded = _load_student(identity, student)
+    processes.check(stop, "what was saved before")
     layers = attention_layers(loaded)
-    adapted = add_adapter(loaded, student.peft) if student.peft else None
+    adapted = add_adapter(loaded, student.peft, progress.note) if student.peft else None
     if training.gradient_checkpointing:
         loaded.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": checkpointing_contexts})
     teacher = TeacherTargets(attention or {})
@@ -137,16 +140,18 @@ def train_student(
     if trainer.is_fsdp_enabled:
         _require_whole(student, training)
     trainer.remove_callback(PrinterCallback)  # its dictionaries on stdout; the log keeps all of them
+    processes.check(stop, "what was saved before")
     before = _looks_before(model, records, training, trainer, progress) if processes.is_main else []
     if not processes.is_main:
         set_seed(seed + processes.index)  # for dropout: the weights are the main process's
     resumed = last_checkpoint(checkpoints)
+    processes.check(stop, "what was saved before")
     trainer.train(resume_from_checkpoint=None if resumed is None else str(resumed))
     close_trackers(training.report_to)
     saved = f"checkpoint {trainer.state.global_step} in {checkpoints}"
     stop.check(saved)
     if watching.stopped:
-        raise Interrupted(f"stopped by a signal to another process after saving {saved}; run the same command to go on")
+        raise interrupted("a signal to another process", saved)
     if early:
         trainer.take_best(checkpoints)
     whole = trainer.gathered_student()
@@ -157,8 +162,11 @@ def train_student(
         if before:
             after = student_looks(model, looked_at(records), "after", training.batch_size)
             write_student_attention(out, [*before, *after])
-        _save_student(model.student, adapted, whole, tokenizer, out)
+        texts = [record.explain.ids for record in looked_at(records)]
+        _save_student(model.student, adapted, whole, tokenizer, texts, out)
         trained = _trained(trainer, objective, seed=seed, records=len(records), fingerprint=fingerprint)
+        if least := least_version(model.student.config.to_dict()):
+            trained["transformers"] = least
         write_summary(out, trained if origin is None else {**trained, **origin.described()})
         shutil.rmtree(checkpoints)
     processes.wait()
@@ -334,12 +342,11 @@ def _save_student(
     adapted: PeftModel | None,
     whole: dict[str, torch.Tensor] | None,
     tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[np.ndarray],
     out: Path,
 ) -> None:
-    merged = student if adapted is None else save_adapted(adapted, out)
-    merged.save_pretrained(out, state_dict=whole)
-    share_weights(out)
-    tokenizer.save_pretrained(out)
+    merged = student if adapted is None else save_adapted(adapted, out, texts)
+    save_checkpoint(merged, tokenizer, out, whole)
 
 
 def _trained(

@@ -23,6 +23,7 @@ from data.records import Question
 from stages.engines.contract import Decoding, EngineSetup
 from stages.engines.start import open_engine
 from stages.head import IGNORED
+from stages.models.save import save_checkpoint
 from stages.runtime.progress import Progress, StopSignal
 from stages.toy.muon import Muon
 
@@ -123,8 +124,7 @@ def train_from_scratch(
         progress.advance()
         stop.check("nothing of the unfinished teacher")
     progress.note(f"teacher trained in {pace.steps:,} steps, loss {pace.loss:.4f}")
-    tokenizer.save_pretrained(out)
-    model.save_pretrained(out)
+    save_checkpoint(model, tokenizer, out)
 
 
 def share_solved(model: Path, questions: Sequence[Question]) -> float:

@@ -179,9 +179,14 @@ def test_out_of_memory_makes_smaller_batches_and_says_no_setting_of_the_teacher(
 def test_a_signal_ends_it_between_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tiny_model_folder(tmp_path, "llama")
     monkeypatch.setattr(likelihood, "BATCH_TOKENS", 1)
-    progress = Noted()
     with StopSignal() as stop, pytest.raises(Interrupted):
-        stop._remember(15, None)
+
+        class SignalAfterTheFirst(Noted):
+            def advance(self, count: int = 1) -> None:
+                super().advance(count)
+                stop._remember(15, None)
+
+        progress = SignalAfterTheFirst()
         student_likelihoods(
             folder, QUESTIONS, RATIONALES, ("predict",), dtype="float32", device="cpu", progress=progress, stop=stop
         )

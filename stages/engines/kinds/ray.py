@@ -40,11 +40,10 @@ from stages.engines.contract import (
     EngineSetup,
     Generation,
     answered,
-    end_tokens,
     next_answer,
 )
 from stages.engines.kinds.vllm import ENVIRONMENT, refused, sampling_arguments, vllm_arguments
-from stages.models.tokenizer import encode, load_tokenizer
+from stages.models.tokenizer import encode, end_tokens, load_tokenizer
 from stages.runtime.packages import needed
 from stages.runtime.progress import StopSignal
 

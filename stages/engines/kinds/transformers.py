@@ -6,7 +6,8 @@ the same distribution as sampling does, but each row from its own generator: a r
 
 import gc
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -21,18 +22,26 @@ from stages.engines.contract import (
     Engine,
     EngineSetup,
     Generation,
-    end_tokens,
     positive_argument,
     prompt_seed,
 )
 from stages.models.load import known_positions, load_causal_lm
-from stages.models.tokenizer import encode, load_tokenizer
+from stages.models.tokenizer import encode, end_tokens, load_tokenizer
 from stages.runtime.device import torch_device
 
 BATCH_SIZE = 32
 TINY = 1e-30
 CONTEXT = 4
 """Prompt tokens decoded together with the output, since some tokenizers drop the blank in front of a first token."""
+
+
+def _loaded(setup: EngineSetup, arguments: Mapping[str, object]) -> tuple[Any, Any]:
+    """Model and tokenizer; a signal that arrives meanwhile ends it at once."""
+    trusted = setup.trust_remote_code
+    with nullcontext() if setup.stop is None else setup.stop.at_once("what was answered before"):
+        model = load_causal_lm(setup.model, setup.revision, setup.dtype, arguments, trust_remote_code=trusted)
+        tokenizer = load_tokenizer(setup.model, setup.revision, trust_remote_code=trusted)
+        return model.to(torch_device(setup.device)).eval(), tokenizer
 
 
 class TransformersEngine(Engine):
@@ -46,14 +55,7 @@ class TransformersEngine(Engine):
         for own in ("batch_size", "max_model_len"):
             arguments.pop(own, None)
         self._setup = setup
-        self._model, self._tokenizer = loaded or (
-            load_causal_lm(
-                setup.model, setup.revision, setup.dtype, arguments, trust_remote_code=setup.trust_remote_code
-            )
-            .to(torch_device(setup.device))
-            .eval(),
-            load_tokenizer(setup.model, setup.revision, trust_remote_code=setup.trust_remote_code),
-        )
+        self._model, self._tokenizer = loaded or _loaded(setup, arguments)
         self._window = min(window, known_positions(self._model))
         self._ends = end_tokens(self._model.generation_config.eos_token_id, self._tokenizer.eos_token_id)
         pad, known = self._tokenizer.pad_token_id, self._model.get_input_embeddings().weight.shape[0]

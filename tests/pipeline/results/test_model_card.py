@@ -117,6 +117,15 @@ def test_answers_to_dev_questions_are_no_scores(experiment: Experiment):
 def test_only_prompts_that_were_taught_are_named(experiment: Experiment, objective: str, asked: str):
     experiment.run("--set", f"objective.name={objective}", "--set", "evaluation.prompts=[predict, explain]")
     text = card(experiment).text
-    assert f"`{asked}: QUESTION" in text
-    assert text.count("QUESTION") == 1
+    other = {"predict": "explain", "explain": "predict"}[asked]
+    assert f"`{asked}: QUESTION" in text and f"{other}: QUESTION" not in text
+    assert text.count(f'"{asked}: QUESTION\\n"') == 2, "by transformers, and by vLLM"
     assert "cache fingerprint" not in text
+
+
+def test_a_card_names_the_least_version_of_transformers_where_there_is_one(experiment: Experiment):
+    experiment.run()
+    student = experiment.folder / "runs" / "small" / "student" / "seed-0"
+    said = json.loads((student / "training.json").read_text())
+    assert "transformers and vLLM load it as it is" in card_text(said)
+    assert "transformers from 5.0 on and vLLM load it" in card_text({**said, "transformers": "5.0"})

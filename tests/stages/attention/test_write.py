@@ -246,6 +246,20 @@ def test_records_that_are_too_long_are_dropped_with_their_reason_and_not_tried_a
     assert len(Space.open(space).commits()) == commits
 
 
+def test_a_signal_while_the_teacher_is_loaded_ends_it_there(
+    teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def signalled(*_: object) -> None:
+        signal.raise_signal(signal.SIGUSR1)
+        pytest.fail("it was loaded to the end")
+
+    monkeypatch.setattr(extraction, "load_whole_teacher", signalled)
+    with pytest.raises(Interrupted, match="stopped by SIGUSR1 after saving all that was committed"):
+        extract(teacher, tmp_path)
+    (space,) = (tmp_path / "attention").iterdir()
+    assert not Space.open(space).commits()
+
+
 def test_a_signal_ends_after_the_batch_and_what_was_computed_is_committed(
     teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -1,5 +1,6 @@
 """The contract of generation engines, held against all of `tests.engines`, and that they say the same."""
 
+import re
 import signal
 from collections.abc import Iterator, Mapping
 from contextlib import closing
@@ -13,8 +14,10 @@ from cache.rationales import Attempt, RationaleStore
 from cache.spaces import Space
 from data.errors import ConfigError, EngineError, Interrupted, ModelError
 from data.sets.synthetic import synthetic_questions
+from pipeline.results.card import card_text
 from stages.engines.contract import TOO_LONG, Decoding, Engine, EngineSetup, Generation, prompt_seed
 from stages.engines.kinds.openai import OpenAiEngine
+from stages.engines.kinds.vllm import VllmEngine
 from stages.engines.start import open_engine
 from stages.models.identity import identify_model
 from stages.models.tokenizer import encode, load_tokenizer, render_chat
@@ -29,6 +32,13 @@ WINDOW = 320
 GREEDY = Decoding(max_tokens=24)
 SAMPLED = Decoding(max_tokens=24, temperature=1.0, top_p=0.9, seed=3)
 PROMPTS = [f"Q: Tom has {count} apples and eats {count - 1}. How many are left?\nA:" for count in range(2, 10)] + ["Ä"]
+CARD = {
+    "run": "run", "seed": 0, "tasks": ["predict", "explain"], "objective": {"name": "dss"}, "records": 1, "steps": 1,
+    "teacher": {"model": "teacher", "revision": "0"}, "data": [{"name": "synthetic", "split": "train"}],
+    "student": {"model": "student", "revision": "0", "initialise": "random", "source": "folder"},
+    "rationales": "0", "attention": None, "training": {"epochs": 1, "batch_size": 1, "learning_rate": 1e-3},
+}  # fmt: skip
+"""What a student's card is made of."""
 QUESTIONS = synthetic_questions(12, seed=5, split="train")
 RATIONALES = RationaleSettings(shots=0, max_tokens=24, piece=5)
 
@@ -128,6 +138,25 @@ def test_sampling_is_repeatable_and_depends_on_no_other_prompt(
     assert answers["one of the sampled by itself"] == together[4:5]
     assert [generation.text for generation in together] != reference
     assert answers["sampled with another seed"] != together
+
+
+def test_the_lines_of_a_students_card_ask_it_as_its_evaluation_does(
+    name: str, engine: Engine, setup: EngineSetup, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if name not in ("transformers", "vllm"):
+        pytest.skip("a card says how transformers and vLLM ask a student")
+    code = next(block for block in re.findall(r"```python\n(.*?)```", card_text(CARD), re.DOTALL) if name in block)
+    if isinstance(engine, VllmEngine):  # the one that runs, in the place of another start
+
+        def start(model: str, **arguments: object) -> object:
+            assert (model, arguments) == (".", {"dtype": "float32"})
+            return engine.llm
+
+        monkeypatch.setattr("vllm.LLM", start)
+    monkeypatch.chdir(setup.model)
+    exec(code.replace("256", "24"), {})
+    (expected,) = engine.generate(["explain: QUESTION\n"], Decoding(max_tokens=24))
+    assert capsys.readouterr().out == expected.text + "\n"
 
 
 def test_no_prompts_give_no_generations(engine: Engine) -> None:

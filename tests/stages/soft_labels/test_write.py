@@ -132,6 +132,16 @@ def test_a_text_that_is_too_long_is_dropped_and_counted(teacher: Path, tmp_path:
     assert set(stored) == set(KEYS) - too_long
 
 
+def test_a_signal_while_the_teacher_is_loaded_ends_it_there(teacher: Path, tmp_path: Path, monkeypatch):
+    def signalled(*_: object) -> None:
+        signal.raise_signal(signal.SIGUSR1)
+        pytest.fail("it was loaded to the end")
+
+    monkeypatch.setattr("stages.soft_labels.write.load_whole_teacher", signalled)
+    with pytest.raises(Interrupted, match="stopped by SIGUSR1 after saving all that was committed"):
+        Parts(teacher, tmp_path, TOP).write()
+
+
 def test_a_signal_keeps_what_was_computed(teacher: Path, tmp_path: Path):
     class Stopping(SilentProgress):
         def advance(self, count: int = 1) -> None:

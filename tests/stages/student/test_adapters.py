@@ -2,16 +2,17 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from data.errors import ConfigError, Interrupted
+from data.errors import ConfigError, Interrupted, ModelError
 from stages.settings import ObjectiveSettings, StudentSettings
-from stages.student.adapters import adapter_config, add_adapter, save_adapted
-from tests.fakes import tiny_model, tiny_model_folder
+from stages.student.adapters import adapter_config, add_adapter, save_adapted, untie
+from tests.fakes import tiny_model, tiny_model_folder, tiny_tokenizer
 from tests.stages.student.test_train import EXAMPLES, TermAfter, train, weights
 from tests.stages.student.test_train import attention as attention  # a fixture
 from tests.stages.student.test_train import folder as folder  # a fixture
@@ -47,7 +48,7 @@ def test_what_peft_does_not_know_or_cannot_merge_is_named(given, complaint):
 )
 def test_an_adapter_that_does_not_fit_is_refused_before_training(given, complaint):
     with pytest.raises(ConfigError, match=complaint):
-        add_adapter(tiny_model("llama"), given)
+        add_adapter(tiny_model("llama"), given, print)
 
 
 @pytest.mark.parametrize("method", ["LORA", "IA3", "LOHA", "OFT", "VERA", "LN_TUNING"])
@@ -58,19 +59,92 @@ def test_the_merged_student_computes_what_the_adapted_one_did(method, tmp_path):
     if method == "LN_TUNING":
         given["target_modules"] = ["input_layernorm"]
     student = tiny_model("llama")
-    adapted = add_adapter(student, given).eval()
-    for one in student.parameters():
-        if one.requires_grad:
-            torch.nn.init.normal_(one, std=0.1)
+    adapted = add_adapter(student, given, print).eval()
+    learn(student)
     ids = torch.arange(10, 30)[None]
     expected = student(input_ids=ids).logits
-    merged = save_adapted(adapted, tmp_path)
+    merged = save_adapted(adapted, tmp_path, [ids[0].numpy()])
     assert not isinstance(merged, PeftModel)
     merged.save_pretrained(tmp_path)
     plain = AutoModelForCausalLM.from_pretrained(tmp_path)
     torch.testing.assert_close(plain(input_ids=ids).logits, expected, rtol=1e-4, atol=1e-4)
     again = PeftModel.from_pretrained(tiny_model("llama"), str(tmp_path / "adapter"))
     torch.testing.assert_close(again(input_ids=ids).logits, expected, rtol=1e-4, atol=1e-4)
+
+
+def tied_model() -> PreTrainedModel:
+    config = AutoConfig.for_model(
+        "llama", vocab_size=259, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, tie_word_embeddings=True, initializer_range=0.3,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(config).float().eval()
+
+
+def learn(student: torch.nn.Module) -> None:
+    """Give what learns other values, as training would."""
+    for one in student.parameters():
+        if one.requires_grad:
+            torch.nn.init.normal_(one, std=0.1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "unties"),
+    [
+        ({"target_modules": ["q_proj", "lm_head"]}, True),
+        ({"target_modules": ["q_proj", "embed_tokens"]}, True),
+        ({"target_modules": ["lm_head", "embed_tokens"]}, True),
+        ({"target_modules": r".*\.(q_proj|embed_tokens)"}, True),
+        ({"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}, True),
+        ({"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens"]}, True),
+        ({"target_modules": "all-linear"}, False),
+        ({"target_modules": ["q_proj"], "trainable_token_indices": [5, 7]}, False),
+        ({"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens"], "ensure_weight_tying": True}, False),
+    ],
+)
+def test_tied_embeddings_are_untied_where_the_adapter_changes_one_of_them(changes, unties, tmp_path):
+    student, notes = tied_model(), []
+    ids = torch.arange(10, 30)[None]
+    adapted = add_adapter(student, {"peft_type": "LORA", "r": 4, **changes}, notes.append).eval()
+    assert bool(notes) == unties and all(f"{259 * 32:,}" in note for note in notes)
+    learn(student)
+    expected = student(input_ids=ids).logits
+    save_adapted(adapted, tmp_path, [ids[0].numpy()]).save_pretrained(tmp_path)
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert plain.config.tie_word_embeddings != unties
+    torch.testing.assert_close(plain(input_ids=ids).logits, expected, rtol=1e-4, atol=1e-4)
+    again = PeftModel.from_pretrained(tied_model(), str(tmp_path / "adapter"))
+    torch.testing.assert_close(again(input_ids=ids).logits, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_an_untied_student_computes_what_it_did():
+    student, ids = tied_model(), torch.arange(10, 30)[None]
+    expected = student(input_ids=ids).logits
+    untie(student)
+    assert torch.equal(student(input_ids=ids).logits, expected)
+    assert student.get_output_embeddings().weight is not student.get_input_embeddings().weight
+
+
+def test_a_merged_student_that_is_another_model_is_an_error(tmp_path, monkeypatch):
+    """The check itself: with tied embeddings left as they are, merging changes both."""
+    monkeypatch.setattr("stages.student.adapters._untie_adapted", lambda *_: None)
+    student = tied_model()
+    adapted = add_adapter(student, {"peft_type": "LORA", "r": 4, "target_modules": ["lm_head"]}, print)
+    learn(student)
+    with pytest.raises(ModelError, match=r"adapter: merged .* another model: logits of up to .* differ by"):
+        save_adapted(adapted, tmp_path, [np.arange(10, 30)])
+    assert (tmp_path / "adapter" / "adapter_model.safetensors").exists()
+
+
+def test_training_an_adapter_of_a_tied_head_gives_the_student_that_was_trained(attention, tmp_path):
+    folder = tmp_path / "tied"
+    tied_model().save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    peft = {**LORA, "target_modules": ["q_proj", "lm_head"]}
+    train(folder, tmp_path / "out", None, student=StudentSettings(model=str(folder), peft=peft), objective=DSS)
+    after = weights(tmp_path / "out")
+    assert not torch.equal(after["lm_head.weight"], after["model.embed_tokens.weight"])
+    assert torch.equal(after["model.embed_tokens.weight"], weights(folder)["model.embed_tokens.weight"])
 
 
 def test_training_an_adapter_gives_a_plain_merged_checkpoint_and_the_adapter(folder, attention, tmp_path):

@@ -149,6 +149,6 @@ def test_the_accuracy_is_that_of_the_evaluation(folder, tmp_path):
         right = [one.correct for one in predictions if one.prompt == prompt]
         assert best[f"eval_{prompt}"] == pytest.approx(sum(right) / 3)
     assert best["eval_accuracy"] >= 2 / 3
-    assert json.loads((tmp_path / "generation_config.json").read_text()) == json.loads(
-        (folder / "generation_config.json").read_text()
-    ), "what it generates with while training is not what is saved"
+    said = json.loads((tmp_path / "generation_config.json").read_text())
+    end = json.loads((folder / "generation_config.json").read_text())["eos_token_id"]
+    assert said.keys() == {"eos_token_id", "transformers_version"} and said["eos_token_id"] == [end]

@@ -24,6 +24,7 @@ from stages.attention.stepwise import stepwise_attention
 from stages.evaluation import evaluate_student
 from stages.runtime.progress import SilentProgress, StopSignal
 from stages.settings import EvaluationSettings, ObjectiveSettings, SinglePair, StudentSettings, TrainingSettings
+from stages.student import train as training_stage
 from stages.student.adapters import add_adapter
 from stages.student.objective import objective_of
 from stages.student.texts import TrainingCollator, training_record
@@ -113,6 +114,20 @@ class TermAfter(SilentProgress):
         self.left -= count
         if count and self.left == 0:
             os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize("place", ["_load_student", "_training_records", "last_checkpoint"])
+def test_a_signal_before_the_first_step_ends_it_there(folder, attention, tmp_path, monkeypatch, place):
+    right = getattr(training_stage, place)
+
+    def signalled(*arguments: object) -> object:
+        signal.raise_signal(signal.SIGUSR1)
+        return right(*arguments)
+
+    monkeypatch.setattr(training_stage, place, signalled)
+    monkeypatch.setattr(training_stage.StudentTrainer, "train", lambda *_, **__: pytest.fail("it was trained"))
+    with pytest.raises(Interrupted, match="stopped by SIGUSR1 after saving what was saved before"):
+        train(folder, tmp_path, attention)
 
 
 def test_a_plain_checkpoint_comes_out(folder, attention, tmp_path):
@@ -241,7 +256,7 @@ def test_the_gradient_ratio_is_that_of_two_backward_passes_of_the_first_batch(fo
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
         batch = full_batch_of(attention, settings)
         if peft:
-            add_adapter(model, peft)
+            add_adapter(model, peft, print)
         (weight * model_of(model, settings)(**batch)[name]).backward()
         norms.append({one: p.grad.norm() ** 2 for one, p in model.named_parameters() if p.grad is not None})
     both = norms[0].keys() & norms[1].keys()

@@ -8,9 +8,10 @@ from socket import socket
 import pytest
 
 from data.errors import EngineError
-from stages.engines.contract import Cluster, Decoding, EngineSetup, Generation, end_tokens
+from stages.engines.contract import Cluster, Decoding, EngineSetup, Generation
 from stages.engines.kinds.ray import _generation, _Model, _quieten, _reason, _require_listener, _sampling
 from stages.engines.start import open_engine
+from stages.models.tokenizer import end_tokens
 
 GREEDY = Decoding(max_tokens=24)
 MODEL = _Model(window=20, ends={1: "", 7: "<end>"}, on_cpu=True)

@@ -124,7 +124,7 @@ def test_gradients_of_an_adapter_equal_those_of_eager_attention(
     folder = tiny_model_folder(tmp_path, "llama", hidden=32, heads=4, kv_heads=2)
     student = AutoModelForCausalLM.from_pretrained(folder).train()
     batch = full_batch(student, EXAMPLES)
-    add_adapter(student, {"peft_type": "LORA", "r": 4, "target_modules": targets})
+    add_adapter(student, {"peft_type": "LORA", "r": 4, "target_modules": targets}, print)
     for one in student.parameters():
         if one.requires_grad:  # away from the zeros that LoRA begins with
             torch.nn.init.normal_(one, std=0.2)
