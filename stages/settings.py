@@ -159,6 +159,12 @@ class RationaleSettings:
 class AttentionSettings:
     """Stage one, second half: what to pool the teacher's attention over, and how."""
 
+    engine: Literal["transformers", "vllm"] = "transformers"
+    """Who runs the teacher. `vllm` reads the texts by the engine that writes rationales, with the same weights,
+    kernels, quantisation and spreading over GPUs; `molsaki run CONFIG` then starts it once for both."""
+    engine_arguments: dict[str, EngineValue] = field(default_factory=dict)
+    """`engine: vllm`: handed on to `vllm.LLM`; if empty, those of `rationales.engine_arguments` where vLLM writes the
+    rationales as well."""
     steps: StepRule = "periods"
     """Where the text is cut into reasoning steps."""
     critical: CriticalRule = "numbers"

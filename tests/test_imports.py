@@ -55,7 +55,7 @@ ROOMS = (
     "pipeline.__main__",
 )
 WITHIN = (
-    *("cache.parts", "cache.soft_labels"),
+    *("cache.parts", "cache.soft_labels", "stages.attention.in_vllm"),
     *("data.answers", "data.rows", "data.sets", "stages.engines.kinds", "stages.student.objectives"),
     *("stages.student.records", "stages.student.terms", "pipeline.views.figures"),
 )

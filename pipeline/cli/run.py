@@ -48,7 +48,7 @@ from pipeline.results.scores import compare, print_scores, scores_of
 from pipeline.run.inputs import Split
 from pipeline.run.order import evaluated_folders, require_room, run_stages, unfinished_points, write_results
 from pipeline.run.plan import STAGES, StageName
-from pipeline.run.points import Run, look, plan_points, plan_stages, shard_of
+from pipeline.run.points import Run, look, plan_points, plan_stages, require_one_engine, shard_of
 from pipeline.run.processes import Failures, stop_with_parent
 from pipeline.views.at_end import report_at_end
 from stages.runtime.imports import importing
@@ -116,13 +116,19 @@ def status(asked: Asked) -> None:
 @click.command(cls=WithSubcommands)
 @run_options
 @shard_option("questions")
+@click.option(
+    "--with-attention",
+    is_flag=True,
+    help="Also record the attention of what was kept, by the engine that wrote it: where both engines are vllm. "
+    "`molsaki run` does so by itself.",
+)
 @supervised_option
-def rationales(asked: Asked, shard: Shard | None, supervised: bool) -> None:
+def rationales(asked: Asked, shard: Shard | None, with_attention: bool, supervised: bool) -> None:
     """Let the teacher explain the training questions.
 
     Any number of processes may do so at once, on any number of machines, each with a share of the questions.
     """
-    _stage_one(asked, "rationales", shard=shard, supervised=supervised)
+    _stage_one(asked, "rationales", shard=shard, with_attention=with_attention, supervised=supervised)
 
 
 @examples(
@@ -262,15 +268,29 @@ def _run(
         _require_none(failed, len(run.points))
 
 
-def _stage_one(asked: Asked, name: StageName, *, shard: Shard | None, totals: bool = False, supervised: bool) -> None:
+def _stage_one(
+    asked: Asked,
+    name: StageName,
+    *,
+    shard: Shard | None,
+    totals: bool = False,
+    with_attention: bool = False,
+    supervised: bool,
+) -> None:
     """Do one stage of the teacher, or a share of it: here, or where it has several pieces each in its own process."""
     share = shard_of(name, shard)
-    run = replace(asked.load(), share=share, totals=totals)
+    run = replace(asked.load(), share=share, totals=totals, with_attention=with_attention)
+    if with_attention:
+        require_one_engine(run)
     has_pieces = name == "rationales" and bool(run.matrix.base.more_rationales)
     if supervised or (run.single and not has_pieces):  # a process that another one started has one piece to do
         _here(asked, run, name, supervised=supervised)
         return
-    pass_on = (*(() if share is None else ("--shard", str(share))), *(("--totals",) if totals else ()))
+    flags = {"--totals": totals, "--with-attention": with_attention}
+    pass_on = (
+        *(() if share is None else ("--shard", str(share))),
+        *(flag for flag, given in flags.items() if given),
+    )
     _run(asked, run, (name,), pass_on=pass_on)
 
 

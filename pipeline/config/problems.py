@@ -78,8 +78,9 @@ def conflicts(config: Config) -> Iterator[tuple[Key, str]]:
     if len(set(config.training.seeds)) < len(config.training.seeds):
         yield ("training", "seeds"), f"expected different seeds, found {list(config.training.seeds)}"
     yield from _server_conflicts(rationales)
-    for section, settings in (("rationales", rationales), ("evaluation", config.evaluation)):
-        yield from _argument_conflicts((section, "engine_arguments"), settings.engine_arguments)
+    yield from _attention_engine_conflicts(config)
+    for section in ("rationales", "attention", "evaluation"):
+        yield from _argument_conflicts((section, "engine_arguments"), getattr(config, section).engine_arguments)
     yield from _said_elsewhere(config)
     yield from _source_conflicts(config)
     for key, value in _floats(config.model_dump()):
@@ -137,6 +138,18 @@ def _server_conflicts(rationales: RationaleSettings) -> Iterator[tuple[Key, str]
         yield ("rationales", "served_model"), problem
 
 
+def _attention_engine_conflicts(config: Config) -> Iterator[tuple[Key, str]]:
+    attention = config.attention
+    if attention.engine == "transformers" and attention.engine_arguments:
+        yield ("attention", "engine_arguments"), "are vLLM's: set attention.engine: vllm, or leave them out"
+    if attention.engine == "vllm" and config.teacher.quantization:
+        where = "attention.engine_arguments, as vLLM calls it (quantization: …)"
+        yield (
+            ("teacher", "quantization"),
+            f"is how transformers loads the teacher; with attention.engine vllm say it in {where}",
+        )
+
+
 def _argument_conflicts(key: Key, arguments: Mapping[str, EngineValue]) -> Iterator[tuple[Key, str]]:
     """Arguments of an engine that may not be said there, at any depth."""
     for name, value in arguments.items():
@@ -158,6 +171,7 @@ def _said_elsewhere(config: Config) -> Iterator[tuple[Key, str]]:
     of_evaluation = {name: key.replace("teacher", "student") for name, key in SAID_BY.items()}
     for section, arguments, elsewhere in (
         ("rationales", rationales.engine_arguments, of_rationales),
+        ("attention", config.attention.engine_arguments, SAID_BY),
         ("evaluation", config.evaluation.engine_arguments, of_evaluation),
     ):
         for name in (name for name in arguments if name in elsewhere):

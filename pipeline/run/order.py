@@ -25,6 +25,7 @@ from pipeline.run.jobs import Watch, said_by, threads_each
 from pipeline.run.plan import STAGE_ONE, StageName, total_plan
 from pipeline.run.points import PointRun, PointStages, Run, look, plan_points, shared_work
 from pipeline.run.processes import Failures, ForwardingStop, run_side_by_side, stage_command
+from pipeline.run.teacher import by_one_engine
 from stages.runtime.progress import COMMITTED
 
 Say = Callable[[str], None]
@@ -95,7 +96,8 @@ def _run_stage_one(
                     f"{plan.line()}; --shard shares out the students and needs stage one complete: first run {commands}"
                 )
             seen.forget()
-            command = stage_command(name, [str(first.config_file), "--runs", str(first.folder.parent), *options])
+            also = ["--with-attention"] if name == "rationales" and _reads_what_it_writes(first) else []
+            command = stage_command(name, [str(first.config_file), "--runs", str(first.folder.parent), *options, *also])
             _require_success(name, stop.run(command))
         except StageProcessError as error:
             if run.single or error.code == Interrupted.exit_code:
@@ -105,6 +107,11 @@ def _run_stage_one(
             if run.single or run.shard is not None or isinstance(error, Interrupted):
                 raise
             failed.update(dict.fromkeys(names, str(error) if isinstance(error, EngineError) else f"{name}: {error}"))
+
+
+def _reads_what_it_writes(point: PointRun) -> bool:
+    """Whether the engine that writes the rationales is to record the attention as well."""
+    return point.has("attention") and by_one_engine(point.config)
 
 
 def _for_points(run: Run, count: int) -> str:

@@ -28,7 +28,7 @@ from pipeline.run.inputs import Inputs, Split
 from pipeline.run.plan import STAGE_ONE, STAGES, Stage, StageName, StagePlan, total_plan
 from pipeline.run.soft_labels import SoftLabelStage
 from pipeline.run.students import EvaluateStage, TrainStage, chosen_seeds
-from pipeline.run.teacher import AttentionStage, RationaleStage
+from pipeline.run.teacher import AttentionStage, RationaleStage, by_one_engine
 from pipeline.run.united import UnitedRationales
 from stages.engines.reuse import ReusedEngines
 from stages.runtime.imports import importing
@@ -99,7 +99,8 @@ class PointRun(Point):
 class Run:
     """What a command works on; of it, `shard` is which students and `share` which questions and records.
 
-    With `totals`, attention is also recorded where it is stored without what the steps look at in all.
+    With `totals`, attention is also recorded where it is stored without what the steps look at in all; with
+    `with_attention` the engine that writes rationales records it, too.
     """
 
     matrix: Matrix
@@ -107,6 +108,7 @@ class Run:
     shard: Shard | None = None
     share: Shard | None = None
     totals: bool = False
+    with_attention: bool = False
 
     @property
     def single(self) -> bool:
@@ -250,8 +252,9 @@ def look(run: Run) -> list[PointStages]:
         for source in (point, *point.sources):
             asked = _asked(source.config, "teacher", "rationales")
             if asked not in rationales:
-                every = RationaleStage(source.inputs)
-                rationales[asked] = every, every if run.share is None else RationaleStage(source.inputs, run.share)
+                every = RationaleStage(source.inputs, with_attention=run.with_attention)
+                part = RationaleStage(source.inputs, run.share, with_attention=run.with_attention)
+                rationales[asked] = every, every if run.share is None else part
             written.append((source, *rationales[asked]))
         whole = _asked(point.config, "teacher", "rationales", "more_rationales", "attention")
         if whole not in records:
@@ -259,19 +262,19 @@ def look(run: Run) -> list[PointStages]:
             united = sources[0] if len(sources) == 1 else UnitedRationales(sources)
             seen = AttentionStage(point.inputs, united)
             plain = run.share is None and not run.totals
-            part = seen if plain else AttentionStage(point.inputs, united, run.share, totals=run.totals)
-            records[whole] = seen, part
-        seen, part = records[whole]
+            attention = seen if plain else AttentionStage(point.inputs, united, run.share, totals=run.totals)
+            records[whole] = seen, attention
+        seen, attention = records[whole]
         labelled = json.dumps([whole, *_labelling(point.config)])
         if labelled not in found:
             labels = SoftLabelStage(point.inputs, seen)
             own_labels = labels if run.share is None else SoftLabelStage(point.inputs, seen, run.share)
-            if {"attention", "soft-labels"} <= set(point.stages) and part.beside is None:
-                part.beside = own_labels.beside_attention
+            if {"attention", "soft-labels"} <= set(point.stages) and attention.beside is None:
+                attention.beside = own_labels.beside_attention
             found[labelled] = PointStages(
                 point=point,
                 rationales=written[0][2],
-                attention=part,
+                attention=attention,
                 all_attention=seen,
                 soft_labels=own_labels,
                 all_soft_labels=labels,
@@ -294,6 +297,17 @@ def _labelling(config: Config) -> list[JSON]:
     if term is None:
         return []
     return [config.model_dump(mode="json")["soft_labels"], term.match, term.temperature]
+
+
+def require_one_engine(run: Run) -> None:
+    """Raise `ConfigError` for points whose rationales and attention do not come from one engine."""
+    for point in run.points:
+        if not (point.has("attention") and by_one_engine(point.config)):
+            raise ConfigError(
+                f"--with-attention: {point.name} has no attention for the engine of its rationales to record: that "
+                "takes rationales.engine vllm, attention.engine vllm, equal engine_arguments, one source of them, "
+                "and an objective with attention"
+            )
 
 
 def _is_known(stages: PointStages) -> bool:

@@ -7,6 +7,7 @@ the same records (`pipeline.run.soft_labels`).
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
@@ -91,7 +92,11 @@ class Rationales(Protocol):
 
 
 if TYPE_CHECKING:
+    from pipeline.config.schema import Config
     from stages.attention.write import Beside
+    from stages.engines.contract import Engine
+    from stages.engines.kinds.vllm import VllmEngine
+    from stages.rationales.write import After
 
 
 class StageWithSpace:
@@ -178,9 +183,17 @@ class StageWithSpace:
 
 
 class RationaleStage(StageWithSpace):
-    """Lets the teacher explain the training questions; with `shard` its questions only."""
+    """Lets the teacher explain the training questions; with `shard` its questions only.
+
+    With `with_attention`, the engine that writes them also reads what was kept, piece by piece, for its attention.
+    """
 
     name = "rationales"
+
+    def __init__(self, inputs: Inputs, shard: Shard | None = None, *, with_attention: bool = False) -> None:
+        super().__init__(inputs, shard)
+        self._with_attention = with_attention
+
     _spec_of, _slug_of = staticmethod(rationale_spec), staticmethod(rationale_slug)
 
     @property
@@ -234,7 +247,24 @@ class RationaleStage(StageWithSpace):
             identity=self._inputs.teacher,
             progress=progress,
             stop=stop,
+            after=self._after(progress, stop) if self._with_attention else None,
         )
+
+    def _after(self, progress: Progress, stop: StopSignal) -> "After":
+        with importing():
+            from stages.attention.in_vllm.worker import EXTENSION
+            from stages.attention.in_vllm.write import vllm_of
+            from stages.rationales.write import After
+
+        def use(engine: "Engine") -> None:
+            if self._settings.keywords and not RationaleStage(self._inputs, self._shard).plan().finished:
+                return  # key words are critical words: a record is not what it will be
+            attention = AttentionStage(self._inputs, RationaleStage(self._inputs, self._shard))
+            attention.engine = vllm_of(engine)
+            if attention.missing:
+                attention.execute_what_is_there(progress, stop)
+
+        return After(use=use, extension=EXTENSION)
 
     def forget(self) -> None:
         """Let go of questions and rationales; they are read again when somebody asks for them."""
@@ -324,6 +354,10 @@ class RecordStage(StageWithSpace):
         self.require_records()
         if self.plan().waits_for:
             progress.note(f"{self.rationale_plan.line()}; going on with those that are there")
+        self.execute_what_is_there(progress, stop)
+
+    def execute_what_is_there(self, progress: Progress, stop: StopSignal) -> None:
+        """The same of the records that there are."""
         write = self._writing(self._open_or_create(progress), progress)
         write(
             [example.marked for example in self._share],
@@ -387,13 +421,17 @@ class AttentionStage(RecordStage):
         self.beside: Callable[[Progress], Beside | None] | None = None
         """What else the teacher's pass over the records is to give, once it is known that it is run."""
         self._totals = totals
+        self.engine: VllmEngine | None = None
+        """The engine that runs already and reads the records, where there is one."""
 
-    @property
+    @cached_property
     def _settings(self) -> AttentionSettings:
-        return self._inputs.config.attention
+        return attention_settings(self._inputs.config)
 
     def _speed(self) -> Spec:
         teacher = self._inputs.config.teacher
+        if self._settings.engine != "transformers":
+            return {"engine": self._settings.engine, "arguments": dict(self._settings.engine_arguments)}
         devices = {"device": teacher.device, "device_map": teacher.device_map}
         return {**devices, "batch_tokens": self._settings.batch_tokens, "totals": self._totals}
 
@@ -448,15 +486,39 @@ class AttentionStage(RecordStage):
         """With `beside`, a stage of the same records, what that stage lacks too, where it reads the same texts."""
         from cache.writer import AttentionWriter
 
+        writer = AttentionWriter(space, note=commit_note())
+        if self._settings.engine == "vllm":
+            with importing():
+                from stages.attention.in_vllm.write import write_attention_by_vllm
+
+            return partial(write_attention_by_vllm, writer=writer, engine=self.engine)
         with importing():
             from stages.attention.write import write_attention
 
         beside = None if self.beside is None else self.beside(progress)
-        return partial(write_attention, writer=AttentionWriter(space, note=commit_note()), beside=beside)
+        return partial(write_attention, writer=writer, beside=beside)
 
     def open(self) -> AttentionStore:
         """Open the stored attention for training."""
         return AttentionStore(self._open())
+
+
+def attention_settings(config: "Config") -> AttentionSettings:
+    """The settings of the attention, with the arguments of the engine that writes the rationales where it has none."""
+    own, rationales = config.attention, config.rationales
+    if own.engine == "vllm" and not own.engine_arguments and rationales.engine == "vllm":
+        return replace(own, engine_arguments=rationales.engine_arguments)
+    return own
+
+
+def by_one_engine(config: "Config") -> bool:
+    """Whether the engine that writes the rationales can read them for their attention as well."""
+    attention = attention_settings(config)
+    return (
+        (attention.engine, config.rationales.engine) == ("vllm", "vllm")
+        and attention.engine_arguments == config.rationales.engine_arguments
+        and not config.more_rationales
+    )
 
 
 def _details(plan: RationalePlan, settings: RationaleSettings) -> Iterator[str]:

@@ -7,11 +7,14 @@ from cache.fingerprints import JSON, SCHEMA_VERSION, Spec
 from cache.rounding import ALL_BITS
 from data.marking import MARKING_RULES
 from stages.attention.select import regex_of
+from stages.engines.contract import NEUTRAL_ARGUMENTS
 from stages.models.identity import ModelIdentity, model_fields, slug
 from stages.settings import AttentionSettings, TeacherSettings
 
 ATTENTION_RULES = 1
 """Raised when the same spec would lead to other attention values than before."""
+OF_WINDOWS = frozenset({"max_model_len", "speculative_config"})
+"""Arguments that say how long a text of an engine may be and how it writes, which change nothing of what it reads."""
 BEGIN_RULE = "begin token, else end token"
 """What stands in front of texts that the tokenizer puts nothing in front of; see `begin_token`."""
 
@@ -26,6 +29,7 @@ def attention_spec(identity: ModelIdentity, teacher: TeacherSettings, settings: 
         **model_fields(identity, teacher),
         "dtype": teacher.dtype,
         **quantization,
+        **_engine(settings),
         "heads": "mean",
         "steps": settings.steps,
         "critical": _critical(settings),
@@ -38,6 +42,16 @@ def attention_spec(identity: ModelIdentity, teacher: TeacherSettings, settings: 
 def attention_slug(identity: ModelIdentity, settings: AttentionSettings) -> str:
     """Readable first half of the folder's name, such as `Qwen2.5-7B-Instruct-numbers`."""
     return slug(f"{identity.name}-{settings.critical}")
+
+
+def _engine(settings: AttentionSettings) -> dict[str, JSON]:
+    """Whose weights and kernels the numbers come from, where that is not transformers."""
+    if settings.engine == "transformers":
+        return {}
+    arguments: dict[str, JSON] = {
+        name: value for name, value in settings.engine_arguments.items() if name not in NEUTRAL_ARGUMENTS | OF_WINDOWS
+    }
+    return {"engine": {settings.engine: arguments}}
 
 
 def _critical(settings: AttentionSettings) -> JSON:

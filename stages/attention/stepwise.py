@@ -377,18 +377,23 @@ def stepwise_of(
         recording = forward(model, some, receivers=receivers)
         if also is not None and recording.hidden_BTC is not None:
             also(batch, recording.hidden_BTC)
-        both_BLSK = recording.stacked().float().cpu().numpy()
-        of_words_BLSK, others_BLSK = np.split(both_BLSK, [both_BLSK.shape[-1] - len(RECEIVERS) * receivers], axis=-1)
-        return [
-            StepwiseAttention(
-                words=of_words_BLSK[row, :, : one.steps, : len(one.tokens_of_word)],
-                receivers=others_BLSK[row, :, : one.steps],
-            )
-            for row, one in enumerate(some)
-        ]
+        return _found(recording, some, receivers=receivers)
 
     with attention_implementation(model.base_model, IMPLEMENTATION):
         return compute_in_batches([len(one.ids) for one in located], budget, compute)
+
+
+def _found(recording: Recording, texts: Sequence[Located], *, receivers: bool) -> list[StepwiseAttention]:
+    """What a pass has seen of each of its texts."""
+    both_BLSK = recording.stacked().float().cpu().numpy()
+    of_words_BLSK, others_BLSK = np.split(both_BLSK, [both_BLSK.shape[-1] - len(RECEIVERS) * receivers], axis=-1)
+    return [
+        StepwiseAttention(
+            words=of_words_BLSK[row, :, : one.steps, : len(one.tokens_of_word)],
+            receivers=others_BLSK[row, :, : one.steps],
+        )
+        for row, one in enumerate(texts)
+    ]
 
 
 def forward(model: PreTrainedModel, located: Sequence[Located], *, receivers: bool = False) -> Recording:
@@ -413,31 +418,50 @@ def difference_to_eager(model: PreTrainedModel, located: Located) -> tuple[float
     The difference is ‖ours − eager‖ / ‖eager‖ of the layer where it is largest, of the words or of the receivers. It is
     None for a model whose attention implementation transformers cannot switch: there is no second opinion on it.
     """
-    body = model.base_model
     recording = forward(model, [located], receivers=True)
+    (ours,) = _found(recording, [located], receivers=True)
+    eager = eager_attention(model, located)
+    return None if eager is None else distance(ours, eager, located), recording.ways
+
+
+@torch.inference_mode()
+def eager_attention(model: PreTrainedModel, located: Located) -> StepwiseAttention | None:
+    """The same by `output_attentions=True`, T × T numbers a head; None where transformers cannot switch to that."""
+    body = model.base_model
     if not body._can_set_attn_implementation():
-        return None, recording.ways
+        return None
     ids_BT = padded_ids([located], pad=0).to(_input_device(body))
     with attention_implementation(body, "eager"):
         matrices = body(input_ids=ids_BT, use_cache=False, output_attentions=True).attentions
     length = len(located.ids)
     seen = [matrix for matrix in matrices if matrix is not None and matrix.shape[-2:] == (length, length)]
     pool = pooling([located], length, receivers=True)
-    worst = 0.0
-    for layer, matrix_BHTT in zip(sorted(recording.attention_BSK), seen, strict=True):
-        ours_BSK = recording.attention_BSK[layer].float().cpu()
+    words, receivers = [], []
+    for matrix_BHTT in seen:
         mean_BTT = matrix_BHTT.float().mean(dim=1).cpu()
-        eager_BSK = pool.steps_BST @ mean_BTT @ pool.words_BTK
-        to_sinks_BS1 = pool.steps_BST @ (1 - mean_BTT.sum(dim=2, keepdim=True))
-        ours_BSK, ours_to_sinks_BS1 = ours_BSK[..., :-1], ours_BSK[..., -1:]
-        words = len(located.tokens_of_word)
-        # Apart, for special tokens may receive far more than words; they and sinks are measured by all that steps give,
-        # because rounding is: eager attention leaves to sinks what it has taken from the others.
-        everything_BS = pool.steps_BST.sum(dim=2)
-        for ours, eager, all_of_it in (
-            (ours_BSK[..., :words], eager_BSK[..., :words], eager_BSK[..., :words]),
-            (ours_BSK[..., words:], eager_BSK[..., words:], everything_BS),
-            (ours_to_sinks_BS1, to_sinks_BS1, everything_BS),
-        ):
-            worst = max(worst, float(torch.linalg.norm(ours - eager) / torch.linalg.norm(all_of_it)))
-    return worst, recording.ways
+        pooled_SK = (pool.steps_BST @ mean_BTT @ pool.words_BTK)[0]
+        to_sinks_S1 = (pool.steps_BST @ (1 - mean_BTT.sum(dim=2, keepdim=True)))[0]
+        words.append(pooled_SK[:, : len(located.tokens_of_word)].numpy())
+        receivers.append(torch.cat((pooled_SK[:, len(located.tokens_of_word) :], to_sinks_S1), dim=1).numpy())
+    return StepwiseAttention(words=np.stack(words), receivers=np.stack(receivers))
+
+
+def distance(ours: StepwiseAttention, eager: StepwiseAttention, located: Located) -> float:
+    """‖ours − eager‖ / ‖eager‖ of the layer where it is largest, of the words or of the receivers.
+
+    Apart, for special tokens may receive far more than words; they and sinks are measured by all that steps give,
+    because rounding is: eager attention leaves to sinks what it has taken from the others.
+    """
+    if ours.words.shape != eager.words.shape:
+        return float("inf")
+    tokens_S = located.step_tokens()
+    everything = float(np.linalg.norm(tokens_S))
+    worst = 0.0
+    for found, expected in zip(
+        zip(ours.words, ours.receivers, strict=True), zip(eager.words, eager.receivers, strict=True), strict=True
+    ):
+        of_words, to_words = found[0] - expected[0], float(np.linalg.norm(expected[0]))
+        others, sinks = (found[1] - expected[1])[:, :-1], (found[1] - expected[1])[:, -1:]
+        for difference, size in ((of_words, to_words), (others, everything), (sinks, everything)):
+            worst = max(worst, float(np.linalg.norm(difference)) / size if size else float(np.abs(difference).max()))
+    return worst

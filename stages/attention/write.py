@@ -87,52 +87,90 @@ def write_attention(
         return
     progress.note(f"loading {identity.name}")
     with stop.at_once(COMMITTED):
-        tokenizer = load_tokenizer(identity.path, identity.hub_revision, trust_remote_code=teacher.trust_remote_code)
-        begin = begin_token(tokenizer) if settings.begin_token else None
-        # Lengths only: the tokens of a large set, with their places in the text, would fill gigabytes.
-        counts = token_counts(tokenizer, [marked.text for marked in to_do.values()])
-        lengths = {key: count + (begin is not None) for key, count in zip(to_do, counts, strict=True)}
+        texts = Texts(to_do, teacher, settings, identity)
         whole = load_whole_teacher(identity.path, identity.hub_revision, teacher)
-    beside = beside if beside is not None and beside.begin(whole, tokenizer, progress) else None
+    beside = beside if beside is not None and beside.begin(whole, texts.tokenizer, progress) else None
     model: PreTrainedModel = whole.base_model
     del whole  # its head, unless somebody beside holds it
-    longest = min(settings.max_length, known_positions(model))
-    # Neighbours in length share batches, so that these are full without padding.
-    ordered = sorted(to_do, key=lambda key: (-lengths[key], key))
+    ordered, too_long = texts.ordered(min(settings.max_length, known_positions(model)))
     ways: Mapping[int, Way] = {}
-    if lengths[shortest := ordered[-1]] <= longest:
+    if ordered:
         with stop.at_once(COMMITTED):
-            ways = _require_like_eager(model, locate(tokenizer, to_do[shortest], begin=begin), teacher.dtype, progress)
+            ways = _require_like_eager(model, texts.located(ordered[-1]), teacher.dtype, progress)
     progress.start("attention", len(to_do))
     progress.saved(0)
     budget = TokenBudget(settings.batch_tokens)
-    too_long = [key for key in ordered if lengths[key] > longest]
     with (
         nullcontext() if beside is None else beside,
-        Gathering(
-            _append(writer, {"kernel": _layers(ways)}),
-            piece=settings.piece,
-            minutes=settings.commit_minutes,
-            most_bytes=MOST_HELD_BYTES,
-            size=lambda item: item.nbytes if isinstance(item, AttentionBlock) else 0,
-            done=progress.saved,
-            in_thread=True,
-        ) as gathered,
+        gathering(writer, settings, progress.saved, {"kernel": layers_by_way(ways)}) as gathered,
     ):
         for key in too_long:
             gathered.add(key)
             progress.advance()
-        for batch in key_batches(ordered[len(too_long) :], lengths, budget):
-            located = [locate(tokenizer, to_do[key], begin=begin) for key in batch]
+        for batch in key_batches(ordered, texts.lengths, budget):
+            located = [texts.located(key) for key in batch]
             also = None if beside is None else beside.of([(key, to_do[key]) for key in batch], located)
             found = stepwise_of(model, located, budget, also=also)
-            gathered.write = _append(writer, {"kernel": _layers(ways), "batch_tokens": budget.tokens})
+            gathered.write = _append(writer, {"kernel": layers_by_way(ways), "batch_tokens": budget.tokens})
             for key, one, attention in zip(batch, located, found, strict=True):
                 gathered.add(attention_block(key, to_do[key], one, attention))
             if beside is not None:
                 beside.done()
             progress.advance(len(batch))
             stop.check("the attention computed so far")
+
+
+class Texts:
+    """The texts of records: how long each is, and its tokens with their places once they are wanted.
+
+    The tokens of a large set, with their places in the text, would fill gigabytes.
+    """
+
+    def __init__(
+        self,
+        marked: Mapping[str, Marked],
+        teacher: TeacherSettings,
+        settings: AttentionSettings,
+        identity: ModelIdentity,
+    ) -> None:
+        self.tokenizer = load_tokenizer(
+            identity.path, identity.hub_revision, trust_remote_code=teacher.trust_remote_code
+        )
+        self._marked = marked
+        self._begin = begin_token(self.tokenizer) if settings.begin_token else None
+        counts = token_counts(self.tokenizer, [one.text for one in marked.values()])
+        self.lengths = {key: count + (self._begin is not None) for key, count in zip(marked, counts, strict=True)}
+
+    def located(self, key: str) -> Located:
+        """The text of a record in tokens."""
+        return locate(self.tokenizer, self._marked[key], begin=self._begin)
+
+    def ordered(self, longest: int) -> tuple[list[str], list[str]]:
+        """The records from the longest to the shortest, and those with more tokens than `longest`.
+
+        Neighbours in length share batches, so that these are full without padding.
+        """
+        by_length = sorted(self.lengths, key=lambda key: (-self.lengths[key], key))
+        too_long = [key for key in by_length if self.lengths[key] > longest]
+        return by_length[len(too_long) :], too_long
+
+
+def gathering(
+    writer: AttentionWriter,
+    settings: AttentionSettings,
+    done: Callable[[int], None],
+    note: Mapping[str, JSON],
+) -> Gathering[AttentionBlock | str, Commit]:
+    """What commits records by pieces; of those that are too long it takes the key."""
+    return Gathering(
+        _append(writer, note),
+        piece=settings.piece,
+        minutes=settings.commit_minutes,
+        most_bytes=MOST_HELD_BYTES,
+        size=lambda item: item.nbytes if isinstance(item, AttentionBlock) else 0,
+        done=done,
+        in_thread=True,
+    )
 
 
 def _append(writer: AttentionWriter, note: Mapping[str, JSON]) -> Callable[[Sequence[AttentionBlock | str]], Commit]:
@@ -171,13 +209,13 @@ def _require_like_eager(
             f"{difference:.1%} on a text of {len(located.ids)} tokens, more than {dtype} explains; nothing was written"
         )
     compared = "no eager attention to compare with" if difference is None else f"{difference:.1e} from eager attention"
-    log.info("attention: %s; %s on %d tokens", _layers(ways), compared, len(located.ids))
+    log.info("attention: %s; %s on %d tokens", layers_by_way(ways), compared, len(located.ids))
     if BLOCKS in ways.values():
-        progress.note(f"attention: {_layers(ways)}: no fused kernel does what some layers ask for")
+        progress.note(f"attention: {layers_by_way(ways)}: no fused kernel does what some layers ask for")
     return ways
 
 
-def _layers(ways: Mapping[int, Way]) -> str:
+def layers_by_way(ways: Mapping[int, Way]) -> str:
     """`layers 0-3 by log-sum-exp, layer 4 block by block`."""
     runs = [[layer for layer, _ in run] for _, run in groupby(sorted(ways.items()), key=lambda item: item[1])]
     return ", ".join(

@@ -95,7 +95,8 @@ class EngineSetup:
     `revision` is a hub commit, None for a folder. `adds_special_tokens` is False for prompts that a chat template has
     rendered, because those hold their special tokens already. `arguments` go to the engine as they are and win over its
     defaults. `server` is who is asked by `openai`. An engine that dies is started again `restarts` times, which `note`
-    is told. `stop` ends the waiting for an answer that is slow to come. `cluster` is for `ray` alone.
+    is told. `stop` ends the waiting for an answer that is slow to come. `cluster` is for `ray` alone. `extension` names
+    a class whose methods vLLM's workers get, for `VllmEngine.ask_workers`.
     """
 
     model: str
@@ -111,6 +112,7 @@ class EngineSetup:
     note: Callable[[str], None] = field(default=lambda _line: None, compare=False)
     stop: StopSignal | None = field(default=None, compare=False)
     cluster: Cluster = field(default_factory=Cluster)
+    extension: str | None = None
 
 
 class Engine(ABC):

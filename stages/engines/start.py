@@ -39,6 +39,11 @@ class RestartingEngine(Engine):
                 self._restart(error, len(left))
             unanswered = [place for place in unanswered if place in left]
 
+    @property
+    def running(self) -> Engine:
+        """The engine that runs now."""
+        return self._engine
+
     def close(self) -> None:
         """Close the engine that runs now."""
         self._engine.close()

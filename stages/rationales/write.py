@@ -114,6 +114,18 @@ class Standing:
     asks: Sequence[Ask] = ()
 
 
+BETWEEN = 1024
+"""Questions that are asked before the engine does what else there is for it to do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class After:
+    """What else is done by the engine between questions, and the class that its workers need for it."""
+
+    use: Callable[[Engine], None]
+    extension: str
+
+
 def write_rationales(
     questions: Sequence[Question],
     store: RationaleStore,
@@ -124,12 +136,13 @@ def write_rationales(
     progress: Progress,
     stop: StopSignal,
     engine: Engine | None = None,
+    after: After | None = None,
 ) -> RationaleSummary:
     """Ask what the store does not hold yet, judge every output, and commit them by pieces as they come.
 
-    `engine` replaces the one that the settings name; it is left open, while one started here is closed. Raises
-    `EngineError` when the engine fails and `Interrupted` after a signal: everything that was answered by then is
-    committed either way.
+    `engine` replaces the one that the settings name; it is left open, while one started here is closed. `after` gets
+    the engine whenever some answers are committed and nobody is waiting for others. Raises `EngineError` when the
+    engine fails and `Interrupted` after a signal: everything that was answered by then is committed either way.
     """
     attempts = store.attempts()
     keyed = _by_key(questions, settings)
@@ -148,12 +161,16 @@ def write_rationales(
                 stop=stop,
                 opened=opened,
                 given=engine,
+                extension=None if after is None else after.extension,
             )
         while asks := _next_round(plan):
+            asks = asks if after is None else asks[:BETWEEN]
             made = _write_round(asks, source, store, settings, progress, stop)
             attempts |= {attempt.name: attempt for attempt in made}
             asked += len(made)
             plan = _plan(keyed, attempts, settings)
+            if after is not None and isinstance(source, _Teacher):
+                after.use(source.running)
     return RationaleSummary(asked=asked, kept=plan.kept, dropped=Counter(plan.dropped), found=before.found)
 
 
@@ -406,6 +423,12 @@ class _Teacher:
     opened: ExitStack
     """What closes the engine that is started here."""
     given: Engine | None
+    extension: str | None = None
+
+    @property
+    def running(self) -> Engine:
+        """The engine, started if it is not."""
+        return self._engine
 
     def __call__(self, asks: Sequence[Ask]) -> Generator[tuple[Ask, Generation | None]]:
         """Start the engine if there is anything to ask it."""
@@ -449,7 +472,7 @@ class _Teacher:
             return self.given
         self.progress.note(f"starting {self.settings.engine} with {self.identity.name}")
         setup = engine_setup(self.teacher, self.settings, self.identity)
-        setup = replace(setup, stop=self.stop, note=self.progress.note)
+        setup = replace(setup, stop=self.stop, note=self.progress.note, extension=self.extension)
         return self.opened.enter_context(open_engine(self.settings.engine, setup))
 
 

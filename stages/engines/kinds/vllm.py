@@ -13,7 +13,7 @@ import logging
 import math
 import multiprocessing
 import os
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager, nullcontext
 from itertools import count
 from multiprocessing.process import BaseProcess
@@ -102,12 +102,59 @@ class VllmEngine(Engine):
 
     def stream(self, prompts: Sequence[str], decoding: Decoding | None = None) -> Answers:
         """Answer every prompt as its request ends; all of them share the prefix cache and fill vLLM's batches."""
-        asked = self._asked(prompts, decoding or self.setup.decoding)
+        yield from self._answers(self._asked(prompts, decoding or self.setup.decoding), len(prompts))
+
+    def read(self, texts: Sequence[Sequence[int]], asked: Sequence[Mapping[str, Any]]) -> Answers:
+        """Let vLLM read texts, token ids each and shorter than its window, whole and in one go.
+
+        `asked` (names and plain values) travels with each to the workers. No prefix is taken from the cache, and no
+        more texts are on the way than one step of the engine has room for, so that it cuts none.
+        """
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        requests = (
+            (
+                place,
+                ids,
+                SamplingParams(
+                    max_tokens=1,
+                    temperature=0.0,
+                    detokenize=False,
+                    skip_reading_prefix_cache=True,
+                    extra_args=dict(also),
+                    output_kind=RequestOutputKind.FINAL_ONLY,
+                ),
+            )
+            for place, (ids, also) in enumerate(zip(texts, asked, strict=True))
+        )
+        yield from self._answers(requests, len(texts), tokens_at_once=self.tokens_at_once)
+
+    @property
+    def tokens_at_once(self) -> int:
+        """Most tokens that one step of the engine computes."""
+        return int(self.llm.llm_engine.vllm_config.scheduler_config.max_num_batched_tokens)
+
+    @property
+    def window(self) -> int:
+        """Most tokens of a text, prompt and answer together."""
+        return self._window
+
+    def ask_workers(self, method: str) -> list[Any]:
+        """Call a method of `EngineSetup.extension` in each worker; no stream may run."""
+        with failing_as(f"vLLM's workers do not do {method}"):
+            return list(self.llm.collective_rpc(method))
+
+    def _answers(self, asked: Iterator[Request], count: int, tokens_at_once: int | None = None) -> Answers:
         requests = self._requests = _Requests(
-            self.llm.llm_engine, asked, processes=self.processes, stop=self.setup.stop
+            self.llm.llm_engine,
+            asked,
+            processes=self.processes,
+            stop=self.setup.stop,
+            tokens_at_once=tokens_at_once,
         )
         try:
-            yield from answered("vLLM", len(prompts), requests.answer)
+            yield from answered("vLLM", count, requests.answer)
         finally:
             requests.end()
 
@@ -160,14 +207,24 @@ class _Requests:
     """One stream of requests through vLLM: a thread of its own puts them in and takes the answers out.
 
     Until it has ended, nobody else may speak to the engine, which knows nothing of threads. Requests on the way and
-    answers that nobody has fetched yet are limited together, so that memory does not grow with the number of prompts.
+    answers that nobody has fetched yet are limited together, so that memory does not grow with the number of prompts;
+    with `tokens_at_once` those on the way have no more tokens than that.
     """
 
     def __init__(
-        self, engine: Any, asked: Iterator[Request], *, processes: Sequence[BaseProcess], stop: StopSignal | None
+        self,
+        engine: Any,
+        asked: Iterator[Request],
+        *,
+        processes: Sequence[BaseProcess],
+        stop: StopSignal | None,
+        tokens_at_once: int | None = None,
     ) -> None:
         self._engine = engine
         self._asked = asked
+        self._tokens_at_once = tokens_at_once
+        self._waiting: Request | None = None
+        self._tokens: dict[str, int] = {}
         self._processes = processes
         self._stop = stop
         self._slots = Semaphore(ON_THE_WAY * int(engine.vllm_config.scheduler_config.max_num_seqs))
@@ -212,23 +269,32 @@ class _Requests:
     def _put_in(self) -> bool:
         """Ask while there is room for it, and say whether there may be more to ask."""
         while self._slots.acquire(timeout=0 if self._running else WATCH_SECONDS):
-            request = next(self._asked, None)
+            request, self._waiting = self._waiting or next(self._asked, None), None
             if request is None:
                 return False
             place, ids, sampling = request
             if ids is None:
                 self._answers.put((place, TOO_LONG))
                 continue
+            if not self._has_room(len(ids)):
+                self._waiting = request
+                self._slots.release()
+                return True
             name = str(next(self._names))
-            self._running[name] = place
+            self._running[name], self._tokens[name] = place, len(ids)
             (rendered,) = self._engine.renderer.render_cmpl([{"prompt_token_ids": list(ids)}])
             self._engine.add_request(name, rendered, sampling)
         return True
+
+    def _has_room(self, tokens: int) -> bool:
+        most = self._tokens_at_once
+        return most is None or not self._tokens or sum(self._tokens.values()) + tokens <= most
 
     def _take_out(self) -> None:
         """Pass on what has ended after one more step."""
         for output in self._engine.step() if self._running else ():
             if output.finished:
+                del self._tokens[output.request_id]
                 self._answers.put((self._running.pop(output.request_id), _generation(output.outputs[0])))
 
 
@@ -327,6 +393,7 @@ def vllm_arguments(setup: EngineSetup, *, eager: bool) -> EngineArguments:
         "enforce_eager": eager,
         "disable_log_stats": True,
         "use_tqdm_on_load": False,
+        **({} if setup.extension is None else {"worker_extension_cls": setup.extension}),
         **setup.arguments,
     }
 

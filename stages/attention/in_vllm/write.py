@@ -1,0 +1,228 @@
+"""The pass over the records by vLLM: `attention.engine: vllm`, and what follows rationales that the same engine wrote.
+
+In: records, the teacher, and an engine that runs already or none. Out: committed attention, in the same parts as those
+of `stages.attention.write`. Before anything is written, one record is compared with transformers' own eager attention
+of the same teacher, or, where that cannot be loaded beside the engine, with the plain formula on the engine's queries
+and keys; the log and every commit say which.
+"""
+
+import logging
+from collections.abc import Container, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+
+import psutil
+from transformers import AutoConfig
+
+from cache.keys import record_key
+from cache.writer import AttentionWriter
+from data.errors import ConfigError, ModelError
+from data.records import Marked
+from stages.attention.in_vllm.engine import VllmAttention
+from stages.attention.in_vllm.worker import EXTENSION
+from stages.attention.stepwise import distance, eager_attention
+from stages.attention.tokens import Located
+from stages.attention.write import TOLERANCE, Texts, attention_block, gathering, layers_by_way
+from stages.engines.contract import Decoding, Engine, EngineArguments, EngineSetup
+from stages.engines.kinds.vllm import VllmEngine
+from stages.engines.start import RestartingEngine, open_engine
+from stages.models.identity import ModelIdentity
+from stages.models.load import load_whole_teacher
+from stages.models.size import model_size
+from stages.runtime.progress import COMMITTED, Progress, StopSignal
+from stages.settings import AttentionSettings, TeacherSettings
+
+log = logging.getLogger(__name__)
+CHUNK_TOKENS = 65536
+"""Texts that are read between two looks at signals and the clock have about so many tokens."""
+COMPARED = "compared"
+"""What the comparison said, in the notes of commits."""
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+
+def write_attention_by_vllm(
+    records: Sequence[Marked],
+    writer: AttentionWriter,
+    known: Container[str],
+    teacher: TeacherSettings,
+    settings: AttentionSettings,
+    *,
+    identity: ModelIdentity,
+    progress: Progress,
+    stop: StopSignal,
+    engine: VllmEngine | None = None,
+) -> None:
+    """Compute and commit the attention of every record whose key is not in `known`, as `write_attention` does.
+
+    With `engine`, which was started with `EXTENSION`, records that are longer than it takes are left to a pass of their
+    own. Raises `ConfigError` or `ModelError` for a teacher that cannot be used, `EngineError` where the engine fails,
+    and `Interrupted` when a signal asks to stop; what was computed is committed.
+    """
+    wanted = {record_key(marked): marked for marked in records}
+    to_do = {key: marked for key, marked in wanted.items() if key not in known}
+    if not to_do:
+        return
+    if teacher.quantization:
+        raise ConfigError(
+            "teacher.quantization: is transformers' own; with attention.engine vllm say attention.engine_arguments: "
+            "{quantization: …}"
+        )
+    with stop.at_once(COMMITTED):
+        texts = Texts(to_do, teacher, settings, identity)
+    longest = min(settings.max_length, _positions(identity, teacher) - 1)
+    given = engine is not None
+    with (
+        nullcontext(engine)
+        if engine is not None
+        else _started(teacher, settings, identity, longest=longest, progress=progress, stop=stop) as running
+    ):
+        attention = VllmAttention(running)
+        if not given and attention.longest < longest:
+            raise ConfigError(
+                f"attention.engine_arguments: the engine takes texts of up to {attention.longest:,} tokens, and "
+                f"attention.max_length is {longest:,}; raise max_model_len and max_num_batched_tokens, or lower that"
+            )
+        ordered, too_long = texts.ordered(longest)
+        ordered = [key for key in ordered if texts.lengths[key] <= attention.longest]
+        compared = ""
+        if ordered:
+            compared = _compared_before(writer) or _compared(attention, texts, ordered[-1], teacher, identity, progress)
+        progress.start("attention", len(ordered) + len(too_long))
+        progress.saved(0)
+        note = {"kernel": layers_by_way(attention.ways), "engine": "vllm", COMPARED: compared}
+        with gathering(writer, settings, progress.saved, note) as gathered:
+            for key in too_long:
+                gathered.add(key)
+                progress.advance()
+            for keys in _chunks(ordered, texts.lengths):
+                located = [texts.located(key) for key in keys]
+                for key, one, found in zip(keys, located, attention.of(keys, located), strict=True):
+                    gathered.add(attention_block(key, to_do[key], one, found))
+                progress.advance(len(keys))
+                stop.check("the attention computed so far")
+
+
+def vllm_of(engine: Engine) -> VllmEngine:
+    """The engine itself, which may stand behind one that starts it again."""
+    found = engine.running if isinstance(engine, RestartingEngine) else engine
+    assert isinstance(found, VllmEngine), type(found)
+    return found
+
+
+@contextmanager
+def _started(
+    teacher: TeacherSettings,
+    settings: AttentionSettings,
+    identity: ModelIdentity,
+    *,
+    longest: int,
+    progress: Progress,
+    stop: StopSignal,
+) -> Iterator[VllmEngine]:
+    """An engine that sees attention and has room for texts of `longest` tokens."""
+    progress.note(f"starting vllm with {identity.name}")
+    with open_engine("vllm", attention_setup(teacher, settings, identity, longest=longest, stop=stop)) as engine:
+        yield vllm_of(engine)
+
+
+def attention_setup(
+    teacher: TeacherSettings,
+    settings: AttentionSettings,
+    identity: ModelIdentity,
+    *,
+    longest: int,
+    stop: StopSignal | None = None,
+) -> EngineSetup:
+    """How vLLM is started for the attention alone."""
+    room: EngineArguments = {"max_model_len": longest + 1, "max_num_batched_tokens": max(longest + 1, 8192)}
+    return EngineSetup(
+        model=identity.path,
+        revision=identity.hub_revision,
+        decoding=Decoding(max_tokens=1),
+        dtype=teacher.dtype,
+        device=teacher.device,
+        trust_remote_code=teacher.trust_remote_code,
+        arguments={**room, **settings.engine_arguments},
+        extension=EXTENSION,
+        stop=stop,
+    )
+
+
+def _compared_before(writer: AttentionWriter) -> str:
+    """What the comparison said that an earlier commit of the space rests on; empty where there is none."""
+    notes = (commit.note for commit in writer.space.commits())
+    return next((str(note[COMPARED]) for note in notes if note.get(COMPARED)), "")
+
+
+def _compared(
+    attention: VllmAttention,
+    texts: Texts,
+    key: str,
+    teacher: TeacherSettings,
+    identity: ModelIdentity,
+    progress: Progress,
+) -> str:
+    """Compare one record, and say with what and how far it is; raises `ModelError` where that is too far."""
+    located = texts.located(key)
+    (found,) = attention.of([key], [located], compare=True)
+    apart, than = attention.apart, "the formula on the engine's own queries and keys"
+    _require_near(apart, than, teacher, located)
+    reason = _why_not_loaded(identity, teacher)
+    if reason is None:
+        on_cpu = replace(teacher, device="cpu", device_map=None)
+        beside = load_whole_teacher(identity.path, identity.hub_revision, on_cpu)
+        expected = eager_attention(beside, located)
+        if expected is not None:
+            apart, than = distance(found, expected, located), "transformers' eager attention"
+            _require_near(apart, than, teacher, located)
+    elif reason:
+        progress.note(f"attention: compared with the formula alone: {reason}")
+    said = f"{apart:.1e} from {than} on {len(located.ids)} tokens"
+    log.info("attention: %s; %s", layers_by_way(attention.ways), said)
+    return said
+
+
+def _require_near(apart: float, than: str, teacher: TeacherSettings, located: Located) -> None:
+    if not apart <= TOLERANCE[teacher.dtype]:
+        raise ModelError(
+            f"attention.engine: vllm's attention differs from {than} by {apart:.1%} on a text of {len(located.ids)} "
+            f"tokens, more than {teacher.dtype} explains; nothing was written. Use attention.engine: transformers"
+        )
+
+
+def _why_not_loaded(identity: ModelIdentity, teacher: TeacherSettings) -> str | None:
+    """Why the teacher is not loaded by transformers beside the engine, for one comparison; None where it can be."""
+    config = AutoConfig.from_pretrained(
+        identity.path, revision=identity.hub_revision, trust_remote_code=teacher.trust_remote_code
+    )
+    if getattr(config, "quantization_config", None) is not None:
+        return "the checkpoint is quantised, by other kernels there"
+    size = model_size(identity)
+    if size is None:
+        return "its configuration does not say how large it is"
+    needed = size.parameters * BYTES[teacher.dtype]
+    free = psutil.virtual_memory().available
+    if 1.25 * needed > free:
+        return f"it would take {needed / 1e9:,.1f} GB beside the engine, and {free / 1e9:,.1f} are free"
+    return None
+
+
+def _positions(identity: ModelIdentity, teacher: TeacherSettings) -> int:
+    config = AutoConfig.from_pretrained(
+        identity.path, revision=identity.hub_revision, trust_remote_code=teacher.trust_remote_code
+    )
+    return int(getattr(config.get_text_config(), "max_position_embeddings", None) or 2**31)
+
+
+def _chunks(ordered: Sequence[str], lengths: Mapping[str, int]) -> Iterator[list[str]]:
+    """Neighbours in length, about `CHUNK_TOKENS` tokens at a time."""
+    chunk: list[str] = []
+    tokens = 0
+    for key in ordered:
+        if chunk and tokens + lengths[key] > CHUNK_TOKENS:
+            yield chunk
+            chunk, tokens = [], 0
+        chunk.append(key)
+        tokens += lengths[key]
+    if chunk:
+        yield chunk
