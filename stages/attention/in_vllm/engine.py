@@ -27,10 +27,13 @@ class VllmAttention:
     def __init__(self, engine: VllmEngine) -> None:
         """Raises `ModelError` for a model whose attention cannot be followed, `EngineError` where vLLM has changed."""
         self._engine = engine
+        self._reasons: dict[str, str] = {}
         self.ways: dict[int, Way] = {}
         """How each layer was computed."""
         self.apart = 0.0
         """How far the texts that were compared are from the plain formula, the largest."""
+        self.read_again = 0
+        """Texts that the engine had cut, and that were read once more by themselves."""
         try:
             described = engine.ask_workers("molsaki_attention_begin")
         except EngineError as error:
@@ -52,7 +55,8 @@ class VllmAttention:
         found: dict[str, StepwiseAttention] = {}
         texts = dict(zip(keys, located, strict=True))
         self._read(texts, found, compare=compare)
-        for key in keys - found.keys():  # by themselves; the engine had other things to do
+        for key in texts.keys() - found.keys():
+            self.read_again += 1
             self._read({key: texts[key]}, found, compare=compare)
         if missing := [key for key in keys if key not in found]:
             raise EngineError(f"vLLM does not compute record {missing[0]} in one go: {self._reasons.get(missing[0])}")
@@ -64,7 +68,7 @@ class VllmAttention:
             pass
         taken = self._engine.ask_workers("molsaki_attention_take")
         found |= together(taken)
-        self._reasons = {key: reason for one in taken for key, reason in one["failed"].items()}
+        self._reasons |= {key: reason for one in taken for key, reason in one["failed"].items()}
         self.apart = max(self.apart, *(apart for one in taken for apart in one["apart"].values()), 0.0)
         self.ways |= {int(number): way for one in taken for number, way in one["ways"].items()}
 
