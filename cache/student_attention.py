@@ -1,8 +1,8 @@
 """Where a student looked before and after its training, on disk: for people to look at, no stage needs it.
 
 In: the student's stepwise attention to some of its records. Out: `student_attention.parquet` beside its weights, and
-the same again. Plain Parquet columns: whoever reads the file runs nothing that it says. The values are those of float16,
-in columns of float32, since few readers compute with halves: pyarrow adds none up, and polars does so in float16.
+the same again. Plain Parquet columns: whoever reads the file runs nothing that it says. The values are those of
+float16, in columns of float32: few readers compute with halves. pyarrow adds none up, polars does so in float16.
 
 Shape letters: L layers, S steps, K critical words.
 """

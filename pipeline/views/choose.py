@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cache import open_attention
-from cache.exchange.locations import is_elsewhere
+from cache.exchange.addresses import is_elsewhere
 from cache.reader import AttentionStore
 from cache.spaces import default_store
 from data.errors import ConfigError, MissingRecordsError
