@@ -17,7 +17,7 @@ import pytest
 Fault = Callable[[str, str], "int | str | None"]
 """Of a method and a path: the code of a refusal (`AccessDenied`), how many bytes come before the end, or nothing."""
 REFUSALS = {"AccessDenied": "403 Forbidden", "ExpiredToken": "400 Bad Request"}
-KEY, SECRET = "key-of-the-tests", "secret-of-the-tests"  # noqa: S105  nobody's
+KEY, SECRET = "key-of-the-tests", "secret-of-the-tests"
 
 
 class Buckets:

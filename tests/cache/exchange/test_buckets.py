@@ -48,7 +48,7 @@ def test_a_tar_file_in_a_bucket_is_the_earlier_one_until_the_new_one_is_whole(
         flip(space)
     else:
         meter = StopAfter(5)
-    with pytest.raises((ConfigError, DamagedCacheError, Interrupted), match="written|not what was committed|stopped"):
+    with pytest.raises((ConfigError, DamagedCacheError, Interrupted), match=r"written|not what was committed|stopped"):
         export_space(space, address, meter=meter)
     buckets.fault = None
     if earlier:
