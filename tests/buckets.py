@@ -90,12 +90,15 @@ def buckets(all_buckets: Buckets, monkeypatch: pytest.MonkeyPatch) -> Iterator[B
     all_buckets.fault = None
 
 
-@pytest.fixture
-def s3(buckets: Buckets) -> Any:
+@pytest.fixture(scope="session")
+def s3(all_buckets: Buckets) -> Any:
     """s3fs, as somebody else would use it beside us."""
     import s3fs
 
-    return s3fs.S3FileSystem(skip_instance_cache=True, use_listings_cache=False)
+    client = {"endpoint_url": all_buckets.endpoint, "region_name": "us-east-1"}
+    return s3fs.S3FileSystem(
+        key=KEY, secret=SECRET, client_kwargs=client, skip_instance_cache=True, use_listings_cache=False
+    )
 
 
 @pytest.fixture
