@@ -3,7 +3,7 @@
 In: nothing but options. Out: a table of readers, their versions, what each was given to read and what came of it:
 `equal` is equal to the bit. Attention has a part with what steps look at in all and one without; rationales have a part
 of before `sample` and `keywords` and one of now; where a student looked is stored as float32 and, as before, as
-float16, 30,000 times 0.1 in each. Packages are installed by pip into temporary environments, and none into this one.
+float16, 30,000 times 0.1 in each. Packages are installed by pip and npm into temporary folders.
 
     python -P benchmarks/readers.py
     python -P benchmarks/readers.py --python python3.11 --only zarr==3.1.6
@@ -11,6 +11,7 @@ float16, 30,000 times 0.1 in each. Packages are installed by pip into temporary 
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -42,23 +43,24 @@ files = sorted(glob.glob(f"{store}/rationales/*/parts/*/attempts.parquet"))
 looks = {"float32": f"{store}/now/student_attention.parquet", "float16": f"{store}/before/student_attention.parquet"}
 found = {}
 
-def see(what, read):
+def tried(read):
     try:
-        found[what] = read()
+        return read()
     except Exception as error:
-        found[what] = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        while getattr(error, "exceptions", None):
+            error = error.exceptions[0]
+        return f"{type(error).__name__}: {str(error).splitlines()[0]}"
+
+def see(what, read):
+    found[what] = tried(read)
 
 def arrays(read):
-    def hashes():
-        content = {}
-        for part in parts:
-            for name in names[part]:
-                array = read(part, name)
-                content[f"{part.split('/')[-1]}/{name}"] = [
-                    str(array.dtype), list(array.shape), hashlib.sha256(array.tobytes()).hexdigest()
-                ]
-        return content
-    see("attention", hashes)
+    def described(part, name):
+        array = read(part, name)
+        return [str(array.dtype), list(array.shape), hashlib.sha256(array.tobytes()).hexdigest()]
+    found["attention"] = {
+        f"{part.split('/')[-1]}/{name}": tried(lambda: described(part, name)) for part in parts for name in names[part]
+    }
 
 def attempts(what, rows):
     see(f"rationales, {what}", lambda: sorted(
@@ -88,7 +90,7 @@ arrays(lambda part, name: dask.array.from_zarr(part, component=name).compute())
 """,
     "zarrita": """
 import zarrita
-arrays(lambda part, name: zarrita.Array.open(zarrita.LocalStore(part) / name)[...])
+arrays(lambda part, name: zarrita.Array.open(zarrita.LocalStore(part) / name)[:])
 """,
 }
 OF_PARQUET: Mapping[str, str] = {
@@ -103,7 +105,7 @@ attempts("union_by_name=true", lambda: rows(", union_by_name=true"))
 for name, path in looks.items():
     see(f"sum of {name}", lambda: duckdb.sql(
         f'select sum(v) from (select key, unnest("values") v from read_parquet(\\'{path}\\')) group by key'
-    ).fetchone()[0])
+    ).fetchall()[0][0])
 """,
     "polars": """
 import polars
@@ -124,11 +126,12 @@ for name, path in looks.items():
         pyarrow.parquet.read_table(path)["values"].combine_chunks().flatten()).as_py())
 """,
     "fastparquet": """
-import fastparquet, pandas
+import fastparquet, numpy, pandas
 frames = lambda: [fastparquet.ParquetFile(file).to_pandas() for file in files]
 attempts("file by file, pandas.concat", lambda: pandas.concat(frames()).to_dict("records"))
 for name, path in looks.items():
-    see(f"sum of {name}", lambda: float(sum(fastparquet.ParquetFile(path).to_pandas()["values"][0])))
+    see(f"sum of {name}", lambda: float(
+        numpy.array(list(fastparquet.ParquetFile(path).to_pandas()["values"][0])).sum()))
 """,
     "pandas": """
 import pandas
@@ -145,6 +148,7 @@ READERS: Mapping[str, Sequence[str]] = {
     "xarray==2026.9.0": ("zarr==3.4.2",),
     "dask==2026.8.0": ("zarr==3.4.2",),
     "zarrita==0.2.7": (),
+    "npm:zarrita@0.7.5": ("@zarrita/storage@0.2.0", "@petamoriken/float16@3.9.3"),
     "duckdb==2.0.1": (),
     "polars==2.1.0": (),
     "pyarrow==26.0.1": (),
@@ -154,6 +158,7 @@ READERS: Mapping[str, Sequence[str]] = {
 """What is installed, and what beside it."""
 END = "\nprint(json.dumps(found))\n"
 TENTHS = (3, 100, 100)
+SCRIPT = Path(__file__).with_suffix(".mjs")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,19 +242,30 @@ def _looks(folder: Path) -> float:
 
 def read_by(package: str, beside: Sequence[str], python: str, store: Path) -> Iterator[Seen]:
     """Install a reader into a new environment and let it read the store."""
-    name = package.partition("==")[0]
     with tempfile.TemporaryDirectory() as folder:
-        own = f"{folder}/bin/python"
-        for command in ([python, "-m", "venv", folder], [own, "-m", "pip", "install", "--quiet", package, *beside]):
-            subprocess.run(command, check=True)  # noqa: S603  our own
-        code = COMMON + {**OF_ZARR, **OF_PARQUET}[name] + END
-        reading = [own, "-I", "-W", "ignore", "-c", code, str(store)]
-        done = subprocess.run(reading, capture_output=True, text=True, check=False)  # noqa: S603  likewise
+        of_npm = package.startswith("npm:")
+        reading = (_node if of_npm else _python)(package.removeprefix("npm:"), beside, python, Path(folder))
+        done = subprocess.run([*reading, str(store)], capture_output=True, text=True, check=False)  # noqa: S603  our own
     if done.returncode:
         yield Seen(reader=package, what="everything", result=done.stderr.strip().splitlines()[-1])
         return
     for what, result in json.loads(done.stdout.splitlines()[-1]).items():
         yield Seen(reader=package, what=what, result=result)
+
+
+def _python(package: str, beside: Sequence[str], python: str, folder: Path) -> list[str]:
+    own = f"{folder}/bin/python"
+    for command in ([python, "-m", "venv", str(folder)], [own, "-m", "pip", "install", "--quiet", package, *beside]):
+        subprocess.run(command, check=True)  # noqa: S603  our own
+    code = COMMON + {**OF_ZARR, **OF_PARQUET}[package.partition("==")[0]] + END
+    return [own, "-I", "-W", "ignore", "-c", code]
+
+
+def _node(package: str, beside: Sequence[str], _: str, folder: Path) -> list[str]:
+    command = ["npm", "install", "--silent", "--prefix", str(folder), package, *beside]
+    subprocess.run(command, check=True)  # noqa: S603  our own
+    shutil.copy(SCRIPT, folder)
+    return ["node", f"{folder}/{SCRIPT.name}"]
 
 
 def judged(seen: Seen, expected: Mapping[str, object]) -> Seen:
@@ -260,6 +276,11 @@ def judged(seen: Seen, expected: Mapping[str, object]) -> Seen:
         return replace(seen, result=f"{seen.result:,.1f}" + ("" if close else f", expected {wanted:,.1f}"))
     if isinstance(seen.result, str):
         return replace(seen, result=seen.result[:90])
+    if isinstance(seen.result, dict) and isinstance(wanted, dict) and seen.result != wanted:
+        other = {name: result for name, result in seen.result.items() if result != wanted[name]}
+        name, first = next(iter(other.items()))
+        result = f"{len(wanted) - len(other)} of {len(wanted)} arrays equal; {name.partition('/')[2]}: {first}"
+        return replace(seen, result=result)
     return replace(seen, result="equal" if seen.result == wanted else "another content")
 
 

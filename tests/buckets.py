@@ -95,10 +95,8 @@ def s3(all_buckets: Buckets) -> Any:
     """s3fs, as somebody else would use it beside us."""
     import s3fs
 
-    client = {"endpoint_url": all_buckets.endpoint, "region_name": "us-east-1"}
-    return s3fs.S3FileSystem(
-        key=KEY, secret=SECRET, client_kwargs=client, skip_instance_cache=True, use_listings_cache=False
-    )
+    options = {"skip_instance_cache": True, "use_listings_cache": False}
+    return s3fs.S3FileSystem(endpoint_url=all_buckets.endpoint, key=KEY, secret=SECRET, **options)
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ for anew each time, a tar file takes its place when all of it is there, and a se
 from the beginning.
 """
 
+import logging
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
@@ -50,6 +51,8 @@ def file_system(address: str) -> tuple[Any, str]:
         files, path = fsspec.url_to_fs(address, **options)
     except Exception as error:  # a missing library, an unknown name; of a chain whatever its inner link meets
         raise _refusal(address, "reached", error) from None
+    # Where nobody has asked for logs, what the library tries again and how would stand above our one line.
+    logging.getLogger(type(files).__module__.partition(".")[0]).addHandler(logging.NullHandler())
     return files, path
 
 

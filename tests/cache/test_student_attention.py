@@ -50,7 +50,7 @@ def test_pandas_reads_it_too(tmp_path: Path):
 
 
 def test_values_are_stored_as_numbers_that_every_reader_adds_up(tmp_path: Path):
-    """polars adds 30,000 halves of 0.1 up to 256 in a group, and pyarrow has no sum for them at all."""
+    """polars may add 30,000 halves of 0.1 up to 256 in a group, and pyarrow has no sum for them at all."""
     tenths = StudentLook(key="a", when="after", attention=np.full((3, 100, 100), 0.1, np.float16), layer_weights=None)
     write_student_attention(tmp_path, [tenths])
     values = pq.read_table(tmp_path / STUDENT_ATTENTION)["values"].combine_chunks().flatten()
