@@ -1,5 +1,6 @@
 """Spaces in buckets: what other tests hold of any place, and what only a server far away can do to us."""
 
+import gc
 import os
 import signal
 import tempfile
@@ -17,7 +18,14 @@ from cache.exchange.remote import appearing_elsewhere, file_system
 from cache.spaces import Space
 from data.errors import ConfigError, DamagedCacheError, Interrupted
 from tests.buckets import SECRET, Buckets
-from tests.cache.exchange.test_exporting_and_importing import PROCESSES, StopAfter, assert_holds, kill_at, write
+from tests.cache.exchange.test_exporting_and_importing import (  # noqa: F401  a fixture
+    PROCESSES,
+    StopAfter,
+    assert_holds,
+    kill_at,
+    memory,
+    write,
+)
 
 
 def flip(space: Space) -> None:
@@ -83,6 +91,19 @@ def test_of_a_large_tar_file_that_is_given_up_no_part_stays(
     assert s3.cat_file(address) == b"later"
 
 
+def test_what_is_written_to_a_file_system_without_parts_waits_as_well(memory: fsspec.AbstractFileSystem) -> None:
+    address = "memory://shared/keep.tar"
+    memory.pipe_file("/shared/keep.tar", b"earlier")
+    with pytest.raises(KeyError), appearing_elsewhere(address, *file_system(address)) as file:
+        file.write(b"half")
+        raise KeyError
+    assert memory.cat_file("/shared/keep.tar") == b"earlier"
+    with appearing_elsewhere(address, *file_system(address)) as file:
+        file.write(b"later")
+        assert memory.cat_file("/shared/keep.tar") == b"earlier"
+    assert memory.cat_file("/shared/keep.tar") == b"later"
+
+
 class Publishing(fsspec.spec.AbstractBufferedFile):
     """As `hf://` has it: whatever is closed is there, transaction or not."""
 
@@ -111,6 +132,7 @@ def test_a_library_that_publishes_whatever_is_closed_publishes_no_half_file() ->
         file.write(b"half")
         raise KeyError
     del file
+    gc.collect()  # fsspec's files close themselves when they are collected
     assert Publishing.places == {}
     with appearing_elsewhere(address, *file_system(address)) as file:
         file.write(b"all")

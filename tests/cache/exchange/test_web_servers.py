@@ -3,6 +3,7 @@
 import tarfile
 from pathlib import Path
 
+import fsspec.implementations.http
 import pytest
 
 from cache.exchange import remote
@@ -24,6 +25,7 @@ def test_a_tar_file_of_a_server_that_gives_only_whole_files_is_read_as_it_comes(
     folder, address = served
     export_space(write(tmp_path / "ours", range(3), range(3, 5)), str(folder / "space.tar"))
     monkeypatch.setattr(remote, "READ_SIZE", 1000)
+    monkeypatch.setattr(fsspec.implementations.http, "DEFAULT_BLOCK_SIZE", 1000)
     assert_holds(import_space(f"{address}/space.tar", tmp_path / "theirs").path, range(5))
 
 
@@ -135,6 +137,9 @@ def test_an_answer_that_is_refused_or_cut_names_the_address(
     address = f"{buckets.endpoint}/{bucket[5:]}/space.tar"
     buckets.fault = lambda method, _path: answer if method == "GET" else None
     with pytest.raises(ConfigError, match=f"^{address}: cannot be read: "):
+        import_space(address, tmp_path / "theirs")
+    buckets.fault = lambda *_: "AccessDenied"
+    with pytest.raises(ConfigError, match=f"^{address}: cannot be reached: ClientResponseError: 403, "):
         import_space(address, tmp_path / "theirs")
 
 
