@@ -18,14 +18,7 @@ from cache.exchange.remote import appearing_elsewhere, file_system
 from cache.spaces import Space
 from data.errors import ConfigError, DamagedCacheError, Interrupted
 from tests.buckets import SECRET, Buckets
-from tests.cache.exchange.test_exporting_and_importing import (  # noqa: F401  a fixture
-    PROCESSES,
-    StopAfter,
-    assert_holds,
-    kill_at,
-    memory,
-    write,
-)
+from tests.cache.exchange.test_exporting_and_importing import PROCESSES, StopAfter, assert_holds, kill_at, write
 
 
 def flip(space: Space) -> None:
@@ -91,17 +84,18 @@ def test_of_a_large_tar_file_that_is_given_up_no_part_stays(
     assert s3.cat_file(address) == b"later"
 
 
-def test_what_is_written_to_a_file_system_without_parts_waits_as_well(memory: fsspec.AbstractFileSystem) -> None:
-    address = "memory://shared/keep.tar"
-    memory.pipe_file("/shared/keep.tar", b"earlier")
+def test_what_is_written_to_a_file_system_without_parts_waits_as_well() -> None:
+    memory, address = fsspec.filesystem("memory"), "memory://keep.tar"
+    memory.pipe_file(address, b"earlier")
     with pytest.raises(KeyError), appearing_elsewhere(address, *file_system(address)) as file:
         file.write(b"half")
         raise KeyError
-    assert memory.cat_file("/shared/keep.tar") == b"earlier"
+    assert memory.cat_file(address) == b"earlier"
     with appearing_elsewhere(address, *file_system(address)) as file:
         file.write(b"later")
-        assert memory.cat_file("/shared/keep.tar") == b"earlier"
-    assert memory.cat_file("/shared/keep.tar") == b"later"
+        assert memory.cat_file(address) == b"earlier"
+    assert memory.cat_file(address) == b"later"
+    memory.rm_file(address)
 
 
 class Publishing(fsspec.spec.AbstractBufferedFile):
