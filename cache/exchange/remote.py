@@ -24,6 +24,9 @@ from data.errors import ConfigError, DamagedCacheError, first_line
 
 SILENT_SECONDS = 60.0
 """How long a web server may be silent; fsspec would end any answer after five minutes, however far it is."""
+SILENCE = logging.NullHandler()
+"""Where nobody has asked for logs, what a library tries again and how would stand above our one line."""
+BUCKETS = {"s3", "s3a", "gs", "gcs"}
 GONE = {404, 410}
 NO_SUCH_PLACE = {"NoSuchBucket", "RepositoryNotFoundError"}
 """What is raised where not the file is missing but all that it would lie in."""
@@ -49,10 +52,12 @@ def file_system(address: str) -> tuple[Any, str]:
         for name in options.keys() & set(WEB):
             options[name]["client_kwargs"] = {"timeout": _only_while_silent()}
         files, path = fsspec.url_to_fs(address, **options)
-    except Exception as error:  # a missing library, an unknown name; of a chain whatever its inner link meets
+    except ImportError as error:
+        helps = "; `pip install 'molsaki[remote]'` brings it" if BUCKETS & options.keys() else ""
+        raise ConfigError(f"{_refusal(address, 'reached', error)}{helps}") from None
+    except Exception as error:  # an unknown name; of a chain whatever its inner link meets
         raise _refusal(address, "reached", error) from None
-    # Where nobody has asked for logs, what the library tries again and how would stand above our one line.
-    logging.getLogger(type(files).__module__.partition(".")[0]).addHandler(logging.NullHandler())
+    logging.getLogger(type(files).__module__.partition(".")[0]).addHandler(SILENCE)
     return files, path
 
 

@@ -3,6 +3,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import sys
 import tarfile
 import tempfile
 import time
@@ -510,6 +511,13 @@ def test_an_unknown_address_is_refused(tmp_path):
         import_space("memory://nowhere.tar", tmp_path / "theirs")
     with pytest.raises(ConfigError, match=r"no spec\.json there"):
         import_space(str(tmp_path / "nowhere"), tmp_path / "theirs")
+
+
+def test_a_library_that_is_missing_is_named_with_what_brings_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    line = r"gs://x/y: cannot be reached: ImportError: .*; `pip install 'molsaki\[remote\]'` brings it$"
+    with pytest.raises(ConfigError, match=line):
+        import_space("gs://x/y", tmp_path)
 
 
 @pytest.mark.parametrize("address", ["memory://away", "memory://away.tar"])
