@@ -83,11 +83,12 @@ reference: setup  ## Write docs/reference.md anew, from the commands and the set
 
 lock:  ## Write requirements/*.txt anew (needs uv)
 	uv pip compile --universal --python-version 3.11 --no-annotate --no-header --no-emit-index-url --no-emit-find-links \
-	    --override requirements/cpu-overrides.txt requirements/direct.in requirements/cpu.in \
+	    --override requirements/overrides.txt --override requirements/cpu-overrides.txt \
+	    requirements/direct.in requirements/cpu.in \
 	    | grep -vE '^(torch|torchvision|torchaudio|torchcodec|triton|nvidia-[a-z0-9-]+|cuda-[a-z]+)==' \
 	    > requirements/cpu.txt
 	uv pip compile --universal --python-version 3.11 --no-annotate --no-header --no-emit-index-url --no-emit-find-links \
-	    requirements/direct.in requirements/gpu.in > requirements/gpu.txt
+	    --override requirements/overrides.txt requirements/direct.in requirements/gpu.in > requirements/gpu.txt
 
 clean:  ## Remove .venv and caches of tools
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis

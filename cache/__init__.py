@@ -30,7 +30,7 @@ def open_soft_labels(path: str | Path) -> "SoftLabelStore":
 
 
 def _here(path: str | Path) -> str | Path:
-    from cache.exchange.locations import is_elsewhere
+    from cache.exchange.addresses import is_elsewhere
 
     if is_elsewhere(str(path)):
         from cache.exchange.importing import fetch

@@ -1,7 +1,7 @@
 """The store of rationales: every attempt of the teacher at a question enters, kept or dropped, and leaves by its key.
 
-A part is one Parquet file with a row for each attempt, so that it can be read with any Parquet reader:
-`pandas.read_parquet(<space>/parts/*/attempts.parquet)`. Attempts that two jobs made at the same time are served once.
+A part is one Parquet file with a row for each attempt, so that it can be read with any Parquet reader, file by file:
+older ones lack columns. Attempts that two jobs made at the same time are served once.
 """
 
 import re

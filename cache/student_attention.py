@@ -1,7 +1,8 @@
 """Where a student looked before and after its training, on disk: for people to look at, no stage needs it.
 
 In: the student's stepwise attention to some of its records. Out: `student_attention.parquet` beside its weights, and
-the same again. Plain Parquet columns: whoever reads the file runs nothing that it says.
+the same again. Plain Parquet columns: whoever reads the file runs nothing that it says. The values are those of
+float16, in columns of float32: few readers compute with halves. pyarrow adds none up, polars does so in float16.
 
 Shape letters: L layers, S steps, K critical words.
 """
@@ -24,14 +25,18 @@ LOOKED_AT = 200
 """Records whose attention is kept: a few megabytes, and two passes over so few cost little beside training."""
 When = Literal["before", "after"]
 SHAPE = ("layers", "steps", "words")
-SCHEMA = pa.schema(
-    [
-        *(pa.field(name, pa.string(), nullable=False) for name in ("key", "when")),
-        *(pa.field(name, pa.int16(), nullable=False) for name in SHAPE),
-        pa.field("values", pa.list_(pa.float16()), nullable=False),
-        pa.field("layer_weights", pa.list_(pa.float32())),
-    ]
+SCHEMA, OLD_SCHEMA = (
+    pa.schema(
+        [
+            *(pa.field(name, pa.string(), nullable=False) for name in ("key", "when")),
+            *(pa.field(name, pa.int16(), nullable=False) for name in SHAPE),
+            pa.field("values", pa.list_(values), nullable=False),
+            pa.field("layer_weights", pa.list_(pa.float32())),
+        ]
+    )
+    for values in (pa.float32(), pa.float16())
 )
+"""Of files as they are written, and as they were before: with halves."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -55,7 +60,7 @@ def write_student_attention(folder: Path, looks: Sequence[StudentLook]) -> None:
             "key": look.key,
             "when": look.when,
             **dict(zip(SHAPE, look.attention.shape, strict=True)),
-            "values": look.attention.astype(np.float16, copy=False).reshape(-1),
+            "values": look.attention.astype(np.float16, copy=False).astype(np.float32).reshape(-1),
             "layer_weights": look.layer_weights,
         }
         for look in looks
@@ -77,7 +82,9 @@ def read_student_attention(folder: Path) -> list[StudentLook]:
     except FileNotFoundError:
         return []
     try:
-        table = pq.read_table(pa.BufferReader(content), schema=SCHEMA, use_threads=False, pre_buffer=False)
+        halves = pa.list_(pa.float16()) in pq.read_schema(pa.BufferReader(content)).types
+        schema = OLD_SCHEMA if halves else SCHEMA
+        table = pq.read_table(pa.BufferReader(content), schema=schema, use_threads=False, pre_buffer=False)
         return list(_looks(table))
     except (pa.ArrowException, OSError, ValueError) as error:
         raise DamagedCacheError(
@@ -91,10 +98,14 @@ def _looks(table: pa.Table) -> Iterator[StudentLook]:
         values, weights = (None if one.values is None else one.values.to_numpy(zero_copy_only=False) for one in row[5:])
         if when not in get_args(When):
             raise ValueError(f"record {key}: expected before or after, found {when}")
-        if values is None or values.dtype != np.float16 or not np.isfinite(values).all():
+        if values is None or not np.isfinite(values).all():
             raise ValueError(f"record {key}: values that are not finite")
+        with np.errstate(over="ignore"):
+            attention = values.astype(np.float16)
+        if not np.array_equal(attention, values):
+            raise ValueError(f"record {key}: values that float16 does not hold")
         if weights is not None and len(weights) != layers:
             raise ValueError(f"record {key}: {len(weights)} layer weights for {layers} layers")
         if min(layers, steps, words) < 1:
             raise ValueError(f"record {key}: cannot reshape to {layers} layers, {steps} steps and {words} words")
-        yield StudentLook(key=key, when=when, attention=values.reshape(layers, steps, words), layer_weights=weights)
+        yield StudentLook(key=key, when=when, attention=attention.reshape(layers, steps, words), layer_weights=weights)

@@ -1,5 +1,5 @@
-"""What all rooms share: where the real benchmark data lies, if it is there; a browser (tests/browser.py); which tests
-belong together where several processes share them out."""
+"""What all rooms share: where the real benchmark data lies, if it is there; a browser (tests/browser.py); buckets
+(tests/buckets.py); which tests belong together where several processes share them out."""
 
 import os
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Ray reads this when it is imported, which tests do before the engine does: stages/engines/kinds/ray.py says what for.
 os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
 
-pytest_plugins = ("tests.browser",)
+pytest_plugins = ("tests.browser", "tests.buckets")
 WITH_RAY = ("test_contract.py", "test_engines_side_by_side.py", "test_ray_cluster.py")
 BESIDE_REPOSITORY = Path(__file__).resolve().parents[2] / "shared" / "data"
 

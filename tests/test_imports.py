@@ -62,7 +62,7 @@ WITHIN = (
 """Folders that are part of the room around them: answers, kinds of files, one file a set, engine, objective or term."""
 STRANGERS = ("stages.rationales", "stages.attention", "stages.evaluation")
 """Rooms that never import one another: what one makes reaches the next through the cache, or through whoever calls."""
-LAZY = {("cache", "cache.exchange.locations"), ("cache", "cache.exchange.importing")}
+LAZY = {("cache", "cache.exchange.addresses"), ("cache", "cache.exchange.importing")}
 """The face of `cache` reaches above itself: `cache.open_attention` also takes addresses."""
 MOST_MODULES = {"cache": 23, "data/sets": 100, "stages/student/objectives": 100}
 """Where it is not `MODULES_IN_A_FOLDER`; a folder of one file a data set or an objective grows with what there is."""

@@ -2,6 +2,7 @@
 
 import importlib.util
 import sys
+import tomllib
 from pathlib import Path
 from types import ModuleType
 
@@ -59,3 +60,14 @@ def test_what_is_not_asked_right_installs_nothing(
     monkeypatch.setattr(script, "install", lambda *_: pytest.fail("it installs"))
     with pytest.raises(SystemExit, match=r"\Aerror: expected cpu or gpu"):
         script.main()
+
+
+@pytest.mark.parametrize("kind", ["cpu", "gpu"])
+def test_the_extra_for_buckets_asks_for_what_is_pinned(kind: str) -> None:
+    """s3fs takes one version of fsspec alone: any other pin would move it. gcsfs is in no environment of ours."""
+    root = Path(__file__).parents[1]
+    extras = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    pinned = (root / "requirements" / f"{kind}.txt").read_text(encoding="utf-8").splitlines()
+    asked = {one.replace("[http]", "") for one in extras["remote"]}
+    assert {one.partition("==")[0] for one in asked} == {"fsspec", "s3fs", "gcsfs"}
+    assert {one for one in asked if not one.startswith("gcsfs")} <= set(pinned)

@@ -5,17 +5,18 @@ of ours has none of these, so that a header of 512 bytes says all there is to a 
 or a folder is refused before a byte of it is read.
 """
 
-import os
 import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import BinaryIO
 
+from cache.exchange.remote import Readable
 from data.errors import ConfigError, DamagedCacheError
 
 BLOCK = tarfile.BLOCKSIZE
 MAX_MEMBERS = 2_000_000
 """A space of ten million records in small parts has fewer files than this."""
+MAX_SIZE = 1 << 62
+"""No place in a file is further off; no file system takes one, either."""
 
 REGULAR = {tarfile.REGTYPE, tarfile.AREGTYPE}
 REFUSED: Mapping[bytes, str] = {
@@ -44,20 +45,19 @@ class Member:
     size: int
 
 
-def read_members(file: BinaryIO, address: str) -> dict[str, Member]:
+def read_members(file: Readable, address: str) -> dict[str, Member]:
     """Return the plain files of a tar archive by name.
 
     Raises `ConfigError` for what is no plain tar file, and `DamagedCacheError` for an archive that breaks off, for a
     name that comes twice, and for anything in it that is neither a plain file nor a folder.
     """
-    length = file.seek(0, os.SEEK_END)
     _refuse_compressed(file, address)
     found: dict[str, Member] = {}
     position = 0
     while (header := _read_header(file, position, address)) is not None:
         name = header.name.removeprefix("./") or "."
         member = Member(offset=position + BLOCK, size=_size(header, address))
-        if member.offset + member.size > length:
+        if member.size and not _byte_at(file, member.offset + member.size - 1):
             raise DamagedCacheError(f"{address}: breaks off inside {name}; get the file again")
         if header.type in REGULAR:
             if name in found:
@@ -78,7 +78,7 @@ def check_inside(name: str, address: str) -> None:
         raise DamagedCacheError(f"{address}: {name!r} is no path inside a space")
 
 
-def _refuse_compressed(file: BinaryIO, address: str) -> None:
+def _refuse_compressed(file: Readable, address: str) -> None:
     file.seek(0)
     begin = file.read(8)
     for magic, name in COMPRESSED.items():
@@ -86,11 +86,12 @@ def _refuse_compressed(file: BinaryIO, address: str) -> None:
             raise ConfigError(f"{address}: compressed with {name}; unpack it to a plain .tar file first")
 
 
-def _read_header(file: BinaryIO, position: int, address: str) -> tarfile.TarInfo | None:
+def _read_header(file: Readable, position: int, address: str) -> tarfile.TarInfo | None:
     """Return the header at `position`, None at the end mark of the archive."""
     file.seek(position)
+    block = file.read(BLOCK)
     try:
-        return tarfile.TarInfo.frombuf(file.read(BLOCK), "utf-8", "strict")
+        return tarfile.TarInfo.frombuf(block, "utf-8", "strict")
     except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # typeshed leaves it out
         return None
     except (tarfile.EmptyHeaderError, tarfile.TruncatedHeaderError) as error:  # type: ignore[attr-defined]
@@ -101,10 +102,15 @@ def _read_header(file: BinaryIO, position: int, address: str) -> tarfile.TarInfo
         raise DamagedCacheError(f"{address}: no tar header at byte {position:,} ({error})") from error
 
 
+def _byte_at(file: Readable, position: int) -> bytes:
+    file.seek(position)
+    return file.read(1)
+
+
 def _size(header: tarfile.TarInfo, address: str) -> int:
     if header.type not in REGULAR and header.type != tarfile.DIRTYPE:
         kind = REFUSED.get(header.type, f"of the unknown type {header.type!r}")
         raise DamagedCacheError(f"{address}: {header.name!r} is {kind}; only plain files are taken")
-    if header.size < 0 or (header.type == tarfile.DIRTYPE and header.size):
+    if not 0 <= header.size <= MAX_SIZE or (header.type == tarfile.DIRTYPE and header.size):
         raise DamagedCacheError(f"{address}: {header.name!r} has the impossible size {header.size}")
     return header.size

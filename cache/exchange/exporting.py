@@ -18,9 +18,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cache.commits import VERIFY, Commit
+from cache.exchange.addresses import is_tar, shown
 from cache.exchange.chosen import select
 from cache.exchange.incoming import MAX_SPEC_BYTES, check_address
-from cache.exchange.locations import README_FILE, TAR, Folder, Source, Target, exists, open_source, open_target
+from cache.exchange.locations import (
+    README_FILE,
+    Folder,
+    Source,
+    Target,
+    check_writable,
+    exists,
+    open_source,
+    open_target,
+)
 from cache.exchange.metering import Meter, Unmetered
 from cache.exchange.strict_json import load_strictly
 from cache.fingerprints import JSON, describe_differences, differences, hash_blocks, hash_file
@@ -65,7 +75,8 @@ def export_space(
     something else is refused: `MismatchError` for another space, `ConfigError` for other files.
     """
     meter = meter or Unmetered()
-    check_address(address, space.spec)
+    check_writable(address)
+    check_address(shown(address), space.spec)
     if keys is None:
         return _export(space, address, meter)
     with tempfile.TemporaryDirectory(prefix=EXPORT_PREFIX) as folder:
@@ -81,7 +92,7 @@ def _export(space: Space, address: str, meter: Meter) -> Exported:
         files = [_file(README_FILE, card), *_files_of(space, commits), _file(SPEC_FILE, space.path / SPEC_FILE)]
         written = _write_missing(space, files, address, meter)
     return Exported(
-        target=address,
+        target=shown(address),
         kind=summary.kind,
         fingerprint=summary.fingerprint,
         records=summary.records,
@@ -108,7 +119,7 @@ def _files_of(space: Space, commits: Sequence[Commit]) -> Iterator[_File]:
 
 def _write_missing(space: Space, files: Sequence[_File], address: str, meter: Meter) -> int:
     """Write what is not at the address yet; returns the number of files."""
-    if address.endswith(TAR) and exists(address):
+    if is_tar(address) and exists(address):
         with _open_tar_file(address) as source:
             there, _ = _already_there(space, files, source)
         if len(there) == len(files):
@@ -187,8 +198,9 @@ def _is_cut_off(source: Source, file: _File, size: int) -> bool:
 
 
 def _refuse_other_space(space: Space, source: Source, size: int) -> None:
+    content = b"".join(source.chunks(SPEC_FILE, min(size, MAX_SPEC_BYTES)))
     try:
-        found = load_strictly(b"".join(source.chunks(SPEC_FILE, min(size, MAX_SPEC_BYTES))))
+        found = load_strictly(content)
     except ValueError as error:
         raise ConfigError(f"{source.address}: holds a {SPEC_FILE} that is none ({error})") from error
     theirs = found.get("spec") if isinstance(found, dict) else None

@@ -59,7 +59,7 @@ def import_space(address: str, store: Path, *, meter: Meter | None = None) -> Im
     that is not the spec's, or another number of layers, and `DamagedCacheError` for whatever else is not right; the
     store is then as it was.
     """
-    with open_source(address) as source:
+    with open_source(address, meter) as source:
         offer = read_offer(source)
         space = _of_same_fingerprint(store, offer)
         wanted = offer if space is None else replace(offer, commits=_not_there(offer, space))
@@ -74,7 +74,7 @@ def fetch(address: str, *, meter: Meter | None = None) -> Path:
     It lies in the user's cache directory under the hash of all commits, so that it is copied once, and again when there
     are more. Removing it is safe.
     """
-    with open_source(address) as source:
+    with open_source(address, meter) as source:
         offer = read_offer(source)
         hashes = {name: hash_bytes(content) for name, content in offer.content.items()}
         below = default_store() / FETCHED / fingerprint(hashes)[:16]

@@ -16,9 +16,10 @@ from pathlib import Path, PurePosixPath
 
 from cache.commits import VERIFY, Commit, FileEntry, decode_commit
 from cache.durable import make_folder
+from cache.exchange.addresses import TAR
 from cache.exchange.archive import check_inside
 from cache.exchange.bounds import check_counts, check_spec, check_staged
-from cache.exchange.locations import README_FILE, TAR, Source
+from cache.exchange.locations import README_FILE, Source
 from cache.exchange.metering import Meter
 from cache.exchange.strict_json import load_strictly
 from cache.fingerprints import JSON, Spec, check_schema, describe_differences, differences, fingerprint
@@ -192,9 +193,10 @@ def _judge_files(commits: Mapping[str, Commit], sizes: Mapping[str, int], source
             raise DamagedCacheError(f"{source.address}: {name}: {sizes[name]:,} bytes, {size:,} were committed")
     parts = {commit.part for commit in commits.values()}
     for name in sizes.keys() - declared.keys() - BESIDE - commits.keys():
-        # A store's own folder may hold parts that are being written; they are never read.
+        # A folder may hold parts that are being written, and a store's own anything; they are never read.
         match = PART_FILE.fullmatch(name)
-        if source.alone or (match is not None and match[1] in parts):
+        unread = not source.alone if match is None else source.growing and match[1] not in parts
+        if not unread:
             raise DamagedCacheError(f"{source.address}: {name}: no commit lists this file")
 
 

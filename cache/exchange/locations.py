@@ -11,23 +11,24 @@ import shutil
 import stat
 import tarfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from glob import escape
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias
+from typing import Any, BinaryIO, ClassVar, TypeAlias
 
-import fsspec
 from fsspec.implementations.dirfs import DirFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
 from cache.durable import ABANDONED_SECONDS, age, appearing, make_folder
+from cache.exchange.addresses import TAR, is_tar, of_the_web, shown
 from cache.exchange.archive import Member, read_members
+from cache.exchange.metering import Meter, Unmetered
+from cache.exchange.remote import Below, Readable, appearing_elsewhere, file_system, is_file, reading
 from cache.fingerprints import READ_SIZE
 from cache.spaces import SPEC_FILE
 from data.errors import ConfigError, DamagedCacheError
 
-TAR = ".tar"
 TEMPORARY = re.compile(r"[.-][0-9a-f]{16}\.tmp$")
 """Ends the names of files that are on their way to their own."""
 README_FILE = "README.md"
@@ -70,18 +71,20 @@ class PlainFiles(LocalFileSystem):
 class Folder:
     """A space in a folder of this machine or below an address, as its user calls it; everything in it may be a lie.
 
-    `alone` says that nothing but the space belongs there; a store's own folder also has parts not yet committed.
+    `alone` says that nothing but the space belongs there; a store's own folder also has other things. In both may lie
+    parts not yet committed, which are being written, or were when a writer or an export was killed.
     """
 
     address: str
     files: DirFileSystem
     alone: bool
     passed_over: re.Pattern[str] = NOTHING
+    growing: ClassVar[bool] = True
 
     def sizes(self) -> Mapping[str, int]:
         """Return the size of every file by its name; raises `DamagedCacheError` for a link, or no plain file."""
         listed: dict[str, Any] = {}
-        with suppress(FileNotFoundError), _reaching(self.address):
+        with suppress(FileNotFoundError):
             for name in [""] if self.alone else OF_A_STORE:
                 listed |= self.files.find(name, detail=True)
         if "" in listed:
@@ -96,7 +99,7 @@ class Folder:
 
     def chunks(self, name: str, size: int) -> Iterator[bytes]:
         """Yield the first `size` bytes of a file that `sizes` has listed, and never more."""
-        with self.files.open(name, "rb") as file:
+        with closing(self.files.open(name, "rb")) as file:
             yield from _at_most(file, size)
 
     def write(self, name: str, content: Path) -> None:
@@ -109,9 +112,10 @@ class TarFile:
     """A space inside a plain tar file, in which nothing else belongs."""
 
     address: str
-    file: BinaryIO
+    file: Readable
     members: Mapping[str, Member]
-    alone: bool = True
+    alone: ClassVar[bool] = True
+    growing: ClassVar[bool] = False
 
     def sizes(self) -> Mapping[str, int]:
         """Return the size of every plain file."""
@@ -143,82 +147,68 @@ Source: TypeAlias = Folder | TarFile
 Target: TypeAlias = Folder | NewTarFile
 
 
-def is_elsewhere(address: str) -> bool:
-    """Say whether `address` is a tar file or one of fsspec's, and no folder."""
-    return "://" in address or address.endswith(TAR)
-
-
 @contextmanager
-def open_source(address: str) -> Iterator[Source]:
-    """Open a place to take a space from."""
+def open_source(address: str, meter: Meter | None = None) -> Iterator[Source]:
+    """Open a place to take a space from; `meter` counts what has to be received before the place can be read."""
+    if of_the_web(address) and not is_tar(address):
+        raise ConfigError(
+            f"{shown(address)}: a web server lists no files, which a folder needs; export to a file that ends in "
+            f"{TAR}, and name that"
+        )
     files, path = _resolve(address)
-    if not path.endswith(TAR):
+    if not is_tar(address):
         yield _folder(address, files, path, alone=not isinstance(files, LocalFileSystem))
         return
-    if not _is_file(address, files, path):
-        raise ConfigError(f"{address}: there is no such file")
-    with files.open(path, "rb") as file:
-        yield TarFile(address=address, file=file, members=read_members(file, address))
+    if not is_file(address, files, path):
+        raise ConfigError(f"{shown(address)}: there is no such file")
+    local = isinstance(files, LocalFileSystem)
+    with files.open(path, "rb") if local else reading(address, files, path, meter or Unmetered()) as file:
+        yield TarFile(address=shown(address), file=file, members=read_members(file, shown(address)))
 
 
 @contextmanager
 def open_target(address: str) -> Iterator[Target]:
     """Open a place to hand a space on to; a tar file appears when everything has been written."""
     files, path = _resolve(address)
-    if not path.endswith(TAR):
+    if not is_tar(address):
         yield _folder(address, files, path, alone=True)
         return
     local = isinstance(files, LocalFileSystem)
-    new = _new_file(Path(path), f"{Path(path).name}-") if local else _new_remote_file(files, path)
+    new = _new_file(Path(path), f"{Path(path).name}-") if local else appearing_elsewhere(address, files, path)
     with new as file, tarfile.open(fileobj=file, mode="w", format=tarfile.GNU_FORMAT) as tar:
         yield NewTarFile(tar=tar)
 
 
+def check_writable(address: str) -> None:
+    """Raise `ConfigError` for an address that nothing can be exported to, before any work."""
+    if of_the_web(address):
+        raise ConfigError(
+            f"{shown(address)}: a web server cannot be written to; export to a folder, a file that ends in {TAR} or a "
+            "bucket, and let it be served from there"
+        )
+
+
 def exists(address: str) -> bool:
-    """Say whether a file lies at `address`."""
-    files, path = _resolve(address)
-    return bool(files.exists(path))
+    """Say whether a file lies at `address`; raises `ConfigError` where nobody can say."""
+    return is_file(address, *_resolve(address))
 
 
 def _resolve(address: str) -> tuple[Any, str]:
     """Return fsspec's file system and the path in it."""
     if "://" not in address:
         return LocalFileSystem(), str(Path(address).expanduser().absolute())
-    try:
-        files, path = fsspec.url_to_fs(address)
-    except (ImportError, ValueError) as error:
-        raise ConfigError(f"{address}: cannot be reached: {error}") from error
-    return files, path
+    return file_system(address)
 
 
 def _folder(address: str, files: Any, path: str, *, alone: bool) -> Folder:
     """Root a file system in a folder; the folder itself, which its user has named, may be a link."""
     if not isinstance(files, LocalFileSystem):
-        return Folder(address=address, files=DirFileSystem(path or "/", files), alone=alone)
+        return Folder(address=shown(address), files=Below(address, files, path), alone=alone)
     rooted = DirFileSystem(os.path.realpath(path), PlainFiles())
     return Folder(address=address, files=rooted, alone=alone, passed_over=UNFINISHED if alone else HIDDEN)
 
 
-@contextmanager
-def _reaching(address: str) -> Iterator[None]:
-    """Let whatever a library raises when it first asks for an address name the address; nothing there is no error."""
-    try:
-        yield
-    except AssertionError as error:  # of `DirFileSystem`
-        raise DamagedCacheError(f"{address}: lists what lies outside of it") from error
-    except Exception as error:  # each library has its own: no network, no permission, no such bucket
-        if isinstance(error, FileNotFoundError) or "://" not in address:
-            raise
-        raise ConfigError(f"{address}: cannot be reached: {type(error).__name__}: {error}") from error
-
-
-def _is_file(address: str, files: Any, path: str) -> bool:
-    with suppress(FileNotFoundError, NotADirectoryError), _reaching(address):
-        return bool(files.info(path)["type"] == "file")
-    return False
-
-
-def _at_most(file: BinaryIO, size: int) -> Iterator[bytes]:
+def _at_most(file: Readable, size: int) -> Iterator[bytes]:
     while size > 0 and (block := file.read(min(READ_SIZE, size))):
         size -= len(block)
         yield block
@@ -237,15 +227,3 @@ def _new_file(path: Path, begin: str = "") -> Iterator[BinaryIO]:
                 left.unlink()
     with appearing(path, begin) as file:
         yield file
-
-
-@contextmanager
-def _new_remote_file(files: Any, path: str) -> Iterator[BinaryIO]:
-    """Give a file below an address; what an error leaves there is removed, and would be refused as cut off anyway."""
-    try:
-        with files.open(path, "wb") as file:
-            yield file
-    except BaseException:
-        if files.exists(path):
-            files.rm_file(path)
-        raise

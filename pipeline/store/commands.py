@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cache.exchange.addresses import is_tar
 from cache.exchange.chosen import read_keys
 from cache.exchange.exporting import export_space
 from cache.exchange.importing import import_space
@@ -52,7 +53,7 @@ def run_export(space: str, store: Path, target: str, *, keys: Path | None, as_js
     """Hand a space on, and print what the export holds."""
     chosen = None if keys is None else read_keys(keys)
     found = find_space(space, store)
-    saved = "nothing, for a tar file is written as a whole" if target.endswith(".tar") else "the files exported so far"
+    saved = "nothing, for a tar file is written as a whole" if is_tar(target) else "the files exported so far"
     with StopSignal() as stop, open_progress(quiet=quiet) as progress:
         meter = StoppingMeter(progress=progress, stop=stop, saved=saved)
         exported = export_space(found, target, keys=chosen, meter=meter)

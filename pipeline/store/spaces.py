@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from cache.exchange.addresses import shown
 from cache.reader import AttentionStore
 from cache.soft_labels.figures import SoftLabelFigures, soft_label_figures
 from cache.soft_labels.reader import SoftLabelStore
@@ -69,6 +70,10 @@ def default_targets(space: Space) -> TargetFigures | SoftLabelFigures | None:
 
 def find_folder(wanted: str, store: Path, *, kinds: Sequence[Kind] = KINDS) -> Path:
     """The same without opening it: its folder, however damaged what lies in it may be; by name only of `kinds`."""
+    if "://" in wanted:
+        raise ConfigError(
+            f"{shown(wanted)}: lies elsewhere; `molsaki cache import` checks it and takes it into a store"
+        )
     folder = Path(wanted)
     if (folder / SPEC_FILE).is_file() or (folder / "parts").is_dir():
         return folder

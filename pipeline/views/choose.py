@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cache import open_attention
-from cache.exchange.locations import is_elsewhere
+from cache.exchange.addresses import is_elsewhere, shown
 from cache.reader import AttentionStore
 from cache.spaces import default_store
 from data.errors import ConfigError, MissingRecordsError
@@ -94,7 +94,7 @@ def choose(what: str, *, store: Path | None = None, runs: Path = Path("runs"), o
     if (config := RunFolder(path).config).is_file():
         return _of_config(config, runs, overrides, folder=path)
     if overrides:
-        raise ConfigError(f"--set {overrides[0]}: goes with a configuration, and {what} is a space")
+        raise ConfigError(f"--set {overrides[0]}: goes with a configuration, and {shown(what)} is a space")
     folder = what if is_elsewhere(what) else find_folder(what, store or default_store(), kinds=("attention",))
     attention = open_attention(folder)
     return Chosen(attention=attention, keys=_some(tuple(attention), attention))

@@ -5,10 +5,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from cache.student_attention import STUDENT_ATTENTION, StudentLook, read_student_attention, write_student_attention
+from cache.student_attention import (
+    OLD_SCHEMA,
+    STUDENT_ATTENTION,
+    StudentLook,
+    read_student_attention,
+    write_student_attention,
+)
 from data.errors import DamagedCacheError
 
 
@@ -42,6 +49,24 @@ def test_pandas_reads_it_too(tmp_path: Path):
     np.testing.assert_array_equal(block, LOOKS[0].attention)
 
 
+def test_values_are_stored_as_numbers_that_every_reader_adds_up(tmp_path: Path):
+    """polars may add 30,000 halves of 0.1 up to 256 in a group, and pyarrow has no sum for them at all."""
+    tenths = StudentLook(key="a", when="after", attention=np.full((3, 100, 100), 0.1, np.float16), layer_weights=None)
+    write_student_attention(tmp_path, [tenths])
+    values = pq.read_table(tmp_path / STUDENT_ATTENTION)["values"].combine_chunks().flatten()
+    assert values.type == pa.float32()
+    assert pc.sum(values).as_py() == pytest.approx(30_000 * float(np.float16(0.1)))
+
+
+def test_files_of_halves_are_read_as_before(tmp_path: Path):
+    write_student_attention(tmp_path, LOOKS)
+    table = pq.read_table(tmp_path / STUDENT_ATTENTION)
+    pq.write_table(table.cast(OLD_SCHEMA), tmp_path / STUDENT_ATTENTION)
+    found = read_student_attention(tmp_path)
+    for one, expected in zip(found, LOOKS, strict=True):
+        np.testing.assert_array_equal(one.attention, expected.attention, strict=True)
+
+
 def test_a_student_without_the_file_has_nothing_to_show(tmp_path: Path):
     assert read_student_attention(tmp_path) == []
 
@@ -65,7 +90,9 @@ def spoil(folder: Path, column: str, value: object) -> None:
         ("words", -1, "reshape"),
         ("when", "never", "expected before or after, found never"),
         ("layer_weights", [0.5], "1 layer weights for 3 layers"),
-        ("values", [np.float16(np.nan)] * 24, "not finite"),
+        ("values", [np.nan] * 24, "not finite"),
+        ("values", [0.1] * 24, "float16 does not hold"),
+        ("values", [1e6] * 24, "float16 does not hold"),
     ],
 )
 def test_a_row_that_cannot_be_is_refused_by_name(tmp_path: Path, column: str, value: object, problem: str):

@@ -3,6 +3,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import sys
 import tarfile
 import tempfile
 import time
@@ -64,8 +65,14 @@ def memory() -> Iterator[fsspec.AbstractFileSystem]:
         files.rm("/shared", recursive=True)
 
 
-@pytest.fixture(params=["folder", "tar", "file://", "memory://", "memory:// tar"])
+PLACES = ["folder", "tar", "file://", "memory://", "memory:// tar"]
+BUCKETS = ["s3://", "s3:// tar"]
+
+
+@pytest.fixture(params=PLACES)
 def address(request, tmp_path, memory) -> str:
+    if request.param in BUCKETS:
+        return f"{request.getfixturevalue('bucket')}/space" + (".tar" if "tar" in request.param else "")
     return {
         "folder": str(tmp_path / "out" / "space"),
         "tar": str(tmp_path / "out" / "space.tar"),
@@ -75,6 +82,7 @@ def address(request, tmp_path, memory) -> str:
     }[request.param]
 
 
+@pytest.mark.parametrize("address", [*PLACES, *BUCKETS], indirect=True)
 def test_what_was_exported_comes_back_equal(tmp_path, address):
     space = write(tmp_path / "ours", range(5), range(5, 7))
     space.commit(None, counts={"records": 0}, dropped={"k": "too long"})
@@ -89,6 +97,7 @@ def test_what_was_exported_comes_back_equal(tmp_path, address):
     assert theirs.uncommitted_parts == ()
 
 
+@pytest.mark.parametrize("address", [*PLACES, *BUCKETS], indirect=True)
 def test_an_address_is_read_as_if_it_were_a_folder(tmp_path, address, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
     space = write(tmp_path / "ours", range(3))
@@ -118,6 +127,7 @@ def test_an_address_is_copied_once_and_again_when_there_is_more(tmp_path, monkey
     assert not list((tmp_path / "user").rglob(".import*"))
 
 
+@pytest.mark.parametrize("address", [*PLACES, *BUCKETS], indirect=True)
 def test_importing_twice_changes_nothing(tmp_path, address):
     export_space(write(tmp_path / "ours", range(3)), address)
     imported = import_space(address, tmp_path / "theirs")
@@ -127,12 +137,14 @@ def test_importing_twice_changes_nothing(tmp_path, address):
     assert sorted((tmp_path / "theirs").rglob("*")) == before
 
 
+@pytest.mark.parametrize("address", [*PLACES, *BUCKETS], indirect=True)
 def test_exporting_twice_writes_nothing(tmp_path, address):
     space = write(tmp_path / "ours", range(3))
     assert export_space(space, address).written == 22
     assert export_space(space, address).written == 0
 
 
+@pytest.mark.parametrize("address", [*PLACES, *BUCKETS], indirect=True)
 def test_an_export_that_has_grown_gets_what_is_new(tmp_path, address):
     space = write(tmp_path / "ours", range(3))
     export_space(space, address)
@@ -451,6 +463,7 @@ def test_a_full_disk_while_importing_leaves_no_part_behind(tmp_path, monkeypatch
     assert_holds(ours.path, range(3))
 
 
+@pytest.mark.parametrize("address", [*PLACES, *BUCKETS], indirect=True)
 def test_a_place_with_another_space_is_refused_field_by_field(tmp_path, address):
     export_space(write(tmp_path / "ours", range(3)), address)
     spec = {"schema": 1, "teacher": {"source": "made up", "revision": "abc"}}
@@ -500,6 +513,13 @@ def test_an_unknown_address_is_refused(tmp_path):
         import_space(str(tmp_path / "nowhere"), tmp_path / "theirs")
 
 
+def test_a_library_that_is_missing_is_named_with_what_brings_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    line = r"gs://x/y: cannot be reached: ImportError: .*; `pip install 'molsaki\[remote\]'` brings it$"
+    with pytest.raises(ConfigError, match=line):
+        import_space("gs://x/y", tmp_path)
+
+
 @pytest.mark.parametrize("address", ["memory://away", "memory://away.tar"])
 def test_an_address_that_does_not_answer_is_named(tmp_path, monkeypatch, memory, address):
     def fail(*_: object, **__: object) -> None:
@@ -525,6 +545,7 @@ def keys_of(numbers: range) -> list[str]:
     return [make_block(number).key for number in numbers]
 
 
+@pytest.mark.parametrize("address", [*PLACES, *BUCKETS], indirect=True)
 def test_only_chosen_records_are_exported(tmp_path, address, monkeypatch):
     monkeypatch.setattr(cache.exchange.chosen, "MAX_RECORDS", 2)
     space = write(tmp_path / "ours", range(5), range(5, 9))
