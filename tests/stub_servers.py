@@ -99,8 +99,8 @@ class LlamaCpp(StubServer):
 
 
 class Together(StubServer):
-    """Together's openapi.yaml of 28 April 2026: max_tokens is the only limit in it; `finish_reason` is one of stop, eos, length, tool_calls and
-    function_call, `content` may be null, and choices have a seed.
+    """Together's openapi.yaml of 28 April 2026: max_tokens is the only limit in it; `finish_reason` is one of stop,
+    eos, length, tool_calls and function_call; `content` may be null, and choices have a seed.
     """
 
     limits = ("max_tokens",)
