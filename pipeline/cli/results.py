@@ -128,8 +128,6 @@ def report(runs: tuple[str, ...], root: Path, base: str | None, out: Path | None
 @examples(
     "molsaki export-task svamp                             writes runs/svamp/lm-eval",
     "molsaki export-task runs/study/objective=dss --out dss-task",
-    "lm_eval --model hf --model_args pretrained=runs/svamp/student/seed-0,dtype=float32 \\",
-    "    --include_path runs/svamp/lm-eval --tasks molsaki_svamp --batch_size 16",
 )
 @click.command("export-task")
 @click.argument("run", metavar="RUN")

@@ -149,8 +149,8 @@ def _room(student: AskedStudent, questions: Sequence[Question], prompts: Sequenc
 def _room_notes(most: int, wanted: int, too_long: Mapping[Task, frozenset[str]], special: int) -> Iterator[str]:
     if most < wanted:
         yield (
-            f"max_gen_toks is {most}, not the {wanted} of evaluation.max_new_tokens, since the longest prompt leaves no "
-            "more; longer texts end there"
+            f"max_gen_toks is {most}, not the {wanted} of evaluation.max_new_tokens, since the longest prompt leaves "
+            "no more; longer texts end there"
         )
     if unasked := sum(map(len, too_long.values())):
         yield f"{unasked:,} prompts are longer than the student's positions; they count as wrong, as with us"
@@ -215,7 +215,7 @@ def _readme(exported: Exported, config: Config, folder: RunFolder, tasks: Sequen
         "```",
         "",
         "`STUDENT` is the folder or the hub id of a student of this run. It is asked in plain text: leave out "
-        "`--apply_chat_template`, `--num_fewshot` and `add_bos_token`; its tokenizer adds what special tokens it has to.",
+        "`--apply_chat_template`, `--num_fewshot` and `add_bos_token`; its tokenizer adds special tokens itself.",
         "",
         f"The tasks: {', '.join(f'`{task.name}`' for task in tasks)}.",
         "",
