@@ -27,8 +27,9 @@ from pipeline.tasks.lm_eval import VERSION
 
 Answer: TypeAlias = tuple[str, bool]
 """What was written, and whether it counts as right."""
-Answers: TypeAlias = Mapping[tuple[str, str], Answer]
-"""By prompt and id of the question."""
+Key: TypeAlias = tuple[str, str, str]
+"""Prompt, data set and id of the question."""
+Answers: TypeAlias = Mapping[Key, Answer]
 UNTIL = "until"
 
 
@@ -69,14 +70,14 @@ def made_environment(folder: Path) -> Path:
     return python
 
 
-def asked(python: Path, student: Path, task: Exported, way: Way, scratch: Path) -> dict[tuple[str, str], Answer]:
+def asked(python: Path, student: Path, task: Exported, way: Way, scratch: Path) -> dict[Key, Answer]:
     """What the harness says of a student."""
     out, folder = scratch / "out", task.folder
     if way.without_until:
         folder = without_until(task.folder, scratch / "without")
     command = [
         *(str(python.with_name("lm_eval")), "--model", "hf", "--device", "cpu", "--log_samples"),
-        *("--model_args", f"pretrained={student},dtype={way.dtype}", "--include_path", str(folder)),
+        *("--model_args", json.dumps({"pretrained": str(student), "dtype": way.dtype}), "--include_path", str(folder)),
         *("--tasks", task.tag, "--batch_size", str(way.batch), "--output_path", str(out)),
         *(("--gen_kwargs", way.generation) if way.generation else ()),
     ]
@@ -86,14 +87,15 @@ def asked(python: Path, student: Path, task: Exported, way: Way, scratch: Path) 
     return dict(samples(out))
 
 
-def samples(out: Path) -> Iterator[tuple[tuple[str, str], Answer]]:
+def samples(out: Path) -> Iterator[tuple[Key, Answer]]:
     """The harness's own records, by prompt and question."""
     for path in out.rglob("samples_*.jsonl"):
         for line in path.read_text(encoding="utf-8").split("\n"):
             if line:
                 found = json.loads(line)
                 prompt = found["arguments"]["gen_args_0"]["arg_0"].partition(":")[0]
-                yield (prompt, found["doc"]["id"]), (found["resps"][0][0], bool(found["exact_match"]))
+                doc = found["doc"]
+                yield (prompt, doc["dataset"], doc["id"]), (found["resps"][0][0], bool(found["exact_match"]))
 
 
 def without_until(task: Path, folder: Path) -> Path:
@@ -112,15 +114,15 @@ def without_until(task: Path, folder: Path) -> Path:
 def ours(run: Path, seed: int) -> Answers:
     """What the run's evaluation has."""
     table = read_predictions([RunFolder(run).evaluation().predictions(seed)])
-    columns = (table[name] for name in ("prompt", "question_id", "output", "correct"))
-    return {(prompt, identifier): (text, right) for prompt, identifier, text, right in zip(*columns, strict=True)}
+    columns = (table[name] for name in ("prompt", "dataset", "question_id", "output", "correct"))
+    return {tuple(key): (text, right) for *key, text, right in zip(*columns, strict=True)}
 
 
 def rows(way: Way, theirs: Answers, own: Answers) -> Iterator[str]:
     """A row of the table for each prompt."""
     if theirs.keys() != own.keys():
         raise click.ClickException(f"{way.name}: {len(theirs):,} records, expected our {len(own):,}")
-    for prompt in dict.fromkeys(prompt for prompt, _ in own):
+    for prompt in dict.fromkeys(prompt for prompt, _, _ in own):
         pairs = [(theirs[key], own[key]) for key in own if key[0] == prompt]
         texts = sum(one[0] == other[0] for one, other in pairs)
         verdicts = sum(one[1] == other[1] for one, other in pairs)

@@ -15,9 +15,11 @@ from data.errors import ConfigError, MissingRecordsError
 from data.records import Question
 from pipeline.config.load import load_config
 from pipeline.config.schema import Config
+from pipeline.console.exits import folder_of
 from pipeline.results.folder import RunFolder
 from pipeline.results.predictions import read_predictions
-from pipeline.results.scores import accuracies_by_seed, folder_of, points_of
+from pipeline.results.scores import accuracies_by_seed, points_of
+from pipeline.results.scores import folder_of as folder_of_run
 from pipeline.run.inputs import Inputs
 from pipeline.tasks.answers import accepted, rule_of
 from pipeline.tasks.lm_eval import VERSION, Asking, TaskFile, tag_of, task_files, tasks_of
@@ -84,7 +86,7 @@ def export_task(run: str, root: Path, out: Path | None) -> Exported:
 
 def _run_folder(run: str, root: Path) -> tuple[RunFolder, str]:
     """The folder of a run and its name, which for a point of a matrix begins with that of the matrix."""
-    path = folder_of(run, root)
+    path = folder_of_run(run, root)
     if points := points_of(path):
         raise ConfigError(f"run {run}: a matrix; name one of its points, such as {path / points[0]}")
     folder = RunFolder(path)
@@ -191,7 +193,12 @@ def _notes(compared: int, otherwise: Counter[tuple[str, str]], strangers: int) -
 
 def _write(target: Path, files: Mapping[str, str]) -> None:
     """Write the files, the README last; what an earlier export has left is gone by then."""
-    make_folder(target)
+    with folder_of(f"the folder {target}", "name another by --out"):
+        make_folder(target)
+        _write_files(target, files)
+
+
+def _write_files(target: Path, files: Mapping[str, str]) -> None:
     for pattern in OURS:
         for stale in target.glob(pattern):
             if stale.name not in files:
@@ -216,6 +223,9 @@ def _readme(exported: Exported, config: Config, folder: RunFolder, tasks: Sequen
         "",
         "`STUDENT` is the folder or the hub id of a student of this run. It is asked in plain text: leave out "
         "`--apply_chat_template`, `--num_fewshot` and `add_bos_token`; its tokenizer adds special tokens itself.",
+        "",
+        "A folder with a comma in its name, as points of a matrix have, has to be given in JSON: "
+        f"""`--model_args '{{"pretrained": "STUDENT", "dtype": "{dtype}"}}'`.""",
         "",
         f"The tasks: {', '.join(f'`{task.name}`' for task in tasks)}.",
         "",

@@ -109,7 +109,7 @@ def _row(question: Question, prompts: Sequence[Task], too_long: Mapping[Task, fr
         f"answers_{prompt}": [TOO_LONG] if question.id in too_long.get(prompt, ()) else list(accepted(question))
         for prompt in prompts
     }
-    return {"id": question.id, **asked, **right}
+    return {"dataset": question.dataset, "id": question.id, **asked, **right}
 
 
 def _yaml(task: TaskFile, data: str, tag: str, asking: Asking) -> str:

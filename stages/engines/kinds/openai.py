@@ -400,12 +400,17 @@ def _refusal(error: Exception, address: str) -> Exception | None:
 
 def _setting_that_helps(words: str, server: Server) -> str:
     """Which setting leaves out, or calls by another name, what an author's server refuses; empty for anything else."""
+    if not server.chat and re.search(r"chat[ _]?(model|completions)|v1/chat", words, re.IGNORECASE):
+        return "; set rationales.chat to true for a model that only chats"
     if not NOT_KNOWN.search(words):
         return ""
     if server.chat and server.limit_field in words:
         other = next(name for name in LIMIT_FIELDS if name != server.limit_field)
         return f"; set rationales.server_limit_field to {other}"
-    refused = [name for name in MAY_BE_LEFT_OUT if name not in server.left_out and re.search(rf"\b{name}\b", words)]
+    sent = [name for name in MAY_BE_LEFT_OUT if name not in server.left_out]
+    refused = [name for name in sent if re.search(rf"\b{name}\b", words)]
+    if "temperature" in refused:
+        refused = sent  # what a reasoning model refuses next
     named = " and ".join(f"rationales.{name}" for name in refused)
     return f"; set {named} to null, and {'they are' if refused[1:] else 'it is'} left out" if refused else ""
 

@@ -8,6 +8,8 @@ import importlib.util
 import json
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -294,6 +296,16 @@ def test_the_readme_has_the_command_and_our_accuracies(run: Path) -> None:
     assert "--include_path task" in readme and "--tasks molsaki_small" in readme and "dtype=float32" in readme
     assert "| figs | predict | 0 | 50.0 |" in readme and "| places | explain | 1 | 0.0 |" in readme
     assert str(run) not in readme
+
+
+def test_no_model_and_no_torch_is_loaded(run: Path) -> None:
+    code = (
+        "import sys\nfrom pipeline.cli.main import molsaki\n"
+        "molsaki(['export-task', 'small'], standalone_mode=False)\n"
+        "print({'torch', 'transformers', 'vllm', 'datasets'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "runs/small/lm-eval\nset()\n"
 
 
 @pytest.mark.slow

@@ -158,7 +158,8 @@ def test_a_reasoning_model_is_asked_key_words_without_what_it_refuses_too(tmp_pa
 
 
 REFUSALS = [
-    (ReasoningModel, {}, "set rationales.temperature to null, and it is left out"),
+    (ReasoningModel, {}, "set rationales.temperature and rationales.top_p and rationales.seed to null, and they are"),
+    (ReasoningModel, {"temperature": None, "top_p": None}, "set rationales.seed to null, and it is left out"),
     (ReasoningModel, {**NULL, "server_limit_field": "max_tokens"}, "set rationales.server_limit_field to max_compl"),
     (Mistral, {}, "set rationales.server_limit_field to max_tokens"),
     (Mistral, {"server_limit_field": "max_tokens", "temperature": 0.7}, "set rationales.seed to null, and it is"),
@@ -172,6 +173,15 @@ def test_a_refused_field_names_the_setting_that_helps(
     with kind(WRITES) as server, pytest.raises(ConfigError, match=hint):
         ask(server, **changes)
     assert len(server.requests) == 1
+
+
+def test_a_model_that_only_chats_names_the_setting_for_that() -> None:
+    error = {"error": {"message": "This is a chat model and not supported in the v1/completions endpoint."}}
+    with (
+        ScriptedServer(script=[(404, {}, error)]) as server,
+        pytest.raises(ConfigError, match="rationales.chat to true"),
+    ):
+        ask(server, chat=False)
 
 
 def test_a_limit_beyond_what_a_model_takes_is_no_question_of_its_name() -> None:
