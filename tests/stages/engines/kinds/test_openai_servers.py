@@ -179,7 +179,7 @@ def test_a_model_that_only_chats_names_the_setting_for_that() -> None:
     error = {"error": {"message": "This is a chat model and not supported in the v1/completions endpoint."}}
     with (
         ScriptedServer(script=[(404, {}, error)]) as server,
-        pytest.raises(ConfigError, match="rationales.chat to true"),
+        pytest.raises(ConfigError, match=r"rationales\.chat to true"),
     ):
         ask(server, chat=False)
 
