@@ -477,7 +477,7 @@ class _Teacher:
     def _engine(self) -> Engine:
         if self.given is not None:
             return self.given
-        self.progress.note(f"starting {self.settings.engine} with {self.identity.name}")
+        self.progress.note(f"starting {self.settings.engine} with {author_of(self.settings) or self.identity.name}")
         setup = engine_setup(self.teacher, self.settings, self.identity)
         setup = replace(setup, stop=self.stop, note=self.progress.note)
         return self.opened.enter_context(open_engine(self.settings.engine, setup))

@@ -411,7 +411,7 @@ def _setting_that_helps(words: str, server: Server) -> str:
     refused = [name for name in sent if re.search(rf"\b{name}\b", words)]
     if "temperature" in refused:
         refused = sent  # what a reasoning model refuses next
-    named = " and ".join(f"rationales.{name}" for name in refused)
+    named = ", ".join(f"rationales.{name}" for name in refused)
     return f"; set {named} to null, and {'they are' if refused[1:] else 'it is'} left out" if refused else ""
 
 

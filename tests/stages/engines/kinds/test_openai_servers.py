@@ -158,7 +158,7 @@ def test_a_reasoning_model_is_asked_key_words_without_what_it_refuses_too(tmp_pa
 
 
 REFUSALS = [
-    (ReasoningModel, {}, "set rationales.temperature and rationales.top_p and rationales.seed to null, and they are"),
+    (ReasoningModel, {}, "set rationales.temperature, rationales.top_p, rationales.seed to null, and they are"),
     (ReasoningModel, {"temperature": None, "top_p": None}, "set rationales.seed to null, and it is left out"),
     (ReasoningModel, {**NULL, "server_limit_field": "max_tokens"}, "set rationales.server_limit_field to max_compl"),
     (Mistral, {}, "set rationales.server_limit_field to max_tokens"),
