@@ -27,6 +27,7 @@ CriticalRule = Literal["numbers", "keywords", "regex"]
 KeywordSource = Literal["data", "teacher"]
 Dtype = Literal["float32", "bfloat16", "float16"]
 Device = Literal["auto", "cpu", "cuda"]
+LimitField = Literal["max_completion_tokens", "max_tokens"]
 TrackerName = Literal["tensorboard", "wandb"]
 PositiveInt = Annotated[int, Ge(1)]
 Scalar = str | int | float | bool | None
@@ -107,11 +108,12 @@ class RationaleSettings:
     """`chat`: variables of the template, such as `enable_thinking: false`."""
     template_date: date = date(2026, 1, 1)
     """`chat`: the day that a template writes which asks for today's, so that prompts are the same tomorrow."""
-    temperature: Annotated[float, Ge(0)] = 0.0
-    """0 is greedy."""
-    top_p: Annotated[float, Gt(0), Le(1)] = 1.0
+    temperature: Annotated[float, Ge(0)] | None = 0.0
+    """0 is greedy. `null`, here and for `top_p` and `seed`, leaves it out of what an `author` is sent; then its server
+    decides. Reasoning models refuse these fields."""
+    top_p: Annotated[float, Gt(0), Le(1)] | None = 1.0
     """Nucleus sampling's share of probability."""
-    seed: int = 0
+    seed: int | None = 0
     """Seed of sampling."""
     samples: PositiveInt = 1
     """Rationales to ask for of each question, each with a seed of its own; all that are right and differ are kept. More
@@ -140,6 +142,9 @@ class RationaleSettings:
     author: str | None = None
     """`engine: openai`: a served model that writes the rationales instead of `teacher.model`, whose attention is
     recorded all the same. It gets text, with `chat` messages, and its rationales have a store of their own."""
+    server_limit_field: LimitField = "max_completion_tokens"
+    """`author` with `chat`: the name by which the server is told `rationales.max_tokens`. Some know only the older one,
+    `max_tokens`: they refuse the newer (Mistral's) or read over it (Ollama)."""
     server_requests: PositiveInt = 64
     """`engine: openai`: requests at a time."""
     request_seconds: Annotated[float, Gt(0)] = 300.0

@@ -273,11 +273,11 @@ class ScriptedServer:
 
     def _list(self, handler: BaseHTTPRequestHandler) -> None:
         if self._listed is not NOTHING:
-            _reply(handler, 200, self._listed)
+            reply(handler, 200, self._listed)
         elif self._models is None:
-            _reply(handler, 404, {"error": {"message": "no such path"}})
+            reply(handler, 404, {"error": {"message": "no such path"}})
         else:
-            _reply(handler, 200, {"object": "list", "data": [{"object": "model", **model} for model in self._models]})
+            reply(handler, 200, {"object": "list", "data": [{"object": "model", **model} for model in self._models]})
 
     def _complete(self, handler: BaseHTTPRequestHandler) -> None:
         body = json.loads(handler.rfile.read(int(handler.headers["content-length"])))
@@ -287,26 +287,26 @@ class ScriptedServer:
             self._at_once += 1
             self.most_at_once = max(self.most_at_once, self._at_once)
         try:
-            self._fail(handler, fault) if fault is not None else self._reply(handler, body)
+            self._fail(handler, fault) if fault is not None else self.complete(handler, body)
         finally:
             with self._lock:
                 self._at_once -= 1
 
     def _fail(self, handler: BaseHTTPRequestHandler, fault: Fault) -> None:
         if isinstance(fault, tuple):
-            _reply(handler, fault[0], fault[2], fault[1])
+            reply(handler, fault[0], fault[2], fault[1])
         elif isinstance(fault, int):
-            _reply(handler, fault, {"error": {"message": f"scripted {fault}"}})
+            reply(handler, fault, {"error": {"message": f"scripted {fault}"}})
         elif isinstance(fault, bytes):
-            _reply(handler, 200, fault)
+            reply(handler, 200, fault)
         elif fault == "drip":
             self._drip(handler)
         elif fault == "hang":
             self._closing.wait()
         elif fault == "no completion":
-            _reply(handler, 200, {"hello": "world"})
+            reply(handler, 200, {"hello": "world"})
         elif fault == "not json":
-            _reply(handler, 200, b"{ not json")
+            reply(handler, 200, b"{ not json")
         handler.close_connection = True
 
     def _drip(self, handler: BaseHTTPRequestHandler) -> None:
@@ -318,16 +318,17 @@ class ScriptedServer:
             while not self._closing.wait(0.1):
                 handler.wfile.write(b" ")
 
-    def _reply(self, handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
+    def complete(self, handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
+        """Answer one request by the function."""
         answer = self.answer(body.get("messages", body.get("prompt")))
         said = {"text": answer} if isinstance(answer, str) else dict(answer)
         choice: dict[str, object] = {"index": 0, "finish_reason": "stop", **said}
         if "messages" in body:
             choice["message"] = {"role": "assistant", "content": choice.pop("text")}
-        _reply(handler, 200, {"id": "1", "object": "text_completion", "created": 0, "model": "m", "choices": [choice]})
+        reply(handler, 200, {"id": "1", "object": "text_completion", "created": 0, "model": "m", "choices": [choice]})
 
 
-def _reply(
+def reply(
     handler: BaseHTTPRequestHandler, status: int, content: object, headers: Mapping[str, str] | None = None
 ) -> None:
     sent = content if isinstance(content, bytes) else json.dumps(content).encode()

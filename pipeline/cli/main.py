@@ -38,6 +38,10 @@ COMMANDS = {
         "convert",
         "Write the model of a GGUF FILE as a plain FOLDER, for `teacher.model` and `student.model`.",
     ),
+    "export-task": (
+        "results",
+        "Write the test of RUN as a task folder of lm-evaluation-harness, by which others get its numbers.",
+    ),
     "push": ("results", "Upload one student of RUN, with its model card, to REPOSITORY on the Hugging Face hub."),
     "config": ("config", "Show, describe or start a configuration file."),
     "data": ("data", "Look at the questions of a configuration before a teacher is paid for them."),

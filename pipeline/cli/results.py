@@ -126,6 +126,29 @@ def report(runs: tuple[str, ...], root: Path, base: str | None, out: Path | None
 
 
 @examples(
+    "molsaki export-task svamp                             writes runs/svamp/lm-eval",
+    "molsaki export-task runs/study/objective=dss --out dss-task",
+)
+@click.command("export-task")
+@click.argument("run", metavar="RUN")
+@root_option
+@click.option("--out", type=FOLDER, help="The folder to write.  [default: lm-eval in the run's folder]")
+def export_task(run: str, root: Path, out: Path | None) -> None:
+    """Write the test of RUN as a task folder of lm-evaluation-harness, by which others get its numbers.
+
+    A YAML for each data set and prompt, with our prompts and a regular expression for our answers, the questions as
+    JSON Lines, and a README with the command, our accuracies, and what cannot be equal. The expressions judge all that
+    the run's students wrote, and each verdict that is not ours is counted. Prints the folder. No model is loaded.
+    """
+    from pipeline.tasks.export import export_task as export
+
+    exported = export(run, root, out)
+    for note in exported.notes:
+        click.echo(note, err=True)
+    click.echo(exported.folder)
+
+
+@examples(
     "molsaki push runs/svamp my-name/svamp-student",
     "molsaki push runs/svamp my-name/svamp-student --seed 2 --public",
 )

@@ -16,7 +16,8 @@ from pydantic import ValidationError
 from data.errors import ConfigError
 from pipeline.config.document import Document, Key, dotted
 from pipeline.config.schema import Config, schema_at, schema_of
-from stages.engines.openai_server import address_problem
+from stages.engines.openai_server import MAY_BE_LEFT_OUT, address_problem
+from stages.rationales.spec import author_of
 from stages.settings import (
     AlignmentSettings,
     AttentionSettings,
@@ -131,6 +132,10 @@ def _soft_label_conflicts(stored: SoftLabelSettings, term: SoftLabelTerm) -> Ite
 def _server_conflicts(rationales: RationaleSettings) -> Iterator[tuple[Key, str]]:
     if rationales.server is not None and (problem := address_problem(rationales.server)):
         yield ("rationales", "server"), problem
+    for name in MAY_BE_LEFT_OUT if author_of(rationales) is None else ():
+        if getattr(rationales, name) is None:
+            problem = "expected a number; null leaves it to the server of a rationales.author (`engine: openai`)"
+            yield ("rationales", name), problem
     if rationales.author is not None and rationales.engine != "openai":
         yield ("rationales", "author"), f"needs `engine: openai`; with `engine: {rationales.engine}` the teacher writes"
     if rationales.author is not None and rationales.served_model is not None:

@@ -105,6 +105,8 @@ class RunFolder:
     """What was executed, all in one file."""
     provenance_entries = Inside("provenance")
     """The same, a file for each execution."""
+    task = Inside("lm-eval")
+    """Its test as a task of lm-evaluation-harness."""
     trackers = Inside("logs")
     """What trackers write while students are trained."""
     all_students = Inside("student")

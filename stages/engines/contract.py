@@ -8,6 +8,7 @@ long, and what seed it is sampled with. Importing costs no torch.
 
 import hashlib
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
@@ -120,6 +121,11 @@ class Engine(ABC):
 
     reloads: ClassVar[bool] = False
     """Whether `reload` and `log_probabilities` are there."""
+
+    @property
+    def asked_again(self) -> Counter[str]:
+        """Requests that were sent once more, by what came instead of an answer; nothing but a server needs them."""
+        return Counter()
 
     @abstractmethod
     def stream(self, prompts: Sequence[str], decoding: Decoding | None = None) -> Answers:

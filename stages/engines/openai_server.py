@@ -10,14 +10,21 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from time import monotonic
+from typing import get_args
 from urllib.parse import urlsplit
 
 from data.errors import ConfigError
+from stages.settings import LimitField
 
 KEY, ADDRESS = "OPENAI_API_KEY", "OPENAI_BASE_URL"
 """Environment variables, the same that OpenAI's own client reads."""
 NO_KEY = "none"
 """What is sent where no key is set: servers that want none do not look."""
+LIMIT_FIELDS: tuple[LimitField, ...] = get_args(LimitField)
+OPENAIS_LIMIT = LIMIT_FIELDS[0]
+"""The name that newer models of OpenAI insist on; servers that do not know it write without a limit, or refuse it."""
+MAY_BE_LEFT_OUT = ("temperature", "top_p", "seed")
+"""Settings of rationales that are null where an author's server is to decide."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0
 NO_ADDRESS = "expected an address such as http://127.0.0.1:8000/v1, found something that is none"
 _CREDENTIAL_IN_PATH = re.compile(r"\b(?:sk|hf|key|token)[-_=][A-Za-z0-9_-]{16,}", re.IGNORECASE)
@@ -30,7 +37,8 @@ class Server:
     `model` is what the server calls the model, `renamed` where it was configured as such. With `is_teacher` that is the
     teacher, which gets the tokens that every other engine would give it; otherwise it is another model, which gets
     text, or with `chat` messages. One attempt may take `request_seconds`, and attempts end `patience_seconds` after the
-    first that failed.
+    first that failed. An author is not told the settings of `left_out`, and of a chat the longest text by the name
+    `limit_field`.
     """
 
     address: str | None
@@ -41,6 +49,8 @@ class Server:
     requests: int = 64
     request_seconds: float = 300.0
     patience_seconds: float = 900.0
+    left_out: frozenset[str] = frozenset()
+    limit_field: LimitField = "max_completion_tokens"
 
 
 def server_address(configured: str | None, environment: Mapping[str, str] = os.environ) -> str:

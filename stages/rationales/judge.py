@@ -39,7 +39,7 @@ def judge(question: Question, generation: Generation | None, phase: Phase) -> tu
     if generation.finish_reason == "too_long":
         return TOO_LONG, None
     if not generation.text.strip():
-        return EMPTY, None
+        return _empty(generation), None
     answer = parse_answer(generation.text, question)
     # The answer to a rationale without its end is a number on the way, if it is one at all.
     if generation.finish_reason == "length":
@@ -62,10 +62,15 @@ def judge_keywords(question: Question, rationale: str, generation: Generation | 
     if generation is None or generation.finish_reason == "too_long":
         return TOO_LONG, nothing
     if not generation.text.strip():
-        return EMPTY, nothing
+        return _empty(generation), nothing
     whole = generation.finish_reason == "stop"
     named = read_keywords(generation.text, question.text, rationale, whole=whole)
     return (KEPT if named.words else NO_KEYWORD), named
+
+
+def _empty(generation: Generation) -> str:
+    """Why there is no text: the model has none, or had not come to it when its tokens ran out, having only thought."""
+    return CUT_OFF if generation.finish_reason == "length" else EMPTY
 
 
 def _right_outcome(question: Question, output: str, phase: Phase) -> str:

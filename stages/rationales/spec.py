@@ -19,7 +19,8 @@ from stages.runtime.kept_hashes import kept_hash
 from stages.settings import RationaleSettings, TeacherSettings
 
 RATIONALE_RULES = 4
-"""Raised when prompts are rendered, answers are parsed or outcomes are decided differently than before."""
+"""Raised when prompts are rendered, answers are parsed or outcomes are decided differently than before, so that other
+rationales are kept or other questions asked again; another name for a reason leaves it as it is."""
 
 
 def rationale_spec(identity: ModelIdentity, teacher: TeacherSettings, settings: RationaleSettings) -> Spec:

@@ -11,7 +11,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -25,7 +25,7 @@ from data.prompts import STOP_STRINGS, explain_prompt, finish_rationale, rationa
 from data.readers import read_rationales
 from data.records import Phase, Question, Rationale
 from stages.engines.contract import Cluster, Decoding, Engine, EngineSetup, Generation, sample_seed
-from stages.engines.openai_server import Server
+from stages.engines.openai_server import MAY_BE_LEFT_OUT, Server
 from stages.engines.start import open_engine
 from stages.models.identity import ModelIdentity
 from stages.models.tokenizer import load_tokenizer, render_chat
@@ -91,12 +91,16 @@ class RationalePlan:
 
 @dataclass(frozen=True, kw_only=True)
 class RationaleSummary:
-    """`asked` attempts were made by this call and `found` were there before; `kept` and `dropped` count questions."""
+    """`asked` attempts were made by this call and `found` were there before; `kept` and `dropped` count questions.
+
+    `asked_again` counts what a server had to be asked beyond that, by what it had said instead of answering.
+    """
 
     asked: int
     kept: int
     dropped: Counter[str]
     found: int
+    asked_again: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,12 +152,13 @@ def write_rationales(
     keyed = _by_key(questions, settings)
     before = plan = _plan(keyed, attempts, settings)
     asked = 0
+    teacher_asked: _Teacher | None = None
     if before.found:
         progress.note(f"rationales: {before.found:,} attempts are in the store already")
     with ExitStack() as opened:
         source: Source = partial(_from_file, questions, settings)
         if settings.engine != "file":
-            source = _Teacher(
+            source = teacher_asked = _Teacher(
                 teacher=teacher,
                 settings=settings,
                 identity=identity,
@@ -163,15 +168,33 @@ def write_rationales(
                 given=engine,
                 extension=None if after is None else after.extension,
             )
+        opened.callback(lambda: _note_asked_again(teacher_asked, settings, progress))
         while asks := _next_round(plan):
             asks = asks if after is None else asks[:BETWEEN]
             made = _write_round(asks, source, store, settings, progress, stop)
             attempts |= {attempt.name: attempt for attempt in made}
             asked += len(made)
             plan = _plan(keyed, attempts, settings)
-            if after is not None and isinstance(source, _Teacher):
-                after.use(source.running)
-    return RationaleSummary(asked=asked, kept=plan.kept, dropped=Counter(plan.dropped), found=before.found)
+            if after is not None and teacher_asked is not None:
+                after.use(teacher_asked.running)
+    return RationaleSummary(
+        asked=asked,
+        kept=plan.kept,
+        dropped=Counter(plan.dropped),
+        found=before.found,
+        asked_again=teacher_asked.asked_again if teacher_asked else Counter(),
+    )
+
+
+def _note_asked_again(teacher: "_Teacher | None", settings: RationaleSettings, progress: Progress) -> None:
+    """Say what a server had to be asked more than once, whether the stage is done or ends early."""
+    again = teacher.asked_again if teacher else Counter()
+    if again:
+        kinds = ", ".join(f"{said} {count:,}" for said, count in again.most_common())
+        progress.note(
+            f"rationales: {again.total():,} requests were sent again after the server had said {kinds}; "
+            f"each may take rationales.patience_seconds ({settings.patience_seconds:g}) in all"
+        )
 
 
 def plan_rationales(
@@ -451,7 +474,8 @@ class _Teacher:
         decoding = engine_decoding(self.settings)
         if ask.phase == "keywords":
             stop = () if self.settings.chat else keyword_prompts.STOP_STRINGS
-            return Decoding(max_tokens=keyword_prompts.MAX_TOKENS, seed=decoding.seed, stop=stop)
+            temperature = decoding.temperature if self.settings.temperature is None else 0.0
+            return replace(decoding, max_tokens=keyword_prompts.MAX_TOKENS, temperature=temperature, stop=stop)
         return replace(decoding, seed=sample_seed(decoding.seed, ask.sample))
 
     def _text(self, ask: Ask) -> str:
@@ -460,6 +484,12 @@ class _Teacher:
         if isinstance(prompt, str) or author_of(self.settings) is not None:
             return _as_text(prompt)
         return render_chat(self._tokenizer, prompt, self.settings.template_arguments, self.settings.template_date)
+
+    @property
+    def asked_again(self) -> Counter[str]:
+        """What the engine had to ask more than once, as far as it was started."""
+        engine: Engine | None = self.__dict__.get("_engine")
+        return Counter() if engine is None else engine.asked_again
 
     @cached_property
     def _tokenizer(self) -> "PreTrainedTokenizerBase":
@@ -470,7 +500,7 @@ class _Teacher:
     def _engine(self) -> Engine:
         if self.given is not None:
             return self.given
-        self.progress.note(f"starting {self.settings.engine} with {self.identity.name}")
+        self.progress.note(f"starting {self.settings.engine} with {author_of(self.settings) or self.identity.name}")
         setup = engine_setup(self.teacher, self.settings, self.identity)
         setup = replace(setup, stop=self.stop, note=self.progress.note, extension=self.extension)
         return self.opened.enter_context(open_engine(self.settings.engine, setup))
@@ -494,12 +524,15 @@ def engine_setup(teacher: TeacherSettings, settings: RationaleSettings, identity
 
 
 def engine_decoding(settings: RationaleSettings) -> Decoding:
-    """How the first sample is decoded; chat models end by themselves and use blank lines freely."""
+    """How the first sample is decoded; chat models end by themselves and use blank lines freely.
+
+    What is null is not sent (`Server.left_out`): the value here stands for whatever the server takes instead.
+    """
     return Decoding(
         max_tokens=settings.max_tokens,
-        temperature=settings.temperature,
-        top_p=settings.top_p,
-        seed=settings.seed,
+        temperature=1.0 if settings.temperature is None else settings.temperature,
+        top_p=1.0 if settings.top_p is None else settings.top_p,
+        seed=0 if settings.seed is None else settings.seed,
         stop=() if settings.chat else STOP_STRINGS,
     )
 
@@ -518,4 +551,6 @@ def served_by(teacher: TeacherSettings, settings: RationaleSettings) -> Server |
         requests=settings.server_requests,
         request_seconds=settings.request_seconds,
         patience_seconds=settings.patience_seconds,
+        left_out=frozenset(name for name in MAY_BE_LEFT_OUT if getattr(settings, name) is None),
+        limit_field=settings.server_limit_field,
     )

@@ -5,9 +5,10 @@ tokens and the same sampling as in the other engines, by `/v1/completions`, so t
 template is applied here, not there. A model that is not the teacher gets text, or messages by `/v1/chat/completions`.
 
 A server that is busy, out of order or gone, or whose answer is none, is asked again
-(`stages.engines.openai_server.Attempts`) until patience ends; one that refuses is not. Answers are read here, for
-OpenAI's client takes whatever comes for what was asked for. An event loop in a thread of its own speaks to the server,
-so that a signal ends the waiting at any time.
+(`stages.engines.openai_server.Attempts`) until patience ends; one that refuses is not. OpenAI's client itself tries
+nothing again, so that patience is all that one request can take. `stages.engines.openai_answer` reads answers, for the
+client takes whatever comes for what was asked for. An event loop in a thread of its own speaks to the server, so that a
+signal ends the waiting at any time.
 """
 
 import asyncio
@@ -15,6 +16,7 @@ import json
 import re
 import ssl
 import sys
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -35,13 +37,29 @@ from stages.engines.contract import (
     Decoding,
     Engine,
     EngineSetup,
-    FinishReason,
     Generation,
     next_answer,
     positive_argument,
     prompt_seed,
 )
-from stages.engines.openai_server import KEY, Attempts, server_address, server_key, without_secrets
+from stages.engines.openai_answer import (
+    UnreadableError,
+    chat_generation,
+    quoted,
+    text_generation,
+    words_of,
+    written_tokens,
+)
+from stages.engines.openai_server import (
+    KEY,
+    LIMIT_FIELDS,
+    MAY_BE_LEFT_OUT,
+    OPENAIS_LIMIT,
+    Attempts,
+    Server,
+    server_address,
+    server_key,
+)
 from stages.models.tokenizer import encode, load_tokenizer
 
 T = TypeVar("T")
@@ -53,12 +71,6 @@ NO_LIST = frozenset({404, 405, 501})
 CONNECT_SECONDS = 10.0
 END_SECONDS = 2.0
 """How long a conversation may take to break off: names that are being looked up can last longer, and are left to it."""
-FINISHED: Mapping[object, FinishReason] = {
-    "stop": "stop",
-    "length": "length",
-    **dict.fromkeys(("content_filter", "tool_calls", "function_call", "eos_token", "stop_sequence"), "stop"),
-}
-"""A text that ended for another reason than its length is judged as it is. `error` and `abort` are no answers."""
 WINDOW_EXCEEDED = re.compile(
     r"context[_ -](length|window|size)|maximum (model length|number of tokens)|(prompt|input) is too long"
     r"|too many tokens|`inputs` (tokens \+ `max_new_tokens` )?must",
@@ -67,11 +79,14 @@ WINDOW_EXCEEDED = re.compile(
 """How servers say that a prompt is too long: OpenAI, vLLM, SGLang, llama.cpp, Gemini, Anthropic, Cohere, TGI."""
 FILTERED = re.compile(r"content[_ ](filter|policy_violation)", re.IGNORECASE)
 """How servers say that they do not answer this one prompt."""
+NOT_KNOWN = re.compile(
+    r"unsupported|not support|extra|unknown|unrecogni[sz]ed|unexpected|not (permitted|allowed)", re.IGNORECASE
+)
+"""How servers say that they take no such field as one of the request's: OpenAI, Mistral and others."""
 NOT_SAID = Generation(text="", finish_reason="stop")
 AS_ELSEWHERE = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
 """What a server would otherwise take from the preferences of the checkpoint, which the other engines leave aside."""
 NOT_SENT = NEUTRAL_ARGUMENTS | {"max_model_len"}
-LONGEST_QUOTE = 300
 
 
 class _Refused(Exception):  # noqa: N818  (no error: the prompt is dropped and counted)
@@ -80,10 +95,6 @@ class _Refused(Exception):  # noqa: N818  (no error: the prompt is dropped and c
 
 class _NoList(Exception):  # noqa: N818  (nor is this one: many servers list nothing)
     """The server does not say what it serves."""
-
-
-class _UnreadableError(Exception):
-    """An answer that is none; what it was instead."""
 
 
 class OpenAiEngine(Engine):
@@ -105,6 +116,13 @@ class OpenAiEngine(Engine):
             else None
         )
         self._conversation: _Conversation | None = None
+        self._asked_again: Counter[str] = Counter()
+        self._noted: set[str] = set()
+
+    @property
+    def asked_again(self) -> Counter[str]:
+        """Requests beyond the first for one prompt, by what the server said to the one before."""
+        return Counter(self._asked_again)
 
     def stream(self, prompts: Sequence[str], decoding: Decoding | None = None) -> Answers:
         """Answer every prompt when the server does."""
@@ -160,14 +178,25 @@ class OpenAiEngine(Engine):
         room = decoding.max_tokens if self._tokenizer is None else min(decoding.max_tokens, self._window - len(sent))
         if room <= 0:
             return TOO_LONG
-        asked = {"model": self._model, **_sampling(decoding, prompt), **self._beside()}
+        sampling = _sampling(decoding, prompt)
+        asked = {"model": self._model, **self._beside()}
+        asked |= {name: value for name, value in sampling.items() if name not in self._server.left_out}
         create: Any = client.completions.with_raw_response.create
-        read = _generation
+        limit, generation = "max_tokens", text_generation
         if self._server.chat:
-            create, read = client.chat.completions.with_raw_response.create, _chat_generation
-            asked |= {"messages": sent, "max_completion_tokens": room}
-        else:
-            asked |= {"prompt": sent, "max_tokens": room}
+            create, generation = client.chat.completions.with_raw_response.create, chat_generation
+            limit = self._server.limit_field
+        asked |= {"messages" if self._server.chat else "prompt": sent, limit: room}
+
+        def read(said: Any) -> Generation:
+            if limit == OPENAIS_LIMIT and (written := written_tokens(said)) > room:
+                self._note(
+                    f"server {self._address} wrote {written:,} tokens where {limit} was {room:,}; if that is a name "
+                    f"that it does not know, set rationales.server_limit_field to max_tokens",
+                    about=limit,
+                )
+            return generation(said, self._note)
+
         try:
             return await self._patiently(lambda timeout: create(timeout=timeout, **asked), read)
         except _Refused as refused:
@@ -246,15 +275,34 @@ class OpenAiEngine(Engine):
                 async with asyncio.timeout(seconds):  # the client's own begins anew with every byte
                     answer = await call(openai.Timeout(seconds, connect=min(CONNECT_SECONDS, seconds)))
                 return read(_json(answer.http_response.content))
-            except (openai.APIError, TimeoutError, _UnreadableError) as error:
+            except (openai.APIError, TimeoutError, UnreadableError) as error:
                 if isinstance(error, openai.APIStatusError) and error.status_code in unless:
                     raise _NoList from None
                 pause = attempts.pause(_retry_after(error))
-                problem = _refusal(error, self._address) or (None if pause is not None else self._gone(error, attempts))
+                problem = self._refusal(error) or (None if pause is not None else self._gone(error, attempts))
+                instead = _kind(error)
             if problem is not None:
                 raise problem  # without its cause: a log shows causes, and servers repeat keys
             assert pause is not None
+            self._asked_again[instead] += 1
             await asyncio.sleep(pause)
+
+    def _refusal(self, error: Exception) -> Exception | None:
+        """What becomes of an error after which asking again does not help, with the setting that may."""
+        found = _refusal(error, self._address)
+        if (
+            self._server.is_teacher
+            or not isinstance(found, ConfigError)
+            or not isinstance(error, openai.APIStatusError)
+        ):
+            return found
+        return ConfigError(f"{found}{_setting_that_helps(_status_words(error), self._server)}")
+
+    def _note(self, line: str, about: str = "") -> None:
+        """Say one line, and nothing more about the same."""
+        if (about or line) not in self._noted:
+            self._noted.add(about or line)
+            self._setup.note(line)
 
     def _gone(self, error: Exception, attempts: Attempts) -> EngineError:
         wait = _retry_after(error) or 0.0
@@ -319,7 +367,7 @@ def _json(content: bytes) -> Any:
     try:
         return json.loads(content)
     except ValueError:  # no JSON, or no Unicode
-        raise _UnreadableError("something that is no JSON") from None
+        raise UnreadableError("something that is no JSON") from None
 
 
 def _models(said: Any) -> Sequence[Mapping[str, Any]] | None:
@@ -328,44 +376,6 @@ def _models(said: Any) -> Sequence[Mapping[str, Any]] | None:
     if not isinstance(listed, list):
         return None
     return [model for model in listed if isinstance(model, Mapping) and isinstance(model.get("id"), str)]
-
-
-def _generation(said: Any) -> Generation:
-    """What a completion of text says."""
-    choice = _choice(said)
-    return _ended(choice.get("text"), choice)
-
-
-def _chat_generation(said: Any) -> Generation:
-    """What a completion of a chat says; a model that only thought, or called a tool, has no content."""
-    choice = _choice(said)
-    message = choice.get("message")
-    if not isinstance(message, Mapping):
-        raise _UnreadableError("something that is no completion")
-    content = message.get("content")
-    return _ended("" if content is None else content, choice)
-
-
-def _choice(said: Any) -> Mapping[str, Any]:
-    choices = said.get("choices") if isinstance(said, Mapping) else None
-    if isinstance(choices, list) and choices and isinstance(choices[0], Mapping):
-        return choices[0]
-    words = _words(said.get("error")) if isinstance(said, Mapping) else ""
-    raise _UnreadableError(f"something that is no completion{f' ({_quoted(words)})' if words else ''}")
-
-
-def _ended(text: object, choice: Mapping[str, Any]) -> Generation:
-    reason = choice.get("finish_reason")
-    if not isinstance(text, str):
-        raise _UnreadableError("a completion without a text")
-    if not isinstance(reason, str) or reason not in FINISHED:
-        raise _UnreadableError(
-            f"a text that ended for the reason {_quoted(str(reason))}, expected one of {', '.join(map(str, FINISHED))}"
-        )
-    # JSON may hold half of a pair of surrogates, which is no Unicode.
-    return Generation(
-        text=text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"), finish_reason=FINISHED[reason]
-    )
 
 
 def _refusal(error: Exception, address: str) -> Exception | None:
@@ -388,6 +398,23 @@ def _refusal(error: Exception, address: str) -> Exception | None:
     return ConfigError(f"server {address} refuses the request; it said {_said(error)}{hint}")
 
 
+def _setting_that_helps(words: str, server: Server) -> str:
+    """Which setting leaves out, or calls by another name, what an author's server refuses; empty for anything else."""
+    if not server.chat and re.search(r"chat[ _]?(model|completions)|v1/chat", words, re.IGNORECASE):
+        return "; set rationales.chat to true for a model that only chats"
+    if not NOT_KNOWN.search(words):
+        return ""
+    if server.chat and server.limit_field in words:
+        other = next(name for name in LIMIT_FIELDS if name != server.limit_field)
+        return f"; set rationales.server_limit_field to {other}"
+    sent = [name for name in MAY_BE_LEFT_OUT if name not in server.left_out]
+    refused = [name for name in sent if re.search(rf"\b{name}\b", words)]
+    if "temperature" in refused:
+        refused = sent  # what a reasoning model refuses next
+    named = ", ".join(f"rationales.{name}" for name in refused)
+    return f"; set {named} to null, and {'they are' if refused[1:] else 'it is'} left out" if refused else ""
+
+
 def _untrusted_certificate(error: BaseException | None) -> ssl.SSLCertVerificationError | None:
     while error is not None and not isinstance(error, ssl.SSLCertVerificationError):
         error = error.__cause__ or error.__context__
@@ -397,32 +424,25 @@ def _untrusted_certificate(error: BaseException | None) -> ssl.SSLCertVerificati
 def _said(error: Exception) -> str:
     """What a server answered, in one line without secrets."""
     if isinstance(error, openai.APIStatusError):
-        return f"{error.status_code} ({_quoted(_status_words(error))})"
+        return f"{error.status_code} ({quoted(_status_words(error))})"
     if isinstance(error, openai.APITimeoutError | TimeoutError):
         return "nothing in time"
     if isinstance(error, openai.APIConnectionError):
-        return f"nothing at all ({_quoted(first_line(error.__cause__ or error))})"
+        return f"nothing at all ({quoted(first_line(error.__cause__ or error))})"
     return str(error)
+
+
+def _kind(error: Exception) -> str:
+    """What came instead of an answer, in a word or two that count alike for all servers."""
+    if isinstance(error, openai.APIStatusError):
+        return str(error.status_code)
+    return "no answer in what came" if isinstance(error, UnreadableError) else _said(error).partition(" (")[0]
 
 
 def _status_words(error: openai.APIStatusError) -> str:
     """The message in the answer, or all of it where it has no such thing, and where a redirect led to."""
     led = f"redirected to {error.response.url.host}: " if error.response.history else ""
-    return led + (_words(error.body) or error.response.text.strip() or first_line(error))
-
-
-def _words(said: object) -> str:
-    """Code and message of what servers call an error; each has its own form."""
-    if isinstance(said, str):
-        return said
-    if not isinstance(said, Mapping):
-        return ""
-    words = (said.get(name) for name in ("code", "message", "error", "detail"))
-    return " ".join(str(each) for each in words if isinstance(each, str | int))
-
-
-def _quoted(words: str) -> str:
-    return without_secrets(" ".join(words.split()))[:LONGEST_QUOTE]
+    return led + (words_of(error.body) or error.response.text.strip() or first_line(error))
 
 
 def _retry_after(error: Exception) -> float | None:

@@ -142,6 +142,11 @@ def test_name_must_be_a_safe_folder_name(file: Path, name: str) -> None:
         ("rationales.server=http://me:secret@host/v1", "rationales.server: holds a user or a password"),
         ("rationales.server=https://host/v1?api_key=abc", "rationales.server: expected an address without"),
         ("rationales.author=gpt-x", "needs `engine: openai`"),
+        ("rationales.temperature=null", "rationales.temperature: expected a number; null leaves it to the server of"),
+        ("rationales={engine: openai, top_p: null}", "rationales.top_p: expected a number"),
+        ("rationales={engine: vllm, author: a, seed: null}", "rationales.seed: expected a number"),
+        ("more_rationales=[{rationales: {seed: null}}]", "more_rationales.0.rationales.seed: expected a number"),
+        ("rationales.server_limit_field=n", "expected 'max_completion_tokens' or 'max_tokens', found 'n'"),
         ("rationales={engine: openai, author: a, served_model: b}", "rationales.served_model: means that the server"),
     ],
 )

@@ -59,6 +59,23 @@ def test_a_server_that_fails_half_way_is_asked_for_the_rest_by_the_next_run(expe
     assert len(server.requests) - asked == 6
 
 
+def test_a_server_that_stumbles_is_told_of_at_the_end(experiment: Experiment) -> None:
+    with ScriptedServer(reason, script=[503, "reset", 503]) as server:
+        done = experiment.run(*settings(server))
+        assert len(server.requests) == 10 + 3
+    assert "3 requests were sent again after the server had said 503 2, nothing at all 1" in done.stderr
+
+
+def test_what_is_null_is_not_sent_and_has_a_store_of_its_own(experiment: Experiment) -> None:
+    left_out = {"temperature": "null", "top_p": "null", "seed": "null"}
+    with ScriptedServer(reason) as server:
+        experiment.run(*settings(server))
+        experiment.run(*settings(server, **left_out, server_limit_field="max_tokens"))
+        assert len(server.requests) == 20 and len(list(Path("store/rationales").iterdir())) == 2
+    bodies = [set(body) for _, _, body in server.requests]
+    assert bodies[10:] == [{"model", "messages", "max_tokens"}] * 10
+
+
 def test_a_refused_key_ends_with_the_exit_code_of_configurations(experiment: Experiment) -> None:
     with ScriptedServer(reason, script=[(401, {}, {"error": {"message": f"not {KEY}"}})] * 99) as server:
         refused = experiment("rationales", "run.yaml", *settings(server))
