@@ -18,6 +18,9 @@ from stages.runtime.device import torch_device
 from stages.runtime.shard import local_rank
 from stages.settings import Dtype, TeacherSettings
 
+FUSED, EAGER = "sdpa", "eager"
+"""transformers' names for fused attention, and for the one that computes all scores."""
+
 
 def load_causal_lm(
     path: str,
@@ -35,13 +38,30 @@ def load_causal_lm(
         "use_safetensors": True,
     }
     try:
-        return AutoModelForCausalLM.from_pretrained(path, **{**defaults, **(arguments or {})})
+        model = AutoModelForCausalLM.from_pretrained(path, **{**defaults, **(arguments or {})})
+        attend_as_meant(model)
+        return model
     except (torch.OutOfMemoryError, MemoryError, Interrupted):
         raise
     except Exception as error:  # of a wrong argument or file, transformers raises whatever it meets first
         if needs_trust(error) and not trust_remote_code:
             raise ConfigError(untrusted(path)) from error
         raise ConfigError(f"model {path}: transformers cannot load it: {first_line(error)}") from error
+
+
+def plain_implementation(model: PreTrainedModel) -> str:
+    """What computes attention as the model means it: fused attention, unless it cannot or the model caps scores.
+
+    transformers' fused attention leaves the cap out.
+    """
+    capped = getattr(model.config.get_text_config(), "attn_logit_softcapping", None)
+    return FUSED if model._supports_sdpa and not capped else EAGER
+
+
+def attend_as_meant(model: PreTrainedModel) -> None:
+    """Let a model whose scores are capped not compute attention fused, as it may by default."""
+    if model.config._attn_implementation == FUSED and plain_implementation(model) != FUSED:
+        model.set_attn_implementation(EAGER)
 
 
 def known_positions(model: PreTrainedModel) -> int:
