@@ -4,9 +4,10 @@ In: arguments. Out: tables or JSON on stdout, progress and errors on stderr, an 
 options and hand over; each is loaded when it is asked for, so that `molsaki --help` answers at once.
 """
 
-from stages.runtime.early import ignore_signals, remember_signals
+from stages.runtime.early import end_while_loading, ignore_signals, raise_stopped, remember_signals
 
 remember_signals()  # before everything that takes time to load
+end_while_loading()
 
 import os
 
@@ -16,6 +17,7 @@ from pipeline.cli.lazy import LazyGroup
 from pipeline.console.exits import ErrorsToExitCodes, Invocation
 from stages.runtime.imports import end_without_searching
 
+raise_stopped()
 COMMANDS = {
     "demo": ("demo", "Run the whole pipeline on made-up word problems; needs no network and no GPU."),
     "run": ("run", "Do everything that CONFIG asks for, stage after stage, each in a process of its own."),

@@ -23,6 +23,7 @@ import click
 from cache.durable import DISK_FULL
 from data.errors import ConfigError, Interrupted, MolsakiError
 from pipeline.console.logs import log_file, log_without_run, record_exception
+from stages.runtime.early import STOPPED
 
 log = logging.getLogger(__name__)
 STDOUT, STDERR = 1, 2
@@ -60,7 +61,7 @@ class ErrorsToExitCodes(click.Group):
                 _unexpected(ctx, error)
             ctx.exit(MolsakiError.exit_code)
         except (KeyboardInterrupt, click.Abort):
-            complain("stopped; run the same command to go on")
+            complain(STOPPED)
             ctx.exit(Interrupted.exit_code)
         except MolsakiError as error:
             if ctx.ensure_object(Invocation).log is not None:

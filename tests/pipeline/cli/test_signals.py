@@ -5,9 +5,14 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
+import pytest
+
+from data.errors import Interrupted
 from pipeline.run.processes import our_command
+from stages.runtime.early import STOPPED
 from tests.pipeline.conftest import Experiment
 
 SEES_USR1 = 1 << (signal.SIGUSR1 - 1)
@@ -57,6 +62,40 @@ def test_a_signal_after_the_work_is_done_does_not_change_how_it_ended() -> None:
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+INTERRUPTED = """
+import os, signal, sys
+from stages.runtime.early import end_while_loading, raise_stopped
+end_while_loading()
+{later}
+try:
+    exec("os.kill(os.getpid(), signal.SIGINT)\\nfor _ in range(1000): pass")
+except KeyboardInterrupt:
+    print("caught", flush=True)
+sys.exit(75)
+"""
+LINE = f"error: {STOPPED}\n"
+
+
+@pytest.mark.parametrize(("later", "printed", "said"), [("", "", LINE), ("raise_stopped()", "caught\n", "")])
+def test_control_c_is_no_traceback_and_no_other_exit_code(later: str, printed: str, said: str, tmp_path: Path) -> None:
+    """As it comes while modules are loaded, and later: Python's own would make a process of `-m` end by the signal."""
+    (tmp_path / "interrupted.py").write_text(INTERRUPTED.format(later=later))
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{Path(__file__).parents[3]}"}
+    command = [sys.executable, "-P", "-m", "interrupted"]
+    default = partial(signal.signal, signal.SIGINT, signal.default_int_handler)  # tests may run where it is ignored
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, preexec_fn=default)
+    assert (done.returncode, done.stdout, done.stderr) == (Interrupted.exit_code, printed, said)
+
+
+def test_control_c_stays_ignored_where_it_was(tmp_path: Path) -> None:
+    (tmp_path / "interrupted.py").write_text(INTERRUPTED.format(later="raise_stopped(); print('on')"))
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{Path(__file__).parents[3]}"}
+    command = [sys.executable, "-P", "-m", "interrupted"]
+    ignored = partial(signal.signal, signal.SIGINT, signal.SIG_IGN)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, preexec_fn=ignored)
+    assert (done.returncode, done.stdout, done.stderr) == (75, "on\n", "")
 
 
 def test_output_that_nobody_reads_any_more_ends_the_command_quietly(experiment: Experiment) -> None:
