@@ -32,7 +32,7 @@ from stages.bench.measure import (
     take_turns,
     warmed_up,
 )
-from stages.models.load import known_positions, load_causal_lm
+from stages.models.load import known_positions, load_causal_lm, whole_attention
 from stages.runtime.device import unless_out_of_memory
 from stages.settings import Dtype
 from stages.toy.random_llama import SEED, Setting, Shape, random_llama, setting_of
@@ -254,7 +254,7 @@ def _work(
 
 
 def _set_kernel(model: PreTrainedModel, method: Method) -> None:
-    kernel = METHODS[method].kernel
+    kernel = whole_attention(model.base_model) if METHODS[method].kernel == "sdpa" else "eager"
     if model.base_model.config._attn_implementation != kernel:
         model.base_model.set_attn_implementation(kernel)
 

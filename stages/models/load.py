@@ -7,6 +7,7 @@ that comes with a model is not run unless `teacher.trust_remote_code` says so.
 import os
 import sys
 from collections.abc import Mapping
+from typing import Literal
 
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
@@ -35,13 +36,26 @@ def load_causal_lm(
         "use_safetensors": True,
     }
     try:
-        return AutoModelForCausalLM.from_pretrained(path, **{**defaults, **(arguments or {})})
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(path, **{**defaults, **(arguments or {})})
+        if model.config._attn_implementation == "sdpa" and whole_attention(model) != "sdpa":
+            model.set_attn_implementation(whole_attention(model))
+        return model
     except (torch.OutOfMemoryError, MemoryError, Interrupted):
         raise
     except Exception as error:  # of a wrong argument or file, transformers raises whatever it meets first
         if needs_trust(error) and not trust_remote_code:
             raise ConfigError(untrusted(path)) from error
         raise ConfigError(f"model {path}: transformers cannot load it: {first_line(error)}") from error
+
+
+def whole_attention(model: PreTrainedModel) -> Literal["sdpa", "eager"]:
+    """How a model computes its attention with a cache and leaves nothing out: by torch's fused function, or eagerly.
+
+    That function knows no soft cap and no sinks. transformers says so of gpt-oss, and from 5.24 on of Gemma 2 and
+    VaultGemma; with 5.19 these two take it as they come, and are other models without a word.
+    """
+    capped = getattr(model.config.get_text_config(), "attn_logit_softcapping", None) is not None
+    return "sdpa" if model._supports_sdpa and not capped else "eager"
 
 
 def known_positions(model: PreTrainedModel) -> int:
