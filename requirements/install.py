@@ -2,8 +2,8 @@
 
     python requirements/install.py cpu|gpu|newest
 
-cpu and gpu are what is pinned for such a machine; newest is all of direct.in (no vLLM and no Ray) in the newest releases
-that go together.
+cpu and gpu are what is pinned for such a machine; newest is all of direct.in, that is neither vLLM nor Ray, in the
+newest releases that go together.
 
 uv downloads and unpacks in parallel what pip does one by one. It is pinned, comes by pip, and is told what pip is told:
 indexes, folders of wheels, constraints, certificates and proxy, from the environment or a configuration file. Where pip
