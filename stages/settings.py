@@ -27,6 +27,7 @@ CriticalRule = Literal["numbers", "keywords", "regex"]
 KeywordSource = Literal["data", "teacher"]
 Dtype = Literal["float32", "bfloat16", "float16"]
 Device = Literal["auto", "cpu", "cuda"]
+AttentionEngine = Literal["transformers", "vllm"]
 LimitField = Literal["max_completion_tokens", "max_tokens"]
 TrackerName = Literal["tensorboard", "wandb"]
 PositiveInt = Annotated[int, Ge(1)]
@@ -164,7 +165,7 @@ class RationaleSettings:
 class AttentionSettings:
     """Stage one, second half: what to pool the teacher's attention over, and how."""
 
-    engine: Literal["transformers", "vllm"] = "transformers"
+    engine: AttentionEngine = "transformers"
     """Who runs the teacher. `vllm` reads the texts by the engine that writes rationales, with the same weights,
     kernels, quantisation and spreading over GPUs; `molsaki run CONFIG` then starts it once for both."""
     engine_arguments: dict[str, EngineValue] = field(default_factory=dict)

@@ -69,13 +69,12 @@ def write_attention_by_vllm(
         )
     with stop.at_once(COMMITTED):
         texts = Texts(to_do, teacher, settings, identity)
-    longest = min(settings.max_length, _positions(identity, teacher) - 1)
+    longest = longest_of(identity, teacher, settings.max_length)
     given = engine is not None
-    with (
-        nullcontext(engine)
-        if engine is not None
-        else _started(teacher, settings, identity, longest=longest, progress=progress, stop=stop) as running
-    ):
+    if not given:
+        progress.note(f"starting vllm with {identity.name}")
+    own = started(teacher, settings, identity, longest=longest, stop=stop) if engine is None else nullcontext(engine)
+    with own as running:
         attention = VllmAttention(running)
         if not given and attention.longest < longest:
             raise ConfigError(
@@ -110,17 +109,15 @@ def vllm_of(engine: Engine) -> VllmEngine:
 
 
 @contextmanager
-def _started(
+def started(
     teacher: TeacherSettings,
     settings: AttentionSettings,
     identity: ModelIdentity,
     *,
     longest: int,
-    progress: Progress,
-    stop: StopSignal,
+    stop: StopSignal | None = None,
 ) -> Iterator[VllmEngine]:
     """An engine that sees attention and has room for texts of `longest` tokens."""
-    progress.note(f"starting vllm with {identity.name}")
     with open_engine("vllm", attention_setup(teacher, settings, identity, longest=longest, stop=stop)) as engine:
         yield vllm_of(engine)
 
@@ -207,11 +204,13 @@ def _why_not_loaded(identity: ModelIdentity, teacher: TeacherSettings) -> str | 
     return None
 
 
-def _positions(identity: ModelIdentity, teacher: TeacherSettings) -> int:
+def longest_of(identity: ModelIdentity, teacher: TeacherSettings, most: int) -> int:
+    """Most tokens of a text, `most` at most: one less than the teacher has positions, for vLLM adds a token."""
     config = AutoConfig.from_pretrained(
         identity.path, revision=identity.hub_revision, trust_remote_code=teacher.trust_remote_code
     )
-    return int(getattr(config.get_text_config(), "max_position_embeddings", None) or 2**31)
+    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return min(most, int(positions) - 1) if positions else most
 
 
 def _chunks(ordered: Sequence[str], lengths: Mapping[str, int]) -> Iterator[list[str]]:
