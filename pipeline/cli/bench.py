@@ -82,6 +82,7 @@ MORE_TRAIN_METHODS = ("soft-labels",)
     default="transformers",
     help="Who runs the model. With `vllm`, --methods means nothing: `prefill` is compared with `vllm`.",
 )
+@_number("--tensor-parallel", 1, "With --engine vllm: workers that the model is spread over.")
 @_separated(
     "--lengths",
     "1024,4096",

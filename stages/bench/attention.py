@@ -96,6 +96,8 @@ class AttentionJob(MethodsJob):
     texts: tuple[Text, ...]
     methods: tuple[Method, ...]
     batch_tokens: int
+    tensor_parallel: int = 1
+    """Workers that vLLM spreads the model over."""
 
     @property
     def tokens(self) -> int:

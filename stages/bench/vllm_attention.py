@@ -81,6 +81,7 @@ def _running(job: AttentionJob) -> Iterator[tuple[VllmEngine, list[Located]]]:
             device=job.device,
             arguments={
                 "max_model_len": longest + 1,
+                "tensor_parallel_size": job.tensor_parallel,
                 "max_num_batched_tokens": max(job.batch_tokens, longest + 1),
                 "enable_prefix_caching": False,  # what it keeps would be another memory than what is measured
             },
