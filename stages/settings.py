@@ -191,7 +191,7 @@ class AttentionSettings:
     max_length: PositiveInt = 2048
     """Records with more tokens are dropped and counted."""
     batch_tokens: PositiveInt = 16384
-    """Tokens (padding included) in one forward pass."""
+    """`engine: transformers`: tokens (padding included) in one forward pass."""
     piece: PositiveInt = 4096
     """Records per commit, 4,096 at most. Larger pieces make fewer files."""
     commit_minutes: Annotated[float, Gt(0)] = 10.0

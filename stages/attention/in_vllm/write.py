@@ -118,7 +118,8 @@ def started(
     stop: StopSignal | None = None,
 ) -> Iterator[VllmEngine]:
     """An engine that sees attention and has room for texts of `longest` tokens."""
-    with open_engine("vllm", attention_setup(teacher, settings, identity, longest=longest, stop=stop)) as engine:
+    setup = attention_setup(teacher, settings, identity, longest=longest, stop=stop)
+    with open_engine("vllm", setup, setting="attention.engine") as engine:
         yield vllm_of(engine)
 
 
