@@ -20,6 +20,7 @@ from data.errors import ConfigError, ModelError
 from data.records import Marked
 from stages.attention.in_vllm.engine import VllmAttention
 from stages.attention.in_vllm.worker import EXTENSION
+from stages.attention.spec import telling_arguments
 from stages.attention.stepwise import distance, eager_attention
 from stages.attention.tokens import Located
 from stages.attention.write import TOLERANCE, Texts, attention_block, gathering, layers_by_way
@@ -62,11 +63,6 @@ def write_attention_by_vllm(
     to_do = {key: marked for key, marked in wanted.items() if key not in known}
     if not to_do:
         return
-    if teacher.quantization:
-        raise ConfigError(
-            "teacher.quantization: is transformers' own; with attention.engine vllm say attention.engine_arguments: "
-            "{quantization: …}"
-        )
     with stop.at_once(COMMITTED):
         texts = Texts(to_do, teacher, settings, identity)
     longest = longest_of(identity, teacher, settings.max_length)
@@ -85,7 +81,8 @@ def write_attention_by_vllm(
         ordered = [key for key in ordered if texts.lengths[key] <= attention.longest]
         compared = ""
         if ordered:
-            compared = _compared_before(writer) or _compared(attention, texts, ordered[-1], teacher, identity, progress)
+            shortest = texts.located(ordered[-1])
+            compared = _compared_before(writer) or _compared(attention, shortest, teacher, identity, settings, progress)
         progress.start("attention", len(ordered) + len(too_long))
         progress.saved(0)
         note = {"kernel": layers_by_way(attention.ways), "engine": "vllm", COMPARED: compared}
@@ -154,27 +151,25 @@ def _compared_before(writer: AttentionWriter) -> str:
 
 def _compared(
     attention: VllmAttention,
-    texts: Texts,
-    key: str,
+    located: Located,
     teacher: TeacherSettings,
     identity: ModelIdentity,
+    settings: AttentionSettings,
     progress: Progress,
 ) -> str:
-    """Compare one record, and say with what and how far it is; raises `ModelError` where that is too far."""
-    located = texts.located(key)
-    (found,) = attention.of([key], [located], compare=True)
+    """Compare one text, and say with what and how far it is; raises `ModelError` where that is too far."""
+    (found,) = attention.of(["compared"], [located], compare=True)
     apart, than = attention.apart, "the formula on the engine's own queries and keys"
     _require_near(apart, than, teacher, located)
-    reason = _why_not_loaded(identity, teacher)
-    if reason is None:
+    if reason := why_not_eager(identity, teacher, settings):
+        progress.note(f"attention: compared with the formula alone: {reason}")
+    else:
         on_cpu = replace(teacher, device="cpu", device_map=None)
         beside = load_whole_teacher(identity.path, identity.hub_revision, on_cpu)
         expected = eager_attention(beside, located)
         if expected is not None:
             apart, than = distance(found, expected, located), "transformers' eager attention"
             _require_near(apart, than, teacher, located)
-    elif reason:
-        progress.note(f"attention: compared with the formula alone: {reason}")
     said = f"{apart:.1e} from {than} on {len(located.ids)} tokens"
     log.info("attention: %s; %s", layers_by_way(attention.ways), said)
     return said
@@ -188,8 +183,10 @@ def _require_near(apart: float, than: str, teacher: TeacherSettings, located: Lo
         )
 
 
-def _why_not_loaded(identity: ModelIdentity, teacher: TeacherSettings) -> str | None:
-    """Why the teacher is not loaded by transformers beside the engine, for one comparison; None where it can be."""
+def why_not_eager(identity: ModelIdentity, teacher: TeacherSettings, settings: AttentionSettings) -> str | None:
+    """Why transformers' eager attention is no comparison, or not to be had beside the engine; None where it is."""
+    if telling := telling_arguments(settings):
+        return f"attention.engine_arguments make another model of the teacher ({', '.join(sorted(telling))})"
     config = AutoConfig.from_pretrained(
         identity.path, revision=identity.hub_revision, trust_remote_code=teacher.trust_remote_code
     )
