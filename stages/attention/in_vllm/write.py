@@ -14,11 +14,12 @@ from dataclasses import replace
 import psutil
 from transformers import AutoConfig
 
+from cache.fingerprints import JSON
 from cache.keys import record_key
 from cache.writer import AttentionWriter
 from data.errors import ConfigError, ModelError
 from data.records import Marked
-from stages.attention.in_vllm.engine import VllmAttention
+from stages.attention.in_vllm.engine import VllmAttention, vllm_version
 from stages.attention.in_vllm.worker import EXTENSION
 from stages.attention.spec import telling_arguments
 from stages.attention.stepwise import distance, eager_attention
@@ -85,14 +86,16 @@ def write_attention_by_vllm(
             compared = _compared_before(writer) or _compared(attention, shortest, teacher, identity, settings, progress)
         progress.start("attention", len(ordered) + len(too_long))
         progress.saved(0)
-        note = {"kernel": layers_by_way(attention.ways), "engine": "vllm", COMPARED: compared}
+        note: dict[str, JSON] = {"engine": "vllm", COMPARED: compared}
         with gathering(writer, settings, progress.saved, note) as gathered:
             for key in too_long:
                 gathered.add(key)
                 progress.advance()
             for keys in _chunks(ordered, texts.lengths):
                 located = [texts.located(key) for key in keys]
-                for key, one, found in zip(keys, located, attention.of(keys, located), strict=True):
+                found_of = attention.of(keys, located)
+                note["kernel"] = layers_by_way(attention.ways)
+                for key, one, found in zip(keys, located, found_of, strict=True):
                     gathered.add(attention_block(key, to_do[key], one, found))
                 progress.advance(len(keys))
                 stop.check("the attention computed so far")
@@ -144,9 +147,9 @@ def attention_setup(
 
 
 def _compared_before(writer: AttentionWriter) -> str:
-    """What the comparison said that an earlier commit of the space rests on; empty where there is none."""
-    notes = (commit.note for commit in writer.space.commits())
-    return next((str(note[COMPARED]) for note in notes if note.get(COMPARED)), "")
+    """What this version's comparison said that an earlier commit of the space rests on; empty where there is none."""
+    said = (str(commit.note.get(COMPARED, "")) for commit in writer.space.commits())
+    return next((one for one in said if one.startswith(f"vLLM {vllm_version()}: ")), "")
 
 
 def _compared(
@@ -170,7 +173,7 @@ def _compared(
         if expected is not None:
             apart, than = distance(found, expected, located), "transformers' eager attention"
             _require_near(apart, than, teacher, located)
-    said = f"{apart:.1e} from {than} on {len(located.ids)} tokens"
+    said = f"vLLM {vllm_version()}: {apart:.1e} from {than} on {len(located.ids)} tokens"
     log.info("attention: %s; %s", layers_by_way(attention.ways), said)
     return said
 
