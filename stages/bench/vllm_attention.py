@@ -6,6 +6,7 @@ process's; `prefill` reads every text whole and answers with one token, `vllm` a
 """
 
 import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -70,6 +71,7 @@ def measure_peak(job: AttentionJob) -> Memory | None:
 def _running(job: AttentionJob) -> Iterator[tuple[VllmEngine, list[Located]]]:
     """An engine in this very process, and the texts."""
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    warnings.simplefilter("ignore", FutureWarning)  # of torch's names that vLLM uses, elsewhere in its own process
     longest = max(text.tokens for text in job.texts)
     with TemporaryDirectory(prefix="molsaki-bench-") as scratch:
         folder = job.model or str(_written(job, Path(scratch), longest + 1))
