@@ -72,11 +72,8 @@ class Watch:
 
     def __init__(self, runner: Any, context: Mapping[str, Any]) -> None:
         """Raises `UnknownLayerError` for a layer, or a runner, that cannot be followed exactly."""
-        if not hasattr(runner, "input_batch") or not hasattr(runner, "requests"):
-            raise UnknownLayerError(
-                f"the model runner {type(runner).__module__}, which does not tell whose tokens a step computes; "
-                "VLLM_USE_V2_MODEL_RUNNER=0 in the environment takes the other one"
-            )
+        if not hasattr(runner, "input_batch"):
+            raise UnknownLayerError("its second model runner; leave VLLM_USE_V2_MODEL_RUNNER unset")
         self._runner = runner
         self._layers = _layers(context)
         self._groups: list[_Group] = []
