@@ -88,6 +88,7 @@ def folder(questions: list[Question], tmp_path_factory: pytest.TempPathFactory) 
 @pytest.mark.vllm
 @pytest.mark.slow
 def test_question_to_accuracy_then_nothing_again_then_only_what_is_new(folder: Path):
+    pytest.importorskip("vllm", reason="vLLM is not installed")
     first = molsaki("run", "svamp.yaml", "--json", folder=folder)
     assert first.returncode == 0, first.stderr
     scores = json.loads(first.stdout)["scores"]

@@ -7,14 +7,14 @@ from datetime import date
 from pathlib import Path
 
 import pytest
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from data.errors import ConfigError, ModelError
 from data.prompts import rationale_messages, rationale_prompt
 from data.records import Question
 from stages.models.tokenizer import MARK, PROBE, encode, guarded, load_tokenizer, render_chat
-from tests.fakes import BEGIN, END, PAD, tiny_tokenizer
+from tests.fakes import BEGIN, END, PAD, blankless_tokenizer, tiny_tokenizer
 
 TEMPLATE = (
     "{% for m in messages %}<s>{{ m.role }}\n{{ m.content | trim }}</s>\n{% endfor %}"
@@ -162,10 +162,8 @@ LOSES_BLANKS = r"its tokenizer makes 'Tomhas3figs,and1,234\.5more.*PreTrainedTok
 def test_a_tokenizer_that_loses_blanks_is_refused(tmp_path: Path) -> None:
     whole = load_tokenizer(saved(tmp_path / "whole", tiny_tokenizer()), None)
     assert whole.decode(whole(PROBE)["input_ids"]) == PROBE
-    losing = tiny_tokenizer()
-    losing.backend_tokenizer.normalizer = normalizers.Replace(Regex(r"\s"), "")
     with pytest.raises(ConfigError, match=LOSES_BLANKS):
-        load_tokenizer(saved(tmp_path / "losing", losing), None)
+        load_tokenizer(saved(tmp_path / "losing", blankless_tokenizer()), None)
 
 
 def test_a_byte_level_tokenizer_named_as_llamas_is_read_whole_or_refused(tmp_path: Path) -> None:
