@@ -30,7 +30,7 @@ def importing() -> Iterator[None]:
 
 
 COUNTS_ITS_OBJECTS = "triton._C.libtriton"
-"""Triton 3.9, which torch 2.15 brings, is bound by nanobind: as a process ends it writes of each object that is still there."""
+"""Triton 3.9, which torch 2.15 brings, is bound by nanobind: a process that ends writes of each object still there."""
 
 
 def end_without_searching() -> None:
