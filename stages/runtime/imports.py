@@ -30,7 +30,7 @@ def importing() -> Iterator[None]:
 
 
 COUNTS_ITS_OBJECTS = "triton._C.libtriton"
-"""Triton 3.9, which torch 2.15 brings, is bound by nanobind: a process that ends writes of each object still there."""
+"""Triton 3.9, of torch 2.15, is bound by nanobind, which writes of all objects that are left as a process ends."""
 
 
 def end_without_searching() -> None:
