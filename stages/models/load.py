@@ -19,9 +19,6 @@ from stages.runtime.device import torch_device
 from stages.runtime.shard import local_rank
 from stages.settings import Dtype, TeacherSettings
 
-FUSED, EAGER = "sdpa", "eager"
-"""transformers' names for fused attention, and for the one that computes all scores."""
-
 
 def load_causal_lm(
     path: str,
