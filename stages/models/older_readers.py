@@ -11,7 +11,8 @@ A tokenizer's class `TokenizersBackend` is `PreTrainedTokenizerFast` to transfor
 from collections.abc import Mapping
 from typing import Any
 
-BASE, SHARE = "rope_theta", "partial_rotary_factor"
+BASE, SHARE, SCALING = "rope_theta", "partial_rotary_factor", "rope_scaling"
+TYPE, DEFAULT = "rope_type", "default"
 OWN_NAMES: Mapping[str, Mapping[str, str]] = {
     "gpt_neox": {BASE: "rotary_emb_base", SHARE: "rotary_pct"},
     "gpt_neox_japanese": {BASE: "rotary_emb_base", SHARE: "rotary_pct"},
@@ -28,10 +29,23 @@ BASE_BY_LAYER_TYPE: Mapping[str, Mapping[str, str]] = {
 
 One name for both is all that there is: transformers 4 turns every layer of these models alike.
 """
+SCALINGS = frozenset({"linear", "dynamic", "llama3", "yarn"})
+"""Ways of scaling positions that transformers 4 reads as they are, under `rope_scaling`."""
+FIELDS_BY_TYPE: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "olmo": {"linear": ("factor",), "dynamic": ("factor",)},
+    "olmo2": {"linear": ("factor",), "dynamic": ("factor",)},
+    "phi3": {"longrope": ("short_factor", "long_factor")},
+    "phi4_multimodal": {"longrope": ("short_factor", "long_factor")},
+    "nemotron": {},
+}
+"""Model types of transformers 4 that take these ways alone, with `type` and these fields and no others."""
 RENAMED: Mapping[str, Mapping[str, str]] = {"qwen3_moe": {"num_local_experts": "num_experts"}}
 """What else a model type of transformers 4 calls by another name."""
-LEAST = "5.0"
-"""The first version that reads `rope_parameters`."""
+LEAST, LEAST_SCALED = "5.0", "4.57"
+"""The first that reads `rope_parameters`; the oldest that was tried and scales positions as transformers 5 does.
+
+4.46 goes by other positions under `yarn`, and lets Mistral's and Gemma's be as they are.
+"""
 
 
 def with_older_names(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -53,21 +67,27 @@ def with_older_names(config: Mapping[str, Any]) -> dict[str, Any]:
 def least_version(config: Mapping[str, Any]) -> str | None:
     """The least version of transformers that reads the positions as they are; None where transformers 4 does, too."""
     text = config.get("text_config") or config
-    return LEAST if text.get("rope_parameters") and _older_names(text) is None else None
+    older = _older_names(text)
+    if older is None:
+        return LEAST
+    return LEAST_SCALED if SCALING in older else None
 
 
 def _older_names(config: Mapping[str, Any]) -> dict[str, Any] | None:
     """None where transformers 4 has no names for what the configuration says."""
     rope = config.get("rope_parameters") or {}
+    model_type = str(config.get("model_type"))
     by_layer_type = {name: value for name, value in rope.items() if isinstance(value, Mapping)}
     if not by_layer_type:
-        return _names_of(rope, OWN_NAMES.get(str(config.get("model_type")), {}))
-    names = BASE_BY_LAYER_TYPE.get(str(config.get("model_type")), {})
+        return _names_of(rope, model_type, OWN_NAMES.get(model_type, {}))
+    names = BASE_BY_LAYER_TYPE.get(model_type, {})
     if set(by_layer_type) - set(names):
         return None
     older: dict[str, Any] = {}
     for layer_type, parameters in by_layer_type.items():
-        found = _names_of(parameters, {BASE: names[layer_type]})
+        found = _names_of(parameters, model_type, {BASE: names[layer_type]})
+        if found is None:
+            return None
         if layer_type != "full_attention" and set(found) != {names[layer_type]}:
             return None  # only layers that look at everything may be scaled there
         if any(older.get(name, value) != value for name, value in found.items()):
@@ -76,13 +96,18 @@ def _older_names(config: Mapping[str, Any]) -> dict[str, Any] | None:
     return older
 
 
-def _names_of(rope: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+def _names_of(rope: Mapping[str, Any], model_type: str, names: Mapping[str, str]) -> dict[str, Any] | None:
     """What is said of positions in the names of transformers 4, `names` where they are not the usual ones."""
     older = {names.get(name, name): rope[name] for name in (BASE, SHARE) if rope.get(name) is not None}
     scaling = {name: value for name, value in rope.items() if name not in (BASE, SHARE)}
-    if scaling and scaling != {"rope_type": "default"}:
-        older["rope_scaling"] = scaling
-    return older
+    if scaling.get(TYPE, DEFAULT) == DEFAULT:
+        return older
+    if model_type in FIELDS_BY_TYPE:
+        fields = FIELDS_BY_TYPE[model_type].get(scaling[TYPE])
+        return (
+            None if fields is None else {**older, SCALING: {"type": scaling[TYPE], **{f: scaling[f] for f in fields}}}
+        )
+    return {**older, SCALING: scaling} if scaling[TYPE] in SCALINGS else None
 
 
 def with_older_class(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ Only methods that consist of layers which can be merged are taken: what comes ou
 
 import copy
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 
@@ -69,8 +69,7 @@ def add_adapter(student: PreTrainedModel, given: Mapping[str, PeftValue], note: 
     """
     config = adapter_config(given)
     method = str(config.peft_type.value)
-    if not getattr(config, "ensure_weight_tying", False):
-        _untie_adapted(student, config, note)
+    _untie_adapted(student, config, note)
     try:
         adapted: PeftModel = get_peft_model(student, config)
     except (ValueError, TypeError, KeyError, ImportError, RuntimeError) as error:
@@ -85,7 +84,14 @@ def _untie_adapted(student: PreTrainedModel, config: PeftConfig, note: Callable[
     if head is None or head.weight is not embeddings.weight:
         return
     names = {module: name for name, module in student.named_modules() if module in (embeddings, head)}
-    adapted = [name for name in names.values() if _changes(config, name)]
+    if getattr(config, "ensure_weight_tying", False):
+        if by_layers := [name for name in names.values() if _has_layer(config, name)]:
+            raise ConfigError(
+                f"student.peft.ensure_weight_tying: what is learnt for {' and '.join(by_layers)} cannot be merged into "
+                "weights that head and embeddings share; leave it out, and they are untied"
+            )
+        return
+    adapted = [name for module, name in names.items() if _changes(config, name, is_head=module is head)]
     if not adapted:
         return
     untie(student)
@@ -95,13 +101,27 @@ def _untie_adapted(student: PreTrainedModel, config: PeftConfig, note: Callable[
     )
 
 
-def _changes(config: PeftConfig, name: str) -> bool:
-    """Whether the adapter changes the module of that name, by a layer of its own or as a whole."""
+def _changes(config: PeftConfig, name: str, *, is_head: bool) -> bool:
+    """Whether the adapter changes the module of that name for itself, by a layer of its own, a few rows, or as a whole.
+
+    Rows of the embeddings alone are the head's, too: PEFT adapts both, and merges both into what they share.
+    """
+    rows = getattr(config, "trainable_token_indices", None)
+    of_head = rows if is_head and isinstance(rows, Mapping) else ()
+    return _has_layer(config, name) or _names((*(getattr(config, "modules_to_save", None) or ()), *of_head), name)
+
+
+def _has_layer(config: PeftConfig, name: str) -> bool:
+    """Whether the adapter puts a layer of its own in the place of the module, or around its weight."""
     targets = getattr(config, "target_modules", None)
-    whole = getattr(config, "modules_to_save", None) or ()
-    if any(name == module or name.endswith(f".{module}") for module in whole):
-        return True
-    return targets not in (None, ALL_LINEAR) and bool(check_target_module_exists(config, name))
+    by_name = targets not in (None, ALL_LINEAR) and bool(check_target_module_exists(config, name))
+    parameters = getattr(config, "target_parameters", None) or ()
+    return by_name or _names(parameters, f"{name}.weight")
+
+
+def _names(named: Iterable[str], name: str) -> bool:
+    """Whether one of the names is the module's, or its end."""
+    return any(name == one or name.endswith(f".{one}") for one in named)
 
 
 def untie(student: PreTrainedModel) -> None:

@@ -1,11 +1,17 @@
-"""Which device a process computes on; CUDA is made up, so that the choice can be seen on any machine."""
+"""Which device a process computes on, with CUDA made up so that any machine shows it; which attention is taken."""
+
+from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, Gemma2Config, Gemma2ForCausalLM, GptOssConfig, set_seed
 
 from data.errors import ConfigError
+from stages.attention.stepwise import attention_implementation
+from stages.models.load import load_causal_lm, whole_attention
 from stages.runtime.device import torch_device
 from stages.settings import Device
+from tests.fakes import tiny_model_folder
 
 
 @pytest.fixture
@@ -59,3 +65,37 @@ def test_without_a_gpu_auto_is_the_cpu_for_every_local_rank(monkeypatch: pytest.
     assert torch_device("auto") == torch.device("cpu")
     with pytest.raises(ConfigError, match="no CUDA device"):
         torch_device("cuda")
+
+
+def test_capped_scores_are_computed_capped(tmp_path: Path) -> None:
+    """transformers' fused attention leaves the cap out; vLLM and newer versions of transformers do not."""
+    set_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "head_dim": 8, "vocab_size": 40}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "query_pre_attn_scalar": 1, "initializer_range": 0.5}
+    Gemma2ForCausalLM(Gemma2Config(**sizes, **heads, attn_logit_softcapping=2.0)).save_pretrained(tmp_path)
+    ids_BT = torch.arange(3, 30)[None]
+    model = load_causal_lm(str(tmp_path), None, "float32").eval()
+    eager = AutoModelForCausalLM.from_pretrained(tmp_path, attn_implementation="eager").eval()
+    uncapped = AutoModelForCausalLM.from_pretrained(tmp_path, attn_implementation="eager").eval()
+    for layer in uncapped.model.layers:
+        layer.self_attn.attn_logit_softcapping = None
+    with torch.no_grad():
+        found, wanted, other = (one(input_ids=ids_BT).logits for one in (model, eager, uncapped))
+    torch.testing.assert_close(found, wanted)
+    assert float((wanted - other).abs().max()) > 0.1
+    assert whole_attention(model) == "eager"
+
+
+def test_other_models_compute_attention_fused(tmp_path: Path) -> None:
+    folder = tiny_model_folder(tmp_path, "llama")
+    model = load_causal_lm(str(folder), None, "float32")
+    assert model.config._attn_implementation == whole_attention(model) == "sdpa"
+
+
+def test_attention_with_sinks_is_computed_eagerly() -> None:
+    """transformers' fused attention refuses it."""
+    sizes = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "head_dim": 8, "vocab_size": 40}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "num_local_experts": 2, "num_experts_per_tok": 1}
+    model = AutoModelForCausalLM.from_config(GptOssConfig(**sizes, **heads, rope_parameters={"rope_theta": 1e4}))
+    with attention_implementation(model, whole_attention(model)):
+        assert model.config._attn_implementation == "eager"

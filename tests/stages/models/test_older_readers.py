@@ -18,6 +18,12 @@ from stages.models.older_readers import least_version, with_older_class, with_ol
 from stages.models.save import save_checkpoint, save_tokenizer
 from tests.fakes import tiny_model, tiny_tokenizer
 
+LONG = {
+    "rope_type": "longrope",
+    "short_factor": [1.0, 1.5],
+    "long_factor": [2.0, 3.0],
+    "original_max_position_embeddings": 4096,
+}
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 512}
 
 
@@ -34,6 +40,20 @@ def rope(model_type: str, parameters: dict[str, object]) -> dict[str, object]:
         ("llama", {"rope_type": "default", "rope_theta": 5e5}, {"rope_theta": 5e5}),
         ("llama", {"rope_theta": 5e5}, {"rope_theta": 5e5}),
         ("qwen2", {"rope_theta": 1e6, **YARN}, {"rope_theta": 1e6, "rope_scaling": YARN}),
+        (
+            "phi3",
+            {"rope_theta": 1e4, "partial_rotary_factor": 1.0, **LONG},
+            {
+                "rope_theta": 1e4,
+                "partial_rotary_factor": 1.0,
+                "rope_scaling": {"type": "longrope", "short_factor": [1.0, 1.5], "long_factor": [2.0, 3.0]},
+            },
+        ),
+        (
+            "olmo2",
+            {"rope_theta": 5e5, "rope_type": "linear", "factor": 2.0},
+            {"rope_theta": 5e5, "rope_scaling": {"type": "linear", "factor": 2.0}},
+        ),
         (
             "phi",
             {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.4},
@@ -58,12 +78,18 @@ def rope(model_type: str, parameters: dict[str, object]) -> dict[str, object]:
 )
 def test_the_names_of_transformers_4_stand_beside_those_of_5(model_type, parameters, older):
     assert rope(model_type, parameters) == older
-    assert least_version({"model_type": model_type, "rope_parameters": parameters}) is None
+    scaled = "rope_scaling" in older
+    assert least_version({"model_type": model_type, "rope_parameters": parameters}) == ("4.57" if scaled else None)
 
 
 @pytest.mark.parametrize(
     ("model_type", "parameters"),
     [
+        ("llama", {"rope_theta": 5e5, **LONG}),
+        ("nemotron", {"rope_theta": 1e4, "rope_type": "linear", "factor": 2.0}),
+        ("olmo2", {"rope_theta": 5e5, **YARN}),
+        ("gemma3_text", {"full_attention": {"rope_theta": 1e6, **LONG}, "sliding_attention": {"rope_theta": 1e4}}),
+        ("gemma4_text", {"rope_theta": 1e6, "rope_type": "proportional"}),
         ("olmo3", {"full_attention": {"rope_theta": 5e5}, "sliding_attention": {"rope_theta": 1e4}}),
         ("gemma3_text", {"full_attention": {"rope_theta": 1e6}, "sliding_attention": {"rope_theta": 1e4, **YARN}}),
         ("mellum", {"full_attention": {"rope_theta": 1e6}, "sliding_attention": {"rope_theta": 1e4}}),

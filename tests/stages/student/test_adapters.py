@@ -99,6 +99,8 @@ def learn(student: torch.nn.Module) -> None:
         ({"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens"]}, True),
         ({"target_modules": "all-linear"}, False),
         ({"target_modules": ["q_proj"], "trainable_token_indices": [5, 7]}, False),
+        ({"target_modules": ["q_proj"], "trainable_token_indices": {"embed_tokens": [5], "lm_head": [7]}}, True),
+        ({"target_modules": ["q_proj"], "target_parameters": ["lm_head.weight"]}, True),
         ({"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens"], "ensure_weight_tying": True}, False),
     ],
 )
@@ -115,6 +117,12 @@ def test_tied_embeddings_are_untied_where_the_adapter_changes_one_of_them(change
     torch.testing.assert_close(plain(input_ids=ids).logits, expected, rtol=1e-4, atol=1e-4)
     again = PeftModel.from_pretrained(tied_model(), str(tmp_path / "adapter"))
     torch.testing.assert_close(again(input_ids=ids).logits, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_layers_for_weights_that_stay_shared_are_refused_before_training():
+    given = {"peft_type": "LORA", "target_modules": ["q_proj", "embed_tokens"], "ensure_weight_tying": True}
+    with pytest.raises(ConfigError, match=r"student\.peft\.ensure_weight_tying: .* for model\.embed_tokens cannot be"):
+        add_adapter(tied_model(), given, print)
 
 
 def test_an_untied_student_computes_what_it_did():
