@@ -1,6 +1,7 @@
 # Everything that people and CI run. `make setup` creates .venv; every other target makes sure of it first.
 PYTHON ?= python3
 VENV := .venv
+NEWEST := .venv-newest
 BIN := $(VENV)/bin
 KIND := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 INSTALLED := $(VENV)/.installed-$(KIND)
@@ -11,7 +12,7 @@ SEEDS ?= 3
 KILLS ?= 200
 FLIPS ?= 1000
 
-.PHONY: help setup setup-browser real-model real-study slurm-test demo test lint types check bench faults screenshots reference lock clean
+.PHONY: help setup setup-browser real-model real-study slurm-test test-newest demo test lint types check bench faults screenshots reference lock clean
 
 help:  ## Say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -56,6 +57,12 @@ demo: setup  ## Run the whole pipeline on made-up word problems (SEEDS=10 for a 
 test: setup  ## Run all tests (TESTS=tests/data for some, WORKERS=0 in one process)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 20 $(TESTS)
 
+test-newest:  ## Run all tests that need no vLLM and no Ray on the newest releases of everything, in .venv-newest
+	test -d $(NEWEST) || $(PYTHON) -m venv $(NEWEST)
+	$(NEWEST)/bin/python requirements/install.py newest
+	$(NEWEST)/bin/python -m pip freeze --exclude-editable
+	$(NEWEST)/bin/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 20 $(TESTS)
+
 lint: setup  ## Check style and formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -90,5 +97,5 @@ lock:  ## Write requirements/*.txt anew (needs uv)
 	uv pip compile --universal --python-version 3.11 --no-annotate --no-header --no-emit-index-url --no-emit-find-links \
 	    --override requirements/overrides.txt requirements/direct.in requirements/gpu.in > requirements/gpu.txt
 
-clean:  ## Remove .venv and caches of tools
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+clean:  ## Remove .venv, .venv-newest and caches of tools
+	rm -rf $(VENV) $(NEWEST) .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -183,6 +183,11 @@ measure() {  # measure SECONDS: benchmarks that are not there yet, none begun af
         in_time && molsaki "attention-$length" 180 bench attention --lengths "$length" "${shape[@]}" \
             --methods "$methods$([ "$length" != svamp ] || echo ,words)" --json
     done
+    [ -n "${DRY_RUN:-}" ] || "$PYTHON" -c "import vllm" 2>/dev/null || return 0
+    [ "$SIZE" != tiny ] || shape+=(--heads 2)    # vLLM on a CPU wants heads of 32
+    in_time && molsaki attention-vllm 240 bench attention --engine vllm --lengths 512 "${shape[@]}" --json
+    [ "$(nvidia-smi -L 2>/dev/null | wc -l)" -lt 2 ] || ! in_time || molsaki attention-vllm-2 240 bench attention \
+        --engine vllm --tensor-parallel 2 --lengths 512 "${shape[@]}" --json
 }
 
 study() {  # the study, its students in several processes, first with few seeds, so that there is something to compare

@@ -1,6 +1,9 @@
-"""Install the pinned packages into the environment that runs this file: what `make setup` does once it has one.
+"""Install packages into the environment that runs this file, for `make setup` and `make test-newest`.
 
-    python requirements/install.py cpu|gpu
+    python requirements/install.py cpu|gpu|newest
+
+cpu and gpu are what is pinned for such a machine; newest is all of direct.in, that is neither vLLM nor Ray, in the
+newest releases that go together.
 
 uv downloads and unpacks in parallel what pip does one by one. It is pinned, comes by pip, and is told what pip is told:
 indexes, folders of wheels, constraints, certificates and proxy, from the environment or a configuration file. Where pip
@@ -18,7 +21,9 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 UV = "uv==0.13.9"
-TORCH = "torch==2.13.0"
+KINDS = ("cpu", "gpu", "newest")
+TORCH_ON_CPU = "torch==2.13.0"
+"""What vLLM for CPUs was built with; cpu.txt leaves it out, since what it asks for depends on where it comes from."""
 PIP = (sys.executable, "-m", "pip", "install", "--quiet")
 UV_PIP = (str(Path(sys.executable).parent / "uv"), "pip", "install", "--quiet", "--python", sys.executable)
 OPTIONS = {
@@ -34,19 +39,30 @@ SETTING = re.compile(r"^[\w:-]+?\.(?P<name>[a-z-]+)=(?P<value>.*)$")
 
 
 def main() -> None:
-    """Install torch with what it asks for, everything else exactly as listed, and this project."""
-    if sys.argv[1:] not in (["cpu"], ["gpu"]):
-        sys.exit("error: expected cpu or gpu: python requirements/install.py cpu")
+    """Install what is asked for, and this project."""
+    if sys.argv[1:] not in [[kind] for kind in KINDS]:
+        sys.exit(f"error: expected one of {', '.join(KINDS)}: python requirements/install.py cpu")
     kind = sys.argv[1]
-    listed = str(HERE / f"{kind}.txt")
-    steps = ([TORCH], ["--no-deps", "-r", listed], ["--no-deps", "--editable", str(HERE.parent)])
     if install(PIP, [UV]):
         arguments, variables = translated(pip_settings())
-        if all(install([*UV_PIP, *arguments], asked, variables) for asked in steps):
+        if all(install([*UV_PIP, *arguments], asked, variables) for asked in steps(kind, by_uv=True)):
             return
     sys.stderr.write("note: uv cannot be used here; pip installs, which takes longer\n")
-    if not all(install(PIP, asked) for asked in steps):
+    if not all(install(PIP, asked) for asked in steps(kind)):
         sys.exit(1)
+
+
+def steps(kind: str, *, by_uv: bool = False) -> list[list[str]]:
+    """What is installed one after another: exactly what is listed, or (newest) all that goes together, upgraded.
+
+    pip knows no overrides. It finds an older release of what one is about, in which nothing is wrong.
+    """
+    project = ["--no-deps", "--editable", str(HERE.parent)]
+    if kind == "newest":
+        overrides = ["--overrides", str(HERE / "overrides.txt")] if by_uv else []
+        return [["--upgrade", *overrides, "-r", str(HERE / "direct.in")], project]
+    listed = ["--no-deps", "-r", str(HERE / f"{kind}.txt")]
+    return [[TORCH_ON_CPU], listed, project] if kind == "cpu" else [listed, project]
 
 
 def install(command: Sequence[str], asked: Sequence[str], variables: Mapping[str, str] | None = None) -> bool:

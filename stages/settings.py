@@ -27,6 +27,7 @@ CriticalRule = Literal["numbers", "keywords", "regex"]
 KeywordSource = Literal["data", "teacher"]
 Dtype = Literal["float32", "bfloat16", "float16"]
 Device = Literal["auto", "cpu", "cuda"]
+AttentionEngine = Literal["transformers", "vllm"]
 LimitField = Literal["max_completion_tokens", "max_tokens"]
 TrackerName = Literal["tensorboard", "wandb"]
 PositiveInt = Annotated[int, Ge(1)]
@@ -164,7 +165,7 @@ class RationaleSettings:
 class AttentionSettings:
     """Stage one, second half: what to pool the teacher's attention over, and how."""
 
-    engine: Literal["transformers", "vllm"] = "transformers"
+    engine: AttentionEngine = "transformers"
     """Who runs the teacher. `vllm` reads the texts by the engine that writes rationales, with the same weights,
     kernels, quantisation and spreading over GPUs; `molsaki run CONFIG` then starts it once for both."""
     engine_arguments: dict[str, EngineValue] = field(default_factory=dict)
@@ -190,7 +191,7 @@ class AttentionSettings:
     max_length: PositiveInt = 2048
     """Records with more tokens are dropped and counted."""
     batch_tokens: PositiveInt = 16384
-    """Tokens (padding included) in one forward pass."""
+    """`engine: transformers`: tokens (padding included) in one forward pass."""
     piece: PositiveInt = 4096
     """Records per commit, 4,096 at most. Larger pieces make fewer files."""
     commit_minutes: Annotated[float, Gt(0)] = 10.0

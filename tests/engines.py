@@ -40,13 +40,18 @@ KEY, SERVED = "a-key-for-tests", "the-teacher"
 START_SECONDS = 400
 
 
-@contextmanager
-def opened(name: str, setup: EngineSetup) -> Iterator[Engine]:
-    """The engine of that name with the model of `setup`, and the server that it needs; skips what is not installed."""
+def require(name: str) -> None:
+    """Skip the test where what an engine needs is not installed."""
     if name != "transformers":
         pytest.importorskip("vllm", reason="vLLM is not installed")
     if name == "ray":
         pytest.importorskip("ray", reason="Ray is not installed")
+
+
+@contextmanager
+def opened(name: str, setup: EngineSetup) -> Iterator[Engine]:
+    """The engine of that name with the model of `setup`, and the server that it needs; skips what is not installed."""
+    require(name)
     if name == "openai":
         with vllm_server(setup) as address:
             server = Server(address=address, model=SERVED, renamed=True)

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 import torch
-from tokenizers import AddedToken, Tokenizer, pre_tokenizers, processors
+from tokenizers import AddedToken, Regex, Tokenizer, normalizers, pre_tokenizers, processors
 from tokenizers import decoders as token_decoders
 from tokenizers import models as token_models
 from transformers import (
@@ -63,6 +63,13 @@ def tiny_tokenizer(*, adds_begin: bool = False) -> PreTrainedTokenizerFast:
         model_max_length=POSITIONS,
         clean_up_tokenization_spaces=False,
     )
+
+
+def blankless_tokenizer() -> PreTrainedTokenizerFast:
+    """The same, but all blanks of a text are lost, as where a tokenizer is read for one of another kind."""
+    tokenizer = tiny_tokenizer()
+    tokenizer.backend_tokenizer.normalizer = normalizers.Replace(Regex(r"\s"), "")
+    return tokenizer
 
 
 def tiny_model(

@@ -1,12 +1,15 @@
-"""What `make setup` tells uv is what pip is told."""
+"""What `make setup` tells uv is what pip is told, and what is installed."""
 
 import importlib.util
+import re
 import sys
 import tomllib
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+NAME = re.compile(r"[\w-]+")
 
 
 @pytest.fixture(scope="module")
@@ -58,8 +61,40 @@ def test_what_is_not_asked_right_installs_nothing(
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["install.py", *arguments])
     monkeypatch.setattr(script, "install", lambda *_: pytest.fail("it installs"))
-    with pytest.raises(SystemExit, match=r"\Aerror: expected cpu or gpu"):
+    with pytest.raises(SystemExit, match=r"\Aerror: expected one of cpu, gpu, newest"):
         script.main()
+
+
+def test_what_is_installed_by_hand(script: ModuleType) -> None:
+    folder = Path(__file__).parents[1] / "requirements"
+    project = ["--no-deps", "--editable", str(folder.parent)]
+    assert script.steps("cpu") == [["torch==2.13.0"], ["--no-deps", "-r", str(folder / "cpu.txt")], project]
+    assert script.steps("gpu") == [["--no-deps", "-r", str(folder / "gpu.txt")], project]
+    assert script.steps("newest") == [["--upgrade", "-r", str(folder / "direct.in")], project]
+    overridden = ["--upgrade", "--overrides", str(folder / "overrides.txt"), "-r", str(folder / "direct.in")]
+    assert script.steps("newest", by_uv=True) == [overridden, project]
+    assert script.steps("cpu", by_uv=True) == script.steps("cpu")
+
+
+def test_the_newest_releases_are_all_that_the_project_needs_and_its_tests_without_vllm() -> None:
+    root = Path(__file__).parents[1]
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    needed = {NAME.match(one)[0] for one in [*project["dependencies"], *extras["dev"], *extras["server"]]}
+    lines = (root / "requirements" / "direct.in").read_text(encoding="utf-8").splitlines()
+    listed = {NAME.match(one)[0].replace("_", "-") for one in lines if not one.startswith("#")}
+    assert listed == needed
+    assert not any("==" in one or "<" in one for one in lines), "an upper bound is none of the newest"
+
+
+@pytest.mark.parametrize("kind", ["cpu", "gpu"])
+def test_the_engines_of_each_machine_are_those_of_its_extra(kind: str) -> None:
+    root = Path(__file__).parents[1]
+    extras = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    asked = (root / "requirements" / f"{kind}.in").read_text(encoding="utf-8").splitlines()
+    assert asked == [*extras[kind], *extras["ray"]]
+    pinned = (root / "requirements" / f"{kind}.txt").read_text(encoding="utf-8").splitlines()
+    assert {one.replace("[data]", "") for one in asked} <= set(pinned)
 
 
 @pytest.mark.parametrize("kind", ["cpu", "gpu"])

@@ -13,6 +13,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -75,6 +76,7 @@ def folder(questions: list[Question], tmp_path_factory: pytest.TempPathFactory) 
         "data": {"train": [{"name": "jsonl", "path": "few.jsonl"}], "test": [{"name": "jsonl", "path": "few.jsonl"}]},
         "teacher": {"model": "./teacher", "dtype": "float32"},
         "rationales": {"engine": "vllm", "shots": 0, "max_tokens": 120, "second_phase": False},
+        "attention": {"engine": "vllm"},
         "student": {"model": "./student", "initialise": "random"},
         "training": {"seeds": [0, 1], "epochs": 1, "batch_size": 4, "device": "cpu"},
         "evaluation": {"max_new_tokens": 8},
@@ -86,6 +88,7 @@ def folder(questions: list[Question], tmp_path_factory: pytest.TempPathFactory) 
 @pytest.mark.vllm
 @pytest.mark.slow
 def test_question_to_accuracy_then_nothing_again_then_only_what_is_new(folder: Path):
+    pytest.importorskip("vllm", reason="vLLM is not installed")
     first = molsaki("run", "svamp.yaml", "--json", folder=folder)
     assert first.returncode == 0, first.stderr
     scores = json.loads(first.stdout)["scores"]
@@ -95,6 +98,16 @@ def test_question_to_accuracy_then_nothing_again_then_only_what_is_new(folder: P
     (space,) = (folder / "store" / "attention").iterdir()
     records = len(open_attention(space))
     assert records >= QUESTIONS - 2  # what the teacher has not learned by heart is dropped and counted
+    said = first.stderr.splitlines()
+    assert sum("starting vllm" in line for line in said) == 1, "one engine for stage one"
+    assert any(line.startswith("attention: ") and "nothing to do" in line for line in said)
+    by_torch = molsaki("attention", "svamp.yaml", "--set", "attention.engine=transformers", folder=folder)
+    assert by_torch.returncode == 0, by_torch.stderr
+    (other,) = (path for path in (folder / "store" / "attention").iterdir() if path != space)
+    ours, theirs = open_attention(space), open_attention(other)
+    assert set(ours) == set(theirs)
+    for key in ours:
+        assert np.abs(ours[key].astype(np.float32) - theirs[key]).max() < 2e-3  # a unit in the last place of float16
 
     started = time.monotonic()
     again = molsaki("run", "svamp.yaml", folder=folder)

@@ -11,7 +11,7 @@ from typing import Any
 from data.errors import ConfigError
 from pipeline.bench.compare import Benchmark, Row, comparison_columns, number, print_comparisons, with_model
 from pipeline.console.progress import open_progress
-from stages.bench import attention
+from stages.bench import attention, vllm_attention
 from stages.bench.attention import METHODS, SVAMP, AttentionJob, Text, check_text
 from stages.toy.random_llama import Shape
 
@@ -30,15 +30,26 @@ BENCHMARK = Benchmark[AttentionJob](
     slow=attention.MOST_ROUNDS,
     smaller="--batch-tokens",
 )
+IN_VLLM = Benchmark[AttentionJob](
+    peak=vllm_attention.measure_peak,
+    times=vllm_attention.measure_times,
+    most_rounds={},
+    compared_with=vllm_attention.COMPARED_WITH,
+    slow={},
+    smaller="--batch-tokens",
+)
 COLUMNS = [number("case", "case"), number("records", "records", ","), *comparison_columns("seconds", "max_difference")]
 
 
-def bench_attention(*, as_json: bool, quiet: bool, **options: Any) -> None:
+def bench_attention(*, engine: str, as_json: bool, quiet: bool, **options: Any) -> None:
     """Measure every case that the options name, and print what came out."""
+    if engine == "vllm":
+        options["methods"] = list(vllm_attention.COMPARED_WITH)
+    benchmark = IN_VLLM if engine == "vllm" else BENCHMARK
     jobs, rows, setting = attention_jobs(**options), list[Row](), None
     with open_progress(quiet=quiet) as progress:
         for case, job in jobs.items():
-            found, times = BENCHMARK.compare(f"case {case}", job, progress)
+            found, times = benchmark.compare(f"case {case}", job, progress)
             setting = times.setting if times else setting
             rows += [
                 {
@@ -84,7 +95,7 @@ def attention_jobs(
         count = records or max(2, round(BATCHES * room / (sum(text.tokens for text in mix) / len(mix))))
         jobs[case] = AttentionJob(
             texts=tuple(islice(cycle(mix), count)),
-            methods=tuple(method for method in METHODS if method in methods),
+            methods=tuple(method for method in (*METHODS, *vllm_attention.COMPARED_WITH) if method in methods),
             batch_tokens=room,
             **common,
         )

@@ -73,8 +73,16 @@ MORE_TRAIN_METHODS = ("soft-labels",)
     "molsaki bench attention",
     "molsaki bench attention --lengths 1024,4096,svamp --json > attention.json",
     "molsaki bench attention --preset 7b --device cuda --lengths 512,4096",
+    "molsaki bench attention --engine vllm --lengths svamp     beside vLLM's own reading of the same texts",
 )
 @bench.command("attention")
+@click.option(
+    "--engine",
+    type=click.Choice(["transformers", "vllm"]),
+    default="transformers",
+    help="Who runs the model. With `vllm`, --methods means nothing: `prefill` is compared with `vllm`.",
+)
+@_number("--tensor-parallel", 1, "With --engine vllm: workers that the model is spread over.")
 @_separated(
     "--lengths",
     "1024,4096",

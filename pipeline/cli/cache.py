@@ -140,6 +140,11 @@ def cache_import(source: str, store: Path | None, **options: Any) -> None:  # cl
 )
 @click.option("--against-teacher", type=POSITIVE, metavar="N", help="Run N records through the teacher again.")
 @click.option("--teacher", metavar="PATH_OR_ID", help="Where the teacher is, for --against-teacher.")
+@click.option(
+    "--engine",
+    type=click.Choice(["transformers", "vllm"]),
+    help="Who runs the teacher for --against-teacher.  [default: who made the space]",
+)
 @device_option
 @quiet_option
 @json_option

@@ -25,7 +25,7 @@ from pipeline.console.tables import print_json, size
 from pipeline.store.spaces import find_folder, find_space, raise_together
 from pipeline.store.tables import print_fields, print_findings, print_leftovers
 from stages.runtime.progress import Progress, StopSignal
-from stages.settings import Device
+from stages.settings import AttentionEngine, Device
 
 if TYPE_CHECKING:
     from stages.attention.against_teacher import Drift
@@ -88,6 +88,7 @@ def verify_space(
     mend: bool,
     against_teacher: int | None,
     teacher: str | None,
+    engine: AttentionEngine | None,
     device: Device,
     as_json: bool,
     quiet: bool,
@@ -105,7 +106,7 @@ def verify_space(
             done = repair(folder, advance=progress.advance)
     left, drift = bool(found.findings) and not done, None
     if teacher is not None and against_teacher is not None and not left:
-        drift = _drift(folder, teacher, against_teacher, device, quiet=quiet)
+        drift = _drift(folder, teacher, against_teacher, device, engine, quiet=quiet)
     if as_json:
         print_json({**asdict(found), "repairs": done, "against_teacher": drift})
     else:
@@ -123,12 +124,15 @@ def _advice(again: str, *, mend: bool) -> str:
     return f"; `{again}` keeps the sound records and drops the others, and the next run computes just those"
 
 
-def _drift(folder: Path, teacher: str, records: int, device: Device, *, quiet: bool) -> "Drift":
+def _drift(
+    folder: Path, teacher: str, records: int, device: Device, engine: AttentionEngine | None, *, quiet: bool
+) -> "Drift":
     quieten_libraries(quiet=quiet)
     from stages.attention.against_teacher import drift_from_teacher
 
     with stdout_to_stderr(), open_progress(quiet=quiet) as progress:
-        return drift_from_teacher(AttentionStore.open(folder), teacher, records, device=device, progress=progress)
+        store = AttentionStore.open(folder)
+        return drift_from_teacher(store, teacher, records, device=device, progress=progress, engine=engine)
 
 
 def collect_garbage(

@@ -4,7 +4,8 @@ Hashes show that the bytes are those that were written. This shows that they are
 through it again, with the same code that wrote them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import get_args
 
@@ -17,13 +18,13 @@ from data.errors import DamagedCacheError, MismatchError, MissingRecordsError
 from stages.attention.batches import TokenBudget
 from stages.attention.spec import attention_spec
 from stages.attention.stepwise import attention_of
-from stages.attention.tokens import locate
+from stages.attention.tokens import Located, locate
 from stages.attention.write import TOLERANCE
 from stages.models.identity import ModelIdentity, identify_model
 from stages.models.load import load_teacher
 from stages.models.tokenizer import begin_token, load_tokenizer
 from stages.runtime.progress import Progress
-from stages.settings import AttentionSettings, Device, Dtype, TeacherSettings
+from stages.settings import AttentionEngine, AttentionSettings, Device, Dtype, TeacherSettings
 
 DTYPES: tuple[Dtype, ...] = get_args(Dtype)
 PIECE = 64
@@ -58,33 +59,42 @@ class Drift:
             )
 
 
-def drift_from_teacher(store: AttentionStore, teacher: str, count: int, *, device: Device, progress: Progress) -> Drift:
+def drift_from_teacher(
+    store: AttentionStore,
+    teacher: str,
+    count: int,
+    *,
+    device: Device,
+    progress: Progress,
+    engine: AttentionEngine | None = None,
+) -> Drift:
     """Run `count` stored records through `teacher` (a folder or hub id) again and compare.
 
-    The records lie evenly over the parts, the same ones each time. Raises `MismatchError` where the teacher, its
-    tokenizer or the rules of this version are not those of the space, and `DamagedCacheError` for a record whose steps
-    have other numbers of tokens than were stored.
+    The teacher is run by `engine`, or else by the one that the records were made by. The records lie evenly over the
+    parts, the same ones each time. Raises `MismatchError` where the teacher, its tokenizer or the rules of this version
+    are not those of the space, and `DamagedCacheError` for a record whose steps have other numbers of tokens than were
+    stored.
     """
     if not len(store):
         raise MissingRecordsError(f"{store.space.path}: no record to compare with the teacher")
     spec = store.space.spec
     settings, identity = _teacher_of(store, teacher, device)
+    attention = _attention_of(spec, engine)
     _require_same(spec, attention_spec(identity, settings, AttentionSettings()), store)
     keys = evenly(list(store), count)
     progress.start("against the teacher", len(keys))
     tokenizer = load_tokenizer(identity.path, identity.hub_revision)
     begin = begin_token(tokenizer) if "begin" in spec else None
-    model = load_teacher(identity.path, identity.hub_revision, settings)
     apart: list[float] = []
-    budget = TokenBudget(BATCH_TOKENS)
-    for piece in (keys[start : start + PIECE] for start in range(0, len(keys), PIECE)):
-        located = [locate(tokenizer, store.marked(key), begin=begin) for key in piece]
-        for key, one in zip(piece, located, strict=True):
-            if not np.array_equal(one.step_tokens(), store.step_tokens(key)):
-                raise DamagedCacheError(f"record {key}: its steps have other numbers of tokens than were stored")
-        for stored, computed in zip(store.read(piece), attention_of(model, located, budget), strict=True):
-            apart.append(_apart(stored, computed))
-            progress.advance()
+    with _computing(settings, attention, identity, longest=int(str(spec.get("max_length")))) as compute:
+        for piece in (keys[start : start + PIECE] for start in range(0, len(keys), PIECE)):
+            located = [locate(tokenizer, store.marked(key), begin=begin) for key in piece]
+            for key, one in zip(piece, located, strict=True):
+                if not np.array_equal(one.step_tokens(), store.step_tokens(key)):
+                    raise DamagedCacheError(f"record {key}: its steps have other numbers of tokens than were stored")
+            for stored, computed in zip(store.read(piece), compute(piece, located), strict=True):
+                apart.append(_apart(stored, computed))
+                progress.advance()
     worst = int(np.argmax(apart))
     return Drift(
         records=len(keys),
@@ -94,6 +104,32 @@ def drift_from_teacher(store: AttentionStore, teacher: str, count: int, *, devic
         dtype=settings.dtype,
         expected=expected_drift(settings.dtype, spec),
     )
+
+
+@contextmanager
+def _computing(
+    teacher: TeacherSettings, attention: AttentionSettings, identity: ModelIdentity, *, longest: int
+) -> Iterator[Callable[[Sequence[str], Sequence[Located]], list[np.ndarray]]]:
+    """What makes attention of texts by their keys, (L, S, K) each, while inside."""
+    if attention.engine == "transformers":
+        model, budget = load_teacher(identity.path, identity.hub_revision, teacher), TokenBudget(BATCH_TOKENS)
+        yield lambda _, located: attention_of(model, located, budget)
+        return
+    from stages.attention.in_vllm.engine import VllmAttention
+    from stages.attention.in_vllm.write import longest_of, started
+
+    with started(teacher, attention, identity, longest=longest_of(identity, teacher, longest)) as running:
+        watched = VllmAttention(running)
+        yield lambda keys, located: [one.words for one in watched.of(keys, located)]
+
+
+def _attention_of(spec: Spec, engine: AttentionEngine | None) -> AttentionSettings:
+    """The settings of the engine that ran the teacher, or is to run it now."""
+    made_by = spec.get("engine", {})
+    arguments = made_by.get("vllm") if isinstance(made_by, dict) else None
+    if (engine or ("transformers" if arguments is None else "vllm")) == "transformers":
+        return AttentionSettings()
+    return AttentionSettings(engine="vllm", engine_arguments=dict(arguments) if isinstance(arguments, dict) else {})
 
 
 def expected_drift(dtype: Dtype, spec: Spec) -> float:

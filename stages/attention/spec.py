@@ -48,10 +48,13 @@ def _engine(settings: AttentionSettings) -> dict[str, JSON]:
     """Whose weights and kernels the numbers come from, where that is not transformers."""
     if settings.engine == "transformers":
         return {}
-    arguments: dict[str, JSON] = {
-        name: value for name, value in settings.engine_arguments.items() if name not in NEUTRAL_ARGUMENTS | OF_WINDOWS
-    }
-    return {"engine": {settings.engine: arguments}}
+    return {"engine": {settings.engine: telling_arguments(settings)}}
+
+
+def telling_arguments(settings: AttentionSettings) -> dict[str, JSON]:
+    """The engine's arguments that change what it computes of a text."""
+    neutral = NEUTRAL_ARGUMENTS | OF_WINDOWS
+    return {name: value for name, value in settings.engine_arguments.items() if name not in neutral}
 
 
 def _critical(settings: AttentionSettings) -> JSON:

@@ -47,6 +47,10 @@ KNOWN_ARGUMENTS = frozenset(
 """What models hand to their attention function and is honoured here, or says nothing about the weights (a sliding
 window stands in the mask as well). Anything else is refused: it might change the weights without our knowing."""
 
+COMPUTED_HERE = frozenset({"softcap", "s_aux"})
+"""Those of them that fused attention knows nothing of: transformers' own function leaves them out without a word (5.19)
+or raises (5.24, of a soft cap)."""
+
 WITHOUT_ATTENTION = frozenset({"linear_attention", "mamba", "conv", "moe", "mlp", "recurrent"})
 """Kinds of layers of hybrid models that give no attention weights."""
 
@@ -296,8 +300,9 @@ def _attention(
         call = replace(call, softcap=arguments.get("softcap"), sinks_H=arguments.get("s_aux"))
         return plain_attention(call) if recording is None else recording.attend(layer, call)
 
+    others = {name: given for name, given in arguments.items() if name not in COMPUTED_HERE}
     with _FusedCalls(attend_here):
-        output_BTHD: torch.Tensor = sdpa_attention_forward(module, query, key, value, mask, **arguments)[0]
+        output_BTHD: torch.Tensor = sdpa_attention_forward(module, query, key, value, mask, **others)[0]
     return output_BTHD
 
 

@@ -32,12 +32,13 @@ from stages.bench.measure import (
     take_turns,
     warmed_up,
 )
-from stages.models.load import known_positions, load_causal_lm
+from stages.models.load import known_positions, load_causal_lm, whole_attention
 from stages.runtime.device import unless_out_of_memory
 from stages.settings import Dtype
 from stages.toy.random_llama import SEED, Setting, Shape, random_llama, setting_of
 
-Method: TypeAlias = Literal["forward", "molsaki", "words", "output_attentions", "one-by-one"]
+Method: TypeAlias = Literal["forward", "molsaki", "words", "output_attentions", "one-by-one", "prefill", "vllm"]
+"""The last two are those of `stages.bench.vllm_attention`."""
 Blocks: TypeAlias = dict[int, np.ndarray]
 """Stepwise attention (L, S, K) of each record by its number; empty for a method that records none."""
 
@@ -95,6 +96,8 @@ class AttentionJob(MethodsJob):
     texts: tuple[Text, ...]
     methods: tuple[Method, ...]
     batch_tokens: int
+    tensor_parallel: int = 1
+    """Workers that vLLM spreads the model over."""
 
     @property
     def tokens(self) -> int:
@@ -254,7 +257,7 @@ def _work(
 
 
 def _set_kernel(model: PreTrainedModel, method: Method) -> None:
-    kernel = METHODS[method].kernel
+    kernel = whole_attention(model.base_model) if METHODS[method].kernel == "sdpa" else "eager"
     if model.base_model.config._attn_implementation != kernel:
         model.base_model.set_attn_implementation(kernel)
 

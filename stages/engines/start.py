@@ -69,9 +69,12 @@ class RestartingEngine(Engine):
         ) from error
 
 
-def open_engine(name: str, setup: EngineSetup) -> Engine:
-    """Start an engine; `ConfigError` for a model or argument that it refuses, `EngineError` if it does not start."""
-    with needed(name, "rationales.engine"), importing():
+def open_engine(name: str, setup: EngineSetup, *, setting: str = "rationales.engine") -> Engine:
+    """Start an engine; `ConfigError` for a model or argument that it refuses, `EngineError` if it does not start.
+
+    `setting` is what names it.
+    """
+    with needed(name, setting), importing():
         kind = import_module(f"{kinds.__name__}.{name.replace('-', '_')}")
     start: Callable[[], Engine] = partial(kind.ENGINE, setup)
     return RestartingEngine(start, setup) if setup.restarts and getattr(kind, "RESTARTS", False) else start()

@@ -7,6 +7,7 @@ that comes with a model is not run unless `teacher.trust_remote_code` says so.
 import os
 import sys
 from collections.abc import Mapping
+from typing import Literal
 
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
@@ -17,9 +18,6 @@ from stages.models.tokenizer import needs_trust, untrusted
 from stages.runtime.device import torch_device
 from stages.runtime.shard import local_rank
 from stages.settings import Dtype, TeacherSettings
-
-FUSED, EAGER = "sdpa", "eager"
-"""transformers' names for fused attention, and for the one that computes all scores."""
 
 
 def load_causal_lm(
@@ -38,8 +36,9 @@ def load_causal_lm(
         "use_safetensors": True,
     }
     try:
-        model = AutoModelForCausalLM.from_pretrained(path, **{**defaults, **(arguments or {})})
-        attend_as_meant(model)
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(path, **{**defaults, **(arguments or {})})
+        if model.config._attn_implementation == "sdpa" and whole_attention(model) != "sdpa":
+            model.set_attn_implementation(whole_attention(model))
         return model
     except (torch.OutOfMemoryError, MemoryError, Interrupted):
         raise
@@ -49,19 +48,14 @@ def load_causal_lm(
         raise ConfigError(f"model {path}: transformers cannot load it: {first_line(error)}") from error
 
 
-def plain_implementation(model: PreTrainedModel) -> str:
-    """What computes attention as the model means it: fused attention, unless it cannot or the model caps scores.
+def whole_attention(model: PreTrainedModel) -> Literal["sdpa", "eager"]:
+    """How a model computes its attention with a cache and leaves nothing out: by torch's fused function, or eagerly.
 
-    transformers' fused attention leaves the cap out.
+    That function knows no soft cap and no sinks. transformers says so of gpt-oss, and from 5.24 on of Gemma 2 and
+    VaultGemma; with 5.19 these two take it as they come, and are other models without a word.
     """
-    capped = getattr(model.config.get_text_config(), "attn_logit_softcapping", None)
-    return FUSED if model._supports_sdpa and not capped else EAGER
-
-
-def attend_as_meant(model: PreTrainedModel) -> None:
-    """Let a model whose scores are capped not compute attention fused, as it may by default."""
-    if model.config._attn_implementation == FUSED and plain_implementation(model) != FUSED:
-        model.set_attn_implementation(EAGER)
+    capped = getattr(model.config.get_text_config(), "attn_logit_softcapping", None) is not None
+    return "sdpa" if model._supports_sdpa and not capped else "eager"
 
 
 def known_positions(model: PreTrainedModel) -> int:

@@ -42,7 +42,7 @@ FIELDS_BY_TYPE: Mapping[str, Mapping[str, tuple[str, ...]]] = {
 RENAMED: Mapping[str, Mapping[str, str]] = {"qwen3_moe": {"num_local_experts": "num_experts"}}
 """What else a model type of transformers 4 calls by another name."""
 LEAST, LEAST_SCALED = "5.0", "4.57"
-"""The first version that reads `rope_parameters`; the oldest one tried that scales positions as transformers 5 does.
+"""The first that reads `rope_parameters`; the oldest that was tried and scales positions as transformers 5 does.
 
 4.46 goes by other positions under `yarn`, and lets Mistral's and Gemma's be as they are.
 """

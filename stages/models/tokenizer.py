@@ -7,6 +7,7 @@ inside each such string, and what is tokenized are the pieces between the templa
 Chats without such strings are tokenized as ever.
 """
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from datetime import date
@@ -21,6 +22,9 @@ MARK = "\ufdd0"
 """No character: Unicode keeps it for a program's own use, so that no text holds it."""
 PROBE = "Tom has 3 figs,\n\n  and 1,234.5 more.\tNow, Zoë: 12 crêpes?"
 """A text that every tokenizer has to give back: blanks, digits, line breaks and accents."""
+
+DATES = "aAbBcdHIjmMpSUVwWxXyY"
+"""Directives of strftime, each also with a dash ("%-d" is a day without zero)."""
 
 
 def guarded(tokenizer: "PreTrainedTokenizerBase", text: str) -> str:
@@ -132,8 +136,9 @@ def _with_offsets(tokenizer: "PreTrainedTokenizerBase", model: str, revision: st
 def _check(tokenizer: "PreTrainedTokenizerBase", model: str) -> None:
     """Refuse a tokenizer that loses something of a text, or that ends it: prompts go on, and spans have to fit.
 
-    transformers 5.19 rebuilds byte-level tokenizers as SentencePiece where tokenizer_config.json names Llama's class;
-    blanks are lost then, and a comparison with eager attention cannot see it, for both sides read the same tokens.
+    transformers 5.19 rebuilds byte-level tokenizers as SentencePiece where tokenizer_config.json names Llama's class
+    (5.24 reads them as they are); blanks are lost then, and a comparison with eager attention cannot see it, for both
+    sides read the same tokens.
     """
     ids = tokenizer(PROBE, add_special_tokens=False)["input_ids"]
     back = tokenizer.decode(ids, clean_up_tokenization_spaces=False)
@@ -186,7 +191,9 @@ def render_chat(
         raise ModelError(f"model {tokenizer.name_or_path}: `chat: true` needs a tokenizer with a chat template")
     data = [{"role": each["role"], "content": guarded(tokenizer, each["content"])} for each in messages]
     attempts = [data, _without_system(data)] if data[0]["role"] == "system" else [data]
-    variables = {**({} if day is None else {"strftime_now": day.strftime}), **(arguments or {})}
+    variables = dict(arguments or {})
+    if day is not None:
+        variables["chat_template"] = _of_day(tokenizer.get_chat_template(), day)
     reason = ""
     for attempt in attempts:
         try:
@@ -199,6 +206,18 @@ def render_chat(
             return chat
         reason = "it leaves out what messages say"
     raise ModelError(f"model {tokenizer.name_or_path}: its chat template takes no such conversation: {reason}")
+
+
+def _of_day(template: str, day: date) -> str:
+    """The template with a `strftime_now` of its own, which knows the directives of `DATES` for this day.
+
+    Handing a function over does not do: since 5.24 transformers makes text of all that is no plain data. The end of the
+    line is one that templates lose behind a block, so that nothing of this is in the chat.
+    """
+    written = {f"%{flag}{letter}": day.strftime(f"%{flag}{letter}") for flag in ("", "-") for letter in DATES}
+    steps = [("%%", "\0"), *written.items(), ("\0", "%")]
+    replaced = "".join(f".replace({json.dumps(old)}, {json.dumps(new)})" for old, new in steps)
+    return f"{{% macro strftime_now(format) %}}{{{{ format{replaced} }}}}{{% endmacro %}}\n{template}"
 
 
 def _without_system(messages: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:

@@ -23,7 +23,7 @@ from transformers import PreTrainedModel
 
 from data.errors import ConfigError, ModelError, first_line
 from stages.attention.stepwise import attention_implementation
-from stages.models.load import plain_implementation
+from stages.models.load import whole_attention
 from stages.models.modes import evaluating
 from stages.settings import PeftValue
 
@@ -168,7 +168,7 @@ def save_adapted(adapted: PeftModel, out: Path, texts: Sequence[np.ndarray]) -> 
 @torch.no_grad()
 def _logits(student: PreTrainedModel, texts: Sequence[np.ndarray]) -> list[torch.Tensor]:
     """Logits (T, V) of each text, in the weights' own precision and without dropout."""
-    with evaluating(student), attention_implementation(student, plain_implementation(student)):
+    with evaluating(student), attention_implementation(student, whole_attention(student)):
         ids = [torch.from_numpy(text).to(student.device)[None] for text in texts]
         return [student(input_ids=ids_1T, use_cache=False).logits[0].float().cpu() for ids_1T in ids]
 

@@ -19,7 +19,7 @@ from stages.attention.stepwise import attention_implementation
 from stages.engines.contract import Decoding, EngineSetup
 from stages.engines.kinds.transformers import TransformersEngine
 from stages.evaluation import PROMPTS
-from stages.models.load import plain_implementation
+from stages.models.load import whole_attention
 from stages.runtime.processes import Processes
 from stages.settings import Task, TrainingSettings
 
@@ -69,7 +69,7 @@ def _answering(student: PreTrainedModel, training: TrainingSettings) -> Iterator
     student.eval()
     try:
         with (
-            attention_implementation(student, plain_implementation(student)),
+            attention_implementation(student, whole_attention(student)),
             torch.autocast(student.device.type, dtype=dtype, enabled=dtype != torch.float32),
         ):
             yield

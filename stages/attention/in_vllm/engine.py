@@ -106,12 +106,18 @@ def _mean_over_heads(workers: Sequence[Mapping[str, Any]]) -> dict[str, tuple[np
     return {key: found for key, found in sums.items() if seen[key] == len(workers)}
 
 
-def _of_version(error: EngineError) -> EngineError:
+def vllm_version() -> str:
+    """The version of vLLM, whatever package brings it."""
     from vllm import __version__
 
-    if __version__ in TESTED:
+    return str(__version__)
+
+
+def _of_version(error: EngineError) -> EngineError:
+    version = vllm_version()
+    if version in TESTED:
         return error
     return EngineError(
-        f"vLLM {__version__}: where it looks is found by what it does not promise to keep, which was tested with "
+        f"vLLM {version}: where it looks is found by what it does not promise to keep, which was tested with "
         f"{', '.join(TESTED)} ({first_line(error)}); install that one, or use attention.engine: transformers"
     )

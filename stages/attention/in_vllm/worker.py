@@ -53,7 +53,7 @@ class AttentionExtension:
 
 
 class UnknownLayerError(Exception):
-    """A layer whose attention depends on something that is not known here."""
+    """A layer whose attention depends on something that is not known here, or a runner that does not tell enough."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +71,9 @@ class Watch:
     """Sees what the attention layers of one worker compute, and keeps what texts ask for."""
 
     def __init__(self, runner: Any, context: Mapping[str, Any]) -> None:
-        """Raises `UnknownLayerError` for a layer that cannot be followed exactly."""
+        """Raises `UnknownLayerError` for a layer, or a runner, that cannot be followed exactly."""
+        if not hasattr(runner, "input_batch"):
+            raise UnknownLayerError("its second model runner; leave VLLM_USE_V2_MODEL_RUNNER unset")
         self._runner = runner
         self._layers = _layers(context)
         self._groups: list[_Group] = []
@@ -288,6 +290,8 @@ def _unknown(layer: Any) -> str | None:
         return "its scores depend on distance (ALiBi), which is not followed"
     if layer.kv_sharing_target_layer_name is not None:
         return "it has no keys of its own"
+    if getattr(layer, "kv_cache_update_bypass", False):  # since 0.33
+        return "its keys are stored past it"
     if layer.query_quant is not None or str(layer.kv_cache_dtype).startswith(("fp8", "int8", "nvfp4")):
         return f"it computes with keys in {layer.kv_cache_dtype}, and what comes by is not rounded so"
     if layer.use_mm_prefix or getattr(layer, "use_alibi_sqrt", False):

@@ -14,12 +14,14 @@ from dataclasses import replace
 import psutil
 from transformers import AutoConfig
 
+from cache.fingerprints import JSON
 from cache.keys import record_key
 from cache.writer import AttentionWriter
 from data.errors import ConfigError, ModelError
 from data.records import Marked
-from stages.attention.in_vllm.engine import VllmAttention
+from stages.attention.in_vllm.engine import VllmAttention, vllm_version
 from stages.attention.in_vllm.worker import EXTENSION
+from stages.attention.spec import telling_arguments
 from stages.attention.stepwise import distance, eager_attention
 from stages.attention.tokens import Located
 from stages.attention.write import TOLERANCE, Texts, attention_block, gathering, layers_by_way
@@ -62,20 +64,14 @@ def write_attention_by_vllm(
     to_do = {key: marked for key, marked in wanted.items() if key not in known}
     if not to_do:
         return
-    if teacher.quantization:
-        raise ConfigError(
-            "teacher.quantization: is transformers' own; with attention.engine vllm say attention.engine_arguments: "
-            "{quantization: …}"
-        )
     with stop.at_once(COMMITTED):
         texts = Texts(to_do, teacher, settings, identity)
-    longest = min(settings.max_length, _positions(identity, teacher) - 1)
+    longest = longest_of(identity, teacher, settings.max_length)
     given = engine is not None
-    with (
-        nullcontext(engine)
-        if engine is not None
-        else _started(teacher, settings, identity, longest=longest, progress=progress, stop=stop) as running
-    ):
+    if not given:
+        progress.note(f"starting vllm with {identity.name}")
+    own = started(teacher, settings, identity, longest=longest, stop=stop) if engine is None else nullcontext(engine)
+    with own as running:
         attention = VllmAttention(running)
         if not given and attention.longest < longest:
             raise ConfigError(
@@ -86,17 +82,20 @@ def write_attention_by_vllm(
         ordered = [key for key in ordered if texts.lengths[key] <= attention.longest]
         compared = ""
         if ordered:
-            compared = _compared_before(writer) or _compared(attention, texts, ordered[-1], teacher, identity, progress)
+            shortest = texts.located(ordered[-1])
+            compared = _compared_before(writer) or _compared(attention, shortest, teacher, identity, settings, progress)
         progress.start("attention", len(ordered) + len(too_long))
         progress.saved(0)
-        note = {"kernel": layers_by_way(attention.ways), "engine": "vllm", COMPARED: compared}
+        note: dict[str, JSON] = {"engine": "vllm", COMPARED: compared}
         with gathering(writer, settings, progress.saved, note) as gathered:
             for key in too_long:
                 gathered.add(key)
                 progress.advance()
             for keys in _chunks(ordered, texts.lengths):
                 located = [texts.located(key) for key in keys]
-                for key, one, found in zip(keys, located, attention.of(keys, located), strict=True):
+                found_of = attention.of(keys, located)
+                note["kernel"] = layers_by_way(attention.ways)
+                for key, one, found in zip(keys, located, found_of, strict=True):
                     gathered.add(attention_block(key, to_do[key], one, found))
                 progress.advance(len(keys))
                 stop.check("the attention computed so far")
@@ -110,18 +109,17 @@ def vllm_of(engine: Engine) -> VllmEngine:
 
 
 @contextmanager
-def _started(
+def started(
     teacher: TeacherSettings,
     settings: AttentionSettings,
     identity: ModelIdentity,
     *,
     longest: int,
-    progress: Progress,
-    stop: StopSignal,
+    stop: StopSignal | None = None,
 ) -> Iterator[VllmEngine]:
     """An engine that sees attention and has room for texts of `longest` tokens."""
-    progress.note(f"starting vllm with {identity.name}")
-    with open_engine("vllm", attention_setup(teacher, settings, identity, longest=longest, stop=stop)) as engine:
+    setup = attention_setup(teacher, settings, identity, longest=longest, stop=stop)
+    with open_engine("vllm", setup, setting="attention.engine") as engine:
         yield vllm_of(engine)
 
 
@@ -149,35 +147,33 @@ def attention_setup(
 
 
 def _compared_before(writer: AttentionWriter) -> str:
-    """What the comparison said that an earlier commit of the space rests on; empty where there is none."""
-    notes = (commit.note for commit in writer.space.commits())
-    return next((str(note[COMPARED]) for note in notes if note.get(COMPARED)), "")
+    """What this version's comparison said that an earlier commit of the space rests on; empty where there is none."""
+    said = (str(commit.note.get(COMPARED, "")) for commit in writer.space.commits())
+    return next((one for one in said if one.startswith(f"vLLM {vllm_version()}: ")), "")
 
 
 def _compared(
     attention: VllmAttention,
-    texts: Texts,
-    key: str,
+    located: Located,
     teacher: TeacherSettings,
     identity: ModelIdentity,
+    settings: AttentionSettings,
     progress: Progress,
 ) -> str:
-    """Compare one record, and say with what and how far it is; raises `ModelError` where that is too far."""
-    located = texts.located(key)
-    (found,) = attention.of([key], [located], compare=True)
+    """Compare one text, and say with what and how far it is; raises `ModelError` where that is too far."""
+    (found,) = attention.of(["compared"], [located], compare=True)
     apart, than = attention.apart, "the formula on the engine's own queries and keys"
     _require_near(apart, than, teacher, located)
-    reason = _why_not_loaded(identity, teacher)
-    if reason is None:
+    if reason := why_not_eager(identity, teacher, settings):
+        progress.note(f"attention: compared with the formula alone: {reason}")
+    else:
         on_cpu = replace(teacher, device="cpu", device_map=None)
         beside = load_whole_teacher(identity.path, identity.hub_revision, on_cpu)
         expected = eager_attention(beside, located)
         if expected is not None:
             apart, than = distance(found, expected, located), "transformers' eager attention"
             _require_near(apart, than, teacher, located)
-    elif reason:
-        progress.note(f"attention: compared with the formula alone: {reason}")
-    said = f"{apart:.1e} from {than} on {len(located.ids)} tokens"
+    said = f"vLLM {vllm_version()}: {apart:.1e} from {than} on {len(located.ids)} tokens"
     log.info("attention: %s; %s", layers_by_way(attention.ways), said)
     return said
 
@@ -190,8 +186,10 @@ def _require_near(apart: float, than: str, teacher: TeacherSettings, located: Lo
         )
 
 
-def _why_not_loaded(identity: ModelIdentity, teacher: TeacherSettings) -> str | None:
-    """Why the teacher is not loaded by transformers beside the engine, for one comparison; None where it can be."""
+def why_not_eager(identity: ModelIdentity, teacher: TeacherSettings, settings: AttentionSettings) -> str | None:
+    """Why transformers' eager attention is no comparison, or not to be had beside the engine; None where it is."""
+    if telling := telling_arguments(settings):
+        return f"attention.engine_arguments make another model of the teacher ({', '.join(sorted(telling))})"
     config = AutoConfig.from_pretrained(
         identity.path, revision=identity.hub_revision, trust_remote_code=teacher.trust_remote_code
     )
@@ -207,11 +205,13 @@ def _why_not_loaded(identity: ModelIdentity, teacher: TeacherSettings) -> str | 
     return None
 
 
-def _positions(identity: ModelIdentity, teacher: TeacherSettings) -> int:
+def longest_of(identity: ModelIdentity, teacher: TeacherSettings, most: int) -> int:
+    """Most tokens of a text, `most` at most: one less than the teacher has positions, for vLLM adds a token."""
     config = AutoConfig.from_pretrained(
         identity.path, revision=identity.hub_revision, trust_remote_code=teacher.trust_remote_code
     )
-    return int(getattr(config.get_text_config(), "max_position_embeddings", None) or 2**31)
+    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return min(most, int(positions) - 1) if positions else most
 
 
 def _chunks(ordered: Sequence[str], lengths: Mapping[str, int]) -> Iterator[list[str]]:

@@ -58,6 +58,9 @@ ENVIRONMENT = {
     "TORCH_LOGS": "-all",
 }
 """Defaults: quiet, 1 GiB for keys and values on a CPU, and nothing is sent anywhere."""
+WITH_EXTENSION = {"VLLM_USE_V2_MODEL_RUNNER": "0"}
+"""What extensions of ours know: where the first of vLLM's two runners keeps its requests. Where there is Triton, 0.32
+and 0.33 take the second one by default."""
 SPREADING = ("tensor_parallel_size", "pipeline_parallel_size")
 """Arguments that multiply the GPUs of one engine."""
 ENCODED_TOGETHER = 256
@@ -321,7 +324,7 @@ def _generation(output: Any) -> Generation:
 
 
 def _start(setup: EngineSetup, output: VllmOutput) -> Any:
-    for name, value in ENVIRONMENT.items():
+    for name, value in {**ENVIRONMENT, **({} if setup.extension is None else WITH_EXTENSION)}.items():
         os.environ.setdefault(name, value)
     with needed("vllm", "rationales.engine"):
         from vllm import LLM

@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from pipeline.cli.main import molsaki
-from tests.fakes import tiny_model_folder
+from tests.fakes import blankless_tokenizer, tiny_model_folder
 
 QUESTION = {"ID": "q-1", "Body": "Ann has 3 figs and finds 2.", "Question": "How many figs?", "Answer": 5}
 CONFIG = """\
@@ -32,8 +32,7 @@ def test_a_tokenizer_that_loses_blanks_is_refused_before_the_first_question(
     command = ["run", "run.yaml", "--dry-run"]
     fine = CliRunner().invoke(molsaki, command)
     assert fine.exit_code == 0 and "rationales" in fine.stdout
-    described = tmp_path / wrong / "tokenizer_config.json"
-    described.write_text(json.dumps({**json.loads(described.read_text()), "tokenizer_class": "LlamaTokenizer"}))
+    blankless_tokenizer().save_pretrained(tmp_path / wrong)
     refused = CliRunner().invoke(molsaki, command)
     assert refused.exit_code == 2 and not (tmp_path / "store").exists()
     assert f"{wrong}: its tokenizer makes 'Tomhas3figs" in refused.stderr

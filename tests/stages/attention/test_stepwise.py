@@ -270,7 +270,6 @@ def test_tells_which_way_each_layer_took(model_type: str, ways: dict[str, int]):
 
 REFUSED = [
     ("bloom", {"vocab_size": 300, "hidden_size": 32, "n_layer": 2, "n_head": 4}, "computes attention on its own"),
-    ("gptj", {"vocab_size": 300, "n_embd": 32, "n_layer": 2, "n_head": 4, "rotary_dim": 8}, "attention on its own"),
     ("mpt", {"vocab_size": 300, "d_model": 32, "n_layers": 2, "n_heads": 4}, "computes attention on its own"),
     ("bert", SMALL, "looks at later tokens"),
     ("diffllama", GROUPED, "more than once"),
@@ -283,6 +282,21 @@ REFUSED = [
 def test_architectures_whose_attention_would_come_out_wrong_are_refused(model_type: str, sizes: dict, reason: str):
     with pytest.raises(ModelError, match=reason):
         stepwise_attention(random_model(model_type, sizes), tiny_tokenizer(), RECORDS[:1])
+
+
+def test_gptj_is_refused_or_followed():
+    """transformers 5.19 lets it compute attention on its own, 5.24 through the interface."""
+    sizes = {"vocab_size": 300, "n_embd": 32, "n_layer": 4, "n_head": 4, "rotary_dim": 8, "initializer_range": 0.3}
+    model, eager = (random_model("gptj", sizes, attention=attention) for attention in (None, "eager"))
+    try:
+        found = stepwise_attention(model, tiny_tokenizer(), RECORDS, begins=False)
+    except ModelError as error:
+        assert "computes attention on its own" in str(error)
+        return
+    for record, got in zip(RECORDS, found, strict=True):
+        expected = eager_reference(eager, tiny_tokenizer(), record)
+        assert expected.max() > 0.5
+        np.testing.assert_allclose(got, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_does_not_depend_on_the_batch(tmp_path: Path):

@@ -25,7 +25,7 @@ from stages.rationales.spec import rationale_spec
 from stages.rationales.write import write_rationales
 from stages.runtime.progress import SilentProgress, StopSignal
 from stages.settings import RationaleSettings, TeacherSettings
-from tests.engines import ENGINES, SERVED, STARTED, Calls, all_answers, opened
+from tests.engines import ENGINES, SERVED, STARTED, Calls, all_answers, opened, require
 from tests.fakes import ScriptedEngine, ending_model_folder, tiny_model_folder, tiny_tokenizer
 
 WINDOW = 320
@@ -243,6 +243,7 @@ def test_a_vllm_process_that_is_killed_is_an_engine_error(ending_engine: Engine)
 
 @pytest.mark.parametrize("name", STARTED)
 def test_an_argument_that_an_engine_does_not_know_is_a_configuration_error(name: str, setup: EngineSetup) -> None:
+    require(name)
     with pytest.raises(ConfigError) as caught:
         open_engine(name, replace(setup, arguments={"no_such_argument": 1}))  # type: ignore[arg-type]
     assert "no_such_argument" in str(caught.value) and "\n" not in str(caught.value)

@@ -80,6 +80,7 @@ def test_logits_are_those_of_the_model_whose_list_of_layers_was_cut_by_hand(fami
     layers = whole.get_submodule(where)
     del layers[3]
     whole.config.num_hidden_layers = 3
+    whole.set_attn_implementation(cut.config._attn_implementation)
     torch.testing.assert_close(logits(cut), logits(whole), rtol=0, atol=0)
 
 
@@ -88,7 +89,9 @@ def test_what_is_saved_is_a_plain_folder_of_fewer_layers(family: str, tmp_path: 
     saved(FAMILIES[family][0], tmp_path / "whole")
     cut = load_first_layers(str(tmp_path / "whole"), None, 3)
     cut.save_pretrained(tmp_path / "cut")
-    again = AutoModelForCausalLM.from_pretrained(tmp_path / "cut", dtype=torch.float32)
+    again = AutoModelForCausalLM.from_pretrained(
+        tmp_path / "cut", dtype=torch.float32, attn_implementation=cut.config._attn_implementation
+    )
     assert again.config.num_hidden_layers == 3 and attention_layers(again) == 3
     torch.testing.assert_close(logits(again), logits(cut), rtol=0, atol=0)
 

@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM, Gemma2Config, Gemma2ForCausalLM, 
 
 from data.errors import ConfigError
 from stages.attention.stepwise import attention_implementation
-from stages.models.load import load_causal_lm, plain_implementation
+from stages.models.load import load_causal_lm, whole_attention
 from stages.runtime.device import torch_device
 from stages.settings import Device
 from tests.fakes import tiny_model_folder
@@ -83,13 +83,13 @@ def test_capped_scores_are_computed_capped(tmp_path: Path) -> None:
         found, wanted, other = (one(input_ids=ids_BT).logits for one in (model, eager, uncapped))
     torch.testing.assert_close(found, wanted)
     assert float((wanted - other).abs().max()) > 0.1
-    assert plain_implementation(model) == "eager"
+    assert whole_attention(model) == "eager"
 
 
 def test_other_models_compute_attention_fused(tmp_path: Path) -> None:
     folder = tiny_model_folder(tmp_path, "llama")
     model = load_causal_lm(str(folder), None, "float32")
-    assert model.config._attn_implementation == plain_implementation(model) == "sdpa"
+    assert model.config._attn_implementation == whole_attention(model) == "sdpa"
 
 
 def test_attention_with_sinks_is_computed_eagerly() -> None:
@@ -97,5 +97,5 @@ def test_attention_with_sinks_is_computed_eagerly() -> None:
     sizes = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "head_dim": 8, "vocab_size": 40}
     heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "num_local_experts": 2, "num_experts_per_tok": 1}
     model = AutoModelForCausalLM.from_config(GptOssConfig(**sizes, **heads, rope_parameters={"rope_theta": 1e4}))
-    with attention_implementation(model, plain_implementation(model)):
+    with attention_implementation(model, whole_attention(model)):
         assert model.config._attn_implementation == "eager"

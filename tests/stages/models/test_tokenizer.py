@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 from datetime import date
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from data.errors import ConfigError, ModelError
 from data.prompts import rationale_messages, rationale_prompt
 from data.records import Question
 from stages.models.tokenizer import MARK, PROBE, encode, guarded, load_tokenizer, render_chat
-from tests.fakes import BEGIN, END, PAD, tiny_tokenizer
+from tests.fakes import BEGIN, END, PAD, blankless_tokenizer, tiny_tokenizer
 
 TEMPLATE = (
     "{% for m in messages %}<s>{{ m.role }}\n{{ m.content | trim }}</s>\n{% endfor %}"
@@ -155,13 +156,25 @@ def saved(folder: Path, tokenizer: PreTrainedTokenizerFast, model_type: str = "l
     return str(folder)
 
 
+LOSES_BLANKS = r"its tokenizer makes 'Tomhas3figs,and1,234\.5more.*PreTrainedTokenizerFast"
+
+
 def test_a_tokenizer_that_loses_blanks_is_refused(tmp_path: Path) -> None:
-    """Byte-level, but named as Llama's: transformers makes SentencePiece of it."""
     whole = load_tokenizer(saved(tmp_path / "whole", tiny_tokenizer()), None)
     assert whole.decode(whole(PROBE)["input_ids"]) == PROBE
-    model = saved(tmp_path / "wrong", tiny_tokenizer(), tokenizer_class="LlamaTokenizer")
-    with pytest.raises(ConfigError, match=r"its tokenizer makes 'Tomhas3figs,and1,234\.5more.*PreTrainedTokenizerFast"):
-        load_tokenizer(model, None)
+    with pytest.raises(ConfigError, match=LOSES_BLANKS):
+        load_tokenizer(saved(tmp_path / "losing", blankless_tokenizer()), None)
+
+
+def test_a_byte_level_tokenizer_named_as_llamas_is_read_whole_or_refused(tmp_path: Path) -> None:
+    """transformers 5.19 makes SentencePiece of it, 5.24 reads it as it is."""
+    model = saved(tmp_path, tiny_tokenizer(), tokenizer_class="LlamaTokenizer")
+    try:
+        tokenizer = load_tokenizer(model, None)
+    except ConfigError as error:
+        assert re.search(LOSES_BLANKS, str(error))
+    else:
+        assert tokenizer(PROBE)["input_ids"] == tiny_tokenizer()(PROBE)["input_ids"]
 
 
 def test_a_tokenizer_that_ends_every_text_is_refused(tmp_path: Path) -> None:
@@ -201,3 +214,38 @@ def test_a_template_gets_its_arguments_and_a_day_of_its_own() -> None:
     assert render_chat(tokenizer, said, {"deep": False}, date(2024, 7, 26)) == "26 Jul 2024 at once: Why?"
     assert render_chat(tokenizer, said, day=date(2026, 1, 1)) == "01 Jan 2026: Why?"
     assert render_chat(tokenizer, said).endswith(": Why?")
+
+
+@pytest.mark.parametrize(
+    ("form", "written"),
+    [
+        ("%Y-%m-%d", "2024-03-09"),
+        ("%A, %B %-d, %y", "Saturday, March 9, 24"),
+        ("%%d is %d, 100%%", "%d is 09, 100%"),
+        ("%H:%M:%S %j %a %b", "00:00:00 069 Sat Mar"),
+        ('%d "%d" \\ ü', '09 "09" \\ ü'),
+        ("none", "none"),
+    ],
+)
+def test_a_day_is_written_as_strftime_writes_it(form: str, written: str) -> None:
+    tokenizer, day = tiny_tokenizer(), date(2024, 3, 9)
+    assert day.strftime(form) == written
+    tokenizer.chat_template = f"{{{{ strftime_now({json.dumps(form)}) }}}}{{{{ messages[0].content }}}}"
+    assert render_chat(tokenizer, [{"role": "user", "content": "!"}], day=day) == f"{written}!"
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{%- if strftime_now is defined %}{% set now = strftime_now('%d') %}{% else %}{% set now = '?' %}{% endif %}"
+        "{{ now }}{{ messages[0].content }}",
+        "{% macro said() %}{{ strftime_now('%d') }}{{ messages[0].content }}{% endmacro %}{{ said() }}",
+        "{{ bos_token }}\n{% for m in messages %}\n  {{ strftime_now('%d') }}{{ m.content }}\n{% endfor %}\n",
+        "\n\n  {% if true %}\n{{ strftime_now('%d') }}{{ messages[0].content }}{% endif %}\n",
+        "  {{ strftime_now('%d') }}{{ messages[0].content }}",
+    ],
+)
+def test_the_day_changes_nothing_else_of_a_template(template: str) -> None:
+    tokenizer, said, today = tiny_tokenizer(), [{"role": "user", "content": "!"}], date.today()
+    tokenizer.chat_template = template
+    assert render_chat(tokenizer, said, day=today) == render_chat(tokenizer, said)

@@ -1,13 +1,17 @@
 """Imports without a search for garbage: it rests inside and goes on behind them."""
 
 import gc
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-from stages.runtime.imports import importing
+from stages.runtime.imports import COUNTS_ITS_OBJECTS, importing, leave_garbage
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(autouse=True)
@@ -63,3 +67,28 @@ def test_one_inside_another_and_a_search_that_was_off_stay_as_they_were(new_modu
     with importing():
         pass
     assert not gc.isenabled()
+
+
+def test_a_process_ends_without_a_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, COUNTS_ITS_OBJECTS, raising=False)
+    gc.unfreeze()
+    leave_garbage()
+    assert gc.get_freeze_count() > 3000
+
+
+def test_a_library_that_complains_of_what_is_left_finds_all_of_it_searched(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, COUNTS_ITS_OBJECTS, ModuleType(COUNTS_ITS_OBJECTS))
+    gc.freeze()
+    leave_garbage()
+    assert gc.get_freeze_count() == 0
+
+
+def test_a_process_that_has_loaded_transformers_ends_in_silence() -> None:
+    """With and without Triton, whose nanobind would write of leaks."""
+    code = (
+        "from stages.runtime.imports import end_without_searching, importing\n"
+        "end_without_searching()\n"
+        "with importing():\n    import transformers.modeling_utils"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "")

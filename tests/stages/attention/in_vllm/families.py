@@ -1,6 +1,6 @@
 """Attention by vLLM and by transformers for one model after the other, all in this process: a start takes seconds.
 
-    python families.py < JSON of [{"folder": ..., "dtype": ..., "reference": folder that transformers reads}, …]
+    python families.py < JSON of [{"folder": …, "dtype": …, "compiled": …, "reference": what transformers reads}, …]
 
 Writes a line of JSON for each: how far vLLM's is from transformers' pass, or why it is refused.
 """
@@ -20,7 +20,9 @@ def main() -> None:
         sys.stdout.flush()
 
 
-def examined(folder: str, dtype: str = "float32", reference: str | None = None) -> dict[str, Any]:
+def examined(
+    folder: str, dtype: str = "float32", reference: str | None = None, compiled: bool = False
+) -> dict[str, Any]:
     import numpy as np
     import torch
     from vllm.distributed import cleanup_dist_env_and_memory
@@ -41,10 +43,13 @@ def examined(folder: str, dtype: str = "float32", reference: str | None = None) 
     located = [locate(tokenizer, text, begin=begin_token(tokenizer)) for text in TEXTS]
     setup = EngineSetup(
         model=folder, revision=None, decoding=Decoding(max_tokens=8), dtype=dtype, device="cpu",
-        arguments={"max_model_len": 512}, extension=EXTENSION,
+        arguments={"max_model_len": 512, "enforce_eager": not compiled}, extension=EXTENSION,
     )  # fmt: skip
     engine = VllmEngine(setup)
+    hooked = []
     try:
+        for layer in engine.llm.llm_engine.vllm_config.compilation_config.static_forward_context.values():
+            layer.register_forward_pre_hook(lambda *_: hooked.append(1))
         attention = VllmAttention(engine)
         engine.generate(["Tom has 3 figs."])
         found = attention.of([f"record {number}" for number in range(len(located))], located, compare=True)
@@ -65,6 +70,7 @@ def examined(folder: str, dtype: str = "float32", reference: str | None = None) 
         "apart": float(max(apart)),
         "largest": float(max(largest)),
         "formula": attention.apart,
+        "hooked": len(hooked),
         "ways": sorted(set(attention.ways.values())),
         "longest": max(len(one.ids) for one in located),
     }

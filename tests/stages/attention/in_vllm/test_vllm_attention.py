@@ -21,6 +21,7 @@ from stages.attention.tokens import Located, locate
 from stages.engines.contract import Decoding, EngineSetup
 from stages.engines.kinds.vllm import VllmEngine
 from stages.models.tokenizer import begin_token, load_tokenizer
+from tests.real.model import is_there, real_model
 from tests.stages.attention.in_vllm.models import CONFIGURATIONS, quantise, write_model
 from tests.stages.attention.in_vllm.texts import TEXTS
 
@@ -45,9 +46,11 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def families(models: Path) -> Families:
     """What families.py says of all models, in one process of its own, by name and number format."""
-    asked: list[dict[str, str]] = [{"folder": name} for name in CONFIGURATIONS]
+    asked: list[dict[str, object]] = [{"folder": name} for name in CONFIGURATIONS]
     asked += [{"folder": name, "dtype": "bfloat16"} for name in ("llama", "gemma3")]
     asked += [{"folder": "int8", "reference": "llama"}]
+    asked += [{"folder": "llama", "dtype": "float32", "compiled": True}]
+    asked += [{"folder": str(real_model())}] if is_there(real_model()) else []
     done = subprocess.run(
         [sys.executable, "-P", str(Path(__file__).with_name("families.py"))],
         input=json.dumps(asked),
@@ -59,7 +62,7 @@ def families(models: Path) -> Families:
     )
     assert done.returncode == 0, done.stderr[-3000:]
     found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    return {(one["folder"], one.get("dtype", "float32")): one for one in found}
+    return {(one["folder"], "compiled" if "compiled" in one else one.get("dtype", "float32")): one for one in found}
 
 
 @pytest.mark.parametrize("name", FOLLOWED)
@@ -80,6 +83,19 @@ def test_vllm_attention_of_a_model_that_cannot_be_followed_is_refused(families: 
 def test_vllm_attention_in_bfloat16(families: Families, name: str) -> None:
     found = families[name, "bfloat16"]
     assert found["largest"] < 1e-2 and found["formula"] < 1e-3
+
+
+def test_vllm_attention_of_a_compiled_model_is_seen_where_hooks_of_modules_are_not_called(families: Families) -> None:
+    found = families["llama", "compiled"]
+    assert found["largest"] < 1e-5 and found["formula"] < 1e-5
+    assert found["hooked"] == 0 < families["llama", "float32"]["hooked"]
+
+
+def test_vllm_attention_of_real_weights_is_that_of_transformers(families: Families) -> None:
+    if not is_there(real_model()):
+        pytest.skip(f"no real model in {real_model()}: make real-model writes it")
+    found = families[str(real_model()), "float32"]
+    assert found["largest"] < 1e-5 and found["apart"] < 1e-4 and found["formula"] < 1e-5
 
 
 def test_vllm_attention_of_a_quantised_checkpoint_is_that_of_its_own_weights(families: Families) -> None:

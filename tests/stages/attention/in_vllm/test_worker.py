@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from cache.step_totals import RECEIVERS
-from stages.attention.in_vllm.engine import together
+from data.errors import EngineError
+from stages.attention.in_vllm.engine import VllmAttention, together
 from stages.attention.in_vllm.texts import ASKED, asked_of, located_of
-from stages.attention.in_vllm.worker import Watch, _grouped, _unknown
+from stages.attention.in_vllm.worker import UnknownLayerError, Watch, _grouped, _unknown
 from stages.attention.tokens import Located
 
 
@@ -119,6 +120,13 @@ def test_a_text_that_is_cut_is_told_and_what_comes_whole_later_counts(watch: Wat
     assert [text["key"] for text in found["texts"]] == ["a"] and not found["failed"]
 
 
+def test_a_runner_that_does_not_tell_whose_tokens_a_step_computes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """vLLM's second runner hands them from function to function."""
+    monkeypatch.setattr("stages.attention.in_vllm.worker._layers", lambda _: [])
+    with pytest.raises(UnknownLayerError, match="second model runner"):
+        Watch(SimpleNamespace(req_states={}, execute_model_state=None), {})
+
+
 def test_a_trial_run_of_the_engine_is_not_looked_at(watch: Watch) -> None:
     layer = watch.layer  # type: ignore[attr-defined]
     assert layer.impl.forward(layer, torch.zeros(3, 2, 4), torch.zeros(3, 1, 4), None, None, None) == "as ever"
@@ -130,6 +138,7 @@ def test_a_trial_run_of_the_engine_is_not_looked_at(watch: Watch) -> None:
         ({"attn_type": "encoder_only"}, "more than the tokens in front"),
         ({"impl": SimpleNamespace(alibi_slopes=torch.ones(2), scale=1.0)}, "ALiBi"),
         ({"kv_sharing_target_layer_name": "layers.0"}, "no keys of its own"),
+        ({"kv_cache_update_bypass": True}, "stored past it"),
         ({"kv_cache_dtype": "fp8_e4m3"}, "keys in fp8_e4m3"),
         ({"use_mm_prefix": True}, "not causal"),
         ({"impl": SimpleNamespace(alibi_slopes=None)}, "does not tell its scale"),
@@ -143,3 +152,17 @@ def test_layers_whose_weights_depend_on_more_are_refused(changes: dict[str, Any]
     }  # fmt: skip
     found = _unknown(SimpleNamespace(**{**plain, **changes}))
     assert found is None if reason is None else found is not None and reason in found
+
+
+def test_another_version_of_vllm_is_named_with_those_that_were_tested(monkeypatch: pytest.MonkeyPatch) -> None:
+    vllm = pytest.importorskip("vllm", reason="vLLM is not installed")
+
+    class Changed:
+        def ask_workers(self, method: str) -> list[Any]:
+            raise EngineError(f"vLLM's workers do not do {method}: no attribute 'impl'")
+
+    with pytest.raises(EngineError, match=r"^vLLM's workers do not do"):
+        VllmAttention(Changed())  # type: ignore[arg-type]
+    monkeypatch.setattr(vllm, "__version__", "0.99.0")
+    with pytest.raises(EngineError, match=r"vLLM 0\.99\.0: .* tested with 0\.32\.0 .* attention\.engine: transformers"):
+        VllmAttention(Changed())  # type: ignore[arg-type]

@@ -232,3 +232,25 @@ def test_vllm_is_started_with_the_gpus_of_this_process(
     with pytest.raises(EngineError):
         VllmEngine(SETUP)
     assert seen == [visible]
+
+
+@pytest.mark.parametrize(
+    ("extension", "before", "expected"), [(None, None, None), ("one.Extension", None, "0"), ("one.Extension", "1", "1")]
+)
+def test_workers_that_watch_layers_have_the_runner_that_tells_whose_tokens_they_are(
+    monkeypatch: pytest.MonkeyPatch, extension: str | None, before: str | None, expected: str | None
+) -> None:
+    name = "VLLM_USE_V2_MODEL_RUNNER"
+    monkeypatch.delenv(name, raising=False)
+    if before is not None:
+        monkeypatch.setenv(name, before)
+    seen: list[str | None] = []
+
+    def start() -> Any:
+        seen.append(os.environ.get(name))
+        raise RuntimeError("that was enough")
+
+    scripted_vllm(monkeypatch, start)
+    with pytest.raises(EngineError):
+        VllmEngine(replace(SETUP, extension=extension))
+    assert seen == [expected]
