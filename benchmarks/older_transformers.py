@@ -32,7 +32,7 @@ from transformers.utils import logging as transformers_logging
 
 from benchmarks.architectures import small_model
 from benchmarks.reading_students import ROUNDING
-from stages.models.load import attend_as_meant, load_causal_lm
+from stages.models.load import load_causal_lm, whole_attention
 from stages.models.older_readers import least_version
 from stages.models.save import save_checkpoint, save_tokenizer
 from tests.fakes import tiny_tokenizer
@@ -97,7 +97,8 @@ def write_student(model_type: str, folder: Path, scaling: str = "") -> str | Non
     """Write a random student and its logits; says why where this version cannot make one."""
     try:
         model = small_model(model_type, partial(turn_unevenly, scaling=scaling)).float()
-        attend_as_meant(model)
+        if model._can_set_attn_implementation():
+            model.set_attn_implementation(whole_attention(model))
         ids = torch.arange(3, 63)[None]
         logits = model(input_ids=ids, use_cache=False).logits
         save_checkpoint(model, tiny_tokenizer(adds_begin=True), folder)

@@ -28,7 +28,8 @@ from typing import IO, TypeAlias
 
 from cache.durable import replace_file
 from data.errors import EngineError, Interrupted
-from stages.runtime.progress import StopSignal
+from pipeline.console.exits import complain
+from stages.runtime.progress import StopSignal, interrupted
 
 Process: TypeAlias = subprocess.Popen[bytes]
 LOOKS_PER_SECOND = 10
@@ -46,7 +47,7 @@ class ForwardingStop(StopSignal):
         self._stage: Process | None = None
 
     def run(self, command: Sequence[str]) -> int:
-        """Run `command` to its end and return its exit code; 75 if it ended by the signal that was forwarded."""
+        """Run `command` to its end and return its exit code; 75 if it ended by the signal, before it could say so."""
         self.check("everything that was committed")
         with subprocess.Popen(command, stdin=subprocess.PIPE, process_group=0) as stage:  # noqa: S603  our own command
             self._stage = stage
@@ -54,7 +55,10 @@ class ForwardingStop(StopSignal):
                 stage.send_signal(self.received)
             code = stage.wait()
         self._stage = None
-        return Interrupted.exit_code if self.received is not None and code == -self.received else code
+        if self.received is None or code != -self.received:
+            return code
+        complain(str(interrupted(self.received.name, "all that was committed")))
+        return Interrupted.exit_code
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
         super()._remember(number, frame)

@@ -17,6 +17,9 @@ from stages.models.identity import WEIGHTS
 from stages.models.older_readers import with_older_class, with_older_names
 from stages.models.tokenizer import end_tokens
 
+INSISTING = "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output"
+"""What transformers 5 wants to see before it tidies texts of byte pairs."""
+
 
 def save_checkpoint(
     model: PreTrainedModel,
@@ -41,9 +44,21 @@ def save_model(
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Write the tokenizer."""
+    """Write the tokenizer, with the sides that it pads and cuts now: transformers leaves out what its class has anyway.
+
+    transformers 5 tidies no text of byte pairs whatever the configuration says, and transformers 4 would.
+    """
     tokenizer.save_pretrained(folder)
-    _rewrite(folder / "tokenizer_config.json", with_older_class)
+    said = {"padding_side": tokenizer.padding_side, "truncation_side": tokenizer.truncation_side}
+    if _is_left_untidy(tokenizer):
+        said["clean_up_tokenization_spaces"] = False
+    _rewrite(folder / "tokenizer_config.json", lambda config: with_older_class({**config, **said}))
+
+
+def _is_left_untidy(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether transformers 5 decodes texts as they are, though the configuration asks for no blanks before a comma."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    return type(getattr(backend, "model", None)).__name__ == "BPE" and not getattr(tokenizer, INSISTING, False)
 
 
 def _share_weights(folder: Path) -> None:

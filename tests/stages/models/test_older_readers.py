@@ -4,6 +4,9 @@ import json
 
 import pytest
 import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordPiece
+from tokenizers.pre_tokenizers import Whitespace
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -11,6 +14,7 @@ from transformers import (
     GemmaTokenizer,
     GenerationConfig,
     LlamaTokenizer,
+    PreTrainedTokenizerFast,
 )
 
 from benchmarks.architectures import small_model
@@ -164,6 +168,29 @@ def test_a_saved_tokenizer_is_the_same_one(kind, tmp_path):
     assert again(text)["input_ids"] == tokenizer(text)["input_ids"]
     assert again.decode(again(text)["input_ids"]) == tokenizer.decode(tokenizer(text)["input_ids"])
     assert set(again.all_special_tokens) == set(tokenizer.all_special_tokens)
+
+
+def test_a_tokenizers_sides_and_whether_it_tidies_texts_are_written_as_they_are(tmp_path):
+    """transformers leaves out what is a class's default, or was set afterwards; 4.57 tidies what 5.19 does not."""
+    tokenizer = tiny_tokenizer()
+    tokenizer.padding_side = tokenizer.truncation_side = "left"
+    tokenizer.clean_up_tokenization_spaces = True
+    save_tokenizer(tokenizer, tmp_path)
+    written = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    assert (written["padding_side"], written["truncation_side"]) == ("left", "left")
+    assert written["clean_up_tokenization_spaces"] is False
+    again = AutoTokenizer.from_pretrained(tmp_path)
+    assert (again.padding_side, again.truncation_side) == ("left", "left")
+    ids = tokenizer("don't , you")["input_ids"]
+    assert again.decode(ids) == tokenizer.decode(ids) == "don't , you"
+
+
+def test_a_tokenizer_of_words_tidies_texts_as_it_did(tmp_path):
+    backend = Tokenizer(WordPiece({"[UNK]": 0, "don": 1, ",": 2}, unk_token="[UNK]"))
+    backend.pre_tokenizer = Whitespace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, clean_up_tokenization_spaces=True)
+    save_tokenizer(tokenizer, tmp_path)
+    assert AutoTokenizer.from_pretrained(tmp_path).decode([1, 2]) == tokenizer.decode([1, 2]) == "don,"
 
 
 def test_a_student_inherits_no_decoding_but_its_ends(tmp_path):
