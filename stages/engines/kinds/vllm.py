@@ -40,7 +40,9 @@ from stages.engines.contract import (
 )
 from stages.engines.vllm_guard import start_guard
 from stages.engines.vllm_output import LEVEL, QUIET, VllmOutput, vllm_errors_to_log
+from stages.engines.vllm_processes import starting_soon
 from stages.models.tokenizer import encode, load_tokenizer, needs_trust, untrusted
+from stages.runtime.imports import importing
 from stages.runtime.packages import needed
 from stages.runtime.progress import StopSignal
 from stages.runtime.shard import local_rank
@@ -326,7 +328,7 @@ def _generation(output: Any) -> Generation:
 def _start(setup: EngineSetup, output: VllmOutput) -> Any:
     for name, value in {**ENVIRONMENT, **({} if setup.extension is None else WITH_EXTENSION)}.items():
         os.environ.setdefault(name, value)
-    with needed("vllm", "rationales.engine"):
+    with needed("vllm", "rationales.engine"), importing():
         from vllm import LLM
         from vllm.platforms import current_platform
     vllm_errors_to_log()
@@ -336,7 +338,8 @@ def _start(setup: EngineSetup, output: VllmOutput) -> Any:
     if not on_cpu:
         take_own_gpus(setup.arguments, os.environ)
     try:
-        return LLM(**vllm_arguments(setup, eager=on_cpu))
+        with starting_soon(on_cpu=on_cpu):
+            return LLM(**vllm_arguments(setup, eager=on_cpu))
     except MolsakiError:
         raise
     except RuntimeError as error:

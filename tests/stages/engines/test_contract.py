@@ -5,6 +5,7 @@ import signal
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
+from multiprocessing.context import ForkProcess
 from pathlib import Path
 
 import pytest
@@ -232,6 +233,7 @@ def test_a_vllm_process_that_is_killed_is_an_engine_error(ending_engine: Engine)
     from stages.engines.kinds.vllm import VllmEngine
 
     assert isinstance(ending_engine, VllmEngine) and ending_engine.processes
+    assert all(isinstance(process, ForkProcess) for process in ending_engine.processes), "stages/engines/vllm_processes"
     answers = ending_engine.stream(1000 * PROMPTS, replace(GREEDY, max_tokens=WINDOW))
     answered = [next(answers)]
     for process in ending_engine.processes:
