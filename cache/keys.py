@@ -10,7 +10,7 @@ n keys, those of a record that two jobs computed counted twice.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from typing import overload
 
 import numpy as np
@@ -57,6 +57,12 @@ def record_key(marked: Marked) -> str:
             "critical_spans": marked.critical_spans,
         }
     )
+
+
+def records_without(known: Container[str], records: Iterable[Marked]) -> dict[str, Marked]:
+    """Return the marked records whose keys are not in `known`, each once, by their keys."""
+    keyed = ((record_key(marked), marked) for marked in records)
+    return {key: marked for key, marked in keyed if key not in known}
 
 
 def keywords_key(prompt: str, max_tokens: int) -> str:

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from cache.certificates import NOTE
 from cache.commits import Commit
 from cache.fingerprints import JSON
-from cache.keys import record_key
+from cache.keys import records_without
 from cache.writer import AttentionBlock, AttentionWriter
 from data.errors import ModelError
 from data.records import Marked
@@ -31,15 +31,12 @@ from stages.attention.tokens import Located, locate, token_counts
 from stages.models.identity import ModelIdentity
 from stages.models.load import known_positions, load_whole_teacher
 from stages.models.tokenizer import begin_token, load_tokenizer
-from stages.runtime.pieces import Gathering
+from stages.runtime.pieces import Gathering, gathering_blocks
 from stages.runtime.progress import COMMITTED, Progress, StopSignal
 from stages.settings import AttentionSettings, Dtype, TeacherSettings
 
 log = logging.getLogger(__name__)
 TOO_LONG = "longer than max_length"
-MOST_HELD_BYTES = 512 << 20
-"""Attention in float32 at which a part is committed although it could have more records; as much again is being
-written meanwhile."""
 TOLERANCE: Mapping[Dtype, float] = {"float32": 1e-3, "float16": 0.05, "bfloat16": 0.1}
 """How far a layer may be from eager attention, relative to its norm: rounding stays below, another formula does not."""
 
@@ -81,8 +78,7 @@ def write_attention(
     Raises `ConfigError` or `ModelError` for a teacher that cannot be used, `Interrupted` when a signal asks to stop:
     after the current batch, with everything that was computed committed. Nothing is loaded where nothing is to be done.
     """
-    wanted = {record_key(marked): marked for marked in records}
-    to_do = {key: marked for key, marked in wanted.items() if key not in known}
+    to_do = records_without(known, records)
     if not to_do:
         return
     progress.note(f"loading {identity.name}")
@@ -162,15 +158,7 @@ def gathering(
     note: Mapping[str, JSON],
 ) -> Gathering[AttentionBlock | str, Commit]:
     """What commits records by pieces; of those that are too long it takes the key."""
-    return Gathering(
-        _append(writer, note),
-        piece=settings.piece,
-        minutes=settings.commit_minutes,
-        most_bytes=MOST_HELD_BYTES,
-        size=lambda item: item.nbytes if isinstance(item, AttentionBlock) else 0,
-        done=done,
-        in_thread=True,
-    )
+    return gathering_blocks(_append(writer, note), settings, done)
 
 
 def _append(writer: AttentionWriter, note: Mapping[str, JSON]) -> Callable[[Sequence[AttentionBlock | str]], Commit]:

@@ -12,8 +12,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, Self, TypeVar
 
+from stages.settings import AttentionSettings, SoftLabelSettings
+
 Item = TypeVar("Item")
 Written = TypeVar("Written")
+MOST_HELD_BYTES = 512 << 20
+"""Arrays at which a piece is written although it could have more of them; as much again is being written meanwhile."""
 
 
 class Gathering(Generic[Item, Written]):
@@ -81,3 +85,20 @@ class Gathering(Generic[Item, Written]):
                 self._items, self._bytes = [], 0
                 raise
             self._done(count)
+
+
+def gathering_blocks(
+    write: Callable[[Sequence[Item]], Written],
+    settings: AttentionSettings | SoftLabelSettings,
+    done: Callable[[int], None],
+) -> Gathering[Item, Written]:
+    """Gather blocks of arrays, which are written in a thread; the key of a record that has none takes no room."""
+    return Gathering(
+        write,
+        piece=settings.piece,
+        minutes=settings.commit_minutes,
+        most_bytes=MOST_HELD_BYTES,
+        size=lambda item: getattr(item, "nbytes", 0),
+        done=done,
+        in_thread=True,
+    )

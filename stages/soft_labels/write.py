@@ -13,7 +13,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from cache.commits import Commit
-from cache.keys import record_key
+from cache.keys import records_without
 from cache.soft_labels.block import SoftLabelBlock
 from cache.soft_labels.writer import SoftLabelWriter
 from data.records import Marked
@@ -23,14 +23,11 @@ from stages.attention.write import TOO_LONG
 from stages.models.identity import ModelIdentity
 from stages.models.load import known_positions, load_whole_teacher
 from stages.models.tokenizer import begin_token, load_tokenizer
-from stages.runtime.pieces import Gathering
+from stages.runtime.pieces import Gathering, gathering_blocks
 from stages.runtime.progress import COMMITTED, Progress, StopSignal
 from stages.settings import SoftLabelSettings, TeacherSettings
 from stages.soft_labels.head import ends_at_its_head
 from stages.soft_labels.teacher import Keeping, TeacherPass, prompt_of, teacher_text, teacher_texts
-
-MOST_HELD_BYTES = 512 << 20
-"""Rows in memory at which a part is committed although it could have more records."""
 
 
 def write_soft_labels(
@@ -50,7 +47,7 @@ def write_soft_labels(
     Raises `ConfigError` or `ModelError` for a teacher that cannot be used, `Interrupted` when a signal asks to stop:
     after the current batch, with everything that was computed committed. Nothing is loaded where nothing is to be done.
     """
-    to_do = {key: marked for key, marked in ((record_key(marked), marked) for marked in records) if key not in known}
+    to_do = records_without(known, records)
     if not to_do:
         return
     progress.note(f"loading {identity.name}")
@@ -140,15 +137,7 @@ class BesideAttention:
 def _gathering(
     writer: SoftLabelWriter, settings: SoftLabelSettings, done: Callable[[int], None]
 ) -> Gathering[SoftLabelBlock | str, Commit]:
-    return Gathering(
-        partial(_append, writer),
-        piece=settings.piece,
-        minutes=settings.commit_minutes,
-        most_bytes=MOST_HELD_BYTES,
-        size=lambda item: item.nbytes if isinstance(item, SoftLabelBlock) else 0,
-        done=done,
-        in_thread=True,
-    )
+    return gathering_blocks(partial(_append, writer), settings, done)
 
 
 def _append_head(writer: SoftLabelWriter, asked: TeacherPass) -> None:

@@ -15,7 +15,7 @@ import psutil
 from transformers import AutoConfig
 
 from cache.fingerprints import JSON
-from cache.keys import record_key
+from cache.keys import records_without
 from cache.writer import AttentionWriter
 from data.errors import ConfigError, ModelError
 from data.records import Marked
@@ -60,8 +60,7 @@ def write_attention_by_vllm(
     own. Raises `ConfigError` or `ModelError` for a teacher that cannot be used, `EngineError` where the engine fails,
     and `Interrupted` when a signal asks to stop; what was computed is committed.
     """
-    wanted = {record_key(marked): marked for marked in records}
-    to_do = {key: marked for key, marked in wanted.items() if key not in known}
+    to_do = records_without(known, records)
     if not to_do:
         return
     with stop.at_once(COMMITTED):

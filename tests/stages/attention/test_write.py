@@ -43,6 +43,7 @@ from stages.attention.write import TOO_LONG, write_attention
 from stages.models.identity import identify_model
 from stages.models.load import load_teacher
 from stages.models.tokenizer import begin_token
+from stages.runtime import pieces
 from stages.runtime.progress import SilentProgress, StopSignal
 from stages.settings import AttentionSettings, TeacherSettings
 from tests.fakes import tiny_model, tiny_model_folder, tiny_tokenizer
@@ -182,7 +183,7 @@ def test_a_commit_comes_before_memory_is_full(teacher: Path, tmp_path: Path, mon
     stored = open_attention(extract(teacher, tmp_path / "first", piece=4096))
     first = next(iter(stored))
     held = 4 * (stored[first].size + stored.step_totals(first).receivers().size)  # float32 while it is held
-    monkeypatch.setattr(extraction, "MOST_HELD_BYTES", held + 1)
+    monkeypatch.setattr(pieces, "MOST_HELD_BYTES", held + 1)
     space = extract(teacher, tmp_path / "second", piece=4096, batch_tokens=1)
     counts = [commit.counts["records"] for commit in Space.open(space).commits()]
     assert counts[0] == 2 and sum(counts) == len(RECORDS)
