@@ -1,5 +1,7 @@
 # Everything that people and CI run. `make setup` creates .venv; every other target makes sure of it first.
 PYTHON ?= python3
+# uv installs no bytecode: without leave to keep it, each process of the tests would compile all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
 VENV := .venv
 NEWEST := .venv-newest
 BIN := $(VENV)/bin

@@ -12,7 +12,7 @@ import pytest
 # Models in tests are so small that a second thread waits more than it helps, most of all on a busy machine. Before
 # torch is imported, and for the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# vLLM would bind every engine to the same cores, and with as many threads: two of them side by side share one core then.
+# vLLM would bind each engine to the first cores, and two of them side by side to the same ones.
 os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
 # Ray reads this when it is imported, which tests do before the engine does: stages/engines/kinds/ray.py says what for.
 os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")

@@ -26,7 +26,7 @@ from stages.engines.contract import Decoding, EngineSetup
 from stages.engines.kinds.vllm import VllmEngine
 from stages.models.save import save_checkpoint
 from stages.runtime.device import unless_out_of_memory
-from stages.toy.random_llama import SEED, random_llama, setting_on
+from stages.toy.random_llama import SEED, random_llama, setting_on, shape_of
 from stages.toy.teacher import word_tokenizer
 
 COMPARED_WITH: Mapping[Method, Method | None] = {"prefill": None, "vllm": "prefill"}
@@ -53,7 +53,8 @@ def measure_times(job: AttentionJob, *, after_each: Work = nothing) -> Times:
             device=torch.device(job.device),
             after_each=after_each,
         )
-        return Times(rounds=rounds, differences={"vllm": attention.apart}, setting=setting_on(job.device, job.shape))
+        setting = setting_on(job.device, shape_of(engine.llm.llm_engine.model_config.hf_config))
+        return Times(rounds=rounds, differences={"vllm": attention.apart}, setting=setting)
 
 
 def measure_peak(job: AttentionJob) -> Memory | None:

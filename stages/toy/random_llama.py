@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedConfig, PreTrainedModel
 
 from data.errors import ConfigError
 from stages.settings import Dtype
@@ -72,13 +72,18 @@ def random_llama(
         return AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype), attn_implementation="sdpa")
 
 
+def shape_of(config: PreTrainedConfig) -> Shape:
+    """The shape of a model with this configuration."""
+    text = config.get_text_config()
+    heads = text.num_attention_heads
+    kv_heads = getattr(text, "num_key_value_heads", None) or heads
+    return Shape(layers=text.num_hidden_layers, width=text.hidden_size, heads=heads, kv_heads=kv_heads)
+
+
 def setting_of(model: PreTrainedModel) -> Setting:
     """Say what `model` is and runs on."""
-    config = model.config.get_text_config()
-    heads = config.num_attention_heads
-    kv_heads = getattr(config, "num_key_value_heads", None) or heads
-    shape = Shape(layers=config.num_hidden_layers, width=config.hidden_size, heads=heads, kv_heads=kv_heads)
-    return setting_on(torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else "cpu", shape)
+    device = torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else "cpu"
+    return setting_on(device, shape_of(model.config))
 
 
 def setting_on(device: str, shape: Shape) -> Setting:
