@@ -101,7 +101,8 @@ def test_vllm_attention_of_real_weights_is_that_of_transformers(families: Famili
 def test_vllm_attention_of_a_quantised_checkpoint_is_that_of_its_own_weights(families: Families) -> None:
     found = families["int8", "float32"]
     assert found["formula"] < 1e-5
-    assert 1e-3 < found["apart"] < 0.5, "neither the unquantised model nor another one"
+    # Another random Llama is 1.6 apart. This is 0.6 on AVX2, where products of 8 bits saturate (docs/log.md).
+    assert 1e-3 < found["apart"] < 1, "neither the unquantised model nor another one"
 
 
 @pytest.fixture(scope="module")
