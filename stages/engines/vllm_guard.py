@@ -2,7 +2,7 @@
 
 vLLM's process does not notice that its parent was killed: it stays, and keeps its share of the GPU's memory, in which
 the next run finds no room. In: the process that is guarded, as an argument. Out: nothing; while that process lives, its
-children are looked up once a second, and when it is gone, those that are left are asked to end, then killed.
+children and theirs are looked up once a second, and when it is gone, those that are left are asked to end, then killed.
 
 It runs this file by itself, with no package and no output, so that it costs little and nobody waits for it.
 """
@@ -37,14 +37,20 @@ def children_of(parent: int) -> set[int]:
     return found
 
 
+def below(parent: int) -> set[int]:
+    """Its children, theirs, and so on; but for this process."""
+    children = children_of(parent) - {os.getpid()}
+    return children.union(*map(below, children))
+
+
 def guard(parent: int) -> None:
     """Wait until `parent` is gone, and end what it left."""
     children: set[int] = set()
     while True:
-        found = children_of(parent)
+        found = below(parent)
         if os.getppid() != parent:
             break
-        children = found - {os.getpid()}
+        children = found
         time.sleep(LOOK_SECONDS)
     for number in (signal.SIGTERM, signal.SIGKILL):
         for child in children:
