@@ -18,8 +18,6 @@ from stages.runtime.imports import end_without_searching
 
 WHILE_LOADING = (200_000, 50, 1_000)
 """`gc.set_threshold`: objects before a search among the youngest, and how many of each kind before the next."""
-
-
 CHOOSING = "get_mp_context"
 """Where vLLM 0.32 and 0.33 choose how their first process is started; nobody promises that it stays."""
 
