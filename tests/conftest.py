@@ -1,6 +1,7 @@
 """What all rooms share: where the real benchmark data lies, if it is there; a browser (tests/browser.py); buckets
 (tests/buckets.py); which tests belong together where several processes share them out."""
 
+import multiprocessing.util
 import os
 from collections.abc import Iterator
 from functools import cache
@@ -16,6 +17,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
 # Ray reads this when it is imported, which tests do before the engine does: stages/engines/kinds/ray.py says what for.
 os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
+# Where processes put their sockets, whose paths may have 107 characters: chosen once, before a test that gives
+# temporary files a place of its own can be the first to start a process.
+multiprocessing.util.get_temp_dir()
 
 pytest_plugins = ("tests.browser", "tests.buckets")
 WITH_RAY = ("test_contract.py", "test_engines_side_by_side.py", "test_ray_cluster.py")
