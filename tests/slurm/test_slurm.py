@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -108,12 +109,26 @@ def trains(folder: Path) -> bool:
     return any(students.glob("seed-*/checkpoints")) and bool(processes(folder, "train"))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Undisturbed:
+    """A job that nothing happens to: how long it runs, and its students."""
+
+    seconds: int
+    students: list[bytes]
+
+
 @pytest.fixture(scope="session")
-def undisturbed(slurm: Slurm, prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
-    """The students of a job that nothing happens to."""
+def undisturbed_job(slurm: Slurm, prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
     folder = working_folder(prepared, tmp_path_factory.mktemp("undisturbed"))
-    assert slurm.finish(slurm.submit(folder, "svamp.sbatch")) == 0, said(folder)
-    return weights(folder)
+    job = slurm.submit(folder, "svamp.sbatch")
+    assert slurm.finish(job) == 0, said(folder)
+    hours, minutes, seconds = map(int, slurm.job(job)["RunTime"].split(":"))
+    return Undisturbed(seconds=3600 * hours + 60 * minutes + seconds, students=weights(folder))
+
+
+@pytest.fixture
+def undisturbed(undisturbed_job: Undisturbed) -> list[bytes]:
+    return undisturbed_job.students
 
 
 def test_a_job_that_nothing_happens_to_runs_once(undisturbed: list[bytes]) -> None:
@@ -121,13 +136,15 @@ def test_a_job_that_nothing_happens_to_runs_once(undisturbed: list[bytes]) -> No
 
 
 def test_a_job_whose_time_is_over_is_requeued_until_it_is_done(
-    slurm: Slurm, folder: Path, undisturbed: list[bytes]
+    slurm: Slurm, folder: Path, undisturbed_job: Undisturbed
 ) -> None:
-    """SLURM looks every 30 s: the signal comes 10 to 40 s after the beginning."""
-    job = slurm.submit(folder, "svamp.sbatch", options=["--time=00:02:00", "--signal=B:USR1@80"])
+    """Signalled before it can be done, however slow the machine; up to 30 s early, for SLURM looks so often."""
+    limit = 120
+    lead = limit - min(max(undisturbed_job.seconds // 2, 40), limit - 10)
+    job = slurm.submit(folder, "svamp.sbatch", options=["--time=00:02:00", f"--signal=B:USR1@{lead}"])
     restarts = slurm.finish(job, 600)
     assert restarts >= 1, said(folder)
-    assert weights(folder) == undisturbed
+    assert weights(folder) == undisturbed_job.students
 
 
 def test_a_cancelled_job_stays_cancelled_and_the_next_one_goes_on(
