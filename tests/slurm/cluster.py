@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Self
 
 DAEMONS = ("munged", "slurmctld", "slurmd")
-COMMANDS = ("sbatch", "scancel", "scontrol", "sinfo", "srun")
+COMMANDS = ("sbatch", "scancel", "scontrol", "sinfo", "squeue", "srun")
 CONFIGURATION = """\
 ClusterName=one
 SlurmctldHost=localhost(127.0.0.1)

@@ -40,6 +40,14 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
         yield found
 
 
+@pytest.fixture(autouse=True)
+def nothing_left(slurm: Slurm) -> Iterator[None]:
+    """The job of a test that fails does not run beside the next one."""
+    yield
+    slurm.command("scancel", "--user=root")
+    until("no job is left", lambda: slurm.command("squeue", "--noheader") == "", 120)
+
+
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model and rationales, for folders to link to."""
