@@ -332,9 +332,9 @@ def test_what_long_outputs_take_grows_with_their_length_not_with_its_square(bait
 
     for question in (NUMBER, BOOLEAN, CHOICE, TEXT, SEVERAL):
         for start in ("", "The answer is "):
-            taken = seconds(start + bait * (20_000 // len(bait)), question)
+            taken = seconds(start + bait * (10_000 // len(bait)), question)
             # Four times as much takes four times as long, or sixteen times; only what takes long is worth a comparison.
-            assert taken < 2 or taken < 10 * seconds(start + bait * (5_000 // len(bait)), question)
+            assert taken < 1 or taken < 10 * seconds(start + bait * (2_500 // len(bait)), question)
 
 
 @given(st.lists(PIECES, max_size=8).map("".join), st.sampled_from([*KINDS[:3], SEVERAL, RATIO]))
