@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import psutil
 import pytest
@@ -52,10 +53,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def start(folder: Path, engine: str, store: str, *options: str) -> subprocess.Popen[str]:
+def start(folder: Path, engine: str, store: str, *options: str, temporary: str | None = None) -> subprocess.Popen[str]:
     keys = ("--set", f"rationales.engine={engine}", "--set", f"store={store}")
     command = ["rationales", "run.yaml", "--runs", f"runs-{store}", *keys, *options]
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    if temporary is not None:
+        environment["TMPDIR"] = temporary
     return subprocess.Popen(
         [sys.executable, "-P", "-m", "pipeline", *command],
         cwd=folder,
@@ -66,9 +69,9 @@ def start(folder: Path, engine: str, store: str, *options: str) -> subprocess.Po
     )
 
 
-def succeed(folder: Path, engine: str, store: str, *options: str) -> tuple[str, str]:
+def succeed(folder: Path, engine: str, store: str, *options: str, temporary: str | None = None) -> tuple[str, str]:
     """Run a command to its end, and return what it wrote to stdout and to stderr."""
-    with start(folder, engine, store, *options) as stage:
+    with start(folder, engine, store, *options, temporary=temporary) as stage:
         said = stage.communicate()
     assert stage.returncode == 0, said
     return said
@@ -130,10 +133,12 @@ def test_what_vllm_has_begun_ray_finishes_and_the_other_way_round(folder: Path) 
 
 
 def vllm_then_ray(folder: Path) -> None:
-    succeed(folder, "vllm", "first", "--shard", "1/2")
-    begun = asked(folder / "first")["vllm"]
-    assert 0 < begun < QUESTIONS
-    out, said = succeed(folder, "ray", "first")
+    with TemporaryDirectory() as temporary:
+        succeed(folder, "vllm", "first", "--shard", "1/2", temporary=temporary)
+        begun = asked(folder / "first")["vllm"]
+        assert 0 < begun < QUESTIONS
+        out, said = succeed(folder, "ray", "first", temporary=temporary)
+        assert not [path for path in Path(temporary).iterdir() if path.is_socket() or path.match("pymp-*")]
     assert (
         out == "" and [line for line in said.splitlines() if not line.startswith(OURS) and RAYS_OWN not in line] == []
     )

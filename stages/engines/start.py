@@ -14,7 +14,6 @@ from stages.engines import kinds
 from stages.engines.contract import Answers, Decoding, Engine, EngineSetup
 from stages.runtime.imports import importing
 from stages.runtime.packages import needed
-from stages.runtime.sockets import keep_sockets_short
 
 
 class RestartingEngine(Engine):
@@ -75,7 +74,6 @@ def open_engine(name: str, setup: EngineSetup, *, setting: str = "rationales.eng
 
     `setting` is what names it.
     """
-    keep_sockets_short()
     with needed(name, setting), importing():
         kind = import_module(f"{kinds.__name__}.{name.replace('-', '_')}")
     start: Callable[[], Engine] = partial(kind.ENGINE, setup)

@@ -40,7 +40,7 @@ from stages.models.tokenizer import load_tokenizer
 from stages.runtime.device import torch_device
 from stages.runtime.processes import Processes, join_processes
 from stages.runtime.progress import Progress, StopSignal, interrupted
-from stages.runtime.sockets import keep_sockets_short
+from stages.runtime.sockets import socket_folder
 from stages.settings import ObjectiveSettings, StudentSettings, TrainingSettings
 from stages.student.adapters import add_adapter, save_adapted
 from stages.student.dev import DevQuestions, dev_accuracy
@@ -93,7 +93,7 @@ def train_student(
     that trackers write to, and `origin` what is to be told of the student beside what is known here.
     """
     require_trackers(training.report_to)
-    keep_sockets_short()
+    socket_folder()  # before loaders of batches are started
     processes = join_processes(training.device, batch_size=training.batch_size)
     _require_precision(training)
     set_seed(seed)

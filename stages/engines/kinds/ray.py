@@ -46,6 +46,7 @@ from stages.engines.kinds.vllm import ENVIRONMENT, refused, sampling_arguments, 
 from stages.models.tokenizer import encode, end_tokens, load_tokenizer
 from stages.runtime.packages import needed
 from stages.runtime.progress import StopSignal
+from stages.runtime.sockets import short_temporary_folder, socket_folder
 
 MISSING_THERE = "vLLM is not installed on the Ray cluster, whose nodes need the packages of this environment"
 ROOM_SECONDS = 300.0
@@ -262,7 +263,8 @@ def _join(setup: EngineSetup) -> bool:
 
     Raises `EngineError` where Ray is not installed, does not start, or does not answer at the address.
     """
-    for name, value in QUIET.items():
+    below = {"RAY_TMPDIR": short_temporary_folder(), "VLLM_RPC_BASE_PATH": socket_folder()}
+    for name, value in {**QUIET, **below}.items():
         os.environ.setdefault(name, value)
     with needed("ray", "rationales.engine", EngineError):
         import ray

@@ -46,6 +46,7 @@ from stages.runtime.imports import importing
 from stages.runtime.packages import needed
 from stages.runtime.progress import StopSignal
 from stages.runtime.shard import local_rank
+from stages.runtime.sockets import socket_folder
 
 log = logging.getLogger(__name__)
 
@@ -331,7 +332,7 @@ def _generation(output: Any) -> Generation:
 def _start(setup: EngineSetup, output: VllmOutput) -> Any:
     few = len(os.sched_getaffinity(0)) <= FEW
     wanted = ENVIRONMENT | (ON_FEW_CORES if few else {}) | ({} if setup.extension is None else WITH_EXTENSION)
-    for name, value in wanted.items():
+    for name, value in {**wanted, "VLLM_RPC_BASE_PATH": socket_folder()}.items():
         os.environ.setdefault(name, value)
     with needed("vllm", "rationales.engine"), importing():
         from vllm import LLM

@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from stages.runtime.sockets import LONGEST, VARIABLES
+from stages.runtime.sockets import LONGEST
 
-OPEN = f"""
-import os, tempfile
+OPEN = """
+import tempfile
 from multiprocessing.connection import Listener
-from stages.runtime.sockets import keep_sockets_short
+from stages.runtime.sockets import short_temporary_folder, socket_folder
 
-keep_sockets_short()
+folder = socket_folder()
 with Listener(family="AF_UNIX") as listener:
-    print(listener.address, tempfile.gettempdir(), *(os.environ.get(name) for name in {VARIABLES}))
+    print(listener.address, folder, tempfile.gettempdir(), short_temporary_folder())
 """
 ROOT = Path(__file__).parents[3]
 
@@ -33,27 +33,23 @@ def long(tmp_path: Path) -> Path:
 
 
 def test_below_a_long_folder_sockets_go_elsewhere_and_nothing_else_does(long):
-    address, temporary, vllm, ray = run(OPEN, long).stdout.split()
-    assert address.startswith("/tmp/pymp-") and not Path(address).parent.exists()
-    assert temporary == str(long)
-    assert (vllm, ray) == ("/tmp", "/tmp")
-
-
-def test_what_the_environment_names_for_sockets_stays(long):
-    assert run(OPEN, long, RAY_TMPDIR="/dev/shm").stdout.split()[2:] == ["/tmp", "/dev/shm"]
+    address, folder, temporary, short = run(OPEN, long).stdout.split()
+    assert Path(address).parent == Path(folder) and folder.startswith("/tmp/pymp-")
+    assert not Path(folder).exists(), "it goes with the process"
+    assert (temporary, short) == (str(long), "/tmp")
 
 
 def test_a_short_folder_holds_sockets_as_everything(tmp_path):
     with_room = tmp_path.parents[2]
     assert len(str(with_room)) <= LONGEST
-    address, temporary, *variables = run(OPEN, with_room).stdout.split()
-    assert Path(address).is_relative_to(with_room) and temporary == str(with_room)
-    assert variables == ["None", "None"]
+    address, folder, temporary, short = run(OPEN, with_room).stdout.split()
+    assert Path(address).parent == Path(folder) and Path(folder).parent == with_room
+    assert temporary == short == str(with_room)
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 14), reason="Python finds a short folder itself")
 def test_without_it_there_is_no_socket(long):
-    done = run(OPEN.replace("keep_sockets_short()", ""), long)
+    done = run(OPEN.replace("folder = socket_folder()", "folder = ''"), long)
     assert done.returncode == 1 and "path too long" in done.stderr
 
 
@@ -61,9 +57,9 @@ def test_loader_workers_load_where_temporary_files_have_a_long_path(long):
     code = """
 import torch
 from torch.utils.data import DataLoader
-from stages.runtime.sockets import keep_sockets_short
+from stages.runtime.sockets import socket_folder
 
-keep_sockets_short()
+socket_folder()
 print(sum(batch.sum().item() for batch in DataLoader(torch.arange(6.0), batch_size=2, num_workers=1)))
 """
     assert run(code, long).stdout == "15.0\n"
