@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from peft import PeftConfig, PeftModel, TaskType, get_peft_model
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+from peft.tuners.lora import ParamWrapper
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer, check_target_module_exists
 from torch import nn
 from transformers import PreTrainedModel
@@ -31,6 +32,10 @@ ADAPTER = "adapter"
 TYPE = "peft_type"
 ALL_LINEAR = "all-linear"
 """To PEFT, all linear layers but the head."""
+EXPERT_LAYERS = frozenset({"gate_proj", "up_proj", "down_proj", "w1", "w2", "w3"})
+"""What the layers of an expert are called where each is a module; many models have others of these names."""
+STACKED = 3
+"""Axes of a weight that holds those of all experts of a layer."""
 MERGING_ERROR = 1e-3
 """Most that merging may change logits, as a share of the largest; rounding in float32 stays under 1e-5."""
 OURS = frozenset({"auto_mapping", "base_model_name_or_path", "inference_mode", "peft_version", "revision", "task_type"})
@@ -70,12 +75,38 @@ def add_adapter(student: PreTrainedModel, given: Mapping[str, PeftValue], note: 
     config = adapter_config(given)
     method = str(config.peft_type.value)
     _untie_adapted(student, config, note)
+    stacked = _stacked_experts(student, given.get("target_modules"))
     try:
         adapted: PeftModel = get_peft_model(student, config)
     except (ValueError, TypeError, KeyError, ImportError, RuntimeError) as error:
         raise ConfigError(f"student.peft: {method} does not fit this student: {first_line(error)}") from error
     _require_mergeable(adapted, method)
+    _tell_of_experts_left_out(adapted, stacked, note)
     return adapted
+
+
+def _stacked_experts(student: PreTrainedModel, targets: PeftValue) -> dict[int, str]:
+    """By id the weights that hold layers of all experts of one layer, where `targets` ask for such layers."""
+    of_experts = isinstance(targets, list | tuple) and EXPERT_LAYERS.intersection(map(str, targets))
+    if targets != ALL_LINEAR and not of_experts:
+        return {}
+    return {
+        id(weight): ".".join([*path.split(".")[-2:], name])
+        for path, module in student.named_modules()
+        if not type(module).__module__.startswith("torch.nn")
+        for name, weight in module.named_parameters(recurse=False)
+        if weight.ndim == STACKED
+    }
+
+
+def _tell_of_experts_left_out(adapted: PeftModel, stacked: Mapping[int, str], note: Callable[[str], None]) -> None:
+    """Say which of the `stacked` weights, that transformers 5 has in the place of layers, PEFT has left as they are."""
+    learning = {id(layer.get_param()) for layer in adapted.modules() if isinstance(layer, ParamWrapper)}
+    if left := [name for weight, name in stacked.items() if weight not in learning]:
+        note(
+            f"student.peft leaves {len(left):,} stacked weights of experts as they are; to let them learn, name them: "
+            f"target_parameters: [{', '.join(dict.fromkeys(left))}], lora_dropout: 0"
+        )
 
 
 def _untie_adapted(student: PreTrainedModel, config: PeftConfig, note: Callable[[str], None]) -> None:

@@ -72,6 +72,9 @@ def test_the_merged_student_computes_what_the_adapted_one_did(method, tmp_path):
     torch.testing.assert_close(again(input_ids=ids).logits, expected, rtol=1e-4, atol=1e-4)
 
 
+EXPERTS = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
+
+
 def tied_model() -> PreTrainedModel:
     config = AutoConfig.for_model(
         "llama", vocab_size=259, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
@@ -123,6 +126,35 @@ def test_layers_for_weights_that_stay_shared_are_refused_before_training():
     given = {"peft_type": "LORA", "target_modules": ["q_proj", "embed_tokens"], "ensure_weight_tying": True}
     with pytest.raises(ConfigError, match=r"student\.peft\.ensure_weight_tying: .* for model\.embed_tokens cannot be"):
         add_adapter(tied_model(), given, print)
+
+
+def experts(kind: str) -> PreTrainedModel:
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = AutoConfig.for_model(kind, vocab_size=64, num_experts=4, moe_intermediate_size=16, **sizes)
+    return AutoModelForCausalLM.from_config(config)
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "left"),
+    [
+        ("qwen2_moe", {"target_modules": "all-linear"}, True),
+        ("qwen2_moe", {"target_modules": ["q_proj", "down_proj"]}, True),
+        ("qwen2_moe", {"target_modules": ["q_proj", "v_proj"]}, False),
+        ("qwen2_moe", {"target_modules": "all-linear", "target_parameters": EXPERTS}, False),
+        ("qwen2_moe", {"target_modules": "all-linear", "target_parameters": EXPERTS[:1]}, True),
+        ("qwen3_moe", {"target_modules": "all-linear"}, False),
+        ("qwen3_moe", {"target_modules": ["q_proj", "gate_proj", "up_proj", "down_proj"]}, False),
+    ],
+)
+def test_experts_that_an_adapter_was_to_change_and_does_not_are_told(kind, changes, left):
+    student, notes = experts(kind), []
+    adapted = add_adapter(student, {"peft_type": "LORA", "r": 2, "lora_dropout": 0.0, **changes}, notes.append)
+    learn = any("experts.lora" in name or "experts.base_layer.lora" in name for name in adapted.state_dict())
+    assert bool(notes) == left
+    if left:
+        named = EXPERTS if "target_parameters" not in changes else EXPERTS[1:]
+        assert f"target_parameters: [{', '.join(named)}], lora_dropout: 0" in notes[0]
+    assert learn == (changes["target_modules"] != ["q_proj", "v_proj"] and (not left or "target_parameters" in changes))
 
 
 def test_an_untied_student_computes_what_it_did():
