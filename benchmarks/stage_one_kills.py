@@ -1,16 +1,15 @@
 """Stage one by one vLLM, killed again and again: nothing may be lost or wrong.
 
 In: a configuration whose rationales and attention are both vLLM's. The command `molsaki rationales CONFIG
---with-attention` is killed by SIGKILL after a random time, `--kills` times, each time into the same store, and then run
-to its end; what is stored is compared with the store of a run that nothing happened to. vLLM's own processes have to be
-gone after each kill.
+--with-attention` is killed by SIGKILL after a random time, again and again into the same store, until a run ends before
+it is killed; what is stored then is compared with the store of a run that nothing happened to, and the next store is
+begun, until there were `--kills` kills. vLLM's own processes have to be gone after each.
 
     python -m benchmarks.stage_one_kills run.yaml --kills 20
 """
 
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -75,26 +74,44 @@ def main(config: Path, kills: int, seed: int) -> None:
         subprocess.run(command(config, folder / "undisturbed", folder / "runs"), check=True)  # noqa: S603
         seconds = time.monotonic() - began
         click.echo(f"undisturbed: {seconds:.0f} s")
-        left, finished = 0, 0
-        for number in range(kills):
-            environment = {**os.environ, "MOLSAKI_KILLS": f"{os.getpid()}-{number}"}
-            after = moments.uniform(0.3, 1.0) * seconds
-            run = subprocess.Popen(command(config, folder / "killed", folder / "runs"), env=environment)  # noqa: S603
-            try:
-                finished += run.wait(after) == 0
-            except subprocess.TimeoutExpired:
-                run.send_signal(signal.SIGKILL)
-                run.wait()
-            deadline = time.monotonic() + WAIT_SECONDS
-            while (still := own_processes(environment["MOLSAKI_KILLS"])) and time.monotonic() < deadline:
-                time.sleep(0.2)
-            left += len(still)
-            click.echo(f"kill {number + 1} after {after:.0f} s: {len(still)} processes left")
-        subprocess.run(command(config, folder / "killed", folder / "runs"), check=True)  # noqa: S603
-        said = compared(folder / "undisturbed", folder / "killed")
-        shutil.rmtree(folder / "runs", ignore_errors=True)
-    click.echo(f"{kills} kills, {finished} of them too late; {left} processes left; {said or 'nothing lost or wrong'}")
-    sys.exit(bool(said or left))
+        killed, left, stores, wrong = 0, 0, 0, ""
+        while killed < kills and not wrong:
+            stores += 1
+            store = folder / f"killed-{stores}"
+            while killed < kills:
+                mark = f"{os.getpid()}-{killed}"
+                after = moments.uniform(0.3, 1.0) * seconds
+                if not kill(command(config, store, folder / "runs"), mark, after):
+                    break
+                killed += 1
+                still = remaining(mark)
+                left += len(still)
+                click.echo(f"kill {killed} after {after:.0f} s, store {stores}: {len(still)} processes left")
+            subprocess.run(command(config, store, folder / "runs"), check=True)  # noqa: S603
+            wrong = compared(folder / "undisturbed", store)
+    click.echo(f"{killed} kills, {stores} stores; {left} processes left; {wrong or 'nothing lost or wrong'}")
+    sys.exit(bool(wrong or left))
+
+
+def kill(words: list[str], mark: str, after: float) -> bool:
+    """Run a command and kill it after so many seconds; whether it ran until then. It has to end well if not."""
+    run = subprocess.Popen(words, env={**os.environ, "MOLSAKI_KILLS": mark})  # noqa: S603
+    try:
+        if run.wait(after) != 0:
+            sys.exit(f"{' '.join(words)}: ended with {run.returncode} before it was killed")
+    except subprocess.TimeoutExpired:
+        run.send_signal(signal.SIGKILL)
+        run.wait()
+        return True
+    return False
+
+
+def remaining(mark: str) -> list[psutil.Process]:
+    """What is still there of a killed command after a while."""
+    deadline = time.monotonic() + WAIT_SECONDS
+    while (still := own_processes(mark)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return still
 
 
 if __name__ == "__main__":
