@@ -333,7 +333,7 @@ def test_what_long_outputs_take_grows_with_their_length_not_with_its_square(bait
     for question in (NUMBER, BOOLEAN, CHOICE, TEXT, SEVERAL):
         for start in ("", "The answer is "):
             short, long = (start + bait * (length // len(bait)) for length in (2_500, 10_000))
-            # Four times as much takes four times as long, or sixteen times. Only what takes long is worth comparing, and
+            # Four times as much takes four times as long, or sixteen times. Only what takes long is compared, and
             # more than once, for a search for garbage among all that other tests have loaded takes seconds.
             if seconds(long, question) > 1:
                 assert min(seconds(long, question) for _ in range(3)) < 10 * seconds(short, question)
