@@ -100,7 +100,7 @@ class Run:
     """What a command works on; of it, `shard` is which students and `share` which questions and records.
 
     With `totals`, attention is also recorded where it is stored without what the steps look at in all; with
-    `with_attention` the engine that writes rationales records it, too.
+    `with_attention` the engine that writes rationales records it, too, and another one what that has left.
     """
 
     matrix: Matrix
@@ -263,6 +263,8 @@ def look(run: Run) -> list[PointStages]:
             seen = AttentionStage(point.inputs, united)
             plain = run.share is None and not run.totals
             attention = seen if plain else AttentionStage(point.inputs, united, run.share, totals=run.totals)
+            if run.with_attention and run.share is not None:  # of what this process's own questions gave
+                attention = AttentionStage(point.inputs, written[0][2])
             records[whole] = seen, attention
         seen, attention = records[whole]
         labelled = json.dumps([whole, *_labelling(point.config)])

@@ -203,3 +203,24 @@ def test_a_matrix_hands_the_shard_on(experiment: Experiment, teacher: Teacher) -
     rationales(experiment, "--shard", "2/3")
     assert 0 < len(teacher.asked) < len(EVERYTHING)
     assert all(Shard(index=2, count=3).owns(attempt.key) for attempt in attempts())
+
+
+@pytest.mark.parametrize("shards", [(None,), ("2/2", "1/2")])
+def test_attention_that_an_engine_was_killed_over_is_recorded_by_the_same_command(
+    experiment: Experiment, teacher: Teacher, monkeypatch: pytest.MonkeyPatch, shards: tuple[str | None, ...]
+) -> None:
+    """All rationales are committed, of the attention nothing is: what is left has an engine of its own."""
+    by_vllm = ModuleType("stages.attention.in_vllm.write")
+    by_vllm.write_attention_by_vllm = experiment.scripted.write_attention  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, by_vllm.__name__, by_vllm)
+    rationales(experiment)
+    asked = teacher.asked
+    one_engine = ("--with-attention", "--set", "rationales.engine=vllm", "--set", "attention.engine=vllm")
+    for shard in shards:
+        said = rationales(experiment, *one_engine, *(() if shard is None else ("--shard", shard))).stderr
+        assert "nothing to do" in said and "attention: " in said
+    assert sorted(experiment.scripted.attention) == sorted(set(experiment.scripted.attention))
+    assert len(experiment.scripted.attention) == 10 and teacher.asked == asked
+    again = rationales(experiment, *one_engine)
+    assert "attention: 10 of 10 records there, nothing to do" in again.stderr
+    assert len(experiment.scripted.attention) == 10
