@@ -46,20 +46,26 @@ def write_model(name: str, folder: Path) -> Path:
     return folder
 
 
-def quantise(folder: Path) -> Path:
+NUMBERS = {"int": (torch.int8, 127), "float": (torch.float8_e4m3fn, 448)}
+"""Of 8 bits, with the largest one."""
+
+
+def quantise(folder: Path, kind: str) -> Path:
     """Make the Llama in `folder` one of 8-bit weights and activations, as compressed-tensors writes it."""
+    dtype, most = NUMBERS[kind]
     tensors = load_file(folder / "model.safetensors")
     for name in [name for name in tensors if name.endswith("_proj.weight")]:
         weight = tensors.pop(name)
-        scale = weight.abs().amax(dim=1, keepdim=True) / 127
-        tensors[name] = (weight / scale).round().clamp(-128, 127).to(torch.int8)
+        scale = weight.abs().amax(dim=1, keepdim=True) / most
+        scaled = (weight / scale).clamp(-most, most)
+        tensors[name] = (scaled if dtype.is_floating_point else scaled.round()).to(dtype)
         tensors[f"{name}_scale"] = scale
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     config = json.loads((folder / "config.json").read_text())
-    eight = {"num_bits": 8, "type": "int", "symmetric": True}
+    eight = {"num_bits": 8, "type": kind, "symmetric": True}
     config["quantization_config"] = {
         "quant_method": "compressed-tensors",
-        "format": "int-quantized",
+        "format": f"{kind}-quantized",
         "quantization_status": "compressed",
         "ignore": ["lm_head"],
         "config_groups": {
