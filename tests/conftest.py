@@ -17,6 +17,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
 # Ray reads this when it is imported, which tests do before the engine does: stages/engines/kinds/ray.py says what for.
 os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
+# Ray's workers would give way to whatever else runs, that is to the other half of the tests (`nice` 15 by default).
+os.environ.setdefault("RAY_worker_niceness", "0")
 # Where processes put their sockets, whose paths may have 107 characters: chosen once, before a test that gives
 # temporary files a place of its own can be the first to start a process.
 multiprocessing.util.get_temp_dir()
