@@ -30,7 +30,9 @@ from pipeline.cli.options import (
     supervised_option,
     units_option,
 )
+from pipeline.config.load import load_config
 from pipeline.config.matrix import load_matrix
+from pipeline.config.schema import Config
 from pipeline.console.exits import StageProcessError, command_log
 from pipeline.console.progress import (
     SECONDS_BETWEEN_LINES,
@@ -122,13 +124,23 @@ def status(asked: Asked) -> None:
     help="Also record the attention of what was kept, by the engine that wrote it: where both engines are vllm. "
     "`molsaki run` does so by itself.",
 )
+@click.option("--attention-of", type=FILE, multiple=True, hidden=True)  # further points that a matrix's process serves
 @supervised_option
-def rationales(asked: Asked, shard: Shard | None, with_attention: bool, supervised: bool) -> None:
+def rationales(
+    asked: Asked, shard: Shard | None, with_attention: bool, attention_of: tuple[Path, ...], supervised: bool
+) -> None:
     """Let the teacher explain the training questions.
 
     Any number of processes may do so at once, on any number of machines, each with a share of the questions.
     """
-    _stage_one(asked, "rationales", shard=shard, with_attention=with_attention, supervised=supervised)
+    _stage_one(
+        asked,
+        "rationales",
+        shard=shard,
+        with_attention=with_attention,
+        attention_of=tuple(load_config(path) for path in attention_of),
+        supervised=supervised,
+    )
 
 
 @examples(
@@ -275,22 +287,19 @@ def _stage_one(
     shard: Shard | None,
     totals: bool = False,
     with_attention: bool = False,
+    attention_of: tuple[Config, ...] = (),
     supervised: bool,
 ) -> None:
     """Do one stage of the teacher, or a share of it: here, or where it has several pieces each in its own process."""
     share = shard_of(name, shard)
-    run = replace(asked.load(), share=share, totals=totals, with_attention=with_attention)
+    run = replace(asked.load(), share=share, totals=totals, with_attention=with_attention, attention_of=attention_of)
     if with_attention:
         require_one_engine(run)
     has_pieces = name == "rationales" and bool(run.matrix.base.more_rationales)
     if supervised or (run.single and not has_pieces):  # a process that another one started has one piece to do
         _here(asked, run, name, supervised=supervised)
         return
-    flags = {"--totals": totals, "--with-attention": with_attention}
-    pass_on = (
-        *(() if share is None else ("--shard", str(share))),
-        *(flag for flag, given in flags.items() if given),
-    )
+    pass_on = (*(() if share is None else ("--shard", str(share))), *(("--totals",) if totals else ()))
     _run(asked, run, (name,), pass_on=pass_on)
 
 

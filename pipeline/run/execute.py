@@ -101,8 +101,9 @@ def execute_points(
                 of_seed = "" if claims is None else f"seed {own[0]}"
                 if run.single:
                     claim.had_work = _execute(point, stage, progress, stop, f"{of_seed}: " if of_seed else "")
-                    if name == "rationales" and run.with_attention:  # what the engine that wrote them has left
-                        _execute(point, partial(_open, run, number, "attention", own), progress, stop)
+                    if name == "rationales":
+                        for left in look(run)[number].rationales.reading:  # by the engine that wrote them
+                            _execute(point, left, progress, stop)
                 else:
                     prefix = f"point {number + 1} of {len(run.points)}, {point.name}{of_seed and ', '}{of_seed}: "
                     claim.had_work = _execute_next(point, name, stage, failures, progress, stop, prefix)

@@ -22,10 +22,10 @@ from pipeline.results.folder import EvaluationFolder, RunFolder
 from pipeline.results.scores import Score, compare, score_tables, scores_of, write_scores
 from pipeline.run.inputs import Split
 from pipeline.run.jobs import Watch, said_by, threads_each
-from pipeline.run.plan import STAGE_ONE, StageName, total_plan
+from pipeline.run.plan import STAGE_ONE, Stage, StageName, total_plan
 from pipeline.run.points import PointRun, PointStages, Run, look, plan_points, shared_work
 from pipeline.run.processes import Failures, ForwardingStop, run_side_by_side, stage_command
-from pipeline.run.teacher import by_one_engine
+from pipeline.run.teacher import RationaleStage
 from stages.runtime.progress import COMMITTED
 
 Say = Callable[[str], None]
@@ -53,7 +53,8 @@ def run_stages(
         for name in names:
             stop.check(COMMITTED)
             if name in STAGE_ONE:
-                _run_stage_one(seen, name, failed, stop, say=say, options=options)
+                together = run.with_attention or "attention" in names
+                _run_stage_one(seen, name, failed, stop, say=say, options=options, together=together)
             else:
                 _run_students(seen, name, failed, stop, say=say, quiet=quiet, jobs=jobs)
     return failed
@@ -78,17 +79,32 @@ class _Seen:
 
 
 def _run_stage_one(
-    seen: _Seen, name: StageName, failed: dict[str, str], stop: ForwardingStop, *, say: Say, options: Sequence[str]
+    seen: _Seen,
+    name: StageName,
+    failed: dict[str, str],
+    stop: ForwardingStop,
+    *,
+    say: Say,
+    options: Sequence[str],
+    together: bool,
 ) -> None:
-    """Run each piece of stage one that is missing in a process of its own, under the first point that needs it."""
+    """Run each piece of stage one that is missing in a process of its own, under the first point that needs it.
+
+    With `together`, the engine that writes rationales is to record the attention as well, of all points that need them;
+    so what has no such engine comes first, for the others' records are made of it too.
+    """
     run = seen.run
     sound = [stages for stages in seen.points() if stages.point.name not in failed]
-    for stage, needing in shared_work(sound, name):
-        names, first = [stages.point.name for stages in needing], needing[0].point
+    pieces = [
+        (stage, needing, _readers(needing) if together and name == "rationales" else [])
+        for stage, needing in shared_work(sound, name)
+    ]
+    for stage, needing, readers in sorted(pieces, key=lambda piece: bool(piece[2])):
+        names, first = [stages.point.name for stages in needing], (readers or [needing[0].point])[0]
         try:
             plan = stage.plan()
             say(plan.line() + _for_points(run, len(names)) + _of_source(first))
-            if plan.finished:
+            if plan.finished and _is_read(stage):
                 continue
             if run.shard is not None:
                 commands = " and ".join(f"molsaki {each} CONFIG" for each in run.stages if each in STAGE_ONE)
@@ -96,7 +112,8 @@ def _run_stage_one(
                     f"{plan.line()}; --shard shares out the students and needs stage one complete: first run {commands}"
                 )
             seen.forget()
-            also = ["--with-attention"] if name == "rationales" and _reads_what_it_writes(first) else []
+            also = [f"--attention-of={point.config_file}" for point in readers[1:]]
+            also += ["--with-attention"] if readers else []
             command = stage_command(name, [str(first.config_file), "--runs", str(first.folder.parent), *options, *also])
             _require_success(name, stop.run(command))
         except StageProcessError as error:
@@ -109,9 +126,15 @@ def _run_stage_one(
             failed.update(dict.fromkeys(names, str(error) if isinstance(error, EngineError) else f"{name}: {error}"))
 
 
-def _reads_what_it_writes(point: PointRun) -> bool:
-    """Whether the engine that writes the rationales is to record the attention as well."""
-    return point.has("attention") and by_one_engine(point.config)
+def _readers(needing: Sequence[PointStages]) -> list[PointRun]:
+    """The points whose attention the engine of shared rationales can record, one for each that differs."""
+    found = {id(stages.all_attention): stages.point for stages in needing if stages.point.reads_what_it_writes}
+    return [*found.values()]
+
+
+def _is_read(stage: Stage) -> bool:
+    """Whether nothing is missing of what the engine that wrote rationales is asked to record of them."""
+    return not isinstance(stage, RationaleStage) or all(opened().plan().finished for opened in stage.reading)
 
 
 def _for_points(run: Run, count: int) -> str:

@@ -13,7 +13,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
 
@@ -64,6 +64,11 @@ class PointRun(Point):
         return tuple(found)
 
     @property
+    def reads_what_it_writes(self) -> bool:
+        """Whether the engine that writes its rationales can record their attention as well."""
+        return not self.is_source and self.has("attention") and by_one_engine(self.config)
+
+    @property
     def is_source(self) -> bool:
         """Whether it is a further source of another one's rationales, after which it is named."""
         return self.config.name != self.name
@@ -100,7 +105,8 @@ class Run:
     """What a command works on; of it, `shard` is which students and `share` which questions and records.
 
     With `totals`, attention is also recorded where it is stored without what the steps look at in all; with
-    `with_attention` the engine that writes rationales records it, too, and another one what that has left.
+    `with_attention` the engine that writes rationales records it, too, and another one what that has left; for the only
+    point of a run also as `attention_of` says, other configurations of these rationales.
     """
 
     matrix: Matrix
@@ -109,6 +115,7 @@ class Run:
     share: Shard | None = None
     totals: bool = False
     with_attention: bool = False
+    attention_of: tuple[Config, ...] = ()
 
     @property
     def single(self) -> bool:
@@ -139,6 +146,11 @@ class Run:
     def stages(self) -> tuple[StageName, ...]:
         """All stages that any point has, in order."""
         return tuple(name for name in STAGES if any(name in point.stages for point in self.points))
+
+    def beside(self, point: PointRun) -> list[PointRun]:
+        """A point under each configuration of `attention_of`."""
+        alike = point.inputs
+        return [replace(point, config=config, inputs=Inputs(config, alike=alike)) for config in self.attention_of]
 
     def check(self, names: Sequence[StageName]) -> None:
         """Raise the first error that the stages of any point would meet in their inputs."""
@@ -252,9 +264,8 @@ def look(run: Run) -> list[PointStages]:
         for source in (point, *point.sources):
             asked = _asked(source.config, "teacher", "rationales")
             if asked not in rationales:
-                every = RationaleStage(source.inputs, with_attention=run.with_attention)
-                part = RationaleStage(source.inputs, run.share, with_attention=run.with_attention)
-                rationales[asked] = every, every if run.share is None else part
+                every = RationaleStage(source.inputs)
+                rationales[asked] = every, every if run.share is None else RationaleStage(source.inputs, run.share)
             written.append((source, *rationales[asked]))
         whole = _asked(point.config, "teacher", "rationales", "more_rationales", "attention")
         if whole not in records:
@@ -263,9 +274,9 @@ def look(run: Run) -> list[PointStages]:
             seen = AttentionStage(point.inputs, united)
             plain = run.share is None and not run.totals
             attention = seen if plain else AttentionStage(point.inputs, united, run.share, totals=run.totals)
-            if run.with_attention and run.share is not None:  # of what this process's own questions gave
-                attention = AttentionStage(point.inputs, written[0][2])
             records[whole] = seen, attention
+            if run.with_attention and point.reads_what_it_writes:
+                written[0][2].reading += [partial(_of_own_questions, run, each) for each in (point, *run.beside(point))]
         seen, attention = records[whole]
         labelled = json.dumps([whole, *_labelling(point.config)])
         if labelled not in found:
@@ -287,6 +298,12 @@ def look(run: Run) -> list[PointStages]:
     return points
 
 
+def _of_own_questions(run: Run, point: PointRun) -> AttentionStage:
+    """The attention of what a process's own questions gave."""
+    sources = [RationaleStage(source.inputs, run.share) for source in (point, *point.sources)]
+    return AttentionStage(point.inputs, sources[0] if len(sources) == 1 else UnitedRationales(sources))
+
+
 def _asked(config: Config, *sections: str) -> str:
     """What is asked of stage one, as a text: equal for points that share it."""
     values = config.model_dump(mode="json", include={"store", "data", *sections})
@@ -302,13 +319,17 @@ def _labelling(config: Config) -> list[JSON]:
 
 
 def require_one_engine(run: Run) -> None:
-    """Raise `ConfigError` for points whose rationales and attention do not come from one engine."""
-    for point in run.points:
-        if not (point.has("attention") and by_one_engine(point.config)):
+    """Raise `ConfigError` for points whose rationales and attention do not come from one engine.
+
+    Those of a matrix whose objective needs no attention are left alone, unless all are such.
+    """
+    asking = [point for point in run.points if point.has("attention")]
+    for point in asking or run.points:
+        if not point.reads_what_it_writes:
             raise ConfigError(
                 f"--with-attention: {point.name} has no attention for the engine of its rationales to record: that "
-                "takes rationales.engine vllm, attention.engine vllm, equal engine_arguments, one source of them, "
-                "and an objective with attention"
+                "takes rationales.engine vllm, attention.engine vllm, equal engine_arguments, and an objective with "
+                "attention"
             )
 
 

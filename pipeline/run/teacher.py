@@ -185,14 +185,14 @@ class StageWithSpace:
 class RationaleStage(StageWithSpace):
     """Lets the teacher explain the training questions; with `shard` its questions only.
 
-    With `with_attention`, the engine that writes them also reads what was kept, piece by piece, for its attention.
+    What `reading` opens, as it is then, the engine that writes them records too, piece by piece, of what was kept.
     """
 
     name = "rationales"
 
-    def __init__(self, inputs: Inputs, shard: Shard | None = None, *, with_attention: bool = False) -> None:
+    def __init__(self, inputs: Inputs, shard: Shard | None = None) -> None:
         super().__init__(inputs, shard)
-        self._with_attention = with_attention
+        self.reading: list[Callable[[], AttentionStage]] = []
 
     _spec_of, _slug_of = staticmethod(rationale_spec), staticmethod(rationale_slug)
 
@@ -247,7 +247,7 @@ class RationaleStage(StageWithSpace):
             identity=self._inputs.teacher,
             progress=progress,
             stop=stop,
-            after=self._after(progress, stop) if self._with_attention else None,
+            after=self._after(progress, stop) if self.reading else None,
         )
 
     def _after(self, progress: Progress, stop: StopSignal) -> "After":
@@ -259,10 +259,11 @@ class RationaleStage(StageWithSpace):
         def use(engine: "Engine") -> None:
             if self._settings.keywords and not RationaleStage(self._inputs, self._shard).plan().finished:
                 return  # key words are critical words: a record is not what it will be
-            attention = AttentionStage(self._inputs, RationaleStage(self._inputs, self._shard))
-            attention.engine = vllm_of(engine)
-            if attention.missing:
-                attention.execute_what_is_there(progress, stop)
+            for opened in self.reading:
+                attention = opened()
+                attention.engine = vllm_of(engine)
+                if attention.missing:
+                    attention.execute_what_is_there(progress, stop)
 
         return After(use=use, extension=EXTENSION)
 
@@ -514,11 +515,8 @@ def attention_settings(config: "Config") -> AttentionSettings:
 def by_one_engine(config: "Config") -> bool:
     """Whether the engine that writes the rationales can read them for their attention as well."""
     attention = attention_settings(config)
-    return (
-        (attention.engine, config.rationales.engine) == ("vllm", "vllm")
-        and attention.engine_arguments == config.rationales.engine_arguments
-        and not config.more_rationales
-    )
+    both = (attention.engine, config.rationales.engine) == ("vllm", "vllm")
+    return both and attention.engine_arguments == config.rationales.engine_arguments
 
 
 def _details(plan: RationalePlan, settings: RationaleSettings) -> Iterator[str]:

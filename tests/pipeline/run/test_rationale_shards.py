@@ -1,12 +1,8 @@
 """`molsaki rationales --shard i/n`: what a shard asks, counts, says and writes down. The teacher is scripted."""
 
 import json
-import re
-import sys
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from click.testing import Result
@@ -15,44 +11,11 @@ from cache.rationales import Attempt, RationaleStore
 from cache.spaces import Space
 from pipeline.run.provenance import read_provenance
 from stages.runtime.shard import Shard
-from tests.fakes import ScriptedEngine
 from tests.pipeline.conftest import Experiment
+from tests.pipeline.run.conftest import Teacher
 
 RUN = Path("runs/small")
 THIRDS = ("1/3", "2/3", "3/3")
-ASKED = re.compile(r"Ann has (\d+) figs")
-
-
-def answer(prompt: str) -> str:
-    """Right for even numbers at once, for odd ones where the answer is shown."""
-    number = int(ASKED.findall(prompt)[-1])
-    shown = "The correct answer" in prompt
-    found = number + 2 if shown or number % 2 == 0 else number
-    return f" {number} figs and 2 make {found}. The answer is {found}."
-
-
-class Teacher:
-    """Stands in for the engines: every one that is opened is scripted, and all prompts are remembered."""
-
-    def __init__(self) -> None:
-        self.engines: list[ScriptedEngine] = []
-        self.before_answers: Callable[[], None] = lambda: None
-        """Called once, when the first engine is opened."""
-
-    def open(self, _setup: object) -> ScriptedEngine:
-        engine = ScriptedEngine(answer)
-        self.engines.append(engine)
-        before, self.before_answers = self.before_answers, lambda: None
-        before()
-        return engine
-
-    @property
-    def asked(self) -> Counter[tuple[int, bool]]:
-        """How often each question was put, and whether with its answer."""
-        prompts = [prompt for engine in self.engines for prompt in engine.prompts]
-        return Counter((int(ASKED.findall(prompt)[-1]), "The correct answer" in prompt) for prompt in prompts)
-
-
 EVERYTHING = Counter([(number, False) for number in range(1, 11)] + [(number, True) for number in range(1, 11, 2)])
 
 
@@ -60,18 +23,6 @@ EVERYTHING = Counter([(number, False) for number in range(1, 11)] + [(number, Tr
 def no_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
-
-
-@pytest.fixture
-def teacher(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> Teacher:
-    """The experiment with a teacher instead of a file."""
-    teacher = Teacher()
-    module = ModuleType("stages.engines.kinds.transformers")
-    module.ENGINE = teacher.open  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-    text = Path("run.yaml").read_text()
-    Path("run.yaml").write_text(text.replace("{engine: file, path: rationales.jsonl}", "{engine: transformers}"))
-    return teacher
 
 
 def rationales(experiment: Experiment, *arguments: str) -> Result:
@@ -203,24 +154,3 @@ def test_a_matrix_hands_the_shard_on(experiment: Experiment, teacher: Teacher) -
     rationales(experiment, "--shard", "2/3")
     assert 0 < len(teacher.asked) < len(EVERYTHING)
     assert all(Shard(index=2, count=3).owns(attempt.key) for attempt in attempts())
-
-
-@pytest.mark.parametrize("shards", [(None,), ("2/2", "1/2")])
-def test_attention_that_an_engine_was_killed_over_is_recorded_by_the_same_command(
-    experiment: Experiment, teacher: Teacher, monkeypatch: pytest.MonkeyPatch, shards: tuple[str | None, ...]
-) -> None:
-    """All rationales are committed, of the attention nothing is: what is left has an engine of its own."""
-    by_vllm = ModuleType("stages.attention.in_vllm.write")
-    by_vllm.write_attention_by_vllm = experiment.scripted.write_attention  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, by_vllm.__name__, by_vllm)
-    rationales(experiment)
-    asked = teacher.asked
-    one_engine = ("--with-attention", "--set", "rationales.engine=vllm", "--set", "attention.engine=vllm")
-    for shard in shards:
-        said = rationales(experiment, *one_engine, *(() if shard is None else ("--shard", shard))).stderr
-        assert "nothing to do" in said and "attention: " in said
-    assert sorted(experiment.scripted.attention) == sorted(set(experiment.scripted.attention))
-    assert len(experiment.scripted.attention) == 10 and teacher.asked == asked
-    again = rationales(experiment, *one_engine)
-    assert "attention: 10 of 10 records there, nothing to do" in again.stderr
-    assert len(experiment.scripted.attention) == 10
