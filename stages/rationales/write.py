@@ -119,7 +119,9 @@ class Standing:
 
 
 BETWEEN = 1024
-"""Questions that are asked before the engine does what else there is for it to do."""
+"""At least so many questions are asked before the engine does what else there is for it to do."""
+SHARE_BETWEEN = 0.25
+"""And so many of what is there, for each time all of it is looked at, and the engine runs empty."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,7 +172,7 @@ def write_rationales(
             )
         opened.callback(lambda: _note_asked_again(teacher_asked, settings, progress))
         while asks := _next_round(plan):
-            asks = asks if after is None else asks[:BETWEEN]
+            asks = asks if after is None else asks[: max(BETWEEN, int(SHARE_BETWEEN * len(attempts)))]
             made = _write_round(asks, source, store, settings, progress, stop)
             attempts |= {attempt.name: attempt for attempt in made}
             asked += len(made)

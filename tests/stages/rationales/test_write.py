@@ -29,7 +29,7 @@ from stages.engines.contract import Answers, Decoding, Engine, EngineSetup, Gene
 from stages.models.identity import ModelIdentity, identify_model
 from stages.rationales.judge import judge
 from stages.rationales.spec import rationale_slug, rationale_spec
-from stages.rationales.write import RationaleSummary, kept_rationales, plan_rationales, write_rationales
+from stages.rationales.write import After, RationaleSummary, kept_rationales, plan_rationales, write_rationales
 from stages.runtime.progress import SilentProgress, StopSignal
 from stages.settings import RationaleSettings, TeacherSettings
 from tests.fakes import ScriptedEngine, tiny_model_folder, tiny_tokenizer
@@ -563,3 +563,22 @@ def test_the_real_engine_writes_rationales_that_are_committed(tmp_path: Path) ->
     assert summary.dropped == {"cut off at max_tokens": 7, "prompt too long": 1}
     assert (len(attempts), len(store.space.commits())) == (15, 4)
     assert all(len(each.output) == 32 for each in attempts.values() if each.outcome != "prompt too long")
+
+
+def test_rounds_between_which_an_engine_does_something_else_grow_with_what_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stages.rationales.write, "BETWEEN", 4)
+    store, seen = new_store(tmp_path), list[int]()
+    write_rationales(
+        [problem(f"box{number}") for number in range(40)],
+        store,
+        TEACHER,
+        SETTINGS,
+        identity=IDENTITY,
+        progress=SilentProgress(),
+        stop=StopSignal(),
+        engine=ScriptedEngine(right),
+        after=After(use=lambda _: seen.append(len(store.attempts())), extension=""),
+    )
+    assert seen == [4, 8, 12, 16, 20, 25, 31, 38, 40]  # 4, or a quarter
