@@ -112,10 +112,13 @@ def _run_stage_one(
                     f"{plan.line()}; --shard shares out the students and needs stage one complete: first run {commands}"
                 )
             seen.forget()
-            also = [f"--attention-of={point.config_file}" for point in readers[1:]]
-            also += ["--with-attention"] if readers else []
-            command = stage_command(name, [str(first.config_file), "--runs", str(first.folder.parent), *options, *also])
-            _require_success(name, stop.run(command))
+            command = stage_command(name, [str(first.config_file), "--runs", str(first.folder.parent), *options])
+            code = stop.run([*command, *_with_attention(readers)])
+            failed_both = readers and not (run.single or run.with_attention) and code not in {0, Interrupted.exit_code}
+            if failed_both and RationaleStage(first.inputs).plan().to_do < plan.to_do:  # it may have been the attention
+                say(f"{name}: going on without the attention, which the next stage tries by itself")
+                code = stop.run(command)
+            _require_success(name, code)
         except StageProcessError as error:
             if run.single or error.code == Interrupted.exit_code:
                 raise
@@ -130,6 +133,12 @@ def _readers(needing: Sequence[PointStages]) -> list[PointRun]:
     """The points whose attention the engine of shared rationales can record, one for each that differs."""
     found = {id(stages.all_attention): stages.point for stages in needing if stages.point.reads_what_it_writes}
     return [*found.values()]
+
+
+def _with_attention(readers: Sequence[PointRun]) -> list[str]:
+    """Options of a process that works under the configuration of the first of them."""
+    also = [f"--attention-of={point.config_file}" for point in readers[1:]]
+    return ["--with-attention", *also] if readers else []
 
 
 def _is_read(stage: Stage) -> bool:

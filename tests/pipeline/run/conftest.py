@@ -13,6 +13,8 @@ from tests.fakes import ScriptedEngine
 from tests.pipeline.conftest import Experiment
 
 ASKED = re.compile(r"Ann has (\d+) figs")
+EVERYTHING = Counter([(number, False) for number in range(1, 11)] + [(number, True) for number in range(1, 11, 2)])
+"""Each question without its answer, and those with odd numbers with it."""
 
 
 def answer(prompt: str) -> str:

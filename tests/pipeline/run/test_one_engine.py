@@ -15,10 +15,11 @@ from click.testing import Result
 
 from cache.reader import recorded_keys
 from cache.spaces import Space
+from data.errors import ModelError
 from pipeline.run.processes import ForwardingStop
 from tests.fakes import ScriptedEngine
 from tests.pipeline.conftest import Experiment
-from tests.pipeline.run.conftest import Teacher
+from tests.pipeline.run.conftest import EVERYTHING, Teacher
 
 BY_VLLM = ("--set", "rationales.engine=vllm", "--set", "attention.engine=vllm")
 ONE_ENGINE = ("--with-attention", *BY_VLLM)
@@ -32,11 +33,14 @@ class ByVllm:
         self.recorded = experiment.scripted.attention
         self.by: Counter[ScriptedEngine | None] = Counter()
         """How many records the passes have committed that were given an engine, or none."""
+        self.refuses = False
         self.commands: list[list[str]] = []
         """The commands of stages, without their options."""
 
     def write(self, *arguments: object, engine: ScriptedEngine | None, **options: object) -> None:
         """Commit what is missing."""
+        if self.refuses:
+            raise ModelError("no attention of this teacher")
         before = len(self.recorded)
         self._write(*arguments, **options)  # type: ignore[arg-type]
         self.by[engine] += len(self.recorded) - before
@@ -96,6 +100,20 @@ def test_a_point_without_attention_does_not_keep_it_from_the_others(
 ) -> None:
     done(experiment, "run", *BY_VLLM, *matrix(objective__name=["dss", "molsaki"]))
     assert by_vllm.by == {teacher.engines[0]: 10} and len(teacher.engines) == 1
+
+
+def test_attention_that_is_refused_stops_no_point_that_needs_none(
+    experiment: Experiment, teacher: Teacher, by_vllm: ByVllm
+) -> None:
+    by_vllm.refuses = True
+    objectives = matrix(objective__name=["dss", "molsaki"])
+    ran = experiment("run", "run.yaml", *BY_VLLM, *objectives)
+    assert ran.exit_code == 1 and ran.stderr.count("no attention of this teacher") == 2
+    assert teacher.asked == EVERYTHING and experiment.scripted.trained == [0, 1]
+    assert "rationales: going on without the attention, which the next stage tries by itself" in ran.stderr
+    by_vllm.refuses = False
+    done(experiment, "run", *BY_VLLM, *objectives)
+    assert teacher.asked == EVERYTHING and experiment.scripted.trained == [0, 1, 0, 1]
 
 
 @pytest.mark.parametrize("command", [("run",), ("rationales", "--with-attention")])

@@ -1,7 +1,6 @@
 """`molsaki rationales --shard i/n`: what a shard asks, counts, says and writes down. The teacher is scripted."""
 
 import json
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -12,11 +11,10 @@ from cache.spaces import Space
 from pipeline.run.provenance import read_provenance
 from stages.runtime.shard import Shard
 from tests.pipeline.conftest import Experiment
-from tests.pipeline.run.conftest import Teacher
+from tests.pipeline.run.conftest import EVERYTHING, Teacher
 
 RUN = Path("runs/small")
 THIRDS = ("1/3", "2/3", "3/3")
-EVERYTHING = Counter([(number, False) for number in range(1, 11)] + [(number, True) for number in range(1, 11, 2)])
 
 
 @pytest.fixture(autouse=True)
