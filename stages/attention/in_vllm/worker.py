@@ -41,8 +41,7 @@ class AttentionExtension:
         """Begin to watch the layers, once; says which there are, or why they cannot be watched."""
         if not hasattr(self, "_molsaki_watch"):
             try:
-                context = self.vllm_config.compilation_config.static_forward_context  # type: ignore[attr-defined]
-                self._molsaki_watch = Watch(self.model_runner, context)  # type: ignore[attr-defined]
+                self._molsaki_watch = Watch(self.model_runner, self.vllm_config)  # type: ignore[attr-defined]
             except UnknownLayerError as error:
                 return {"refused": str(error)}
         return self._molsaki_watch.described()
@@ -70,12 +69,14 @@ class _Group:
 class Watch:
     """Sees what the attention layers of one worker compute, and keeps what texts ask for."""
 
-    def __init__(self, runner: Any, context: Mapping[str, Any]) -> None:
+    def __init__(self, runner: Any, config: Any) -> None:
         """Raises `UnknownLayerError` for a layer, or a runner, that cannot be followed exactly."""
         if not hasattr(runner, "input_batch"):
             raise UnknownLayerError("its second model runner; leave VLLM_USE_V2_MODEL_RUNNER unset")
+        if reason := _parted(config):
+            raise UnknownLayerError(reason)
         self._runner = runner
-        self._layers = _layers(context)
+        self._layers = _layers(config.compilation_config.static_forward_context)
         self._groups: list[_Group] = []
         self._seen: list[list[torch.Tensor]] = []
         self._found: list[dict[str, Any]] = []
@@ -117,19 +118,22 @@ class Watch:
     ) -> Any:
         if attn_metadata is not None:  # none in a trial run that measures memory
             if place == 0:
-                self._groups, self._seen = self._asked(attn_metadata, query.device), []
+                self._groups, self._seen = self._asked(query.device), []
             if self._groups:
                 self._see(place, layer, query, key)
         return forward(layer, query, key, value, kv_cache, attn_metadata, *arguments, **named)
 
-    def _asked(self, metadata: Any, device: torch.device) -> list[_Group]:
-        """The texts of this step of the engine that are to be seen, of like lengths together."""
+    def _asked(self, device: torch.device) -> list[_Group]:
+        """The texts of this step of the engine that are to be seen, of like lengths together.
+
+        Where each begins is what the runner has counted on the CPU: not all back-ends have it in their metadata.
+        """
         names = self._runner.input_batch.req_ids
         states = [self._runner.requests[name] for name in names]
         wanted = [(number, state, _asked_by(state)) for number, state in enumerate(states)]
         if not any(asked for _, _, asked in wanted):
             return []
-        starts = metadata.query_start_loc.tolist()
+        starts = self._runner.query_start_loc.np[: len(names) + 1].tolist()
         whole: list[tuple[int, Mapping[str, Any]]] = []
         for number, state, asked in wanted:
             if asked is None:
@@ -259,6 +263,18 @@ def _group(texts: Sequence[tuple[int, Mapping[str, Any], Located]], device: torc
         index_BT=torch.from_numpy(index_BT).to(device),
         pool=pooling(located, longest, receivers=True).to(device),
     )
+
+
+def _parted(config: Any) -> str | None:
+    """Why a call of a layer has not all texts of a step of the engine, each whole; None where it has."""
+    parallel, graphs = config.parallel_config, config.compilation_config.cudagraph_mode
+    if parallel.prefill_context_parallel_size > 1:
+        return "texts that are spread over GPUs token by token (prefill_context_parallel_size)"
+    if parallel.use_ubatching:
+        return "steps that are computed in parts (enable_dbo, ubatch_size)"
+    if graphs is not None and graphs.mixed_mode().name == "FULL":
+        return "CUDA graphs of whole steps; give engine_arguments.compilation_config another cudagraph_mode than FULL"
+    return None
 
 
 def _layers(context: Mapping[str, Any]) -> list[tuple[int, Any]]:

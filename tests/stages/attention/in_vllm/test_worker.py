@@ -72,6 +72,15 @@ def test_texts_of_like_length_are_together() -> None:
     assert groups[0].index_BT[0].tolist() == [*range(40, 52), 51]
 
 
+def configured(graphs: str = "PIECEWISE", **parallel: Any) -> Any:
+    """A configuration of vLLM, as far as it is looked at."""
+    mode = SimpleNamespace(mixed_mode=lambda: SimpleNamespace(name=graphs))
+    return SimpleNamespace(
+        parallel_config=SimpleNamespace(**{"prefill_context_parallel_size": 1, "use_ubatching": False, **parallel}),
+        compilation_config=SimpleNamespace(static_forward_context={}, cudagraph_mode=mode),
+    )
+
+
 @pytest.fixture
 def watch(monkeypatch: pytest.MonkeyPatch) -> Watch:
     """A worker with one layer of two heads, and requests as vLLM's runner has them."""
@@ -80,8 +89,8 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> Watch:
         impl=SimpleNamespace(scale=0.5, sinks=None, logits_soft_cap=0, forward=lambda *_, **__: "as ever"),
     )  # fmt: skip
     monkeypatch.setattr("stages.attention.in_vllm.worker._layers", lambda _: [(0, layer)])
-    runner = SimpleNamespace(input_batch=SimpleNamespace(req_ids=[]), requests={})
-    watch = Watch(runner, {})
+    runner = SimpleNamespace(input_batch=SimpleNamespace(req_ids=[]), requests={}, query_start_loc=SimpleNamespace())
+    watch = Watch(runner, configured())
     watch.layer = layer  # type: ignore[attr-defined]
     return watch
 
@@ -99,7 +108,8 @@ def step(watch: Watch, *requests: tuple[str, dict[str, Any] | None, int, int]) -
     tokens = int(starts[-1])
     query, key = torch.randn(tokens, 2, 4), torch.randn(tokens, 1, 4)
     layer = watch.layer  # type: ignore[attr-defined]
-    metadata = SimpleNamespace(query_start_loc=torch.from_numpy(starts))
+    runner.query_start_loc.np = np.concatenate([starts, np.full(3, tokens)])  # padded, as for CUDA graphs
+    metadata = SimpleNamespace()  # FlashInfer's says of no text where it begins
     assert layer.impl.forward(layer, query, key, key, None, metadata) == "as ever"
 
 
@@ -124,7 +134,26 @@ def test_a_runner_that_does_not_tell_whose_tokens_a_step_computes_is_refused(mon
     """vLLM's second runner hands them from function to function."""
     monkeypatch.setattr("stages.attention.in_vllm.worker._layers", lambda _: [])
     with pytest.raises(UnknownLayerError, match="second model runner"):
-        Watch(SimpleNamespace(req_states={}, execute_model_state=None), {})
+        Watch(SimpleNamespace(req_states={}, execute_model_state=None), configured())
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"prefill_context_parallel_size": 2}, "token by token"),
+        ({"use_ubatching": True}, "in parts"),
+        ({"graphs": "FULL"}, "cudagraph_mode"),
+    ],
+)
+def test_an_engine_whose_calls_have_parts_of_its_steps_is_refused(settings: dict[str, Any], reason: str) -> None:
+    with pytest.raises(UnknownLayerError, match=reason):
+        Watch(SimpleNamespace(input_batch=None), configured(**settings))
+
+
+def test_graphs_are_told_apart_as_vllm_does() -> None:
+    compilation = pytest.importorskip("vllm.config.compilation", reason="vLLM is not installed")
+    modes = compilation.CUDAGraphMode
+    assert {mode.name for mode in modes if mode.mixed_mode().name == "FULL"} == {"FULL"}
 
 
 def test_a_trial_run_of_the_engine_is_not_looked_at(watch: Watch) -> None:
