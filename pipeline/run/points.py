@@ -257,6 +257,7 @@ def look(run: Run) -> list[PointStages]:
     """
     rationales: dict[str, tuple[RationaleStage, RationaleStage]] = {}
     records: dict[str, tuple[AttentionStage, AttentionStage]] = {}
+    read: set[str] = set()
     found: dict[str, PointStages] = {}
     points = []
     for point in run.points:
@@ -275,9 +276,10 @@ def look(run: Run) -> list[PointStages]:
             plain = run.share is None and not run.totals
             attention = seen if plain else AttentionStage(point.inputs, united, run.share, totals=run.totals)
             records[whole] = seen, attention
-            if run.with_attention and point.reads_what_it_writes:
-                written[0][2].reading += [partial(_of_own_questions, run, each) for each in (point, *run.beside(point))]
         seen, attention = records[whole]
+        if run.with_attention and point.reads_what_it_writes and whole not in read:
+            read.add(whole)
+            written[0][2].reading += [partial(_of_own_questions, run, each) for each in (point, *run.beside(point))]
         labelled = json.dumps([whole, *_labelling(point.config)])
         if labelled not in found:
             labels = SoftLabelStage(point.inputs, seen)

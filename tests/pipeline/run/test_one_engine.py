@@ -133,7 +133,7 @@ def test_what_a_kill_left_out_of_one_of_several_is_recorded_by_the_same_command(
     experiment: Experiment, teacher: Teacher, by_vllm: ByVllm
 ) -> None:
     done(experiment, *("rationales", *ONE_ENGINE), "--set", "attention.keep_bits=7")
-    varied = matrix(attention__keep_bits=[7, 8])
+    varied = matrix(objective__name=["dss", "molsaki"], attention__keep_bits=[7, 8])
     done(experiment, "rationales", *ONE_ENGINE, *varied)
     assert by_vllm.by == {teacher.engines[0]: 10, None: 10}
     done(experiment, "rationales", *ONE_ENGINE, *varied)
