@@ -270,8 +270,7 @@ def look(run: Run) -> list[PointStages]:
             written.append((source, *rationales[asked]))
         whole = _asked(point.config, "teacher", "rationales", "more_rationales", "attention")
         if whole not in records:
-            sources = [every for _, every, _ in written]
-            united = sources[0] if len(sources) == 1 else UnitedRationales(sources)
+            united = _united([every for _, every, _ in written])
             seen = AttentionStage(point.inputs, united)
             plain = run.share is None and not run.totals
             attention = seen if plain else AttentionStage(point.inputs, united, run.share, totals=run.totals)
@@ -303,7 +302,12 @@ def look(run: Run) -> list[PointStages]:
 def _of_own_questions(run: Run, point: PointRun) -> AttentionStage:
     """The attention of what a process's own questions gave."""
     sources = [RationaleStage(source.inputs, run.share) for source in (point, *point.sources)]
-    return AttentionStage(point.inputs, sources[0] if len(sources) == 1 else UnitedRationales(sources))
+    return AttentionStage(point.inputs, _united(sources))
+
+
+def _united(sources: Sequence[RationaleStage]) -> RationaleStage | UnitedRationales:
+    """The rationales of one source, or of several as those of one."""
+    return sources[0] if len(sources) == 1 else UnitedRationales(sources)
 
 
 def _asked(config: Config, *sections: str) -> str:

@@ -62,6 +62,7 @@ def write(
     settings: RationaleSettings = SETTINGS,
     stop: StopSignal | None = None,
     identity: ModelIdentity = IDENTITY,
+    after: After | None = None,
 ) -> RationaleSummary:
     return write_rationales(
         questions,
@@ -72,6 +73,7 @@ def write(
         progress=SilentProgress(),
         stop=stop or StopSignal(),
         engine=engine,
+        after=after,
     )
 
 
@@ -570,15 +572,6 @@ def test_rounds_between_which_an_engine_does_something_else_grow_with_what_is_th
 ) -> None:
     monkeypatch.setattr(stages.rationales.write, "BETWEEN", 4)
     store, seen = new_store(tmp_path), list[int]()
-    write_rationales(
-        [problem(f"box{number}") for number in range(40)],
-        store,
-        TEACHER,
-        SETTINGS,
-        identity=IDENTITY,
-        progress=SilentProgress(),
-        stop=StopSignal(),
-        engine=ScriptedEngine(right),
-        after=After(use=lambda _: seen.append(len(store.attempts())), extension=""),
-    )
+    after = After(use=lambda _: seen.append(len(store.attempts())), extension="")
+    write([problem(f"box{number}") for number in range(40)], store, ScriptedEngine(right), after=after)
     assert seen == [4, 8, 12, 16, 20, 25, 31, 38, 40]  # 4, or a quarter
