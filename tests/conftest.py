@@ -15,8 +15,6 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # vLLM would bind each engine to the first cores, and two of them side by side to the same ones.
 os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
-# Ray reads this when it is imported, which tests do before the engine does: stages/engines/kinds/ray.py says what for.
-os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
 # Ray's workers would give way to whatever else runs, that is to the other half of the tests (`nice` 15 by default).
 os.environ.setdefault("RAY_worker_niceness", "0")
 # Where processes put their sockets, whose paths may have 107 characters: chosen once, before a test that gives

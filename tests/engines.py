@@ -1,7 +1,7 @@
 """The engines that one contract holds for, each opened on the same model: a new one is a line in `ENGINES`.
 
 `openai` is the real thing: vLLM's server in a process of its own, on 127.0.0.1, with a key. `ray` is a cluster of this
-machine alone, each of whose streams starts vLLM anew; what is its own is in test_engines_ray_cluster.py.
+machine alone; what is its own is in test_ray_cluster.py.
 """
 
 import os
@@ -15,13 +15,12 @@ from dataclasses import replace
 from pathlib import Path
 from socket import socket
 from tempfile import TemporaryDirectory
-from typing import Any, TypeAlias
+from typing import Any
 from urllib.request import ProxyHandler, Request, build_opener
 
 import pytest
 
-from stages.engines.contract import Decoding, Engine, EngineSetup, Generation
-from stages.engines.kinds.ray import RayEngine
+from stages.engines.contract import Engine, EngineSetup
 from stages.engines.openai_server import Server
 from stages.engines.start import open_engine
 
@@ -34,8 +33,6 @@ ENGINES: list[Any] = [
 ]
 STARTED = ENGINES[:2]
 """Those that load the model themselves, when they are opened."""
-Calls: TypeAlias = dict[str, tuple[list[str], Decoding]]
-"""Prompts and how to answer them, each call under a name."""
 KEY, SERVED = "a-key-for-tests", "the-teacher"
 START_SECONDS = 400
 
@@ -63,19 +60,6 @@ def opened(name: str, setup: EngineSetup) -> Iterator[Engine]:
             setup = replace(setup, arguments={**setup.arguments, "max_num_batched_tokens": 1 << 14})
         with open_engine(name, setup) as engine:  # type: ignore[arg-type]
             yield engine
-
-
-def all_answers(engine: Engine, calls: Calls) -> dict[str, list[Generation]]:
-    """What an engine says to several calls; to those of Ray's in one stream, since each starts vLLM anew."""
-    if not isinstance(engine, RayEngine):
-        return {name: engine.generate(prompts, decoding) for name, (prompts, decoding) in calls.items()}
-    requests = [(name, (prompt, decoding)) for name, (prompts, decoding) in calls.items() for prompt in prompts]
-    found = list(engine.stream_each([request for _, request in requests]))
-    assert sorted(place for place, _ in found) == list(range(len(requests))), "not every place once"
-    answers: dict[str, list[Generation]] = {name: [] for name in calls}
-    for place, generation in sorted(found, key=lambda answer: answer[0]):
-        answers[requests[place][0]].append(generation)
-    return answers
 
 
 @contextmanager

@@ -200,7 +200,11 @@ class VllmEngine(Engine):
             some = prompts[start : start + ENCODED_TOGETHER]
             encoded = encode(self._tokenizer, some, adds_special_tokens=self.setup.adds_special_tokens)
             for place, (prompt, ids) in enumerate(zip(some, encoded, strict=True), start):
-                yield place, ids if len(ids) < self._window else None, _sampling(decoding, prompt)
+                yield (
+                    place,
+                    ids if len(ids) < self._window else None,
+                    sampling_parameters(sampling_arguments(decoding, prompt)),
+                )
 
 
 @contextmanager
@@ -304,15 +308,15 @@ class _Requests:
         for output in self._engine.step() if self._running else ():
             if output.finished:
                 del self._tokens[output.request_id]
-                self._answers.put((self._running.pop(output.request_id), _generation(output.outputs[0])))
+                self._answers.put((self._running.pop(output.request_id), generation_of(output.outputs[0])))
 
 
-def _sampling(decoding: Decoding, prompt: str) -> Any:
-    """What vLLM makes of these settings; only the whole text is of use here."""
+def sampling_parameters(arguments: Mapping[str, Any]) -> Any:
+    """What vLLM takes with a prompt; only the whole text is of use here."""
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
-    return SamplingParams(**sampling_arguments(decoding, prompt), output_kind=RequestOutputKind.FINAL_ONLY)
+    return SamplingParams(**arguments, output_kind=RequestOutputKind.FINAL_ONLY)
 
 
 def sampling_arguments(decoding: Decoding, prompt: str) -> dict[str, Any]:
@@ -323,24 +327,36 @@ def sampling_arguments(decoding: Decoding, prompt: str) -> dict[str, Any]:
     return {**common, "top_p": decoding.top_p, "seed": prompt_seed(decoding.seed, prompt)}
 
 
-def _generation(output: Any) -> Generation:
+def generation_of(output: Any) -> Generation:
+    """What vLLM says of a text that has ended; `EngineError` for a reason that is none of ours."""
     if output.finish_reason not in FINISHED:
         raise EngineError(f"vLLM ended a text for the reason {output.finish_reason!r}, expected one of stop and length")
     return Generation(text=output.text, finish_reason=FINISHED[output.finish_reason])
 
 
-def _start(setup: EngineSetup, output: VllmOutput) -> Any:
+def import_vllm(setup: EngineSetup) -> bool:
+    """Import vLLM with our defaults in the environment, and say whether it runs on the CPU here.
+
+    Raises `ConfigError` where it is not installed, or where it has no GPU and is asked for one.
+    """
     few = len(os.sched_getaffinity(0)) <= FEW
     wanted = ENVIRONMENT | (ON_FEW_CORES if few else {}) | ({} if setup.extension is None else WITH_EXTENSION)
     for name, value in {**wanted, "VLLM_RPC_BASE_PATH": socket_folder()}.items():
         os.environ.setdefault(name, value)
     with needed("vllm", "rationales.engine"), importing():
-        from vllm import LLM
+        from vllm import LLM  # noqa: F401  with which nearly all of it is loaded
         from vllm.platforms import current_platform
     vllm_errors_to_log()
     on_cpu = bool(current_platform.is_cpu())
     if setup.device == "cuda" and on_cpu:
         raise ConfigError("teacher.device: `cuda` was asked for, but vLLM runs on the CPU here; use `auto` or `cpu`")
+    return on_cpu
+
+
+def _start(setup: EngineSetup, output: VllmOutput) -> Any:
+    on_cpu = import_vllm(setup)
+    from vllm import LLM
+
     if not on_cpu:
         take_own_gpus(setup.arguments, os.environ)
     try:

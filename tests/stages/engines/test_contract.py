@@ -26,14 +26,13 @@ from stages.rationales.spec import rationale_spec
 from stages.rationales.write import write_rationales
 from stages.runtime.progress import SilentProgress, StopSignal
 from stages.settings import RationaleSettings, TeacherSettings
-from tests.engines import ENGINES, SERVED, STARTED, Calls, all_answers, opened, require
+from tests.engines import ENGINES, SERVED, STARTED, opened, require
 from tests.fakes import ScriptedEngine, ending_model_folder, tiny_model_folder, tiny_tokenizer
 
 WINDOW = 320
 GREEDY = Decoding(max_tokens=24)
 SAMPLED = Decoding(max_tokens=24, temperature=1.0, top_p=0.9, seed=3)
 PROMPTS = [f"Q: Tom has {count} apples and eats {count - 1}. How many are left?\nA:" for count in range(2, 10)] + ["Ä"]
-STREAMED = [*PROMPTS, "x" * WINDOW, *reversed(PROMPTS), PROMPTS[0]]
 CARD = {
     "run": "run", "seed": 0, "tasks": ["predict", "explain"], "objective": {"name": "dss"}, "records": 1, "steps": 1,
     "teacher": {"model": "teacher", "revision": "0"}, "data": [{"name": "synthetic", "split": "train"}],
@@ -86,7 +85,7 @@ def reference(setup: EngineSetup) -> list[str]:
 @pytest.fixture(scope="module")
 def answers(engine: Engine, reference: list[str]) -> dict[str, list[Generation]]:
     """What the engine says to each of these calls."""
-    calls: Calls = {
+    calls = {
         "greedy": (PROMPTS, GREEDY),
         "a stop string": (PROMPTS, replace(GREEDY, stop=("\n\n", _stop(reference)))),
         "a stop string in the prompt": ([PROMPTS[0]], replace(GREEDY, stop=("apples", "A:"))),
@@ -95,9 +94,8 @@ def answers(engine: Engine, reference: list[str]) -> dict[str, list[Generation]]
         "sampled": (PROMPTS, SAMPLED),
         "one of the sampled by itself": (PROMPTS[4:5], SAMPLED),
         "sampled with another seed": (PROMPTS, replace(SAMPLED, seed=4)),
-        "a stream": (STREAMED, SAMPLED),
     }
-    return all_answers(engine, calls)
+    return {name: engine.generate(prompts, decoding) for name, (prompts, decoding) in calls.items()}
 
 
 def _stop(reference: list[str]) -> str:
@@ -168,20 +166,19 @@ def test_no_prompts_give_no_generations(engine: Engine) -> None:
 
 
 def test_a_stream_yields_every_place_once_with_the_answer_of_its_prompt(
-    name: str, engine: Engine, reference: list[str], answers: dict[str, list[Generation]]
+    engine: Engine, reference: list[str], answers: dict[str, list[Generation]]
 ) -> None:
-    """After a stream that was given up; each of Ray's starts vLLM anew, so `test_ray_cluster.py` gives one up."""
-    found = list(enumerate(answers["a stream"]))  # Ray's comes out of one with all the others
-    if name != "ray":
-        with closing(engine.stream(100 * PROMPTS)) as given_up:
-            for _ in range(3):
-                place, generation = next(given_up)
-                assert generation.text == reference[place % len(PROMPTS)]
-        found = list(engine.stream(STREAMED, SAMPLED))
-    assert sorted(place for place, _ in found) == list(range(len(STREAMED)))
-    texts = {place: generation.text for place, generation in found}
+    """After a stream that was given up."""
+    with closing(engine.stream(100 * PROMPTS)) as given_up:
+        for _ in range(3):
+            place, generation = next(given_up)
+            assert generation.text == reference[place % len(PROMPTS)]
+    found = list(engine.stream([*PROMPTS, "x" * WINDOW, *reversed(PROMPTS), PROMPTS[0]], SAMPLED))
     sampled = [generation.text for generation in answers["sampled"]]
-    assert [texts[place] for place in range(len(STREAMED))] == [*sampled, "", *reversed(sampled), sampled[0]]
+    expected = [*sampled, "", *reversed(sampled), sampled[0]]
+    assert sorted(place for place, _ in found) == list(range(len(expected)))
+    texts = {place: generation.text for place, generation in found}
+    assert [texts[place] for place in range(len(expected))] == expected
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from data.errors import ConfigError, ModelError
 from data.prompts import rationale_messages, rationale_prompt
 from data.records import Question
-from stages.models.tokenizer import MARK, PROBE, encode, guarded, load_tokenizer, render_chat
+from stages.models.tokenizer import MARK, PROBE, encode, end_tokens, guarded, load_tokenizer, render_chat
 from tests.fakes import BEGIN, END, PAD, blankless_tokenizer, tiny_tokenizer
 
 TEMPLATE = (
@@ -249,3 +249,9 @@ def test_the_day_changes_nothing_else_of_a_template(template: str) -> None:
     tokenizer, said, today = tiny_tokenizer(), [{"role": "user", "content": "!"}], date.today()
     tokenizer.chat_template = template
     assert render_chat(tokenizer, said, day=today) == render_chat(tokenizer, said)
+
+
+def test_the_tokens_that_end_a_text_are_the_tokenizer_s_and_the_checkpoint_s() -> None:
+    assert end_tokens([3, 4], 5) == {3, 4, 5}
+    assert end_tokens(3, None) == {3}
+    assert end_tokens(None, None) == set()

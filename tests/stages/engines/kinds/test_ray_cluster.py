@@ -1,34 +1,36 @@
 """`engine: ray` on a cluster of this machine alone, without a GPU: it answers what the other engines answer.
 
-Each stream starts vLLM anew, which takes half a minute or more, so the calls of the engines' contract (test_engines.py)
-are made in one, and compared with what the engine of transformers, which is held to the contract, says to each.
+Two engines answer, of three that are asked for. What they say to calls like those of the contract (test_contract.py) is
+compared with what the engine of transformers says, for a model some of whose texts end by themselves.
 """
 
 import os
 import signal
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from threading import Timer
+from typing import TypeAlias
 
 import psutil
 import pytest
 
 from data.errors import ConfigError, EngineError, Interrupted
-from stages.engines.contract import Cluster, Engine, EngineSetup, Generation
-from stages.engines.kinds.ray import ROWS, RayEngine
+from stages.engines.contract import Cluster, Decoding, Engine, EngineSetup, Generation
+from stages.engines.kinds.ray import RayEngine, _needs, _options
 from stages.engines.start import open_engine
 from stages.runtime.progress import StopSignal
-from tests.engines import Calls, all_answers
 from tests.fakes import ending_model_folder, tiny_model_folder
 from tests.stages.engines.test_contract import GREEDY, PROMPTS, SAMPLED, WINDOW
 
 pytest.importorskip("ray", reason="Ray is not installed")
 pytest.importorskip("vllm", reason="vLLM is not installed")
 pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.timeout(1800)]
-ENGINE_PROCESS = "ray::MapWorker(MapBatches(vLLMEngineStageUDF))"
+ENGINE_PROCESS = "ray::VllmActor"
+ASKED_FOR = 3
+Calls: TypeAlias = dict[str, tuple[list[str], Decoding]]
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +45,7 @@ def setup(tmp_path_factory: pytest.TempPathFactory) -> EngineSetup:
         device="cpu",
         arguments={"max_model_len": WINDOW},
         restarts=1,
-        cluster=Cluster(batch=4),
+        cluster=Cluster(batch=4, replicas=ASKED_FOR),
     )
     with open_engine("transformers", plain) as engine:
         (first,) = engine.generate(PROMPTS[:1])
@@ -59,7 +61,7 @@ def transformers(setup: EngineSetup) -> Iterator[Engine]:
 
 @pytest.fixture(scope="module")
 def ray(setup: EngineSetup) -> Iterator[RayEngine]:
-    """One Ray for all tests of this file; streams share nothing else."""
+    """One Ray, of two processors, and two engines for all tests that kill none."""
     with open_engine("ray", setup) as engine:
         assert isinstance(engine, RayEngine)
         yield engine
@@ -67,7 +69,7 @@ def ray(setup: EngineSetup) -> Iterator[RayEngine]:
 
 @pytest.fixture(scope="module")
 def calls(transformers: Engine) -> Calls:
-    """Greedy calls, each with what it is about."""
+    """Calls, each with what it is about."""
     text = transformers.generate(PROMPTS[1:2])[0].text
     return {
         "plain": (PROMPTS, GREEDY),
@@ -89,8 +91,61 @@ def calls(transformers: Engine) -> Calls:
 
 @pytest.fixture(scope="module")
 def answers(ray: RayEngine, calls: Calls) -> dict[str, list[Generation]]:
-    """What one stream of Ray answers to all calls."""
-    return all_answers(ray, calls)
+    """What Ray's engines answer to all calls."""
+    return {name: ray.generate(prompts, decoding) for name, (prompts, decoding) in calls.items()}
+
+
+def engine_processes() -> list[psutil.Process]:
+    """The processes below this one in which Ray runs an engine."""
+    below = psutil.Process().children(recursive=True)
+    return [each for each in below if each.is_running() and ENGINE_PROCESS in " ".join(_command(each))]
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
+def test_what_an_engine_is_spread_over_is_set_aside_together(setup: EngineSetup) -> None:
+    """In a Ray that is told of four GPUs, where there is none."""
+    import ray as library
+    from ray.util import placement_group_table
+
+    gpus = replace(setup, device="auto", arguments={"tensor_parallel_size": 2, "pipeline_parallel_size": 2})
+    library.init(address="local", num_cpus=8, num_gpus=4, include_dashboard=False, log_to_driver=False)
+    try:
+        assert _needs(gpus) == ("GPU", 4)
+        assert _options(gpus, ("GPU", 1)) == {"num_gpus": 1}
+        by_itself = replace(gpus, arguments={**gpus.arguments, "distributed_executor_backend": "mp"})
+        assert _options(by_itself, ("GPU", 4)) == {"num_gpus": 4}
+        spread = _options(gpus, ("GPU", 4))
+        assert (spread["num_gpus"], spread["num_cpus"]) == (0, 1)
+        (group,) = placement_group_table().values()
+        assert list(group["bundles"].values()) == 4 * [{"GPU": 1.0, "CPU": 1.0}]
+        assert library.get(library.remote(lambda: 5).options(**spread).remote(), timeout=60) == 5, "it has no room"
+        assert _needs(replace(gpus, device="cpu")) == ("CPU", 4)
+        with pytest.raises(EngineError, match="needs 8 GPU; found 4 GPU"):
+            _needs(replace(gpus, arguments={"tensor_parallel_size": 8}))
+    finally:
+        library.shutdown()
+
+
+def test_an_argument_that_vllm_does_not_know_is_a_configuration_error(setup: EngineSetup) -> None:
+    with pytest.raises(ConfigError) as caught:
+        open_engine("ray", replace(setup, arguments={"no_such_argument": 1}))
+    assert "no_such_argument" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_signal_ends_a_start_that_takes_long(setup: EngineSetup) -> None:
+    with StopSignal() as stop:
+        Timer(8, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        began = time.monotonic()
+        with pytest.raises(Interrupted, match="SIGTERM"):
+            open_engine("ray", replace(setup, stop=stop))
+        assert time.monotonic() - began < 30
+    assert not engine_processes()
 
 
 def test_greedy_answers_are_those_of_transformers(
@@ -110,15 +165,20 @@ def test_sampling_is_repeatable_and_depends_on_no_other_prompt(answers: dict[str
     assert answers["sampled with another seed"] != answers["sampled"]
 
 
-def test_no_prompts_start_nothing(ray: RayEngine) -> None:
+def test_engines_stay_from_one_stream_to_the_next_as_many_as_there_is_room_for(
+    ray: RayEngine, answers: dict[str, list[Generation]]
+) -> None:
+    import ray as library
+
+    before = {process.pid for process in engine_processes()}
+    assert len(before) == min(ASKED_FOR, library.cluster_resources()["CPU"])
+    assert ray.generate(PROMPTS) == answers["plain"]
+    assert {process.pid for process in engine_processes()} == before
+
+
+def test_no_prompts_need_no_answer(ray: RayEngine) -> None:
     assert ray.generate([]) == []
     assert ray.generate(["x" * WINDOW])[0].finish_reason == "too_long"
-
-
-def test_an_argument_that_vllm_does_not_know_is_a_configuration_error(ray: RayEngine, setup: EngineSetup) -> None:
-    with pytest.raises(ConfigError) as caught:
-        open_engine("ray", replace(setup, arguments={"no_such_argument": 1}))
-    assert "no_such_argument" in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_a_cluster_without_a_gpu_has_no_room_for_an_engine_on_one(ray: RayEngine, setup: EngineSetup) -> None:
@@ -126,37 +186,48 @@ def test_a_cluster_without_a_gpu_has_no_room_for_an_engine_on_one(ray: RayEngine
         open_engine("ray", replace(setup, device="cuda"))
 
 
-def engine_processes() -> list[psutil.Process]:
-    """The processes below this one in which Ray runs an engine."""
-    below = psutil.Process().children(recursive=True)
-    return [each for each in below if each.is_running() and ENGINE_PROCESS in " ".join(_command(each))]
-
-
-def _command(process: psutil.Process) -> list[str]:
-    try:
-        return process.cmdline()
-    except psutil.Error:
-        return []
-
-
-def test_an_engine_that_dies_is_started_again_and_a_stream_given_up_leaves_ray_usable(
-    ray: RayEngine, transformers: Engine
+def test_a_stream_that_is_given_up_is_not_computed_to_its_end(
+    ray: RayEngine, answers: dict[str, list[Generation]]
 ) -> None:
-    expected = [generation.text for generation in transformers.generate(PROMPTS)]
-    with closing(ray.stream(200 * PROMPTS)) as stream:
-        place, generation = next(stream)
-        assert generation.text == expected[place % len(PROMPTS)]
-        (process,) = engine_processes()
-        process.kill()
-        for _ in range(300):
-            place, generation = next(stream)
-            assert generation.text == expected[place % len(PROMPTS)]
+    """Ten texts of all that there is room for would take longer than the rest of these tests."""
+    endless = Decoding(max_tokens=WINDOW, temperature=1.0)
+    with closing(ray.stream(10_000 * PROMPTS, endless)) as stream:
+        next(stream)
+    began = time.monotonic()
+    assert ray.generate(PROMPTS) == answers["plain"]
+    assert time.monotonic() - began < 60
 
 
-def test_an_engine_that_dies_too_often_is_an_engine_error(
+def test_a_signal_ends_the_waiting_for_answers(
     ray: RayEngine, setup: EngineSetup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ray, "_setup", replace(setup, restarts=0))
+    with StopSignal() as stop:
+        monkeypatch.setattr(ray, "_setup", replace(setup, stop=stop))
+        Timer(1, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        began = time.monotonic()
+        with pytest.raises(Interrupted, match="SIGTERM"):
+            ray.generate(10_000 * PROMPTS)
+        assert time.monotonic() - began < 15
+
+
+def test_an_engine_that_dies_is_started_again_and_leaves_nothing(ray: RayEngine, transformers: Engine) -> None:
+    expected = transformers.generate(PROMPTS)
+    count, places = 100 * len(PROMPTS), []
+    processes: list[psutil.Process] = []
+    for place, generation in ray.stream(100 * PROMPTS):
+        if not processes:
+            process = engine_processes()[0]
+            processes = [process, *process.children(recursive=True)]
+            process.kill()
+        assert generation == expected[place % len(PROMPTS)]
+        places.append(place)
+    assert sorted(places) == list(range(count))
+    assert len(processes) > 2, "vLLM's processes are below Ray's"
+    assert psutil.wait_procs(processes, timeout=30)[1] == []
+
+
+def test_an_engine_that_dies_too_often_is_an_engine_error(ray: RayEngine) -> None:
+    """Last of the tests with these engines, of which one has died before."""
     answered = 0
     with pytest.raises(EngineError, match=r"Ray failed with [0-9,]+ prompts unanswered") as caught:
         for _ in ray.stream(400 * PROMPTS):
@@ -167,19 +238,12 @@ def test_an_engine_that_dies_too_often_is_an_engine_error(
     assert 0 < answered < 400 * len(PROMPTS) and "\n" not in str(caught.value)
 
 
-def test_a_signal_ends_the_waiting(ray: RayEngine, setup: EngineSetup) -> None:
-    with StopSignal() as stop, open_engine("ray", replace(setup, stop=stop)) as engine:
-        threading.Timer(3, os.kill, (os.getpid(), signal.SIGTERM)).start()
-        began = time.monotonic()
-        with pytest.raises(Interrupted, match="SIGTERM"):
-            engine.generate(PROMPTS)
-        assert time.monotonic() - began < 15
-
-
-def test_a_cluster_is_left_when_nothing_waits_for_it_any_more(ray: RayEngine) -> None:
-    """Last of this file: the stream that the signal above has ended may still be waiting for its first row."""
+def test_a_cluster_is_left_and_nothing_stays(ray: RayEngine) -> None:
     import ray as library
 
+    below = psutil.Process().children(recursive=True)
+    ours = [process for process in below if "ray" in " ".join(_command(process))]
+    assert ours
     ray.close()
-    assert not [thread for thread in threading.enumerate() if thread.name == ROWS]
     assert not library.is_initialized()
+    assert psutil.wait_procs(ours, timeout=60)[1] == []

@@ -15,7 +15,15 @@ import pytest
 
 from data.errors import ConfigError, EngineError, Interrupted
 from stages.engines.contract import Decoding, EngineSetup
-from stages.engines.kinds.vllm import ON_THE_WAY, Request, VllmEngine, _Requests, take_own_gpus
+from stages.engines.kinds.vllm import (
+    ON_THE_WAY,
+    Request,
+    VllmEngine,
+    _Requests,
+    generation_of,
+    sampling_arguments,
+    take_own_gpus,
+)
 from stages.runtime.progress import StopSignal
 
 BATCH = 4
@@ -68,6 +76,19 @@ def requests(core: ScriptedCore, count: int, *, too_long: int = -1, stop: StopSi
 def asked(count: int, too_long: int = -1) -> Iterator[Request]:
     for place in range(count):
         yield place, None if place == too_long else [place], None
+
+
+def test_a_sampled_prompt_has_its_own_seed_and_a_greedy_one_none() -> None:
+    sampled = Decoding(max_tokens=8, temperature=1.0, top_p=0.9, seed=3)
+    seeds = [sampling_arguments(sampled, prompt)["seed"] for prompt in ("a", "b", "a")]
+    assert seeds[0] == seeds[2] != seeds[1]
+    greedy = sampling_arguments(Decoding(max_tokens=8, stop=("Q:",)), "a")
+    assert greedy == {"max_tokens": 8, "temperature": 0.0, "stop": ["Q:"]}
+
+
+def test_a_text_that_ended_for_no_reason_of_ours_is_an_engine_error() -> None:
+    with pytest.raises(EngineError, match="for the reason 'abort'"):
+        generation_of(SimpleNamespace(text="abc", finish_reason="abort"))
 
 
 def test_every_request_is_answered_once_and_first_batches_are_full() -> None:
