@@ -96,9 +96,13 @@ def answers(ray: RayEngine, calls: Calls) -> dict[str, list[Generation]]:
 
 
 def engine_processes() -> list[psutil.Process]:
-    """The processes below this one in which Ray runs an engine."""
-    below = psutil.Process().children(recursive=True)
-    return [each for each in below if each.is_running() and ENGINE_PROCESS in " ".join(_command(each))]
+    """The processes below this one in which Ray runs an engine; vLLM's own, which one of them forks, is none."""
+    named = {process.pid: process for process in psutil.Process().children(recursive=True) if _is_engine(process)}
+    return [process for process in named.values() if process.ppid() not in named]
+
+
+def _is_engine(process: psutil.Process) -> bool:
+    return process.is_running() and ENGINE_PROCESS in " ".join(_command(process))
 
 
 def _command(process: psutil.Process) -> list[str]:
