@@ -295,6 +295,7 @@ def _join(setup: EngineSetup) -> bool:
             if address == "local":
                 raise EngineError(f"Ray does not start on this machine ({first_line(error)})") from error
             raise EngineError(_no_cluster(address, error)) from error
+    _quieten()
     return True
 
 
@@ -328,6 +329,16 @@ def _own_signal_handlers() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _quieten() -> None:
+    """Leave stdout to the stage: Ray writes there of actors that die, whatever `log_to_driver` says.
+
+    Ray 2.60.0 has no setting for that. What it says is in its logs.
+    """
+    from ray._private import worker
+
+    worker._worker_logs_enabled = False
 
 
 def _needs(setup: EngineSetup) -> tuple[str, int]:

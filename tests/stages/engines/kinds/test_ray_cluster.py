@@ -193,9 +193,7 @@ def test_a_cluster_without_a_gpu_has_no_room_for_an_engine_on_one(ray: RayEngine
 def test_a_stream_that_is_given_up_is_not_computed_to_its_end(
     ray: RayEngine, answers: dict[str, list[Generation]]
 ) -> None:
-    """Ten texts of all that there is room for would take longer than the rest of these tests."""
-    endless = Decoding(max_tokens=WINDOW, temperature=1.0)
-    with closing(ray.stream(10_000 * PROMPTS, endless)) as stream:
+    with closing(ray.stream(10_000 * PROMPTS, Decoding(max_tokens=WINDOW))) as stream:
         next(stream)
     began = time.monotonic()
     assert ray.generate(PROMPTS) == answers["plain"]
@@ -214,7 +212,9 @@ def test_a_signal_ends_the_waiting_for_answers(
         assert time.monotonic() - began < 15
 
 
-def test_an_engine_that_dies_is_started_again_and_leaves_nothing(ray: RayEngine, transformers: Engine) -> None:
+def test_an_engine_that_dies_is_started_again_and_leaves_nothing(
+    ray: RayEngine, transformers: Engine, capsys: pytest.CaptureFixture[str]
+) -> None:
     expected = transformers.generate(PROMPTS)
     count, places = 100 * len(PROMPTS), []
     processes: list[psutil.Process] = []
@@ -228,6 +228,7 @@ def test_an_engine_that_dies_is_started_again_and_leaves_nothing(ray: RayEngine,
     assert sorted(places) == list(range(count))
     assert len(processes) > 2, "vLLM's processes are below Ray's"
     assert psutil.wait_procs(processes, timeout=30)[1] == []
+    assert capsys.readouterr() == ("", ""), "Ray says of a dead actor what nobody asked for"
 
 
 def test_an_engine_that_dies_too_often_is_an_engine_error(ray: RayEngine) -> None:
