@@ -4,8 +4,7 @@ The stage stays one process and is Ray's driver. It makes token ids of the promp
 in batches, and yields what comes back while the rest is still being computed. Actors are as many as
 `rationales.ray_replicas` says and the cluster has room for; they stay until the engine is closed, and one that starts
 later than the first joins in. Which of them answers a prompt changes nothing: ids, seeds and stop strings are those of
-`kinds.vllm`. Where an engine or its node is lost, Ray starts the actor again and asks it, or the new one, for the
-batches that it had.
+`kinds.vllm`. Where an engine or its node is lost, its batches go to the others, and another one is started.
 """
 
 import asyncio
@@ -17,11 +16,11 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
-from itertools import count
+from itertools import chain, count
 from typing import Any, TypeAlias
 
 from data.errors import EngineError, Interrupted, MolsakiError, first_line
@@ -70,6 +69,14 @@ Asked: TypeAlias = tuple[Sequence[int], Mapping[str, Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
+class _Batch:
+    """What is asked together, by its place in the prompts, and the places of those that are too long to be asked."""
+
+    asked: dict[int, Asked] = field(default_factory=dict)
+    too_long: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
 class About:
     """What an engine says of itself: most tokens of a text, and most texts that it computes at a time."""
 
@@ -78,9 +85,9 @@ class About:
 
 
 class VllmActor:
-    """vLLM in a process of Ray's, which computes several batches at a time; it starts when it is first asked.
+    """vLLM in a process of Ray's, which computes several batches at a time.
 
-    Not in its constructor: of an error there Ray keeps the words only, and one that it starts anew is not told to.
+    It starts by a call, not in the constructor: of an error there Ray keeps the words only.
     """
 
     def __init__(self, setup: EngineSetup) -> None:
@@ -93,14 +100,12 @@ class VllmActor:
 
     async def start(self) -> About:
         """Start vLLM; raises `ConfigError` for a model or an argument that it refuses."""
-        if self._engine is None:
-            self._engine = _start(self._setup)
+        self._engine = _start(self._setup)
         config = self._engine.vllm_config
         return About(window=int(config.model_config.max_model_len), at_once=int(config.scheduler_config.max_num_seqs))
 
     async def answer(self, batch: Sequence[Asked]) -> list[Generation]:
         """Answer prompts, all of them together with those of other batches."""
-        await self.start()
         return list(await asyncio.gather(*(self._one(ids, sampling) for ids, sampling in batch)))
 
     async def _one(self, ids: Sequence[int], sampling: Mapping[str, Any]) -> Generation:
@@ -112,7 +117,7 @@ class VllmActor:
                 if output.finished:
                     return generation_of(output.outputs[0])
         except EngineDeadError:
-            os._exit(1)  # Ray starts again what has ended, and not what raises an error
+            os._exit(1)  # with vLLM's process gone, this one is of no use
         raise EngineError("vLLM gave a text up before its end")
 
 
@@ -150,117 +155,189 @@ class RayEngine(Engine):
 
     def __init__(self, setup: EngineSetup) -> None:
         self._setup = setup
-        self._up: list[Any] = []
-        self._starting: dict[Any, Any] = {}
         self._joined = _join(setup)
+        self._engines = _Engines(setup)
         try:
             self._tokenizer = load_tokenizer(setup.model, setup.revision, trust_remote_code=setup.trust_remote_code)
-            self._start()
+            self._engines.start()
         except BaseException:
             self.close()
             raise
 
     def stream(self, prompts: Sequence[str], decoding: Decoding | None = None) -> Answers:
         """Answer every prompt; a batch's answers come together."""
-        answers = self._answers(prompts, decoding or self._setup.decoding)
-        try:
+        batches = self._batches(prompts, decoding or self._setup.decoding)
+        with closing(self._answers(batches)) as answers:
             yield from answered("Ray", len(prompts), lambda: next(answers), _reason)
-        finally:
-            answers.close()
 
     def close(self) -> None:
         """End the engines and leave the cluster; one that was started here ends, with all of its processes."""
         import ray
 
-        for actor in [*self._up, *self._starting.values()]:
-            ray.kill(actor)
-        self._up, self._starting = [], {}
+        self._engines.end()
         if self._joined:
             self._joined = False
             ray.shutdown()
 
-    def _start(self) -> None:
-        """Ask for all engines, and wait for the first of them."""
+    def _batches(self, prompts: Sequence[str], decoding: Decoding) -> Iterator[_Batch]:
+        """The prompts, made into tokens as they are needed."""
+        for start in range(0, len(prompts), self._setup.cluster.batch):
+            some = prompts[start : start + self._setup.cluster.batch]
+            encoded = encode(self._tokenizer, some, adds_special_tokens=self._setup.adds_special_tokens)
+            batch = _Batch()
+            for place, (ids, prompt) in enumerate(zip(encoded, some, strict=True), start):
+                if len(ids) < self._engines.about.window:
+                    batch.asked[place] = list(ids), sampling_arguments(decoding, prompt)
+                else:
+                    batch.too_long.append(place)
+            yield batch
+
+    def _answers(self, batches: Iterator[_Batch]) -> Answers:
+        """Keep all engines busy, and yield what comes back; what one that dies had is asked again."""
         import ray
 
-        needs = _needs(self._setup)
-        # Neither a signal's handler nor the terminal can be sent to another process.
-        sent = replace(self._setup, stop=None, note=_nothing)
-        actor = ray.remote(max_restarts=sent.restarts, max_task_retries=sent.restarts)(VllmActor)
-        actors = [actor.options(**_options(sent, needs)).remote(sent) for _ in range(sent.cluster.replicas)]
-        self._starting = {actor.start.remote(): actor for actor in actors}
-        if not self._first([actor.here.remote() for actor in actors], ROOM_SECONDS):
-            raise EngineError(_no_room(needs))
-        try:
-            while not self._up:
-                self._welcome(self._first(list(self._starting)))
-        except ray.exceptions.RayError as error:
-            raise EngineError(f"no engine starts on the Ray cluster ({_reason(error)})") from error
-
-    def _first(self, running: Sequence[Any], seconds: float = math.inf) -> list[Any]:
-        """Wait for at least one of these calls to end, and return those that have; none after so many seconds.
-
-        Raises `Interrupted` after a signal.
-        """
-        import ray
-
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
-            if ended := ray.wait(running, timeout=WATCH_SECONDS)[0]:
-                return list(ended)
-            if self._setup.stop is not None:
-                self._setup.stop.check("what was answered before")
-        return []
-
-    def _welcome(self, started: Sequence[Any]) -> None:
-        """Take the engines that have started among those that are asked; raises what one of them did not start for."""
-        for call in started:
-            self._about: About = _result(call)
-            self._up.append(self._starting.pop(call))
-
-    def _answers(self, prompts: Sequence[str], decoding: Decoding) -> Answers:
-        """Keep all engines busy, and yield what comes back."""
-        import ray
-
-        running: dict[Any, tuple[int, Sequence[int]]] = {}
-        batches = self._batches(prompts, decoding)
+        running: dict[Any, tuple[_Placed, _Batch]] = {}
         try:
             while True:
-                while (free := self._free(number for number, _ in running.values())) is not None:
-                    if (batch := next(batches, None)) is None:
-                        break
-                    yield from ((place, TOO_LONG) for place, (ids, _) in batch if len(ids) >= self._about.window)
-                    if fitting := {place: asked for place, asked in batch if len(asked[0]) < self._about.window}:
-                        call = self._up[free].answer.remote(list(fitting.values()))
-                        running[call] = free, list(fitting)
-                if not running:
+                free = self._engines.free(running.values())
+                batch = None if free is None else next(batches, None)
+                if free is not None and batch is not None:
+                    yield from ((place, TOO_LONG) for place in batch.too_long)
+                    if batch.asked:
+                        running[free.actor.answer.remote(list(batch.asked.values()))] = free, batch
+                    continue
+                if free is not None and not running:
                     return
-                ended = self._first([*running, *self._starting])
-                self._welcome([call for call in ended if call in self._starting])
-                for call in ended:
-                    if call in running:
-                        _, places = running.pop(call)
-                        yield from zip(places, _result(call), strict=True)
+                for call in self._engines.ended(running):
+                    placed, batch = running.pop(call)
+                    generations = self._engines.result(placed, call)
+                    if generations is None:
+                        batches = chain([replace(batch, too_long=[])], batches)
+                    else:
+                        yield from zip(batch.asked, generations, strict=True)
         finally:
             for call in running:
                 ray.cancel(call)
 
-    def _free(self, asked: Iterator[int]) -> int | None:
-        """The engine with the fewest batches; None where all of them have as many as they are given."""
-        batches = Counter(asked)
-        least = min(range(len(self._up)), key=lambda number: batches[number])
-        most = max(2, math.ceil(AHEAD * self._about.at_once / self._setup.cluster.batch))
+
+@dataclass(eq=False, kw_only=True)
+class _Placed:
+    """An actor, what Ray sets aside for it, and how many before it have died in its place."""
+
+    actor: Any
+    options: Mapping[str, Any]
+    died: int
+
+
+class _Engines:
+    """The engines on the cluster: those that are up, and those that Ray has no room for yet or that still start."""
+
+    about: About
+
+    def __init__(self, setup: EngineSetup) -> None:
+        self._setup = setup
+        self._up: list[_Placed] = []
+        self._starting: dict[Any, _Placed] = {}
+
+    def start(self) -> None:
+        """Ask for all of them, and wait for the first.
+
+        Raises `EngineError` where the cluster has no room for any, or where none starts.
+        """
+        import ray
+
+        needs = _needs(self._setup)
+        here = [self._place(_options(self._setup, needs), died=0) for _ in range(self._setup.cluster.replicas)]
+        if not self._first(here, ROOM_SECONDS):
+            raise EngineError(_no_room(needs))
+        try:
+            while not self._up:
+                self.ended(())
+        except ray.exceptions.RayError as error:
+            raise EngineError(f"no engine starts on the Ray cluster ({_reason(error)})") from error
+
+    def end(self) -> None:
+        """End them all."""
+        import ray
+
+        for placed in [*self._up, *self._starting.values()]:
+            ray.kill(placed.actor)
+        self._up, self._starting = [], {}
+
+    def free(self, busy: Iterable[tuple[_Placed, _Batch]]) -> _Placed | None:
+        """The engine with the fewest batches; None where all of them have as many as they are given, or none is up."""
+        if not self._up:
+            return None
+        batches = Counter(placed for placed, _ in busy)
+        least = min(self._up, key=lambda placed: batches[placed])
+        most = max(2, math.ceil(AHEAD * self.about.at_once / self._setup.cluster.batch))
         return least if batches[least] < most else None
 
-    def _batches(self, prompts: Sequence[str], decoding: Decoding) -> Iterator[list[tuple[int, Asked]]]:
-        """The prompts with their places, made into tokens as they are needed."""
-        for start in range(0, len(prompts), self._setup.cluster.batch):
-            some = prompts[start : start + self._setup.cluster.batch]
-            encoded = encode(self._tokenizer, some, adds_special_tokens=self._setup.adds_special_tokens)
-            asked = [
-                (list(ids), sampling_arguments(decoding, prompt)) for ids, prompt in zip(encoded, some, strict=True)
-            ]
-            yield list(enumerate(asked, start))
+    def ended(self, calls: Iterable[Any]) -> list[Any]:
+        """Wait for one of these calls to end, or for another engine to be up; raises `Interrupted` after a signal."""
+        ended = self._first([*calls, *self._starting])
+        for call in [call for call in ended if call in self._starting]:
+            ended.remove(call)
+            placed = self._starting.pop(call)
+            self._up.append(placed)  # unless that has failed, of which the result says more
+            if (about := self.result(placed, call)) is not None:
+                self.about = about
+        return ended
+
+    def result(self, placed: _Placed, call: Any) -> Any:
+        """What a call of an engine has come to; None where the engine is no more, and another one starts instead.
+
+        Raises our own errors as they were raised there, and Ray's for others or where engines have died too often.
+        """
+        import ray
+
+        try:
+            return ray.get(call)
+        except ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, MolsakiError):
+                raise error.cause from error
+            raise
+        except ray.exceptions.RayError as error:  # its process or its node is gone
+            if placed in self._up:
+                self._up.remove(placed)
+                self._replace(placed, error)
+            return None
+
+    def _replace(self, placed: _Placed, error: Exception) -> None:
+        """Start an engine in the place of one that has died."""
+        import ray
+
+        ray.kill(placed.actor)  # one that cannot be reached may live
+        if placed.died >= self._setup.restarts:
+            raise error
+        self._setup.note(
+            f"an engine on the Ray cluster ended ({_reason(error)}); starting it again, {placed.died + 1} of "
+            f"{self._setup.restarts} times"
+        )
+        self._place(placed.options, died=placed.died + 1)
+
+    def _place(self, options: Mapping[str, Any], *, died: int) -> Any:
+        """Ask Ray for an engine; the call that is returned ends when there is room for it."""
+        import ray
+
+        # Neither a signal's handler nor the terminal can be sent to another process.
+        sent = replace(self._setup, stop=None, note=_nothing)
+        actor = ray.remote(VllmActor).options(**options).remote(sent)
+        here = actor.here.remote()
+        self._starting[actor.start.remote()] = _Placed(actor=actor, options=options, died=died)
+        return here
+
+    def _first(self, calls: Sequence[Any], seconds: float = math.inf) -> list[Any]:
+        """Wait for one of these calls to end, for so long; those that have."""
+        import ray
+
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            if ended := ray.wait(calls, timeout=WATCH_SECONDS)[0]:
+                return list(ended)
+            if self._setup.stop is not None:
+                self._setup.stop.check("what was answered before")
+        return []
 
 
 # The cluster ------------------------------------------------------------------------------------------------------
@@ -386,19 +463,6 @@ def _no_room(needs: tuple[str, int]) -> str:
         f"the Ray cluster has no room for an engine, which needs {needs[1]} {needs[0]}; found {found} "
         "(teacher.device says which)"
     )
-
-
-def _result(call: Any) -> Any:
-    """What a call has come to; raises our own errors as they were raised there."""
-    import ray
-
-    try:
-        return ray.get(call)
-    except ray.exceptions.RayError as error:
-        cause = getattr(error, "cause", None)
-        if isinstance(cause, MolsakiError):
-            raise cause from error
-        raise
 
 
 def _address(setup: EngineSetup) -> str:

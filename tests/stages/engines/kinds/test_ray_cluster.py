@@ -5,6 +5,7 @@ compared with what the engine of transformers says, for a model some of whose te
 """
 
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -206,7 +207,7 @@ def test_a_signal_ends_the_waiting_for_answers(
     """Of engines that say nothing any more."""
     engines = engine_processes()
     with StopSignal() as stop:
-        monkeypatch.setattr(ray, "_setup", replace(setup, stop=stop))
+        monkeypatch.setattr(ray._engines, "_setup", replace(setup, stop=stop))
         for engine in engines:
             engine.suspend()
         Timer(1, os.kill, (os.getpid(), signal.SIGTERM)).start()
@@ -221,11 +222,18 @@ def test_a_signal_ends_the_waiting_for_answers(
 
 
 def test_an_engine_that_dies_is_started_again_and_leaves_nothing(
-    ray: RayEngine, transformers: Engine, capsys: pytest.CaptureFixture[str]
+    ray: RayEngine,
+    setup: EngineSetup,
+    transformers: Engine,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    """What it had goes to the others meanwhile; the one that had no room yet may be up before its successor."""
+    notes: list[str] = []
+    monkeypatch.setattr(ray._engines, "_setup", replace(setup, note=notes.append))
     expected = transformers.generate(PROMPTS)
-    count, places = 100 * len(PROMPTS), []
     processes: list[psutil.Process] = []
+    places = []
     for place, generation in ray.stream(100 * PROMPTS):
         if not processes:
             process = engine_processes()[0]
@@ -233,14 +241,19 @@ def test_an_engine_that_dies_is_started_again_and_leaves_nothing(
             process.kill()
         assert generation == expected[place % len(PROMPTS)]
         places.append(place)
-    assert sorted(places) == list(range(count))
+    assert sorted(places) == list(range(100 * len(PROMPTS)))
     assert len(processes) > 2, "vLLM's processes are below Ray's"
     assert psutil.wait_procs(processes, timeout=30)[1] == []
+    (note,) = notes
+    assert re.fullmatch(r"an engine on the Ray cluster ended \(.+\); starting it again, 1 of 1 times", note)
     assert capsys.readouterr() == ("", ""), "Ray says of a dead actor what nobody asked for"
 
 
-def test_an_engine_that_dies_too_often_is_an_engine_error(ray: RayEngine) -> None:
-    """Last of the tests with these engines, of which one has died before."""
+def test_an_engine_that_dies_too_often_is_an_engine_error(
+    ray: RayEngine, setup: EngineSetup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Last of the tests with these engines."""
+    monkeypatch.setattr(ray._engines, "_setup", replace(setup, restarts=0))
     answered = 0
     with pytest.raises(EngineError, match=r"Ray failed with [0-9,]+ prompts unanswered") as caught:
         for _ in ray.stream(400 * PROMPTS):
