@@ -58,6 +58,8 @@ ROOM_SECONDS = 300.0
 """How long a cluster may take to make room for one engine: its nodes may have to be started first."""
 CONNECT_SECONDS = 10.0
 """How long a cluster may take to accept a connection."""
+END_SECONDS = 10.0
+"""How long engines may take to end."""
 AHEAD = 2
 """Prompts that an engine is given, in multiples of those that it computes at a time: as many wait as are computed."""
 SPREAD_BY = "distributed_executor_backend"
@@ -103,6 +105,14 @@ class VllmActor:
         self._engine = _start(self._setup)
         config = self._engine.vllm_config
         return About(window=int(config.model_config.max_model_len), at_once=int(config.scheduler_config.max_num_seqs))
+
+    async def end(self) -> None:
+        """End vLLM's processes and this one, which then tidies up behind itself."""
+        import ray
+
+        if self._engine is not None:
+            self._engine.shutdown()
+        ray.actor.exit_actor()
 
     async def answer(self, batch: Sequence[Asked]) -> list[Generation]:
         """Answer prompts, all of them together with those of other batches."""
@@ -257,9 +267,11 @@ class _Engines:
             raise EngineError(f"no engine starts on the Ray cluster ({_reason(error)})") from error
 
     def end(self) -> None:
-        """End them all."""
+        """End them all: those that are up by themselves, if they do so soon, and others as they are."""
         import ray
 
+        if ending := [placed.actor.end.remote() for placed in self._up]:
+            ray.wait(ending, num_returns=len(ending), timeout=END_SECONDS)
         for placed in [*self._up, *self._starting.values()]:
             ray.kill(placed.actor)
         self._up, self._starting = [], {}
