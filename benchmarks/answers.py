@@ -12,8 +12,8 @@ right or wrong as its label says; for ours, `read` also counts where the answer 
 Both are timed over judging one output after another, in one process, after one that is not counted. `same` is how ours
 does on the cases that math-verify reads at all.
 
-    python -P benchmarks/answers.py
-    python -P benchmarks/answers.py --parser ours --failures
+    python -m benchmarks.answers
+    python -m benchmarks.answers --parser ours --failures
 """
 
 import logging

@@ -1,6 +1,6 @@
 """What became faster: this checkout beside an earlier revision, the same work in turns, seconds and memory as ratios.
 
-    python -P benchmarks/before.py f771f36 step --data DATA
+    python -m benchmarks.before f771f36 step --data DATA
 
 In: a revision, and a case, which is what is measured. Out: for each round seconds and peak memory of either side, then
 the medians of the ratios. The revision is checked out beside this one; both run the same configuration by `python -m
