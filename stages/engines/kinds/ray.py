@@ -18,7 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from itertools import chain, count
 from typing import Any, TypeAlias
@@ -74,8 +74,8 @@ Asked: TypeAlias = tuple[Sequence[int], Mapping[str, Any]]
 class _Batch:
     """What is asked together, by its place in the prompts, and the places of those that are too long to be asked."""
 
-    asked: dict[int, Asked] = field(default_factory=dict)
-    too_long: list[int] = field(default_factory=list)
+    asked: Mapping[int, Asked]
+    too_long: Sequence[int] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,13 +194,15 @@ class RayEngine(Engine):
         for start in range(0, len(prompts), self._setup.cluster.batch):
             some = prompts[start : start + self._setup.cluster.batch]
             encoded = encode(self._tokenizer, some, adds_special_tokens=self._setup.adds_special_tokens)
-            batch = _Batch()
-            for place, (ids, prompt) in enumerate(zip(encoded, some, strict=True), start):
-                if len(ids) < self._engines.about.window:
-                    batch.asked[place] = list(ids), sampling_arguments(decoding, prompt)
-                else:
-                    batch.too_long.append(place)
-            yield batch
+            rows = [
+                (place, list(ids), sampling_arguments(decoding, prompt))
+                for place, (ids, prompt) in enumerate(zip(encoded, some, strict=True), start)
+            ]
+            window = self._engines.about.window
+            yield _Batch(
+                asked={place: (ids, sampling) for place, ids, sampling in rows if len(ids) < window},
+                too_long=[place for place, ids, _ in rows if len(ids) >= window],
+            )
 
     def _answers(self, batches: Iterator[_Batch]) -> Answers:
         """Keep all engines busy, and yield what comes back; what one that dies had is asked again."""
@@ -222,7 +224,7 @@ class RayEngine(Engine):
                     placed, batch = running.pop(call)
                     generations = self._engines.result(placed, call)
                     if generations is None:
-                        batches = chain([replace(batch, too_long=[])], batches)
+                        batches = chain([_Batch(asked=batch.asked)], batches)
                     else:
                         yield from zip(batch.asked, generations, strict=True)
         finally:
