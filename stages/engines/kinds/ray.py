@@ -38,14 +38,15 @@ from stages.engines.contract import (
 from stages.engines.kinds.vllm import (
     ENVIRONMENT,
     SPREADING,
+    failing_to_start,
     generation_of,
     import_vllm,
-    refused,
     sampling_arguments,
     sampling_parameters,
     vllm_arguments,
 )
 from stages.engines.vllm_guard import start_guard
+from stages.engines.vllm_output import VllmOutput
 from stages.engines.vllm_processes import starting_soon
 from stages.models.tokenizer import encode, load_tokenizer
 from stages.runtime.imports import importing
@@ -58,13 +59,18 @@ ROOM_SECONDS = 300.0
 """How long a cluster may take to make room for one engine: its nodes may have to be started first."""
 CONNECT_SECONDS = 10.0
 """How long a cluster may take to accept a connection."""
-END_SECONDS = 10.0
-"""How long engines may take to end."""
+END_SECONDS, END_SOON_SECONDS = 10.0, 2.0
+"""How long engines may take to end, and how long after a signal."""
 AHEAD = 2
 """Prompts that an engine is given, in multiples of those that it computes at a time: as many wait as are computed."""
 SPREAD_BY = "distributed_executor_backend"
-QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
-"""Nothing is sent anywhere, and what Ray's C++ takes for errors is not shown: those of its Python say more."""
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+    "RAY_IGNORE_UNHANDLED_ERRORS": "1",
+}
+"""Nothing is sent anywhere, and of errors those are shown that the stage raises: not what Ray's C++ takes for some, nor
+the same one for each batch."""
 
 Asked: TypeAlias = tuple[Sequence[int], Mapping[str, Any]]
 """Token ids of a prompt, and vLLM's names for how to answer it."""
@@ -86,6 +92,10 @@ class About:
     at_once: int
 
 
+class EngineEndedError(EngineError):
+    """vLLM's process has ended, and with it all use of the actor that had started it."""
+
+
 class VllmActor:
     """vLLM in a process of Ray's, which computes several batches at a time.
 
@@ -95,14 +105,15 @@ class VllmActor:
     def __init__(self, setup: EngineSetup) -> None:
         self._setup = setup
         self._engine: Any = None
+        self._output = VllmOutput()
         self._names = count()
 
     async def here(self) -> None:
         """Say that there is room for this one."""
 
     async def start(self) -> About:
-        """Start vLLM; raises `ConfigError` for a model or an argument that it refuses."""
-        self._engine = _start(self._setup)
+        """Start vLLM; raises `ConfigError` for a model or an argument that it refuses, and `EngineError`."""
+        self._engine = _start(self._setup, self._output)
         config = self._engine.vllm_config
         return About(window=int(config.model_config.max_model_len), at_once=int(config.scheduler_config.max_num_seqs))
 
@@ -115,7 +126,7 @@ class VllmActor:
         ray.actor.exit_actor()
 
     async def answer(self, batch: Sequence[Asked]) -> list[Generation]:
-        """Answer prompts, all of them together with those of other batches."""
+        """Answer prompts, all of them together with those of other batches; raises `EngineEndedError`."""
         return list(await asyncio.gather(*(self._one(ids, sampling) for ids, sampling in batch)))
 
     async def _one(self, ids: Sequence[int], sampling: Mapping[str, Any]) -> Generation:
@@ -126,12 +137,12 @@ class VllmActor:
             async for output in self._engine.generate(prompt, sampling_parameters(sampling), name):
                 if output.finished:
                     return generation_of(output.outputs[0])
-        except EngineDeadError:
-            os._exit(1)  # with vLLM's process gone, this one is of no use
+        except EngineDeadError as error:
+            raise EngineEndedError(self._output.cause() or first_line(error)) from error
         raise EngineError("vLLM gave a text up before its end")
 
 
-def _start(setup: EngineSetup) -> Any:
+def _start(setup: EngineSetup, output: VllmOutput) -> Any:
     if find_spec("vllm") is None:
         raise EngineError(MISSING_THERE)
     on_cpu = import_vllm(setup)
@@ -140,13 +151,8 @@ def _start(setup: EngineSetup) -> Any:
         from vllm.v1.engine.async_llm import AsyncLLM
 
     start_guard()  # it ends with this process, as what it guards has to
-    try:
-        arguments = AsyncEngineArgs(**_arguments(setup, on_cpu=on_cpu))
-        arguments.create_model_config()
-    except Exception as error:  # of a wrong argument, whatever vLLM meets first
-        raise refused(setup, error) from error
-    with starting_soon(on_cpu=on_cpu):
-        return AsyncLLM.from_engine_args(arguments)
+    with starting_soon(on_cpu=on_cpu), output.captured(), failing_to_start(setup, output):
+        return AsyncLLM.from_engine_args(AsyncEngineArgs(**_arguments(setup, on_cpu=on_cpu)))
 
 
 def _arguments(setup: EngineSetup, *, on_cpu: bool) -> dict[str, Any]:
@@ -184,10 +190,12 @@ class RayEngine(Engine):
         """End the engines and leave the cluster; one that was started here ends, with all of its processes."""
         import ray
 
-        self._engines.end()
-        if self._joined:
-            self._joined = False
-            ray.shutdown()
+        try:
+            self._engines.end()
+        finally:
+            if self._joined:
+                self._joined = False
+                ray.shutdown()
 
     def _batches(self, prompts: Sequence[str], decoding: Decoding) -> Iterator[_Batch]:
         """The prompts, made into tokens as they are needed."""
@@ -244,12 +252,18 @@ class _Placed:
 class _Engines:
     """The engines on the cluster: those that are up, and those that Ray has no room for yet or that still start."""
 
-    about: About
-
     def __init__(self, setup: EngineSetup) -> None:
         self._setup = setup
+        self._known: list[About] = []
         self._up: list[_Placed] = []
         self._starting: dict[Any, _Placed] = {}
+
+    @property
+    def about(self) -> About:
+        """What holds for each that has started, on whatever node."""
+        return About(
+            window=min(about.window for about in self._known), at_once=min(about.at_once for about in self._known)
+        )
 
     def start(self) -> None:
         """Ask for all of them, and wait for the first.
@@ -272,10 +286,13 @@ class _Engines:
         """End them all: those that are up by themselves, if they do so soon, and others as they are."""
         import ray
 
+        stopped = self._setup.stop is not None and self._setup.stop.received is not None
         if ending := [placed.actor.end.remote() for placed in self._up]:
-            ray.wait(ending, num_returns=len(ending), timeout=END_SECONDS)
+            ray.wait(ending, num_returns=len(ending), timeout=END_SOON_SECONDS if stopped else END_SECONDS)
         for placed in [*self._up, *self._starting.values()]:
             ray.kill(placed.actor)
+            if (spread := placed.options.get("scheduling_strategy")) is not None:
+                ray.util.remove_placement_group(spread.placement_group)
         self._up, self._starting = [], {}
 
     def free(self, busy: Iterable[tuple[_Placed, _Batch]]) -> _Placed | None:
@@ -288,17 +305,23 @@ class _Engines:
         return least if batches[least] < most else None
 
     def ended(self, calls: Iterable[Any]) -> list[Any]:
-        """Wait for one of these calls to end, or for another engine to be up; raises `Interrupted` after a signal."""
-        ended = self._first([*calls, *self._starting])
+        """Wait for one of these calls to end, or for another engine to be up.
+
+        Raises `Interrupted` after a signal, and `EngineError` where nothing is there to wait for.
+        """
+        waiting = [*calls, *self._starting]
+        if not waiting:
+            raise EngineError("no engine is left on the Ray cluster")
+        ended = self._first(waiting)
         for call in [call for call in ended if call in self._starting]:
             ended.remove(call)
             placed = self._starting.pop(call)
             self._up.append(placed)  # unless that has failed, of which the result says more
-            if (about := self.result(placed, call)) is not None:
-                self.about = about
+            if (about := self.result(placed, call, starting=True)) is not None:
+                self._known.append(about)
         return ended
 
-    def result(self, placed: _Placed, call: Any) -> Any:
+    def result(self, placed: _Placed, call: Any, *, starting: bool = False) -> Any:
         """What a call of an engine has come to; None where the engine is no more, and another one starts instead.
 
         Raises our own errors as they were raised there, and Ray's for others or where engines have died too often.
@@ -308,14 +331,18 @@ class _Engines:
         try:
             return ray.get(call)
         except ray.exceptions.RayTaskError as error:
-            if isinstance(error.cause, MolsakiError):
-                raise error.cause from error
-            raise
+            lost = error
+            # Where none has started yet, the next would fail alike.
+            if not isinstance(error.cause, EngineEndedError) and not (starting and self._known):
+                if isinstance(error.cause, MolsakiError):
+                    raise error.cause from error
+                raise
         except ray.exceptions.RayError as error:  # its process or its node is gone
-            if placed in self._up:
-                self._up.remove(placed)
-                self._replace(placed, error)
-            return None
+            lost = error
+        if placed in self._up:
+            self._up.remove(placed)
+            self._replace(placed, lost)
+        return None
 
     def _replace(self, placed: _Placed, error: Exception) -> None:
         """Start an engine in the place of one that has died."""
@@ -403,7 +430,7 @@ def _require_listener(address: str) -> None:
 
 def _no_cluster(address: str, error: BaseException) -> str:
     return (
-        f"no Ray cluster answers at {address} ({first_line(error)}); correct rationales.ray_address or RAY_ADDRESS, "
+        f"no Ray cluster answers at {address} ({_reason(error)}); correct rationales.ray_address or RAY_ADDRESS, "
         "or set neither to start Ray on this machine"
     )
 

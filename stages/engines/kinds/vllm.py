@@ -359,9 +359,15 @@ def _start(setup: EngineSetup, output: VllmOutput) -> Any:
 
     if not on_cpu:
         take_own_gpus(setup.arguments, os.environ)
+    with starting_soon(on_cpu=on_cpu), failing_to_start(setup, output):
+        return LLM(**vllm_arguments(setup, eager=on_cpu))
+
+
+@contextmanager
+def failing_to_start(setup: EngineSetup, output: VllmOutput) -> Iterator[None]:
+    """Let what vLLM raises inside be an `EngineError`, with what its processes wrote, or a `ConfigError`."""
     try:
-        with starting_soon(on_cpu=on_cpu):
-            return LLM(**vllm_arguments(setup, eager=on_cpu))
+        yield
     except MolsakiError:
         raise
     except RuntimeError as error:

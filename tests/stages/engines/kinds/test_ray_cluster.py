@@ -252,7 +252,7 @@ def test_an_engine_that_dies_is_started_again_and_leaves_nothing(
 def test_an_engine_that_dies_too_often_is_an_engine_error(
     ray: RayEngine, setup: EngineSetup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Last of the tests with these engines."""
+    """Last of the tests with these engines, of which vLLM's processes are killed, and not those of Ray."""
     monkeypatch.setattr(ray._engines, "_setup", replace(setup, restarts=0))
     answered = 0
     with pytest.raises(EngineError, match=r"Ray failed with [0-9,]+ prompts unanswered") as caught:
@@ -260,7 +260,8 @@ def test_an_engine_that_dies_too_often_is_an_engine_error(
             answered += 1
             if answered == 1:
                 for process in engine_processes():
-                    process.kill()
+                    for below in process.children(recursive=True):
+                        below.kill()
     assert 0 < answered < 400 * len(PROMPTS) and "\n" not in str(caught.value)
 
 
@@ -271,5 +272,8 @@ def test_a_cluster_is_left_and_nothing_stays(ray: RayEngine) -> None:
     ours = [process for process in below if "ray" in " ".join(_command(process))]
     assert ours
     ray.close()
+    assert not library.is_initialized()
+    with pytest.raises(EngineError, match="no engine is left"):
+        ray.generate(PROMPTS)
     assert not library.is_initialized()
     assert psutil.wait_procs(ours, timeout=60)[1] == []
