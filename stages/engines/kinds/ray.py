@@ -249,6 +249,10 @@ class _Placed:
     died: int
 
 
+class _TooOftenError(Exception):
+    """An engine has died more often than it is started again."""
+
+
 class _Engines:
     """The engines on the cluster: those that are up, and those that Ray has no room for yet or that still start."""
 
@@ -279,7 +283,7 @@ class _Engines:
         try:
             while not self._up:
                 self.ended(())
-        except ray.exceptions.RayError as error:
+        except (_TooOftenError, ray.exceptions.RayError) as error:
             raise EngineError(f"no engine starts on the Ray cluster ({_reason(error)})") from error
 
     def end(self) -> None:
@@ -324,7 +328,7 @@ class _Engines:
     def result(self, placed: _Placed, call: Any, *, starting: bool = False) -> Any:
         """What a call of an engine has come to; None where the engine is no more, and another one starts instead.
 
-        Raises our own errors as they were raised there, and Ray's for others or where engines have died too often.
+        Raises our own errors as they were raised there, Ray's for others, and `_TooOftenError`.
         """
         import ray
 
@@ -350,7 +354,7 @@ class _Engines:
 
         ray.kill(placed.actor)  # one that cannot be reached may live
         if placed.died >= self._setup.restarts:
-            raise error
+            raise _TooOftenError from error
         self._setup.note(
             f"an engine on the Ray cluster ended ({_reason(error)}); starting it again, {placed.died + 1} of "
             f"{self._setup.restarts} times"

@@ -7,7 +7,15 @@ import pytest
 
 from data.errors import EngineError
 from stages.engines.contract import Cluster, Decoding, EngineSetup
-from stages.engines.kinds.ray import About, EngineEndedError, _Engines, _Placed, _reason, _require_listener
+from stages.engines.kinds.ray import (
+    About,
+    EngineEndedError,
+    _Engines,
+    _Placed,
+    _reason,
+    _require_listener,
+    _TooOftenError,
+)
 from stages.engines.start import open_engine
 
 GREEDY = Decoding(max_tokens=24)
@@ -65,7 +73,8 @@ class Failing:
         self.engines._up.append(self.placed)
 
         def get(_call: object) -> None:
-            raise ray.exceptions.RayTaskError("start", "a traceback", type(cause)(*cause.args))
+            error = ray.exceptions.RayTaskError("start", "a traceback", type(cause)(*cause.args))
+            raise error.as_instanceof_cause()  # as Ray does: an error of both kinds
 
         monkeypatch.setattr(ray, "get", get)
         monkeypatch.setattr(ray, "kill", self.done.append)
@@ -104,10 +113,8 @@ def test_an_answer_that_failed_is_an_error_and_no_reason_to_replace_an_engine(mo
 
 
 def test_an_engine_that_died_too_often_is_an_error_that_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    import ray
-
     failing = Failing(monkeypatch, EngineEndedError("out of memory"), restarts=0)
-    with pytest.raises(ray.exceptions.RayTaskError) as caught:
+    with pytest.raises(_TooOftenError) as caught:
         failing.engines.result(failing.placed, "call")
     assert _reason(caught.value) == "out of memory" and failing.done == ["the actor"]
 
