@@ -412,6 +412,7 @@ def _join(setup: EngineSetup) -> bool:
                 logging_level=logging.ERROR,
             )
         except SystemExit as error:  # Ray's handler for SIGTERM, while it begins
+            ray.shutdown()
             raise Interrupted("stopped by SIGTERM before anything was asked; run the same command to go on") from error
         except Exception as error:  # ConnectionError, RuntimeError, ValueError, …: Ray has no error for it
             if address == "local":
