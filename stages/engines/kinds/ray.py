@@ -13,6 +13,7 @@ import math
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections import Counter
@@ -105,7 +106,7 @@ class VllmActor:
     def __init__(self, setup: EngineSetup) -> None:
         self._setup = setup
         self._engine: Any = None
-        self._output = VllmOutput()
+        self._output, self._passed_on = VllmOutput(), False
         self._names = count()
 
     async def here(self) -> None:
@@ -113,7 +114,11 @@ class VllmActor:
 
     async def start(self) -> About:
         """Start vLLM; raises `ConfigError` for a model or an argument that it refuses, and `EngineError`."""
-        self._engine = _start(self._setup, self._output)
+        try:
+            self._engine = _start(self._setup, self._output)
+        except Exception:
+            self._pass_on()
+            raise
         config = self._engine.vllm_config
         return About(window=int(config.model_config.max_model_len), at_once=int(config.scheduler_config.max_num_seqs))
 
@@ -123,6 +128,7 @@ class VllmActor:
 
         if self._engine is not None:
             self._engine.shutdown()
+        self._pass_on()
         ray.actor.exit_actor()
 
     async def answer(self, batch: Sequence[Asked]) -> list[Generation]:
@@ -138,8 +144,16 @@ class VllmActor:
                 if output.finished:
                     return generation_of(output.outputs[0])
         except EngineDeadError as error:
+            self._pass_on()
             raise EngineEndedError(self._output.cause() or first_line(error)) from error
         raise EngineError("vLLM gave a text up before its end")
+
+    def _pass_on(self) -> None:
+        """Put what vLLM's processes wrote, once, where Ray keeps the words of this one."""
+        if not self._passed_on:
+            self._passed_on = True
+            sys.stderr.write(f"{self._output.said()}\n")
+            sys.stderr.flush()
 
 
 def _start(setup: EngineSetup, output: VllmOutput) -> Any:
