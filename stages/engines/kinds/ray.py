@@ -47,7 +47,7 @@ from stages.engines.kinds.vllm import (
     vllm_arguments,
 )
 from stages.engines.vllm_guard import start_guard
-from stages.engines.vllm_output import VllmOutput
+from stages.engines.vllm_output import VllmOutput, vllm_errors_to_log
 from stages.engines.vllm_processes import starting_soon
 from stages.models.tokenizer import encode, load_tokenizer
 from stages.runtime.imports import importing
@@ -166,7 +166,9 @@ def _start(setup: EngineSetup, output: VllmOutput) -> Any:
 
     start_guard()  # it ends with this process, as what it guards has to
     with starting_soon(on_cpu=on_cpu), output.captured(), failing_to_start(setup, output):
-        return AsyncLLM.from_engine_args(AsyncEngineArgs(**_arguments(setup, on_cpu=on_cpu)))
+        engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**_arguments(setup, on_cpu=on_cpu)))
+    vllm_errors_to_log()  # it has set its loggers up anew, with what was captured
+    return engine
 
 
 def _arguments(setup: EngineSetup, *, on_cpu: bool) -> dict[str, Any]:
