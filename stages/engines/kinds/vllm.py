@@ -200,11 +200,8 @@ class VllmEngine(Engine):
             some = prompts[start : start + ENCODED_TOGETHER]
             encoded = encode(self._tokenizer, some, adds_special_tokens=self.setup.adds_special_tokens)
             for place, (prompt, ids) in enumerate(zip(some, encoded, strict=True), start):
-                yield (
-                    place,
-                    ids if len(ids) < self._window else None,
-                    sampling_parameters(sampling_arguments(decoding, prompt)),
-                )
+                fitting = ids if len(ids) < self._window else None
+                yield place, fitting, sampling_parameters(sampling_arguments(decoding, prompt))
 
 
 @contextmanager
